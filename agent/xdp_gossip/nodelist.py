@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The toolkit: a node list and the cluster's metadata that keep themselves up to date (PekoNode's ``NodeList``).
+"""The toolkit: a list of the nodes and documents of a cluster that keeps itself up to date (PekoNode's ``NodeList``).
 
-``NodeList`` is for plain programs, ``AsyncNodeList`` for asyncio. Both take PekoNode's parameters by their names in
-lower case, and a few more by keyword.
+``NodeList`` is for programs without asyncio, ``AsyncNodeList`` for programs with it. Both take PekoNode's parameters
+under their names in lower case, and further parameters by keyword.
 
     node_list = NodeList(secret_key="a secret", is_print=True)
     node_list.new(Node("198.18.0.11", 8000, "A-server", "A"))
@@ -69,12 +69,16 @@ _EVENTS = {State.SUSPECT: "suspected", State.DEAD: "removed", State.LEFT: "left"
 
 
 class NotReadyError(RuntimeError):
-    """A call was made before one that it depends on; the message names that call."""
+    """The node list cannot serve the call now. The message says why, and which call must come first."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """Result of a write: the document held now (None: there never was one), and the version that it replaced."""
+    """Result of a write.
+
+    ``document``: the document that is current now (None: there never was one). ``changed``: whether the write made a
+    new version. ``previous``: the version that was current before.
+    """
 
     document: Document | None
     changed: bool
@@ -82,37 +86,52 @@ class Published:
 
 
 def node_list_with(settings: NodeSettings) -> AsyncNodeList:
-    """Make a node list from settings that their reader has checked."""
+    """Make a node list from settings whose values were checked when they were read."""
     made = AsyncNodeList.__new__(AsyncNodeList)
     made._begin(settings, random.Random())
     return made
 
 
 class AsyncNodeList:
-    """A member of a gossip cluster, for asyncio programs. It is also an async context manager that closes itself.
+    """A member of a gossip cluster, for asyncio programs. As an async context manager it closes itself at the end.
 
-    PekoNode's parameters: ``amount`` fan-out; ``cycle`` seconds between heartbeats, 0.05 at least (0: automatic by
-    cluster size); ``buffer`` packets queued (0: 3 x amount); ``size`` bytes of one datagram or frame; ``timeout``
-    seconds of silence (0 or not above the cycle: ``timeout_cycles`` x cycle + 2); ``secret_key`` shared by the
-    cluster; ``protocol`` UDP, TCP, or auto (the kernel data plane where one is loaded, else UDP), XDP or TC (that one
-    or an error); ``listen_addr``; ``is_print`` prints PekoNode's console lines.
+    PekoNode's parameters:
 
-    Beyond them: ``wire`` native or pekonode; ``cluster`` name; ``keys`` (slot, state, secret) for rotation instead of
-    ``secret_key``; ``dataplane`` directory of the loader; ``allow`` networks that may speak to this node (none: all);
-    ``state_dir`` keeps identity, nodes and documents over restarts (None: in memory only); ``history`` versions kept of
-    each document; ``tombstone_grace`` seconds for which all members tell each other of a deletion;
-    ``wait_for_members`` seconds after which a node that has just started counts as caught up although no member answers
-    (None: never); ``expects_seeds``: seeds are named after :meth:`join`, so a node without one is not alone;
-    ``max_clock_drift`` seconds by which the clocks of two nodes may differ; ``limits`` on what others can make this
-    node keep; ``rng`` a source of random numbers, for repeatable tests.
+    - ``amount``: number of members to which a node relays a heartbeat (fan-out).
+    - ``cycle``: seconds between two heartbeats, at least 0.05; 0: automatic, by the size of the cluster.
+    - ``buffer``: most packets in a queue; 0: 3 x ``amount``.
+    - ``size``: most bytes of one datagram or frame.
+    - ``timeout``: seconds of silence until a member is suspect; if not above the cycle: ``timeout_cycles`` x cycle + 2.
+    - ``secret_key``: the secret that all members of the cluster share.
+    - ``protocol``: UDP, TCP, auto (the kernel data plane if one is loaded, else UDP), or XDP or TC (:meth:`join` fails
+      without this kernel data plane).
+    - ``listen_addr``: the address to receive packets on.
+    - ``is_print``: print PekoNode's console lines.
 
-    Defaults and ranges stand in docs/toolkit.md, and are declared in :mod:`xdp_gossip.config.settings`. The attribute
-    ``settings`` holds the values.
+    Further parameters:
 
-    Every call raises ``TypeError`` or ``ValueError``, which names the wrong parameter. It raises ``NotReadyError``
-    before the call that it depends on, after :meth:`close`, in another event loop than that of :meth:`join`, and in a
-    child that was forked after :meth:`join`, because sockets and threads belong to one process. A failed :meth:`join`
-    may be called again. Versions may be given as text.
+    - ``wire``: native or pekonode, the format of packets.
+    - ``cluster``: the name of the cluster.
+    - ``keys``: (slot, state, secret) of each key, instead of ``secret_key``, to rotate keys.
+    - ``dataplane``: the directory of the loader of the kernel data plane.
+    - ``allow``: networks whose packets are accepted; none: all.
+    - ``state_dir``: directory that keeps identity, nodes and documents over restarts; None: in memory only.
+    - ``history``: number of versions to keep of each document.
+    - ``tombstone_grace``: seconds for which members send each other a deletion.
+    - ``wait_for_members``: seconds after which a node that was just started counts as caught up although no member
+      answers; None: never.
+    - ``expects_seeds``: seeds are added after :meth:`join`, so a node without seeds does not count as the only member.
+    - ``max_clock_drift``: seconds by which the clocks of two nodes may differ.
+    - ``limits``: limits on what other members can make this node store.
+    - ``rng``: a source of random numbers, for repeatable tests.
+
+    docs/toolkit.md lists defaults and ranges; :mod:`xdp_gossip.config.settings` declares them. The attribute
+    ``settings`` has the values in use.
+
+    Every call raises ``TypeError`` or ``ValueError`` for a wrong parameter, and names the parameter. It raises
+    ``NotReadyError`` if another call must come first, after :meth:`close`, in another event loop than that of
+    :meth:`join`, and in a child process that was forked after :meth:`join`, because sockets and threads belong to one
+    process. After a failed :meth:`join` the program may call it again. Versions may be given as text.
     """
 
     def __init__(
@@ -156,16 +175,16 @@ class AsyncNodeList:
         self._seeds: list[Node] = []
         self._runtime: Runtime | None = None
         self._join_failed = ""
-        self._no_plane = ""  # why there can be no kernel data plane
+        self._no_plane = ""  # why this node can have no kernel data plane
         self._disk: Disk | None = None
         self._log = ChangeLog(time.time_ns() // 1_000_000)
         self._inquiries: set[Inquiry] = set()
         self._files_inquiries: set[FilesInquiry] = set()
         self._started = 0.0
-        self._state_problems: list[str] = []  # what was wrong with the state file when it was opened
+        self._state_problems: list[str] = []  # damage that was found when the state file was opened
         self._run = secrets.token_hex(8)
-        self._process: int | None = None  # the one that joined
-        self._loop: asyncio.AbstractEventLoop | None = None  # and the loop that it did so in
+        self._process: int | None = None  # id of the process that called join()
+        self._loop: asyncio.AbstractEventLoop | None = None  # the event loop in which join() was called
         self._contents = Contents()
         self._closed = False
         self._joining: asyncio.Future[None] | None = None
@@ -175,9 +194,10 @@ class AsyncNodeList:
     # -- PekoNode's calls --------------------------------------------------------------------------------------
 
     def new(self, node: Node) -> None:
-        """Declare the local node. Must be called first, and once.
+        """Declare the local node. This must be the first call, and there can be only one.
 
-        The node's address has the family of ``listen_addr``, or either family if that is ``::``.
+        The address of the node must have the family of ``listen_addr``. If ``listen_addr`` is ``::``, it may be IPv4 or
+        IPv6.
         """
         parameters.local_node("node", node, self.settings.listen_addr)
         self._usable()
@@ -186,7 +206,7 @@ class AsyncNodeList:
         self._node = node
 
     def set(self, node: Node) -> None:
-        """Name another node of the cluster, before or after :meth:`join`. It is contacted whenever it is absent."""
+        """Add a seed: another node of the cluster, which is contacted whenever it is absent. Works at any time."""
         parameters.node("node", node)
         parameters.other_node("node", node, self._local())
         if self._runtime is None:
@@ -195,7 +215,7 @@ class AsyncNodeList:
             self._runtime.call(lambda engine, now: engine.seed(node, now))
 
     def unset(self, node: Node) -> None:
-        """Undo :meth:`set`: ``node`` is no longer contacted when it is absent. A member stays a member."""
+        """Undo :meth:`set`: no longer contact ``node`` when it is absent. If it is a member, it stays one."""
         parameters.node("node", node)
         self._local()
         if self._runtime is None:
@@ -226,9 +246,9 @@ class AsyncNodeList:
             steering = self._assembly.steering(engine, transport, self._no_plane)
             runtime = Runtime(engine, transport, self._disk, self._on_event, steering, self._assembly.allow)
             await runtime.open()
-            self._usable()  # close() may have come meanwhile
+            self._usable()  # close() may have been called meanwhile
             engine.reaches = transport.reaches
-            # No publish may come before the stored documents are loaded, so there is no await from here on.
+            # No await from here on: a publish must not run before the stored documents are loaded.
             for seed in self._seeds:
                 engine.seed(seed, runtime.now())
             runtime.counters["state_file_repairs"] = len(problems)
@@ -248,7 +268,7 @@ class AsyncNodeList:
             self._joining = None
 
     async def _take_back(self) -> None:
-        """Undo a :meth:`join` that nobody waits for any more, so that it may be called again."""
+        """Undo a :meth:`join` whose caller was interrupted, so that it may be called again."""
         if self._joining is not None:
             await asyncio.wait([self._joining])
         if self._runtime is not None:
@@ -263,14 +283,14 @@ class AsyncNodeList:
         return [local, *self._seeds] if self._runtime is None else self._present(self._runtime)
 
     def stop(self) -> bool:
-        """Stop publishing heartbeats: the others drop this node after their timeout.
+        """Stop sending heartbeats. The other members drop this node after their timeout.
 
-        Returns False if it was stopped already.
+        Returns False if the node was not sending heartbeats.
         """
         return self._joined().call(lambda engine, now: engine.pause(now))
 
     def start(self) -> bool:
-        """Publish heartbeats again. Returns False if they were published already."""
+        """Send heartbeats again. Returns False if the node was sending them already."""
         return self._joined().call(lambda engine, now: engine.resume(now))
 
     async def publish(
@@ -285,16 +305,16 @@ class AsyncNodeList:
         comment: str = "",
         expires_in: float | None = None,
     ) -> Published:
-        """Write a document: first to the local disk, then to all members.
+        """Write a document to the local disk, then send it to all members.
 
-        ``content_type`` text, json and yaml are checked (invalid_content). None: the type of the version held, else the
-        one that the key's suffix stands for (``.json``, ``.yaml``, ``.yml``, ``.txt``), else raw. ``expires_in``:
-        seconds until the document expires.
+        ``content_type``: text, json and yaml are checked against the data (invalid_content). None means the type of the
+        current version; without one, the type of the key's suffix (``.json``, ``.yaml``, ``.yml``, ``.txt``), else raw.
+        ``expires_in``: seconds until the document expires.
 
-        ``expected``/``absent``: write only if that version / no document is held here, else raise ``ProtocolError``
-        (version_mismatch with details ``expected`` and ``actual``). Raises ``StoreError`` when the disk fails; nothing
-        was published then (except with wire pekonode, where the document is sent before it is stored). A call that is
-        cancelled before it takes effect never does; one that took effect just before it was cancelled has happened.
+        ``expected``: write only if this version is current on this node. ``absent``: write only if this node has no
+        such document. Otherwise raises ``ProtocolError`` (version_mismatch with details ``expected`` and ``actual``).
+        Raises ``StoreError`` if the disk fails. Then nothing was published, except with wire pekonode, where the
+        document is sent before it is stored. A cancelled call either has taken effect before, or never does.
         """
         data = parameters.content("data", data)
         known = None if expected is None else parameters.version("expected", expected)
@@ -302,9 +322,9 @@ class AsyncNodeList:
         return (await self._publish([parameters.write("", write)], author, comment))[0]
 
     def read(self, key: str = DEFAULT_KEY) -> bytes:
-        """Return the document's value; empty if there is none.
+        """Return the value of a document; empty if there is no document.
 
-        Raises ``InvalidError`` for a key that no document can have.
+        Raises ``InvalidError`` for an invalid key.
         """
         held = self.document(key)
         return held.value if held else b""
@@ -316,17 +336,17 @@ class AsyncNodeList:
     ) -> Published:
         """Delete a document on all members. See :meth:`publish` for the errors.
 
-        ``author`` and ``comment`` are kept with the deletion, in the history.
+        The history keeps ``author`` and ``comment`` with the deletion.
         """
         parameters.document_key("key", key)
         known = None if expected is None else parameters.version("expected", expected)
         return (await self._publish([Write(key, expected=known, deleted=True)], author, comment))[0]
 
     async def publish_many(self, writes: Sequence[Write], *, author: str = "", comment: str = "") -> list[Published]:
-        """Write and delete several documents: all or none, and on each node visible together.
+        """Write and delete up to 64 documents: all or none. On each node they become visible together.
 
-        See :meth:`publish` for the errors; their details name the ``key``. At most 64 documents, which together may be
-        as large as the largest single document.
+        See :meth:`publish` for the errors; their details name the ``key``. All values together may have as many bytes
+        as the largest single document.
         """
         given = parameters.sequence("writes", writes, "Write")
         return await self._publish(
@@ -341,7 +361,7 @@ class AsyncNodeList:
             checked = [write if write.deleted else await self._checked(write, runtime) for write in writes]
             try:
                 return await self._write(checked, author, comment)
-            except TypeChanged:  # another publish came between
+            except TypeChanged:  # another publish changed the type meanwhile
                 continue
 
     async def _checked(self, write: Write, runtime: Runtime) -> Write:
@@ -377,11 +397,11 @@ class AsyncNodeList:
         comment: str = "",
         expires_in: float | Literal["never"] | None = None,
     ) -> Published:
-        """Publish again what ``version`` held, from this node's history; a deletion is repeated, too.
+        """Publish the content of a former ``version`` from the history of this node again, or repeat its deletion.
 
-        The new version expires when ``version`` was to expire, or with ``expires_in`` after that many seconds or never.
-        Raises ``ProtocolError`` (version_not_found; version_expired when that time has passed), and what
-        :meth:`publish` raises.
+        The new version expires at the time at which ``version`` was to expire. ``expires_in`` sets another time: a
+        number of seconds, or "never". Raises ``ProtocolError`` (version_not_found; version_expired if the time of
+        expiry has passed), and the errors of :meth:`publish`.
         """
         known = None if expected is None else parameters.version("expected", expected)
         former = await self.version(key, version)
@@ -390,27 +410,28 @@ class AsyncNodeList:
         write = replace(parameters.write("", write), expires=former.expires if expires_in is None else 0)
         parameters.instance("comment", comment, str, "text")
         parameters.instance("author", author, str, "text")
-        # Not checked again: a value that held once may hold again, even if checks have become stricter.
+        # Not checked again, so that a rollback works even if the checks have become stricter.
         return (await self._write([write], author, comment or f"rollback to {former.version}"))[0]
 
     def repair(self) -> int:
-        """Sync at once with every node that shows other documents; returns how many were asked."""
+        """Sync at once with every member whose documents digest differs. Returns the number of these members."""
         return self._joined().call(lambda engine, now: engine.repair(now))
 
     async def leave(self) -> bool:
-        """Leave the cluster: the others drop this node at once. Returns False if it had left already."""
+        """Leave the cluster. The other members drop this node at once. Returns False if it had left already."""
         return self._joined().call(lambda engine, now: engine.leave(now))
 
     async def close(self) -> None:
-        """Stop gossiping and release everything.
+        """Stop gossiping, and close sockets, threads and the state file.
 
-        This is not a leave. Idempotent; it has no effect in a forked child.
+        Other members notice by their timeout; :meth:`leave` would tell them. Further calls, and calls in a forked
+        child, do nothing.
         """
         if self._forked:
             return
         self._at_home()
         self._closed = True
-        if self._joining is not None:  # finds out, and takes back what it has opened
+        if self._joining is not None:  # join() notices that it is closed, and closes what it has opened
             await asyncio.wait([self._joining])
         if self._runtime is not None:
             await self._runtime.close()
@@ -419,23 +440,23 @@ class AsyncNodeList:
         self._loop = None
 
     def members(self, states: frozenset[State] | None = PRESENT) -> list[Member]:
-        """Return nodes in ``states`` (None: all), the local one first."""
+        """Return the local node, then the other nodes in ``states`` (None: in any state)."""
         wanted = parameters.states("states", states)
         runtime = self._joined()
         found = runtime.engine.members(runtime.now())
         return [member for member in found if wanted is None or member.state in wanted or member.local]
 
     def local(self) -> Member:
-        """Return the local node as a member; the cost does not grow with the cluster."""
+        """Return the local node as a member. The cost does not grow with the cluster."""
         return self._joined().engine.local
 
     def page(
         self, states: frozenset[State] | None = PRESENT, after: Address | None = None, limit: int | None = None
     ) -> list[Member]:
-        """Return nodes in ``states``, ordered by address, the local one among them.
+        """Return nodes by address: those in ``states`` and the local one.
 
-        ``limit`` and ``after`` select the first ``limit`` after the address ``after``. None means: in any state, from
-        the first on, all of them. The cost grows with the page, not with the number of nodes.
+        ``states``: None for all states. ``after``: return only nodes with a higher address. ``limit``: most nodes to
+        return. The cost grows with the nodes returned, not with the number of nodes known.
         """
         wanted = parameters.states("states", states)
         if after is not None:
@@ -451,24 +472,24 @@ class AsyncNodeList:
         return list(itertools.islice(found, limit))
 
     def tag(self) -> str:
-        """Return a text that changes whenever :meth:`members` shows something new; signs of life alone do not count.
+        """Return a text that changes whenever :meth:`members` returns something new, except for signs of life.
 
-        The cost does not grow with the cluster. No other node, and no other run of this one, has the same text.
+        No other node, and no other run of this node, returns the same text. The cost does not grow with the cluster.
         """
         engine = self._joined().engine
         local = repr(replace(engine.local, sequence=0, stored=True))
         return f"{self._run}-{engine.revision}-{hashlib.blake2b(local.encode(), digest_size=8).hexdigest()}"
 
     def document(self, key: str) -> Document | None:
-        """Return the document held here; None if there is none."""
+        """Return a document; None if this node has no document under ``key``."""
         parameters.document_key("key", key)
         return self._joined().engine.documents.get(key)
 
     def documents(self, prefix: str = "", after: str = "", limit: int | None = None) -> list[Document]:
         """Return documents whose key starts with ``prefix``, ordered by key.
 
-        ``limit`` and ``after`` select the first ``limit`` (None: all) after the key ``after``. The cost grows with the
-        page, not with the number of documents.
+        ``after``: return only documents with a higher key. ``limit``: most documents to return (None: all). The cost
+        grows with the documents returned, not with their number on this node.
         """
         parameters.instance("prefix", prefix, str, "text")
         parameters.instance("after", after, str, "text")
@@ -477,11 +498,11 @@ class AsyncNodeList:
         return list(itertools.islice(self._joined().engine.documents.live(prefix, after), limit))
 
     def documents_digest(self) -> str:
-        """The digest of all documents and deletions held here: equal on members that hold the same."""
+        """Return the documents digest. Members with the same documents and deletions have the same digest."""
         return f"{self._joined().engine.documents.digest:016x}"
 
     async def history(self, key: str) -> list[Document]:
-        """Return the latest versions of a document seen here, newest first. Raises ``StoreError``."""
+        """Return the latest versions of a document that this node has accepted, newest first. Raises ``StoreError``."""
         parameters.document_key("key", key)
         runtime = self._joined()
         assert self._disk is not None
@@ -489,7 +510,7 @@ class AsyncNodeList:
         return [version for version in kept if not runtime.publisher.undecided(version)][: self.settings.history]
 
     async def version(self, key: str, version: Version | str) -> Document:
-        """Return one of the versions in :meth:`history`, which may be a tombstone.
+        """Return a version from the history of a document. It may be a tombstone.
 
         Raises ``ProtocolError`` (version_not_found) and ``StoreError``.
         """
@@ -503,9 +524,9 @@ class AsyncNodeList:
         return found
 
     def unread(self, key: str, versions: Sequence[Document]) -> frozenset[Version]:
-        """Return those of these versions that lost to a version whose author had not read them (conflicts).
+        """Return those of ``versions`` that were replaced by an author who had not read them (conflicts).
 
-        None on PekoNode's wire, which does not carry what an author had read.
+        The result is empty on PekoNode's wire, which does not carry what an author had read.
         """
         parameters.document_key("key", key)
         parameters.documents("versions", versions)
@@ -526,11 +547,11 @@ class AsyncNodeList:
 
     @property
     def revision(self) -> int:
-        """A number that grows with every change of a node or document seen here."""
+        """A number that grows with every change of a node or document on this node."""
         return self._log.revision
 
     async def changes(self, since: int, timeout: float, prefix: str = "", kind: str = "") -> Changes:
-        """Return the changes after revision ``since``, waiting up to ``timeout`` seconds for the first.
+        """Return the changes after revision ``since``; wait for the first up to ``timeout`` seconds.
 
         ``kind`` document or node selects only such changes; ``prefix`` only documents whose key begins with it. Raises
         ``NotReadyError`` after :meth:`close`.
@@ -542,10 +563,10 @@ class AsyncNodeList:
     def watch(self, prefix: str = "", since: int | None = None, kind: str = "") -> AsyncIterator[Change]:
         """Yield every change from now on, or after revision ``since``, for ``async for``.
 
-        The parameters are those of :meth:`changes`. After a gap (more than 4,096 changes, or 32 MiB of documents, were
-        not taken in time, or ``since`` is from before a restart) one :class:`Change` of kind resync follows: read
-        everything again. Ends when the node list is closed. Raises ``ValueError``, and ``NotReadyError`` before
-        :meth:`join` and after :meth:`close`.
+        The parameters are those of :meth:`changes`. After a gap the iterator yields one :class:`Change` of kind resync:
+        the program must read everything again. A gap occurs if the program leaves more than 4,096 changes, or 32 MiB of
+        documents, waiting, or if ``since`` is older than this run. The iterator ends when the node list is closed.
+        Raises ``ValueError``, and ``NotReadyError`` before :meth:`join` and after :meth:`close`.
         """
         chosen = _filter(prefix, kind)
         if since is not None:
@@ -554,7 +575,7 @@ class AsyncNodeList:
         return self._follow(log.revision if since is None else since, chosen)
 
     async def _follow(self, revision: int, chosen: Filter) -> AsyncIterator[Change]:
-        self._at_home()  # checked in the loop that waits for the changes, not in the one that called watch()
+        self._at_home()  # watch() may have been called elsewhere; what counts is the loop that waits here
         async for change in self._log.follow(revision, chosen):
             yield change
             self._at_home()
@@ -569,13 +590,14 @@ class AsyncNodeList:
         deleted: bool = False,
         applied: bool = False,
     ) -> Convergence:
-        """Tell who holds ``version`` or content ``digest`` of ``key`` (neither: what this node holds).
+        """Find out which members have a version of a document, or all documents, of this node.
 
-        With ``deleted``: who holds no such document and, given its tombstone's ``version``, knows of the deletion.
-        Without a key: who has the documents ``digest`` (default: this node's). Waits up to ``timeout`` seconds until
-        ``wait`` (all, majority or a number of) members do. With ``applied``, a member counts when its rendered files
-        have taken over the version that it holds, or none of them uses the document; a refusal there is final. Raises
-        ``ProtocolError`` (document_not_found).
+        ``key``: the document; ``version`` or content ``digest`` selects the version (neither: the current one here).
+        ``deleted``: find members without the document; with ``version``, its tombstone, those that know of this
+        deletion. Without a key, ``digest`` is a documents digest (default: that of this node). Waits up to ``timeout``
+        seconds until ``wait`` members (all, majority or a number) have it. ``applied``: count a member only when its
+        rendered files use its version, or when none of them uses the document; if a member's files refuse the version,
+        it is not asked again. Raises ``ProtocolError`` (document_not_found).
         """
         if key is not None:
             parameters.document_key("key", key)
@@ -605,7 +627,7 @@ class AsyncNodeList:
         else:
             held = runtime.engine.documents.get(key)
             if digest is None and held is not None and str(held.version) == str(version):
-                digest = held.digest  # PekoNode's versions are times: two values may share one
+                digest = held.digest  # on PekoNode's wire a version is a time, and two values may have the same
             wanted = Wanted(key, str(version) if version is not None else None, digest)
         inquiry = Inquiry(runtime, self._log, replace(wanted, applied=applied))
         self._inquiries.add(inquiry)
@@ -618,12 +640,12 @@ class AsyncNodeList:
             self._inquiries.discard(inquiry)
 
     def look_for_dataplane(self) -> None:
-        """Use a kernel data plane that was loaded meanwhile now, instead of in a few seconds."""
+        """Look for a kernel data plane now, and use it if one was loaded. Without this call it takes a few seconds."""
         runtime = self._joined()
         runtime.call(lambda _, now: runtime.steering.look(now))
 
     async def troubled_files(self, timeout: float = 2.0) -> FleetFiles:
-        """Tell which rendered files of all present members have failed, have drifted, or are pending for too long.
+        """Find the rendered files of all present members that have failed, have drifted, or are pending for too long.
 
         Waits up to ``timeout`` seconds for their answers. Raises ``ProtocolError`` (unsupported_operation) on wire
         pekonode.
@@ -639,9 +661,10 @@ class AsyncNodeList:
     def tell_applied(
         self, source: Callable[[str], Applied], files: Callable[[], TroubledFiles] = lambda: NO_FILES
     ) -> None:
-        """From now on, answer other members and :meth:`convergence` with what ``source`` reports for a document's key.
+        """Set the functions that report on the rendered files of this node, for other members and :meth:`convergence`.
 
-        ``files`` reports which rendered files are in trouble here (:meth:`troubled_files`).
+        ``source`` returns the state of a document in the files, by its key. ``files`` returns the files in trouble
+        (:meth:`troubled_files`).
         """
         if not callable(source):
             raise TypeError(f"source: expected a function of a key, got {shown(source)}")
@@ -652,22 +675,22 @@ class AsyncNodeList:
 
     @property
     def catching_up(self) -> str:
-        """What this node still waits for until it knows what the cluster knew when it started; "" once it does.
+        """Why this node may not know yet what the cluster knew when the node started; "" once it knows.
 
-        Until then its documents and its NodeList may be old or incomplete (docs/protocol.md, "Catching up").
+        Until then its documents and its list of nodes may be old or incomplete (docs/protocol.md, "Catching up").
         """
         return self._runtime.engine.catching_up if self._runtime is not None else "it has not joined yet"
 
     def state(self) -> str:
-        """What this node does in the cluster: new, running, paused or left. The cost does not grow with the cluster."""
+        """Return what this node does: new, running, paused or left. The cost does not grow with the cluster."""
         return self._joined().engine.status
 
     def healthy(self) -> bool:
-        """Whether the protocol gets its processor time and its disk."""
+        """Tell whether the timers of the protocol run in time and without internal errors."""
         return self._joined().healthy()
 
     def health(self) -> str:
-        """The answer of ``GET /v1/health`` (docs/api.md): ok, starting, storage or stopped.
+        """Return the answer of ``GET /v1/health`` (docs/api.md): ok, starting, storage or stopped.
 
         The cost does not grow with the cluster.
         """
@@ -676,14 +699,14 @@ class AsyncNodeList:
         return "storage" if word == "ok" and runtime.storage_error else word
 
     def summary(self) -> str:
-        """One line for a service manager, cheap enough to be called every few seconds."""
+        """Return one line on the state of this node for a service manager. The cost does not grow with the cluster."""
         engine = self._joined().engine
         counts = engine.tally()
         seen = f"{counts[State.ALIVE]} alive, {counts[State.SUSPECT]} suspect"
         return f"{engine.status}: {seen}, {engine.documents.totals[0]} documents"
 
     def status(self) -> dict[str, Any]:
-        """The answer of ``GET /v1/status`` (docs/api.md)."""
+        """Return the answer of ``GET /v1/status`` (docs/api.md) as a dictionary."""
         runtime = self._joined()
         engine = runtime.engine
         counts = {state.value: count for state, count in engine.tally().items()}
@@ -737,7 +760,7 @@ class AsyncNodeList:
         return self._process is not None and self._process != os.getpid()
 
     def _usable(self) -> None:
-        """Raise ``NotReadyError`` if this node list cannot be used, or not any more."""
+        """Raise ``NotReadyError`` if this node list is closed, or belongs to another process or event loop."""
         self._not_forked()
         if self._closed:
             raise NotReadyError("the node list was closed")
@@ -751,7 +774,7 @@ class AsyncNodeList:
     def _at_home(self) -> None:
         """Raise ``NotReadyError`` in another event loop than that of :meth:`join`.
 
-        A call would wait forever there, because nothing tells that loop what happens in the other one.
+        A call in another loop would wait forever, because nothing wakes that loop.
         """
         self._not_forked()
         if self._loop is not None and asyncio._get_running_loop() not in (None, self._loop):
@@ -820,9 +843,9 @@ class AsyncNodeList:
                 self._say(line)
 
     def _say(self, line: str) -> None:
-        """Print to the console.
+        """Print a line to the console. If that fails, print no further lines.
 
-        A console that fails, such as a pipe that nobody reads, must not fail the call that is reported.
+        An error of the console, such as a closed pipe, must not make the call fail that the line reports.
         """
         try:
             self._print(line)
@@ -832,7 +855,7 @@ class AsyncNodeList:
 
 
 def _print_line(line: str) -> None:
-    """Print a line, with escapes for characters that the console lacks."""
+    """Print a line. Characters that the encoding of the console lacks are written as escapes."""
     try:
         print(line, flush=True)
     except UnicodeEncodeError:

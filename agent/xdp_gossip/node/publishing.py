@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Publishes documents of this node: first on the disk, then in the engine, and only then on their way to others.
+"""Publishes documents of this node: stores them on the disk, commits them in the engine, and only then sends them.
 
-Invariant (docs/protocol.md, "Documents"): a publish that answers "failed" has not happened, and will not.
+Invariant (docs/protocol.md, "Documents"): a publish that reports a failure has not taken effect, and never will.
 
-The disk has a version before it holds: it is staged there, and after the commit in the engine it is kept or withdrawn.
-A withdrawal is tried until it succeeds. Meanwhile nothing more is staged, so that no more can be owed.
+A version is *staged* on the disk before it takes effect. After the commit in the engine the staged version is kept; if
+the commit fails, it is withdrawn. A withdrawal is retried until it succeeds. Until then nothing else is staged, so
+no further withdrawal can become necessary.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("xdp_gossip.runtime")
 _OVER = "the node list was closed: expected it open until a publish returns"
-#: Seconds until the store is told which versions are kept, if no publish carries that along before.
+#: Seconds after a commit until the store is told that the version is kept. The next publish tells it earlier.
 _SETTLE_AFTER = 1.0
-#: Seconds until a failed withdrawal is tried again.
+#: Seconds until a failed withdrawal is retried.
 _RETRY = 5.0
 
 
@@ -39,12 +40,11 @@ _before_commit: contextvars.ContextVar[Callable[[], None]] = contextvars.Context
 
 @contextlib.contextmanager
 def only_if(check: Callable[[], None]) -> Iterator[None]:
-    """Context manager: a publish in its block takes effect only if ``check()`` does not raise.
+    """Context manager: call ``check()`` before a publish in its block takes effect. If it raises, the publish fails.
 
-    Otherwise the publish raises that error. ``check`` is called when all is ready, and nothing runs between it and the
-    moment at which the publish takes effect. So a request can be given up at any moment, and never takes effect after
-    that. (The question belongs to the caller, not to what is published, so it is not a parameter that every layer
-    passes on.)
+    The publish raises the error of ``check``. Nothing runs between ``check`` and the moment at which the publish takes
+    effect. So a request that was given up before that moment never takes effect. A context variable carries ``check``,
+    because it concerns the caller only and no layer in between needs to pass it on.
     """
     token = _before_commit.set(check)
     try:
@@ -54,22 +54,22 @@ def only_if(check: Callable[[], None]) -> Iterator[None]:
 
 
 class _GivenUp(Exception):
-    """The caller was cancelled before its publish took effect; nobody is left to be told."""
+    """The caller was cancelled before its publish took effect."""
 
 
 class Publisher:
-    """Publishes documents, one publish of a key at a time. Whatever arrives together becomes one transaction."""
+    """Publishes documents. A key has one publish at a time; publishes that arrive together share one transaction."""
 
     def __init__(self, runtime: Runtime, disk: Disk) -> None:
         self._runtime = runtime
         self._disk = disk
         self._waiting: list[tuple[list[Document], asyncio.Future[None]]] = []
         self._work = asyncio.Event()
-        self._in_flight: dict[str, Prepared] = {}  # by key: prepared, neither committed nor given up
+        self._in_flight: dict[str, Prepared] = {}  # by key: prepared, but not yet committed or given up
         self._landed = asyncio.Event()
         self._committing: set[tuple[str, tuple[Version, bool, bytes]]] = set()
-        self._kept: list[Document] = []  # committed, but the store does not know yet
-        self._withdrawn: list[Document] = []  # not committed, but may be on the disk
+        self._kept: list[Document] = []  # committed, but the store was not told yet that they are kept
+        self._withdrawn: list[Document] = []  # not committed, but perhaps on the disk
         self._settling = asyncio.Lock()
         self._alarm: asyncio.TimerHandle | None = None
         self._begun: set[asyncio.Task[bool]] = set()
@@ -77,24 +77,24 @@ class Publisher:
 
     @property
     def owes(self) -> bool:
-        """Whether the disk may hold a version that does not count and must be withdrawn."""
+        """Whether the disk may have a version that was not published and still has to be withdrawn."""
         return bool(self._withdrawn)
 
     def undecided(self, document: Document) -> bool:
-        """Whether a version that the disk may show has not happened, or has not happened yet."""
+        """Tell whether a version in the history on the disk is not published, or not published yet."""
         item = self._in_flight.get(document.key)
         coming = [item.document] if item is not None and item.changed and item.document is not None else []
         return any(each.key == document.key and each.rank == document.rank for each in (*coming, *self._withdrawn))
 
     def has_stored(self, document: Document) -> bool:
-        """Whether a document from the engine is being published here, and so is on the disk already."""
+        """Tell whether ``document``, which the engine reports as changed, is staged on the disk by a publish."""
         return (document.key, document.rank) in self._committing
 
     async def publish(self, writes: Sequence[Write], author: str, comment: str) -> list[tuple[Document | None, bool]]:
-        """Write documents to the disk first, then spread them, so that a failed publish has not happened.
+        """Store documents on the disk, then commit and spread them. A publish that raises has not taken effect.
 
-        Returns for each the document held afterwards and whether it changed. Raises ``ProtocolError``, and
-        ``StoreError`` if the disk fails.
+        Returns, for each write, the document that is current afterwards and whether it changed. Raises
+        ``ProtocolError``, and ``StoreError`` if the disk fails.
         """
         runtime, before_commit = self._runtime, _before_commit.get()
         keys = frozenset(write.key for write in writes)
@@ -112,7 +112,7 @@ class Publisher:
                 return written
             documents = [item.document for item in prepared if item.changed and item.document is not None]
             if not documents:
-                await runtime.saved()  # the version held may have arrived a moment ago and not be stored yet
+                await runtime.saved()  # another member's equal version may not be on the disk yet
             if not documents or await self._see_to_its_end(prepared, documents, before_commit):
                 return [(item.document, item.changed) for item in prepared]
 
@@ -126,9 +126,9 @@ class Publisher:
     async def _see_to_its_end(
         self, prepared: list[Prepared], documents: list[Document], before_commit: Callable[[], None]
     ) -> bool:
-        """Run ``_store_and_commit`` to its end, even if the caller gives up.
+        """Run ``_store_and_commit`` to its end, even if the caller is cancelled, so that no version stays staged.
 
-        So every staged version is kept or withdrawn.
+        Returns what ``_store_and_commit`` returns.
         """
         given_up = False
 
@@ -150,7 +150,7 @@ class Publisher:
     def _land(self, work: asyncio.Task[bool], prepared: list[Prepared]) -> None:
         self._begun.discard(work)
         if not work.cancelled():
-            work.exception()  # a waiting caller gets it; one that gave up does not ask
+            work.exception()  # retrieved here, because asyncio logs an error that nobody retrieves
         for item in prepared:
             self._in_flight.pop(item.key, None)
         landed, self._landed = self._landed, asyncio.Event()
@@ -159,7 +159,10 @@ class Publisher:
     async def _store_and_commit(
         self, prepared: list[Prepared], documents: list[Document], before_commit: Callable[[], None]
     ) -> bool:
-        """Stage and commit. Returns False if another version came between; the caller must then prepare again."""
+        """Stage versions on the disk, then commit them. Returns False if the caller must prepare again.
+
+        That is the case if another version of one of the documents was accepted meanwhile.
+        """
         if self._over:
             raise StoreError(_OVER)
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -169,11 +172,11 @@ class Publisher:
         self._committing = {(document.key, document.rank) for document in documents}
         done = False
         try:
-            before_commit()  # between this and the commit nothing else runs
+            before_commit()  # no await between the check and the commit, so nothing else runs
             done = self._runtime.call(lambda engine, now: engine.documents.commit(prepared, now))
         finally:
             self._committing = set()
-            # Also if the steps after a commit have failed.
+            # The second condition covers an error after the commit: the version has taken effect then.
             if done or any(self._runtime.engine.documents.held(document.key) is document for document in documents):
                 self._kept += documents
                 self._wake(_SETTLE_AFTER)
@@ -182,20 +185,20 @@ class Publisher:
         return done
 
     async def _withdraw(self, documents: Sequence[Document]) -> None:
-        """Remove versions that do not hold from the disk. Raises ``StoreError``; then it is retried."""
+        """Remove versions from the disk that were not committed. Raises ``StoreError``; the removal is then retried."""
         self._withdrawn += documents
         try:
             async with self._settling:
                 await self._settle()
         except NotedError:
-            pass  # the publish has not happened in any case; the row is removed later
+            pass  # the next start removes the row at the latest
         except StoreError as error:
             keys = ", ".join(repr(document.key) for document in documents)
             text = f"{error}; what was written of {keys} may still be on the disk, and would hold after a restart now: "
             raise StoreError(f"{text}it is taken from there as soon as the disk is well") from error
 
     async def _settle(self) -> None:
-        """Tell the store which staged versions are kept or withdrawn. Raises ``StoreError``; then it is retried."""
+        """Tell the store which staged versions are kept or withdrawn. Raises ``StoreError``, and retries later."""
         kept, withdrawn = list(self._kept), list(self._withdrawn)
         if not kept and not withdrawn:
             return
@@ -206,13 +209,13 @@ class Publisher:
             self._runtime.note_disk(error)
             self._wake(_RETRY)
             raise
-        # These were the first in the list, and more may have been added.
+        # Entries may have been added during the call, behind these.
         del self._kept[: len(kept)]
         del self._withdrawn[: len(withdrawn)]
         self._runtime.counters["documents_withdrawn"] += found
 
     def _wake(self, after: float) -> None:
-        """Look after undecided versions in this many seconds, or earlier."""
+        """Have the writer settle the staged versions in ``after`` seconds at the latest."""
         if self._alarm is not None:
             if self._alarm.when() <= asyncio.get_running_loop().time() + after:
                 return
@@ -224,7 +227,7 @@ class Publisher:
         self._work.set()
 
     async def run(self) -> None:
-        """Write what is published, until cancelled. A transaction that has begun is completed."""
+        """Write what is published, until cancelled. A transaction that has begun is completed first."""
         try:
             while True:
                 await self._work.wait()
@@ -244,12 +247,12 @@ class Publisher:
             await self._finish()
 
     async def _finish(self) -> None:
-        """Settle for the last time."""
+        """Settle for the last time, and log the versions that could not be withdrawn."""
         try:
             async with self._settling:
                 await self._settle()
         except NotedError:
-            pass  # the next start settles it
+            pass  # the next start removes the rows
         except StoreError as error:
             for document in self._withdrawn:
                 text = "document %r: version %s was not published, but the disk keeps it: it will hold after a restart"
@@ -258,7 +261,7 @@ class Publisher:
             self._alarm.cancel()
 
     async def _write(self) -> None:
-        """Write everything that waits in one transaction. If nothing waits, settle."""
+        """Stage all waiting documents in one transaction. If none waits, tell the store what is kept or withdrawn."""
         waiting, self._waiting = self._waiting, []
         documents = [document for batch, _ in waiting for document in batch]
         try:
@@ -277,7 +280,7 @@ class Publisher:
             _answer(waiting, None)
 
     async def _stage(self, documents: Sequence[Document]) -> None:
-        """Write ``documents`` to the disk as staged. Raises ``StoreError``."""
+        """Write ``documents`` to the disk as staged versions. Raises ``StoreError``."""
         async with self._settling:
             kept = list(self._kept)
             try:
@@ -289,7 +292,7 @@ class Publisher:
                 del self._kept[: len(kept)]
                 self._runtime.note_disk(None)
                 return
-        # A transaction that fails at its very end may still be on the disk.
+        # A transaction whose commit reports an error may be on the disk all the same.
         await self._withdraw(documents)
         raise failed
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Runs the state file's work in a thread of its own."""
+"""Calls a store on a thread of its own."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ T = TypeVar("T")
 
 
 class _Worker:
-    """One thread that runs submitted calls one after the other.
+    """One thread that runs the submitted calls one after the other.
 
-    A ``ThreadPoolExecutor`` would accept no more calls while ``atexit`` functions run, and ``close`` may be one of
-    them.
+    A ``ThreadPoolExecutor`` refuses calls while ``atexit`` functions run, but a program may call :meth:`Disk.close`
+    from such a function.
     """
 
     def __init__(self, name: str) -> None:
@@ -32,7 +32,10 @@ class _Worker:
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def submit(self, function: Callable[..., T], *arguments: object) -> Future[T]:
-        """Call ``function`` on the thread. Raises ``RuntimeError`` after :meth:`end`."""
+        """Queue a call of ``function`` on the thread; returns the future of its result.
+
+        Raises ``RuntimeError`` after :meth:`end`.
+        """
         if self._ended:
             raise RuntimeError("the thread has ended")
         done: Future[T] = Future()
@@ -56,10 +59,10 @@ class _Worker:
             if job is None:
                 return
             job()
-            del job  # with what it holds
+            del job  # the variable would keep the documents of the last call in memory
 
     def end(self) -> None:
-        """End the thread once all submitted calls are done."""
+        """End the thread after all submitted calls have run."""
         self._ended = True
         self._jobs.put(None)
 
@@ -74,7 +77,7 @@ class Disk:
         self._open_store = open_store
         self._thread = _Worker("xdp-gossip-disk")
         self._store: StateStore | None = None
-        self._since: float | None = None  # when the thread began what it is at
+        self._since: float | None = None  # monotonic time at which the present call began; None: idle
 
     @property
     def busy(self) -> float:
@@ -85,8 +88,8 @@ class Disk:
     async def run(self, work: Callable[[StateStore], T]) -> T:
         """Run ``work(store)`` on the thread. The first call opens the store. Raises ``StoreError``.
 
-        An unexpected exception is counted and becomes a ``StoreError``, too: the caller must learn of it, and loops
-        that retry writes must not end.
+        An unexpected exception is counted as an internal error and becomes a ``StoreError``. So the caller learns of
+        it, and the loops that retry writes continue.
         """
         try:
             return await asyncio.wrap_future(self._thread.submit(self._run, work))
@@ -133,8 +136,10 @@ class Disk:
             self._since = None
 
     async def close(self) -> None:
-        """Close the store and end the thread, even if the caller gives up: otherwise the store stays locked."""
-        closing = asyncio.wrap_future(self._thread.submit(self._close_store))  # behind an opening that was given up
+        """Close the store and end the thread, also if the caller is cancelled: otherwise the file would stay locked."""
+        closing = asyncio.wrap_future(
+            self._thread.submit(self._close_store)
+        )  # queued, because an opening may be under way
         self._thread.end()
         cancelled = False
         while not closing.done():

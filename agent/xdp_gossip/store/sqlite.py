@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The durable state of an agent: incarnation, nodes once known, documents and their history, in one SQLite file.
 
-What a call acknowledged is on the disk. A damaged file is set aside, never deleted and never fatal: the sound rows that
-SQLite can still read move to a new file. Other members supply the documents that are missing from it; a member that is
-alone has lost them. :attr:`Store.problems` says so. Two checks together find damage: SQLite's own (structure) and a
-checksum in every row plus a sum over all rows (content, and rows that went missing).
+When a call returns, its changes are on the disk. A damaged file is renamed, never deleted, and does not keep the agent
+from starting: the sound rows that SQLite can still read are copied to a new file. Other members supply the documents
+that could not be read; without other members these documents are lost. :attr:`Store.problems` reports the damage. Two
+checks find damage: SQLite's own check of the structure, and a checksum in every row plus a sum over all rows, which
+shows changed and missing rows.
 
-The journal is SQLite's rollback journal, not its write-ahead log: a damaged log ends at the damage without an error,
-and with it would go writes that were acknowledged.
+The file uses SQLite's rollback journal, not its write-ahead log. SQLite reads a damaged write-ahead log up to the
+damage and reports no error, so acknowledged writes behind the damage would be lost unnoticed.
 """
 
 from __future__ import annotations
@@ -50,20 +51,20 @@ class Store:
     ) -> None:
         self.path = path
         self._history = history
-        #: What was wrong with the file at opening and what that cost, for the log and the status.
+        #: The damage that was found when the file was opened, and what was lost by it, for the log and the status.
         self.problems = problems
         self._opened = time.monotonic()
         self._database: sqlite3.Connection | None = database
         self._lock = lock
         self._slips = Slips(lock)
-        self._undecided: dict[str, bytes] = {}  # by key the rank of what was staged and not settled
+        self._undecided: dict[str, bytes] = {}  # by key: the rank of the version that is staged
 
     @classmethod
     def open(cls, path: Path, history: int = HISTORY, cluster: str = "") -> Store:
-        """Open or create the file (mode 0600) and its directory (0700). A damaged file is set aside.
+        """Open or create the file (mode 0600) and its directory (0700). A damaged file is renamed and replaced.
 
         ``history``: versions to keep of each document, the current one included. ``cluster``: name of the cluster that
-        the state belongs to; a file without one takes it.
+        the state belongs to; it is written to a file that has none.
 
         Raises ``StoreError`` if the file belongs to another cluster, if another process has it open, if its layout is
         not the one that this program writes, or if the file system refuses.
@@ -101,7 +102,7 @@ class Store:
         return incarnation
 
     def _forget_noted(self) -> None:
-        """Remove what an earlier run could not withdraw. Raises ``StoreError``, ``OSError``."""
+        """Remove the versions that an earlier run could not withdraw. Raises ``StoreError``, ``OSError``."""
         if not self._slips:
             return
         with self._transaction() as tx:
@@ -111,7 +112,7 @@ class Store:
         self._slips.clear()
 
     def _belong(self, cluster: str) -> None:
-        """Write the cluster's name down, or compare it. Raises ``StoreError``."""
+        """Store the name of the cluster, or compare it with the stored one. Raises ``StoreError`` if they differ."""
         if not cluster:
             return
         with self._transaction(if_changed=True) as tx:
@@ -134,7 +135,7 @@ class Store:
                 tx.set_identity(incarnation, cluster)
 
     def load(self) -> Snapshot:
-        """See :meth:`StateStore.load`. Raises ``StoreError`` when the disk fails now."""
+        """See :meth:`StateStore.load`. Raises ``StoreError``."""
         with self._reading() as database:
             known = [rows.row_known(row) for row in database.execute(select("node"))]
             best = f"SELECT max(other.rank) FROM document AS other WHERE length(other.rank) = {rows.RANK_BYTES}"
@@ -157,7 +158,7 @@ class Store:
     def save_documents(
         self, documents: Sequence[Document], withdrawn: Sequence[Document] = (), unread: Sequence[Unread] = ()
     ) -> None:
-        """See :meth:`StateStore.save_documents`. Durable when it returns; raises ``StoreError`` otherwise."""
+        """See :meth:`StateStore.save_documents`. The rows are on the disk when it returns. Raises ``StoreError``."""
         if not documents and not withdrawn and not unread:
             return
         with self._transaction() as tx:
@@ -172,8 +173,8 @@ class Store:
             self._prune(tx, [*documents, *(lost.document for lost in unread)], self._undecided)
 
     def stage(self, documents: Sequence[Document], kept: Sequence[Document] = ()) -> None:
-        """See :meth:`StateStore.stage`. Durable when it returns; raises ``StoreError``: then it may be there or not."""
-        # Before the transaction: one that fails may still be on the disk.
+        """See :meth:`StateStore.stage`. Raises ``StoreError``; the rows may be on the disk all the same."""
+        # Noted before the transaction, because a transaction that reports an error may be on the disk all the same.
         self._undecided.update((document.key, rows.rank_key(document)) for document in documents)
         undecided = without(self._undecided, kept)
         with self._transaction() as tx:
@@ -202,9 +203,9 @@ class Store:
         return found
 
     def _note(self, names: Sequence[tuple[str, bytes]], reason: StoreError) -> None:
-        """Note rows for the next start that a transaction could not remove.
+        """Note rows that a transaction could not remove, so that the next start removes them.
 
-        Raises ``NotedError``, else ``StoreError``.
+        Always raises: ``NotedError`` if the rows are noted, ``StoreError`` if that failed, too.
         """
         try:
             self._slips.add(names)
@@ -217,7 +218,7 @@ class Store:
             tx.prune_history(key, self._history, undecided.get(key, b""))
 
     def history(self, key: str) -> list[Document]:
-        """See :meth:`StateStore.history`. Raises ``StoreError`` when the disk fails now."""
+        """See :meth:`StateStore.history`. Raises ``StoreError``."""
         with self._reading() as database:
             found = database.execute(f"{select('document')} WHERE key = ? {standing('-1')}", (key, key))
             return [rows.row_document(row) for row in found]
@@ -244,7 +245,11 @@ class Store:
 
     @contextlib.contextmanager
     def _transaction(self, if_changed: bool = False) -> Iterator[_Transaction]:
-        """All or nothing. It writes also when no row has changed, which proves the disk, but not so ``if_changed``."""
+        """Context manager: a transaction, which is rolled back if the block raises. Raises ``StoreError``.
+
+        It writes to the disk even if no row has changed, which shows that the disk works. With ``if_changed`` it writes
+        only if a row has changed.
+        """
         with self._reading() as database:
             database.execute("BEGIN IMMEDIATE")
             try:
@@ -254,14 +259,14 @@ class Store:
                     tx.finish()
                 database.execute("COMMIT")
             except BaseException:
-                # A failed COMMIT may have rolled back already.
+                # SQLite may have rolled back by itself when COMMIT failed.
                 if database.in_transaction:
                     database.execute("ROLLBACK")
                 raise
 
 
 class _Transaction:
-    """Row changes that keep the sum over all rows."""
+    """Changes rows and keeps the number of rows and the sum over them up to date."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
@@ -269,12 +274,12 @@ class _Transaction:
         self.changed = False
 
     def finish(self) -> None:
-        """Write the sum over all rows."""
+        """Write the number of rows and the sum over them to the table ``meta``."""
         self._database.execute("DELETE FROM meta")
         self._database.execute(insert("meta"), sum_row(self._total, self._digest))
 
     def identity(self) -> tuple[int, str]:
-        """Incarnation, 0 for none, and the name of the cluster, empty for none."""
+        """Return the incarnation (0: none yet) and the name of the cluster ("": none yet)."""
         row = self._database.execute(select("identity")).fetchone()
         return rows.row_identity(row) if row else (0, "")
 
@@ -283,14 +288,14 @@ class _Transaction:
         self.insert("identity", rows.seal("identity", (incarnation, cluster)))
 
     def documents(self) -> list[tuple[str, bytes]]:
-        """Key and rank of every version."""
+        """Return key and rank of every version."""
         return self._database.execute("SELECT key, rank FROM document").fetchall()
 
     def remove_document(self, key: str, rank: bytes) -> int:
         return self._delete("document", "key = ? AND rank = ?", (key, rank))
 
     def remove_unread(self, key: str, rank: bytes) -> None:
-        """A version that gave way and is taken up again is in the history once."""
+        """Remove a version that is in the history as replaced unread, because it becomes current again."""
         self._delete(
             "document",
             "key = ? AND length(rank) > ? AND substr(rank, ?) = ?",
@@ -301,7 +306,10 @@ class _Transaction:
         self._delete("document", "key = ? AND rank < ?", (key, rank))
 
     def prune_history(self, key: str, kept_versions: int, undecided: bytes) -> None:
-        """Keep that many versions of ``key``, and beside them the one of rank ``undecided`` (empty: none)."""
+        """Remove all versions of ``key`` but the newest ``kept_versions`` and the staged one.
+
+        ``undecided``: rank of the staged version; empty without one.
+        """
         among, whose = "key = ? AND rank != ?", (key, undecided)
         kept = f"SELECT rank FROM document WHERE {among} {standing('?', among)}"
         self._delete("document", f"{among} AND rank NOT IN ({kept})", (*whose, *whose, *whose, kept_versions))
@@ -315,14 +323,14 @@ class _Transaction:
             self.insert("node", row)
 
     def insert(self, table: str, row: rows.Row) -> None:
-        """Add a sealed row, unless there is one of its name."""
+        """Add a sealed row, unless there is a row with the same unique columns."""
         if self._database.execute(insert(table), row).rowcount > 0:
             self.changed = True
             self._total += 1
             self._digest += rows.weight(row)
 
     def _delete(self, table: str, where: str, values: rows.Row = ()) -> int:
-        """Returns how many rows there were."""
+        """Delete rows of ``table``. Returns their number."""
         gone = self._database.execute(f"SELECT id, checksum FROM {table} WHERE {where}", values).fetchall()
         for row in gone:
             self._database.execute(f"DELETE FROM {table} WHERE id = ?", row[:1])
