@@ -55,7 +55,7 @@ class Metadata:
         self.staging = Staging(table, settings.limits.document)
 
     def load(self, documents: Iterable[Document], now: Now) -> None:
-        """Put the documents that an earlier run stored into the table. ``documents`` includes retired tombstones."""
+        """Put the stored documents of an earlier run into the table, retired tombstones included."""
         for document in documents:
             self._put(document)
             self._clock.observe(document.version.hlc + 1)
