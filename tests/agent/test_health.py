@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from xdp_gossip.core.types import Now
-from xdp_gossip.dataplane import asking, headers, links, rtnetlink
+from xdp_gossip.dataplane import asking, headers, interfaces, rtnetlink
 from xdp_gossip.dataplane.asking import ANSWER, FIRST, MOST, SETTLE, STABLE, Asking, Request
 from xdp_gossip.dataplane.health import _FANOUT_ENDS, _PASSED, _TAKEN, COPY_ENDS, PROOFS, Health, Plane, Work
-from xdp_gossip.dataplane.links import Facts, Link
+from xdp_gossip.dataplane.interfaces import Facts, Link
 
 LINK = Link(7, "eth0", "", True, True, 1500, b"\2\0\0\0\0\1", frozenset({42}), 2, 3)
 FACTS = Facts(LINK, (7,))
@@ -347,10 +347,10 @@ def test_without_a_file_it_says_so_and_counts(tmp_path: Path) -> None:
 
 
 def test_the_kernel_is_asked_without_a_privilege() -> None:
-    facts = links.look("127.0.0.1", 0, "")
+    facts = interfaces.look("127.0.0.1", 0, "")
     assert facts.link is not None
     assert (facts.link.name, facts.link.index in facts.owners, facts.link.mtu > 0) == ("lo", True, True)
-    assert links.look("198.18.255.254", 0, "no-such-name") == Facts(None, ())
-    assert links.look("127.0.0.1", 2**31 - 2, "lo").link is None
+    assert interfaces.look("198.18.255.254", 0, "no-such-name") == Facts(None, ())
+    assert interfaces.look("127.0.0.1", 2**31 - 2, "lo").link is None
     with rtnetlink.events() as channel, pytest.raises(BlockingIOError):
         channel.recv(1)

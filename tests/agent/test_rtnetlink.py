@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xdp_gossip.dataplane import links, routes, rtnetlink
+from xdp_gossip.dataplane import interfaces, routes, rtnetlink
 from xdp_gossip.dataplane.loader import compile as compiling
 from xdp_gossip.dataplane.loader import errors, netlink
 
@@ -44,7 +44,7 @@ def test_no_bytes_make_it_fail_or_run_on(data: bytes) -> None:
     for _, body in rtnetlink.messages(data):
         assert len(body) <= len(data)
     assert all(len(value) <= len(data) for value in rtnetlink.attributes(data).values())
-    links.concerns(data, bytes(16), 1, "lo")
+    interfaces.concerns(data, bytes(16), 1, "lo")
 
 
 def test_the_kernels_refusal_is_an_error_with_its_number() -> None:
@@ -61,7 +61,7 @@ def test_an_answer_of_another_type_is_an_error(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_agent_and_loader_see_the_same_interface() -> None:
-    link, interface = links.look("127.0.0.1", 0, "").link, netlink.by_name("lo")
+    link, interface = interfaces.look("127.0.0.1", 0, "").link, netlink.by_name("lo")
     assert link is not None and interface is not None
     assert (link.index, link.name, link.mtu, link.mac, link.kind) == (
         *(interface.index, interface.name, interface.mtu, interface.mac, interface.kind),

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..core.types import Now
-from .links import Facts
+from .interfaces import Facts
 
 _log = logging.getLogger("xdp_gossip.dataplane")
 

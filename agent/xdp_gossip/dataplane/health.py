@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .links import Facts
+from .interfaces import Facts
 
 #: The fraction of the work of one cycle that may stay undone.
 TOLERANCE = 0.25

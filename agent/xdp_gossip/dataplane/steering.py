@@ -24,7 +24,7 @@ from . import headers
 from .asking import TOWARD, Asking, Request
 from .health import PROOFS, Finding, Health, Work, too_much
 from .health import Plane as Watched
-from .links import Facts
+from .interfaces import Facts
 from .maps import AtWork, Config, DataPlane, Loaded, PlaneError, best_mode
 from .monitor import Monitor
 from .steered import SteeredEngine

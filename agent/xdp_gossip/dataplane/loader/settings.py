@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ...config.settings import DataPlaneConfig
 from ...core.types import Address
 from .. import asking, headers, routes
-from ..links import HOLDERS
+from ..interfaces import HOLDERS
 from . import netlink, state
 from .errors import LoaderError
 
