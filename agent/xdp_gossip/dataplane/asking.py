@@ -193,20 +193,20 @@ class Asking:
         """Note that the loader has written its state."""
         self._worked = now
 
-    def other_link(self) -> None:
+    def other_interface(self) -> None:
         """Note that the next facts describe another interface, so that they do not count as a change."""
         self._hard = self._soft = None
 
     def follow(self, facts: Facts | None, ours: int, now: float) -> bool:
         """Take new facts. Returns True if they changed such that asking starts over. ``ours``: id of our program."""
-        link = facts.link if facts is not None else None
+        interface = facts.interface if facts is not None else None
         if facts is None:
             return False
         place = (facts.owners, facts.ways)
-        hard = (link and (link.index, link.name, link.up, link.mtu, link.mac),)
+        hard = (interface and (interface.index, interface.name, interface.up, interface.mtu, interface.mac),)
         # On other kinds the features follow our own program.
-        features = link.features if link is not None and link.kind == "veth" else None
-        soft = link and (link.running, features, link.programs - {ours})
+        features = interface.features if interface is not None and interface.kind == "veth" else None
+        soft = interface and (interface.running, features, interface.programs - {ours})
         changed = (self._hard is not None and hard != self._hard) or (self._place is not None and place != self._place)
         self._hard, self._place = hard, place
         if now - max(self._worked, self._asked) >= SETTLE:

@@ -95,10 +95,13 @@ class Steering:
     @property
     def reason(self) -> str:
         """Why no better mode is in use, and what would change that; "" if the best mode is in use."""
-        plane, link = self._transport.plane, self._monitor.facts.link if self._monitor.facts is not None else None
+        plane, watched = (
+            self._transport.plane,
+            self._monitor.facts.interface if self._monitor.facts is not None else None,
+        )
         said = [self._why] if self._why else []
-        if plane is not None and link is not None and not link.running:
-            said.append(f"{link.name} has no carrier: waiting for it")
+        if plane is not None and watched is not None and not watched.running:
+            said.append(f"{watched.name} has no carrier: waiting for it")
         elif self._awaited:
             said.append(f"waiting for {self._awaited}")
         if plane is not None and self._refusal:
@@ -117,9 +120,9 @@ class Steering:
             return {}
         if plane is None:
             return {}
-        link = self._monitor.facts.link if self._monitor.facts is not None else None
-        renamed = link is not None and link.index == plane.loaded.ifindex
-        interface = link.name if link is not None and renamed else plane.loaded.interface
+        watched = self._monitor.facts.interface if self._monitor.facts is not None else None
+        renamed = watched is not None and watched.index == plane.loaded.ifindex
+        interface = watched.name if watched is not None and renamed else plane.loaded.interface
         return {"dataplane": {"interface": interface, "directory": str(plane.directory), "counters": counters}}
 
     # -- coming and going --------------------------------------------------------------------------------------
@@ -208,7 +211,7 @@ class Steering:
     def _watch(self, index: int, name: str) -> Facts | None:
         if (index, name) != self._watched:
             self._watched = index, name
-            self._asking.other_link()
+            self._asking.other_interface()
         return self._monitor.watch(index, name)
 
     def _take(self, plane: DataPlane, now: Now) -> None:

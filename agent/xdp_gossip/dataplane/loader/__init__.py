@@ -4,5 +4,5 @@
 ``up`` compiles, attaches through pinned links, hands the maps to the agent's user and exits. It writes each step to
 ``state.json`` before it takes it. If a loader is killed, the next ``up`` or ``down`` cleans up after it.
 
-settings (what is wanted) -> runner (up, down) -> compile, attach, clsact, selftest, pins, state -> libbpf, netlink
+settings (what is wanted) -> runner (up, down) -> compile, attach, clsact, selftest, pins, state -> libbpf, interfaces
 """

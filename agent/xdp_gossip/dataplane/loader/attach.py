@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 
-from .. import libbpf
-from . import netlink, traps
+from .. import interfaces, libbpf
+from . import traps
 from .errors import Refused
 from .settings import GENERIC, NATIVE
 
@@ -24,7 +24,7 @@ _DRIVER_SAYS_NO = (
 _TCX_KINDS = {"ingress": libbpf.TCX_INGRESS, "egress": libbpf.TCX_EGRESS}
 
 
-def link_xdp(program: int, interface: netlink.Interface, mode: str) -> int:
+def link_xdp(program: int, interface: interfaces.Interface, mode: str) -> int:
     """A link at the interface's XDP hook. Raises ``Refused``."""
     try:
         return libbpf.link_create(program, interface.index, libbpf.XDP, _XDP_FLAGS[mode])
@@ -32,7 +32,7 @@ def link_xdp(program: int, interface: netlink.Interface, mode: str) -> int:
         raise why_no_xdp(error, interface, mode) from None
 
 
-def link_tcx(program: int, interface: netlink.Interface, hook: str) -> int | None:
+def link_tcx(program: int, interface: interfaces.Interface, hook: str) -> int | None:
     """A link at the head of the interface's TCX hook; None when the kernel has no TCX (before 6.6).
 
     At the head, because a program that ends the chain (Cilium's do) keeps all later ones from running, while ours
@@ -48,16 +48,17 @@ def link_tcx(program: int, interface: netlink.Interface, hook: str) -> int | Non
         raise why_no_tc(error, interface, hook) from None
 
 
-def incumbent(interface: netlink.Interface) -> str:
+def incumbent(interface: interfaces.Interface) -> str:
     """Who occupies the interface's XDP hook, in words; "" if it is free. Raises ``OSError``."""
-    now = netlink.by_index(interface.index)
+    now = interfaces.by_index(interface.index)
     if now is None or not now.xdp_mode:
         return ""
-    name = libbpf.program_name(now.xdp_program)
-    return f"program {now.xdp_program}{f' ({name})' if name else ''} is attached to {now.name} in {now.xdp_mode} mode"
+    program = min(now.programs, default=0)
+    name = libbpf.program_name(program)
+    return f"program {program}{f' ({name})' if name else ''} is attached to {now.name} in {now.xdp_mode} mode"
 
 
-def refuse_incumbent(interface: netlink.Interface) -> None:
+def refuse_incumbent(interface: interfaces.Interface) -> None:
     """Raise ``Refused`` if a foreign program is at the interface's XDP hook. Raises ``OSError``."""
     who = incumbent(interface)
     if who:
@@ -67,7 +68,7 @@ def refuse_incumbent(interface: netlink.Interface) -> None:
         )
 
 
-def why_no_xdp(error: OSError, interface: netlink.Interface, mode: str) -> Refused:
+def why_no_xdp(error: OSError, interface: interfaces.Interface, mode: str) -> Refused:
     """The reason behind the kernel's refusal of an XDP link, and the remedy."""
     name, number = interface.name, error.errno
     code = errno.errorcode.get(number or 0, "no errno")
@@ -89,7 +90,7 @@ def why_no_xdp(error: OSError, interface: netlink.Interface, mode: str) -> Refus
     return _no_permission(error, f"XDP on {name}") or Refused(f"XDP on {name}: {error.strerror} ({code})", "see dmesg")
 
 
-def why_no_tc(error: OSError, interface: netlink.Interface, hook: str) -> Refused:
+def why_no_tc(error: OSError, interface: interfaces.Interface, hook: str) -> Refused:
     """The reason behind the kernel's refusal of a TC program, and the remedy."""
     what = f"TC {hook} of {interface.name}"
     code = errno.errorcode.get(error.errno or 0, "no errno")

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 from ...config.settings import DataPlaneConfig
 from ...core.types import Address
-from .. import asking, headers, routes
-from ..interfaces import HOLDERS
-from . import netlink, state
+from .. import asking, headers, interfaces
+from . import state
 from .errors import LoaderError
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ MODES = {"auto": (NATIVE, GENERIC, TC), "XDP": (NATIVE, GENERIC), "TC": (TC,)}
 
 
 #: Stands for an interface that is not there yet.
-NOWHERE = netlink.Interface(0, "", 0, "", up=False, loopback=False, mac=b"", xdp_program=0, xdp_mode="")
+NOWHERE = interfaces.Interface(0, "", "", 0, up=False)
 
 
 class NoUser(LoaderError):
@@ -53,7 +52,7 @@ class Settings:
 
     directory: str
     node: Address
-    interface: netlink.Interface
+    interface: interfaces.Interface
     modes: tuple[str, ...]
     protocol: str
     nodes: int
@@ -146,14 +145,14 @@ def _now_on(directory: str) -> int:
     return old.ifindex if old is not None and old.mode else 0
 
 
-def _interface(ip: str, name: str, aim: _Aim) -> tuple[netlink.Interface, tuple[int, ...]]:
+def _interface(ip: str, name: str, aim: _Aim) -> tuple[interfaces.Interface, tuple[int, ...]]:
     """The interface that rumors come in by, and the indexes of those that have ``ip``.
 
     It is the one that was named, else the one that has node.addr, and if that is loopback, a dummy or a VRF, the one
     by which packets to most others leave (else, the default route's). Raises ``Absent``, ``LoaderError``.
     """
-    every = {found.index: found for found in netlink.interfaces()}
-    owners = tuple(index for index in netlink.owners(ip) if index in every)
+    every = {found.index: found for found in interfaces.every()}
+    owners = tuple(index for index in interfaces.owners(ip) if index in every)
     if name:
         chosen = next((found for found in every.values() if found.name == name), None)
         if chosen is None:
@@ -167,10 +166,10 @@ def _interface(ip: str, name: str, aim: _Aim) -> tuple[netlink.Interface, tuple[
                 f"node.addr {ip}: no interface has this address",
                 "give the address to an interface, or name the one that its packets arrive on as dataplane.interface",
             )
-        chosen = min((every[index] for index in owners), key=lambda found: (not found.up, _only_holds(found)))
-        if _only_holds(chosen):
+        chosen = min((every[index] for index in owners), key=lambda found: (not found.up, found.holds))
+        if chosen.holds:
             chosen = _by_route(ip, chosen, aim, every)
-    if _only_holds(chosen):
+    if chosen.holds:
         raise LoaderError(
             f"interface {chosen.name} ({chosen.kind or 'loopback'}): no packet from a network arrives on it",
             "name the one that packets for node.addr arrive on as dataplane.interface",
@@ -180,24 +179,15 @@ def _interface(ip: str, name: str, aim: _Aim) -> tuple[netlink.Interface, tuple[
     return chosen, owners
 
 
-def _only_holds(interface: netlink.Interface) -> bool:
-    return interface.loopback or interface.kind in HOLDERS
-
-
-def _by_route(ip: str, holder: netlink.Interface, aim: _Aim, every: dict[int, netlink.Interface]) -> netlink.Interface:
+def _by_route(
+    ip: str, holder: interfaces.Interface, aim: _Aim, every: dict[int, interfaces.Interface]
+) -> interfaces.Interface:
     """The interface that packets from ``ip`` to most others leave by; with as many, the first one.
 
     A plane stays where it is as long as packets to any of them leave by that. Raises ``Absent``, ``LoaderError``.
     """
-
-    def usable(index: int) -> bool:
-        return index in every and not _only_holds(every[index])
-
-    # An address of a VRF may be on the VRF itself, or on a dummy in it.
-    vrf = holder if holder.kind == "vrf" else every.get(holder.master)
-    within = vrf.index if vrf is not None and vrf.kind == "vrf" else 0
     try:
-        found = Counter(routes.ways(ip, aim.toward, usable, within, aim.uid))
+        found = Counter(interfaces.ways_from(ip, holder, aim.toward, every.get, aim.uid))
     except OSError as error:
         raise Absent(f"node.addr {ip}: routes from it: {error.strerror}", "") from None
     if found:
