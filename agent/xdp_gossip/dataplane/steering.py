@@ -15,7 +15,7 @@ import contextlib
 import logging
 import math
 from pathlib import Path
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ..core.events import Standing
 from ..core.types import Address, Now
@@ -27,8 +27,10 @@ from .health import Plane as Watched
 from .interfaces import Facts
 from .maps import AtWork, Config, DataPlane, Loaded, PlaneError, best_mode
 from .monitor import Monitor
-from .steered import SteeredEngine
 from .transport import EVERYBODY_4, EVERYBODY_6, KernelTransport
+
+if TYPE_CHECKING:
+    from ..core.engine import Engine
 
 _log = logging.getLogger("xdp_gossip.dataplane")
 
@@ -59,7 +61,7 @@ class Steering:
 
     def __init__(
         self,
-        engine: SteeredEngine,
+        engine: Engine,
         transport: KernelTransport,
         find: Callable[[], DataPlane],
         own: Address,

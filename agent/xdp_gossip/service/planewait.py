@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from ..core.types import Now
 from ..dataplane.asking import TOWARD, Asking, Request
@@ -22,17 +22,13 @@ from ..dataplane.maps import Loaded
 from ..dataplane.monitor import Monitor
 from ..transport import NoPlane
 
+if TYPE_CHECKING:
+    from ..nodelist import AsyncNodeList
+
 _log = logging.getLogger("xdp_gossip.dataplane")
 
 #: Seconds between two checks of the loader's state while a loader may be at work, and otherwise.
 PEEK_EVERY, LOOK_EVERY = 0.5, 5.0
-
-
-class Joins(Protocol):
-    """What waiting for a plane needs of a node list."""
-
-    async def join(self) -> None:
-        """Join; may be called again after ``NoPlane``."""
 
 
 class PlaneWait:
@@ -43,7 +39,7 @@ class PlaneWait:
     """
 
     def __init__(
-        self, node_list: Joins, directory: Path, ip: str, told: Callable[[], None], toward: Sequence[str] = ()
+        self, node_list: AsyncNodeList, directory: Path, ip: str, told: Callable[[], None], toward: Sequence[str] = ()
     ) -> None:
         self._node_list = node_list
         self._directory = directory

@@ -41,13 +41,6 @@ _MAX_COMPLAINTS = 1000
 _log = logging.getLogger("xdp_gossip.fleet.membership")
 
 
-class Queue(t.Protocol):
-    """What events are put into."""
-
-    async def put(self, event: t.Any) -> None:
-        """Append; may wait."""
-
-
 class _Bell:
     """One request at a time to a member's change feed; an asynchronous context manager."""
 
@@ -89,7 +82,7 @@ class _Bell:
 class Watcher:
     """One event source."""
 
-    def __init__(self, queue: Queue, options: Options) -> None:
+    def __init__(self, queue: asyncio.Queue[t.Any], options: Options) -> None:
         self._queue = queue
         self._options = options
         self._settings = options.settings()
