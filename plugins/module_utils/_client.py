@@ -49,10 +49,8 @@ _REFUSED_HERE = frozenset((401, 403, 421, 429, 500, 502, 503, 504))
 _SHARE = 0.9
 #: Seconds in which it has to be settled what became of a change whose answer did not come.
 _SETTLE = 5.0
-#: What every answer of an agent has. Those of release 0.1.0 lack it, and are told by the title of their description.
+#: What every answer of an agent has.
 _API_HEADER = "x-xdp-gossip-api"
-_DESCRIPTION = "/v1/openapi.yaml"
-_TITLE = b"title: XDP Gossip agent"
 #: What writes documents: such requests have an id, by which that can be settled.
 _SETTLED = ("/v1/documents", "/v1/rollback/")
 
@@ -128,7 +126,6 @@ class Client:
         self._log = log or (lambda text: None)
         self._failures: dict[tuple[str, str], None] = {}
         #: Endpoints behind which there is an agent of release 0.1.0.
-        self._old_agents: set[str] = set()
 
     @property
     def endpoint(self) -> str:
@@ -237,27 +234,11 @@ class Client:
                 reason += _server(response)
             # A refusal to start with is certain; after a 5xx, a proxy's too, the write may be there.
             raise _EndpointFailed(reason, sent=status in (500, 502, 504), permanent=status in (401, 403))
-        if _API_HEADER not in response.headers and not self._is_old_agent(endpoint, status):
+        if _API_HEADER not in response.headers:
             # Whatever it has done with a write, no member has taken it.
             reason = "answered %d, and is no agent of XDP Gossip%s" % (status, _server(response))
             raise _EndpointFailed(reason, sent=False, permanent=True)
         return response
-
-    def _is_old_agent(self, endpoint: Endpoint, status: int) -> bool:
-        """Whether who answered with ``status``, and did not say that it is an agent, is one of release 0.1.0."""
-        if endpoint.url not in self._old_agents:
-            try:
-                told = self._send(endpoint, "GET", _DESCRIPTION, None, {}, 0.0, _SETTLE)
-                if told.status in _REFUSED_HERE:
-                    raise _EndpointFailed("answered %d" % told.status, True)
-            except _EndpointFailed as failure:
-                reason = "answered %d, and did not say whether it is an agent: %s" % (status, failure.reason)
-                # An agent of that release has not carried out what it refuses.
-                raise _EndpointFailed(reason, status < 400) from None
-            if told.status != 200 or _TITLE not in told.body:
-                return False
-            self._old_agents.add(endpoint.url)
-        return True
 
     def _send(
         self,

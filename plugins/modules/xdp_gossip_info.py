@@ -187,9 +187,7 @@ documents:
       type: str
       returned: always
     batch_size:
-      description:
-        - How many documents were published at once, this one among them. They have one C(version).
-        - V(null) of an older agent.
+      description: How many documents were published at once, this one among them. They have one C(version).
       type: int
       returned: always
 rendered:

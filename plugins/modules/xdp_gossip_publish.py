@@ -51,8 +51,8 @@ options:
       - Whether O(documents) are written together, all or none.
       - V(auto) writes them together if possible, and otherwise one by one in the order given, with a warning.
         V(required) fails before anything is written if it is not possible. V(never) always writes them one by one.
-      - It is not possible with an agent that is too old, with more than 64 documents, with names of more than 4096
-        bytes together, or if the documents differ in C(author) or C(comment).
+      - It is not possible with more than 64 documents, with names of more than 4096 bytes together, or if the documents
+        differ in C(author) or C(comment).
     type: str
     choices: [auto, required, never]
     default: auto
