@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Names of the moments at which a killed loader leaves something behind; tests kill it at each."""
+"""Marks the moments at which a killed loader leaves something behind; tests kill it at each."""
 
 from __future__ import annotations
 
@@ -8,25 +8,6 @@ import signal
 
 #: Set to the name of a step: the loader then dies there as by ``kill -9``.
 VARIABLE = "XDP_GOSSIP_DATAPLANE_DIE_AT"
-
-UP = (
-    *("directory made", "state written", "mounted", "pin directory made", "compiled", "loaded", "maps handed over"),
-    *("link_tc_egress attached", "link_xdp attached", "hooks attached", "tested", "hooks proved", "programs pinned"),
-)
-UP_CLSACT = (
-    *("filter egress intended", "clsact made", "filter egress attached"),
-    *("filter ingress intended", "filter ingress attached"),
-)
-UPGRADE = (
-    *("compiled", "loaded", "link_tc_egress exchanged", "link_xdp exchanged", "hooks attached", "tested"),
-    *("hooks proved", "programs pinned"),
-)
-#: Of an ``up`` that waits for an interface.
-PREPARE = (
-    *("state written", "mounted", "pin directory made", "compiled", "loaded", "maps handed over", "programs pinned"),
-)
-MOVE = ("move intended", "taken off", "link_tc_egress attached", "link_xdp attached", "tested", "hooks proved")
-DOWN = ("down intended", "links removed", "filters removed", "pins removed", "unmounted", "state removed")
 
 
 def step(name: str) -> None:
