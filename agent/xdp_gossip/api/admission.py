@@ -109,11 +109,6 @@ class Admission:
         """The number of connections."""
         return len(self._places)
 
-    @property
-    def per_source(self) -> dict[str, int]:
-        """The number of connections of each source."""
-        return dict(self._per_source)
-
     def admit(self, source: str) -> Place | None:
         """A place for a new connection; None if it must be turned away."""
         share = MAX_PER_USER if self._local else MAX_PER_SOURCE
