@@ -201,7 +201,7 @@ from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.vars import combine_vars
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError, Endpoint
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import OPTIONS, ClientError, Endpoint
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._cache import RETENTION, Entry, decode
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._filters import chosen, parse_filters
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._groups import check_keyed_groups, group_names
@@ -218,18 +218,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._private_data imp
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._source import Answer, Source, majority_of
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._templates import condition_holds, untrusted
 
-#: Connection options, and those of them that the operator may write as templates.
-_CONNECTION = (
-    "endpoints",
-    "token",
-    "token_file",
-    "ca_path",
-    "client_cert",
-    "client_key",
-    "validate_certs",
-    "timeout",
-    "retries",
-)
+#: Connection options that are paths, and those that the operator may write as templates.
 _PATHS = ("token_file", "ca_path", "client_cert", "client_key")
 _TEMPLATED = ("token",) + _PATHS
 
@@ -339,7 +328,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return list(dict.fromkeys(Endpoint(str(url)).url for url in urls))
 
     def _connection(self, endpoints: list[str], path: str) -> dict[str, t.Any]:
-        options = {option: self.get_option(option) for option in _CONNECTION}
+        options = {option: self.get_option(option) for option in OPTIONS}
         options.update({option: self._templated(options[option]) for option in _TEMPLATED}, endpoints=endpoints)
         options.update({option: self._beside(path, option) for option in _PATHS if self._given.get(option)})
         return options

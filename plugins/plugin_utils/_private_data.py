@@ -21,7 +21,6 @@ try:
 except ImportError:  # PyYAML built without libyaml
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
-FORMATS = ("text", "json", "yaml")
 #: Levels of nesting; what describes a machine needs three or four.
 MAX_DEPTH = 16
 
@@ -41,7 +40,7 @@ _PlainLoader.yaml_implicit_resolvers = {
 
 
 def parse_private_data(text: str, form: str) -> t.Any:
-    """``text`` as data. ``form`` is one of ``FORMATS`` other than text; ``None`` stands for no private data.
+    """``text`` as data. ``form`` is json or yaml; ``None`` stands for no private data.
 
     Raises ``ValueError`` for what cannot be read, and for what must not be.
     """

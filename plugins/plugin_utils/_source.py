@@ -20,8 +20,6 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
     Settings,
 )
 
-CONSISTENCIES = ("one", "majority")
-
 _AT_ONCE = 32
 #: RFC 9110, 8.8.3. It goes into a header later, so nothing else may be in it.
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,200}"')
