@@ -3,7 +3,7 @@
 
 A setting is a field of a dataclass. :func:`setting` gives the field its default and a :class:`Knob`: meaning, unit and
 range, for the library and for ``agent.yml``. Two readers follow it: the library's (:mod:`xdp_gossip.node.parameters`)
-and that of ``agent.yml`` (:mod:`xdp_gossip.config.reader`). ``.ci/settings_tables`` writes the tables of the
+and that of ``agent.yml`` (:mod:`xdp_gossip.config.reader`). ``.ci/tables`` writes the tables of the
 documentation, and ``tests/tools/test_settings.py`` compares the variables of the role.
 
 Here are the settings that an engine reads. :mod:`xdp_gossip.config.settings` adds those of the node around it.
