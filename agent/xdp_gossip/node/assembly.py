@@ -47,9 +47,8 @@ class Assembly:
         """The protocol engine for ``node``. ``plane`` is the transport's name, which the node tells other nodes."""
         if self.settings.wire == "pekonode":
             from ..pekonode import PekoNodeEngine
-            from ..pekonode import codec as pekonode_codec
 
-            return PekoNodeEngine(node, self.settings, rng, pekonode_codec, self.settings.secret_key)
+            return PekoNodeEngine(node, self.settings, rng, self.settings.secret_key)
         codec = NativeCodec(self.keyring)
         return Engine(node, self.settings, codec, rng, incarnation, agent_version=__version__, plane=plane)
 

@@ -9,7 +9,8 @@ from ..core.counters import PEKONODE, Counters
 from ..core.events import Event, Transmit
 from ..core.interface import ProtocolError
 from ..core.types import Address, Document, Node
-from .packet import MAX_STAMP, Packet, PacketCodec, PekoNodeId, Swap
+from . import codec
+from .packet import MAX_STAMP, Packet, PekoNodeId, Swap
 from .peers import Peer
 
 #: Characters of the longest infected entry: 255.255.255.255:65535, and its IPv6 counterpart.
@@ -19,11 +20,10 @@ _LONGEST_LABEL = {4: 21, 6: 45}
 class PekoNodeOutbox:
     """Builds and queues packets of the local node, queues events, counts."""
 
-    def __init__(self, codec: PacketCodec, node: Node, size: int, secret_key: str) -> None:
+    def __init__(self, node: Node, size: int, secret_key: str) -> None:
         """``size``: bytes from which on a receiver drops a packet. Raises ``ProtocolError`` (node_too_large)."""
         self.counters = Counters(PEKONODE)
         self.secret = codec.secret_digest(secret_key)
-        self._codec = codec
         self._size = size
         self._transmits: list[Transmit] = []
         self._events: list[Event] = []
@@ -33,7 +33,7 @@ class PekoNodeOutbox:
         """Speak as ``node`` from now on. Raises ``ProtocolError`` (node_too_large) and changes nothing."""
         identity = PekoNodeId(node.addr, node.port, node.name, node.private_data)
         heartbeat = Packet(identity, frozenset({identity.label}), secret=self.secret)
-        size = len(self._codec.encode(heartbeat))
+        size = len(codec.encode(heartbeat))
         if size >= self._size // 2:
             raise ProtocolError(
                 "node_too_large",
@@ -53,18 +53,18 @@ class PekoNodeOutbox:
     def swap(self, role: Swap, document: Document | None, stamp: int, to: Address) -> None:
         """Send our side of an exchange; no document is version 0, as on a new Go node."""
         value = document.value if document else b""
-        self._transmit(self._codec.encode(Packet(self.id, data=value, stamp=stamp, swap=role, secret=self.secret)), to)
+        self._transmit(codec.encode(Packet(self.id, data=value, stamp=stamp, swap=role, secret=self.secret)), to)
 
     def spread(self, packet: Packet, peers: list[Peer]) -> None:
         """Send a rumor, with its origin, us and its targets marked as infected, as a Go node does."""
         if not peers:
             return
         reached = frozenset({self.id.label, packet.node.label, *(peer.id.label for peer in peers)})
-        data = self._codec.encode(replace(packet, infected=packet.infected | reached))
+        data = codec.encode(replace(packet, infected=packet.infected | reached))
         if len(data) >= self._size and packet.infected:
             # Better a short infected list than a packet that every receiver drops.
             self.count("infected_trimmed")
-            data = self._codec.encode(replace(packet, infected=reached))
+            data = codec.encode(replace(packet, infected=reached))
         for peer in peers:
             self._transmit(data, peer.address)
 
@@ -73,7 +73,7 @@ class PekoNodeOutbox:
         longest = _LONGEST_LABEL[6 if ":" in self.id.addr else 4]
         labels = frozenset(str(index).rjust(longest, "x") for index in range(amount + 1))
         empty = Packet(self.id, labels, b"", MAX_STAMP, is_update=True, secret=self.secret)
-        return max(0, (self._size - 1 - len(self._codec.encode(empty))) // 4 * 3)
+        return max(0, (self._size - 1 - len(codec.encode(empty))) // 4 * 3)
 
     def emit(self, event: Event) -> None:
         """Queue an event."""

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The one packet of PekoNode's protocol, and what the engine expects of the codec that puts it on the wire."""
+"""The one packet of PekoNode's protocol."""
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Protocol
 
 from ..core.types import Address
 
@@ -65,16 +64,3 @@ class WireError(Exception):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
-
-
-class PacketCodec(Protocol):
-    """What the engine needs of ``xdp_gossip.pekonode.codec`` (the module itself will do)."""
-
-    def encode(self, packet: Packet) -> bytes:
-        """The packet as it goes on the wire."""
-
-    def decode(self, data: bytes, size: int) -> Packet:
-        """Inverse of ``encode``. Raises ``WireError``, also for ``size`` bytes and more."""
-
-    def secret_digest(self, secret_key: str) -> str:
-        """What stands for the cluster's key in each packet."""
