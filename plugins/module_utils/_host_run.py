@@ -62,7 +62,7 @@ class Dataplane:
                 ) from None
 
     def _load(self, enabled: bool) -> None:
-        own = self._write_units()
+        self._write_units()
         # An agent that runs without one looks for it when it starts.
         files = [self._configuration.path, self._release.current]
         renewed = started = False
@@ -73,7 +73,7 @@ class Dataplane:
             self._try(lambda: self._loader.enable(enabled))
             self.restart |= started
         # The unit wants it; but one that was up before this release came has not started anything since.
-        if self._listener.path in own and not self._listener.foreseen:
+        if not self._listener.foreseen:
             self._listener.start()
         self._ask()
         # With `auto` the unit is content with a host that can have none, and so is not started again by itself. What
@@ -86,23 +86,14 @@ class Dataplane:
                 del self._host.changes[known:]  # tried in vain, as each time: no change
             self.restart |= not self.down
 
-    def _write_units(self) -> list[str]:
-        """Paths of the units that the release has, each in its place. An older release has fewer."""
-        folder = os.path.join(self._release.directory, "systemd")
-        own = [path for path in self._paths if os.path.exists(os.path.join(folder, os.path.basename(path)))]
-        if self._listener.path not in own:
-            self._leave(self._listener)
-        for path in self._paths:
-            if path not in own:
-                self._host.remove(path)
+    def _write_units(self) -> None:
+        """Put the units of the release in their place."""
         written = False
         for unit in (self._loader, self._listener, self._again):
-            if unit.path in own:
-                with open(os.path.join(folder, unit.name), encoding="utf-8") as stream:
-                    written |= unit.write(stream.read())
+            with open(os.path.join(self._release.directory, "systemd", unit.name), encoding="utf-8") as stream:
+                written |= unit.write(stream.read())
         # Systemd reads all of them at once.
         self._loader.rewritten = self._listener.rewritten = written
-        return own
 
     def _try(self, step: t.Callable[[], bool]) -> bool:
         """A step that may fail where the agent can do without: it goes on, and tells why."""
