@@ -27,7 +27,7 @@ def _query(*arguments: str) -> list[dict[str, Any]]:
     return [entry for entry in json.loads(done.stdout) if entry]
 
 
-def link(name: str) -> dict[str, Any] | None:
+def interface(name: str) -> dict[str, Any] | None:
     """Return what `ip link` knows of the interface, None when there is none."""
     found = _query("-details", "link", "show", "dev", name)
     return found[0] if found else None
@@ -64,7 +64,7 @@ def _guard_exists(network: str) -> bool:
 
 def missing(config: Config) -> list[str]:
     """Return what `ensure` would do, in words. LabError when a name or network of the lab is taken by others."""
-    found = link(config.bridge)
+    found = interface(config.bridge)
     if found is not None and not is_ours(config, found):
         raise LabError(f"lab_bridge: {config.bridge} exists and is not this lab's; choose another name")
     for network in (config.network, config.network6):
@@ -106,7 +106,7 @@ def ensure(config: Config) -> list[str]:
                 GUARD_PROTOCOL,
             ]
         )
-    if link(config.bridge) is None:
+    if interface(config.bridge) is None:
         run(
             [
                 "ip",
@@ -137,42 +137,44 @@ def attach(config: Config, host: Host, timeout: float = 5.0) -> bool:
     Without GRO (which switches NAPI on) this end drops every frame that XDP redirects out of the host's end.
     """
     deadline = time.monotonic() + timeout
-    while (found := link(host.link)) is None:
+    while (found := interface(host.interface)) is None:
         if time.monotonic() >= deadline:
-            raise LabError(f"{host.name}: its interface {host.link} did not appear in {timeout:g} s, see {host.log}")
+            raise LabError(
+                f"{host.name}: its interface {host.interface} did not appear in {timeout:g} s, see {host.log}"
+            )
         time.sleep(0.05)
     changed = False
     if found.get("master") != config.bridge or "UP" not in found["flags"]:
-        run(["ip", "link", "set", "dev", host.link, "master", config.bridge, "up"])
+        run(["ip", "link", "set", "dev", host.interface, "master", config.bridge, "up"])
         changed = True
-    if "generic-receive-offload: on" not in run(["ethtool", "--show-features", host.link]).stdout:
-        run(["ethtool", "--features", host.link, "gro", "on"])
+    if "generic-receive-offload: on" not in run(["ethtool", "--show-features", host.interface]).stdout:
+        run(["ethtool", "--features", host.interface, "gro", "on"])
         changed = True
     return changed
 
 
 def describe(host: Host) -> str:
     """Say in words how the machine's end of the host's veth stands, for an error text."""
-    found = link(host.link)
+    found = interface(host.interface)
     if found is None:
-        return f"its interface {host.link} is gone"
-    return f"its interface {host.link} is {found.get('operstate')} on bridge {found.get('master')}"
+        return f"its interface {host.interface} is gone"
+    return f"its interface {host.interface} is {found.get('operstate')} on bridge {found.get('master')}"
 
 
 def detach(config: Config, host: Host) -> bool:
     """Delete the machine's end of a host's veth if a crash left it behind; one on a foreign bridge is not ours."""
-    found = link(host.link)
+    found = interface(host.interface)
     if found is None or found.get("master") not in (None, config.bridge):
         return False
     # It may vanish by itself between the question and the deed, with the host's network namespace.
-    run(["ip", "link", "delete", "dev", host.link], check=False)
+    run(["ip", "link", "delete", "dev", host.interface], check=False)
     return True
 
 
 def remove(config: Config) -> bool:
     """Delete the bridge and, unless another lab still stands behind it, the guard route."""
     changed = False
-    found = link(config.bridge)
+    found = interface(config.bridge)
     if found is not None and is_ours(config, found):
         run(["ip", "link", "delete", "dev", config.bridge])
         changed = True
