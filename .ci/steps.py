@@ -66,6 +66,17 @@ def heading(text: str) -> None:
     show(f"\n=== {text} {'=' * max(3, 100 - len(text))}")
 
 
+def count_tests(reports: Path) -> tuple[int, int, int]:
+    """Tests, failures (errors included) and skips in the JUnit files of a directory; none is (0, 0, 0)."""
+    tests = failed = skipped = 0
+    for file in reports.glob("**/*.xml"):
+        for suite in ET.parse(file).getroot().iter("testsuite"):
+            tests += int(suite.get("tests", 0))
+            failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+            skipped += int(suite.get("skipped") or suite.get("disabled") or 0)
+    return tests, failed, skipped
+
+
 class Step:
     """One make target in its own process group, so that it can be ended together with all it started.
 
@@ -154,12 +165,7 @@ class Step:
 
     def _count(self) -> None:
         """Count the tests of its reports; without any, the target itself is one."""
-        tests = 0
-        for file in self.reports.glob("**/*.xml"):
-            for suite in ET.parse(file).getroot().iter("testsuite"):
-                tests += int(suite.get("tests", 0))
-                self.failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
-                self.skipped += int(suite.get("skipped") or suite.get("disabled") or 0)
+        tests, self.failed, self.skipped = count_tests(self.reports)
         self.passed = tests - self.failed - self.skipped if tests else int(self.status == 0)
         # A target may fail without a failing test, a crash of the runner for instance.
         self.failed = max(self.failed, int(self.status != 0))
