@@ -5,18 +5,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import os
 import queue
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .common.internal_errors import RECORD
-from .core.types import DEFAULT_KEY, PRESENT, Document, Member, Node, State, Version, Write
 from .node.changes import Change, Filter
-from .nodelist import AsyncNodeList, NotReadyError, Published
+from .nodelist import AsyncNodeList, NotReadyError
 
 if TYPE_CHECKING:
     from typing_extensions import Concatenate, ParamSpec
@@ -41,6 +41,30 @@ def _with_parameters_of(
     return give
 
 
+def _at_once(method: Callable[Concatenate[AsyncNodeList, P], T]) -> Callable[Concatenate[NodeList, P], T]:
+    """Wrap a method that returns at once as a method of :class:`NodeList`, with its signature and docstring."""
+
+    @functools.wraps(method)
+    def call(self: NodeList, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._do(lambda: method(self._inner, *args, **kwargs))
+
+    call.__qualname__ = f"NodeList.{method.__name__}"
+    return call
+
+
+def _waiting(
+    method: Callable[Concatenate[AsyncNodeList, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[NodeList, P], T]:
+    """Wrap a coroutine method as a method of :class:`NodeList` that blocks until the result is available."""
+
+    @functools.wraps(method)
+    def call(self: NodeList, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._wait(method(self._inner, *args, **kwargs))
+
+    call.__qualname__ = f"NodeList.{method.__name__}"
+    return call
+
+
 class NodeList:
     """A member of a gossip cluster, running in a background thread. The parameters are those of :class:`AsyncNodeList`.
 
@@ -58,17 +82,9 @@ class NodeList:
         self._changing = threading.RLock()  # only one join() or close() runs at a time
         self._ended = False
 
-    def new(self, node: Node) -> None:
-        """Declare the local node. Call this once, before every other method."""
-        self._do(lambda: self._inner.new(node))
-
-    def unset(self, node: Node) -> None:
-        """Remove a node from the seeds; see ``AsyncNodeList.unset``."""
-        self._do(lambda: self._inner.unset(node))
-
-    def set(self, node: Node) -> None:
-        """Add another node of the cluster as a seed, which is contacted whenever it is absent."""
-        self._do(lambda: self._inner.set(node))
+    new = _at_once(AsyncNodeList.new)
+    unset = _at_once(AsyncNodeList.unset)
+    set = _at_once(AsyncNodeList.set)
 
     def join(self) -> None:
         """Open the sockets, load the stored state, and start to gossip in the background.
@@ -107,111 +123,23 @@ class NodeList:
                     self._loop = self._thread = self._inner._process = None
                 raise
 
-    def get(self) -> list[Node]:
-        """Return all present nodes, the local node first."""
-        return self._do(self._inner.get)
-
-    def stop(self) -> bool:
-        """Stop publishing heartbeats. Returns False if heartbeats were stopped already."""
-        return self._do(self._inner.stop)
-
-    def start(self) -> bool:
-        """Publish heartbeats again. Returns False if heartbeats were not stopped."""
-        return self._do(self._inner.start)
-
-    def publish(
-        self,
-        data: bytes,
-        key: str = DEFAULT_KEY,
-        *,
-        expected: Version | str | None = None,
-        absent: bool = False,
-        content_type: str | None = None,
-        author: str = "",
-        comment: str = "",
-        expires_in: float | None = None,
-    ) -> Published:
-        """Write a document; see :meth:`AsyncNodeList.publish`."""
-        return self._wait(
-            self._inner.publish(
-                data,
-                key,
-                expected=expected,
-                absent=absent,
-                content_type=content_type,
-                author=author,
-                comment=comment,
-                expires_in=expires_in,
-            )
-        )
-
-    def publish_many(self, writes: Sequence[Write], *, author: str = "", comment: str = "") -> list[Published]:
-        """Write and delete several documents: all or none. On each node the changes become visible together."""
-        return self._wait(self._inner.publish_many(writes, author=author, comment=comment))
-
-    def rollback(
-        self,
-        key: str,
-        version: Version | str,
-        *,
-        expected: Version | str | None = None,
-        author: str = "",
-        comment: str = "",
-        expires_in: float | Literal["never"] | None = None,
-    ) -> Published:
-        """Publish the value of an earlier ``version`` again; see :meth:`AsyncNodeList.rollback`."""
-        return self._wait(
-            self._inner.rollback(key, version, expected=expected, author=author, comment=comment, expires_in=expires_in)
-        )
-
-    def repair(self) -> int:
-        """Sync at once with every node whose documents digest differs. Returns the number of nodes asked."""
-        return self._do(self._inner.repair)
-
-    def read(self, key: str = DEFAULT_KEY) -> bytes:
-        """Return the value of the document ``key``; empty if there is no such document."""
-        return self._do(lambda: self._inner.read(key))
-
-    def delete(
-        self, key: str, *, expected: Version | str | None = None, author: str = "", comment: str = ""
-    ) -> Published:
-        """Delete a document everywhere; see :meth:`AsyncNodeList.delete`."""
-        return self._wait(self._inner.delete(key, expected=expected, author=author, comment=comment))
-
-    def document(self, key: str) -> Document | None:
-        """Return this node's version of the document ``key``; None if there is none."""
-        return self._do(lambda: self._inner.document(key))
-
-    def documents(self, prefix: str = "", after: str = "", limit: int | None = None) -> list[Document]:
-        """Return documents whose keys start with ``prefix``, sorted by key.
-
-        Only the first ``limit`` documents (None: all) whose keys come after ``after`` are returned.
-        """
-        return self._do(lambda: self._inner.documents(prefix, after, limit))
-
-    def history(self, key: str) -> list[Document]:
-        """Return the latest versions of a document that this node has stored, newest first."""
-        return self._wait(self._inner.history(key))
-
-    def version(self, key: str, version: Version | str) -> Document:
-        """Return one of the versions in :meth:`history`; see :meth:`AsyncNodeList.version`."""
-        return self._wait(self._inner.version(key, version))
-
-    def members(self, states: frozenset[State] | None = PRESENT) -> list[Member]:
-        """Return all nodes whose state is in ``states`` (None: all nodes), the local node first."""
-        return self._do(lambda: self._inner.members(states))
-
-    def update_node(self, name: str | None = None, private_data: str | None = None) -> bool:
-        """Change name or private data of this node. Returns False if nothing changed."""
-        return self._do(lambda: self._inner.update_node(name, private_data))
-
-    def leave(self) -> bool:
-        """Leave the cluster. The other members drop this node at once. Returns False if the node had left already."""
-        return self._wait(self._inner.leave())
-
-    def status(self) -> dict[str, Any]:
-        """Return the status of the node list; see :meth:`AsyncNodeList.status`."""
-        return self._do(self._inner.status)
+    get = _at_once(AsyncNodeList.get)
+    stop = _at_once(AsyncNodeList.stop)
+    start = _at_once(AsyncNodeList.start)
+    publish = _waiting(AsyncNodeList.publish)
+    publish_many = _waiting(AsyncNodeList.publish_many)
+    rollback = _waiting(AsyncNodeList.rollback)
+    repair = _at_once(AsyncNodeList.repair)
+    read = _at_once(AsyncNodeList.read)
+    delete = _waiting(AsyncNodeList.delete)
+    document = _at_once(AsyncNodeList.document)
+    documents = _at_once(AsyncNodeList.documents)
+    history = _waiting(AsyncNodeList.history)
+    version = _waiting(AsyncNodeList.version)
+    members = _at_once(AsyncNodeList.members)
+    update_node = _at_once(AsyncNodeList.update_node)
+    leave = _waiting(AsyncNodeList.leave)
+    status = _at_once(AsyncNodeList.status)
 
     def watch(self, prefix: str = "", since: int | None = None, kind: str = "") -> Iterator[Change]:
         """Yield every change from now on; see :meth:`AsyncNodeList.watch`.

@@ -205,7 +205,7 @@ from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.vars import combine_vars
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError, Endpoint
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import OPTIONS, ClientError, Endpoint
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._cache import RETENTION, Entry, decode
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._filters import chosen, parse_filters
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._groups import check_keyed_groups, group_names
@@ -223,17 +223,6 @@ from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._source import An
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._templates import condition_holds, untrusted
 
 #: Connection options; _PATHS are those that name files, _TEMPLATED those that the operator may write as templates.
-_CONNECTION = (
-    "endpoints",
-    "token",
-    "token_file",
-    "ca_path",
-    "client_cert",
-    "client_key",
-    "validate_certs",
-    "timeout",
-    "retries",
-)
 _PATHS = ("token_file", "ca_path", "client_cert", "client_key")
 _TEMPLATED = ("token",) + _PATHS
 
@@ -344,7 +333,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return list(dict.fromkeys(Endpoint(str(url)).url for url in urls))
 
     def _connection(self, endpoints: list[str], path: str) -> dict[str, t.Any]:
-        options = {option: self.get_option(option) for option in _CONNECTION}
+        options = {option: self.get_option(option) for option in OPTIONS}
         options.update({option: self._templated(options[option]) for option in _TEMPLATED}, endpoints=endpoints)
         options.update({option: self._beside(path, option) for option in _PATHS if self._given.get(option)})
         return options

@@ -9,7 +9,7 @@ import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._change import Change, Conflict
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ApiError, Unreachable
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet, not_offered
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError
 
 #: Most documents that the agent accepts in one request, and most bytes of all their names together.
@@ -62,10 +62,6 @@ def write_together(fleet: Fleet, changes: t.Sequence[Change]) -> None:
                 change.unanswered(exc)
             raise
         except ApiError as exc:
-            if not_offered(exc):
-                raise NotTogether(
-                    "the agent at %s cannot publish several documents in one request; upgrade it" % fleet.endpoint
-                ) from None
             if exc.code != "version_mismatch":
                 raise
             for change in planned:

@@ -50,11 +50,8 @@ _REFUSED_HERE = frozenset((401, 403, 421, 429, 500, 502, 503, 504))
 _SHARE = 0.9
 #: Timeout of a request that asks for the outcome of a change whose answer was lost, seconds.
 _SETTLE = 5.0
-#: Header of every answer of an agent. Agents of release 0.1.0 do not send this header, but the title of their API
-#: description identifies them.
+#: Header of every answer of an agent.
 _API_HEADER = "x-xdp-gossip-api"
-_DESCRIPTION = "/v1/openapi.yaml"
-_TITLE = b"title: XDP Gossip agent"
 #: Paths whose requests write documents. Requests to these paths have an id, with which the client can ask for the
 #: outcome.
 _SETTLED = ("/v1/documents", "/v1/rollback/")
@@ -133,8 +130,6 @@ class Client:
         self._endpoints = list(settings.endpoints)
         self._log = log or (lambda text: None)
         self._failures: dict[tuple[str, str], None] = {}
-        #: URLs of endpoints that belong to an agent of release 0.1.0.
-        self._old_agents: set[str] = set()
 
     @property
     def endpoint(self) -> str:
@@ -248,27 +243,11 @@ class Client:
             # Status 500, 502 or 504 may come after the member has applied the request. With the other statuses, it has
             # not.
             raise _EndpointFailed(reason, sent=status in (500, 502, 504), permanent=status in (401, 403))
-        if _API_HEADER not in response.headers and not self._is_old_agent(endpoint, status):
+        if _API_HEADER not in response.headers:
             # The program that answered is no agent, so no member has received the write.
             reason = "answered %d, and is no agent of XDP Gossip%s" % (status, _server(response))
             raise _EndpointFailed(reason, sent=False, permanent=True)
         return response
-
-    def _is_old_agent(self, endpoint: Endpoint, status: int) -> bool:
-        """Return whether an endpoint that answered ``status`` without the API header is an agent of release 0.1.0."""
-        if endpoint.url not in self._old_agents:
-            try:
-                told = self._send(endpoint, "GET", _DESCRIPTION, None, {}, 0.0, _SETTLE)
-                if told.status in _REFUSED_HERE:
-                    raise _EndpointFailed("answered %d" % told.status, True)
-            except _EndpointFailed as failure:
-                reason = "answered %d, and did not say whether it is an agent: %s" % (status, failure.reason)
-                # An agent of release 0.1.0 has not applied a request that it refuses.
-                raise _EndpointFailed(reason, status < 400) from None
-            if told.status != 200 or _TITLE not in told.body:
-                return False
-            self._old_agents.add(endpoint.url)
-        return True
 
     def _send(
         self,

@@ -93,7 +93,7 @@ class Convergence:
         if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
             raise BadAnswer("convergence: expected a list of objects as results")
         if applied and not all(isinstance(result.get("applied"), dict) for result in results):
-            raise BadAnswer("the agent that was asked does not report what is applied; upgrade it")
+            raise BadAnswer("convergence: expected what is applied with each of the results")
         self.results: list[dict[str, t.Any]] = results
 
     def replace(self, results: list[dict[str, t.Any]], wait: str) -> None:

@@ -229,45 +229,18 @@ class Fleet:
         if expires is not None:
             said["expires_in"] = expires or "never"
         headers = dict(_condition(if_version), **{"Content-Type": "application/json"})
-        try:
-            return _written(
-                self.client.request(
-                    "POST",
-                    "/v1/rollback/" + quote(key, safe="/"),
-                    body=json.dumps(said).encode("utf-8"),
-                    headers=headers,
-                    repeatable=if_version is None,
-                ).json()
-            )
-        except ApiError as exc:
-            if not_offered(exc):
-                raise ConfigError(
-                    "rollback_to: the agent at %s does not support rollback; upgrade it" % self.endpoint
-                ) from None
-            raise
+        path, body = "/v1/rollback/" + quote(key, safe="/"), json.dumps(said).encode("utf-8")
+        repeatable = if_version is None
+        return _written(self.client.request("POST", path, body=body, headers=headers, repeatable=repeatable).json())
 
     def repair(self, key: str | None) -> int:
         """Make the member sync at once with members that differ (``POST /v1/repair``). Returns their number."""
         body = json.dumps({} if key is None else {"key": key}).encode("utf-8")
-        try:
-            return number_of(self._send("POST", "/v1/repair", body).json(), "asked")
-        except ApiError as exc:
-            if not_offered(exc):
-                raise ConfigError(
-                    "repair: the agent at %s does not support repair; upgrade it" % self.endpoint
-                ) from None
-            raise
+        return number_of(self._send("POST", "/v1/repair", body).json(), "asked")
 
     def rendered(self) -> list[dict[str, t.Any]]:
         """Return the files that the member renders from documents (``GET /v1/rendered``)."""
-        try:
-            templates = self.client.request("GET", "/v1/rendered").json().get("templates")
-        except ApiError as exc:
-            if not_offered(exc):
-                raise ConfigError(
-                    "rendered: the agent at %s does not render files; upgrade it" % self.endpoint
-                ) from None
-            raise
+        templates = self.client.request("GET", "/v1/rendered").json().get("templates")
         if not isinstance(templates, list) or not all(isinstance(one, dict) for one in templates):
             raise BadAnswer("%s: templates: expected a list of objects" % self.endpoint)
         return templates
@@ -283,27 +256,13 @@ class Fleet:
             poll = min(left, _POLL)
             asked = dict(question.parameters(), wait=wait, timeout="%g" % round(poll, 3))
             before = time.monotonic()
-            try:
-                told = self.client.request("GET", "/v1/convergence", asked, extra_time=poll).json()
-            except ApiError as exc:
-                if question.applied and exc.status == 400 and exc.code in ("unknown_parameter", "invalid_parameter"):
-                    raise ConfigError(
-                        "the agent at %s does not report what is applied; upgrade it" % self.endpoint
-                    ) from None
-                raise
+            told = self.client.request("GET", "/v1/convergence", asked, extra_time=poll).json()
             answer = Convergence(told, question.applied)
             now = time.monotonic()
             if answer.converged or answer.final or now - started >= timeout:
                 return answer, now - started
             # Pause if the agent answers at once without convergence, so that this is no busy loop.
             time.sleep(min(max(0.0, 0.2 - (now - before)), max(0.0, timeout - (now - started))))
-
-
-def not_offered(problem: ApiError) -> bool:
-    """Return whether the member does not know this request, because it runs an older agent."""
-    return problem.status == 405 or (
-        problem.status == 404 and problem.code not in ("document_not_found", "version_not_found")
-    )
 
 
 def _clock(headers: t.Mapping[str, str]) -> float:

@@ -190,7 +190,6 @@ documents:
       description:
         - Number of documents that were published in one request, including this one. All documents of a request have
           the same C(version).
-        - The value is V(null) if the asked member runs an older agent.
       type: int
       returned: always
 rendered:

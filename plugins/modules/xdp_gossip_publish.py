@@ -52,8 +52,8 @@ options:
       - V(auto) writes the documents together if possible, and otherwise one by one in the order given, with a warning.
         V(required) fails before anything is written if the documents cannot be written together. V(never) always
         writes the documents one by one.
-      - Documents cannot be written together if the agent is too old, if there are more than 64 documents, if their
-        names have more than 4096 bytes in total, or if they differ in C(author) or C(comment).
+      - Documents cannot be written together if there are more than 64 documents, if their names have more than 4096
+        bytes in total, or if they differ in C(author) or C(comment).
     type: str
     choices: [auto, required, never]
     default: auto

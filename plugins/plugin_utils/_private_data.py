@@ -21,7 +21,6 @@ try:
 except ImportError:  # PyYAML built without libyaml
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
-FORMATS = ("text", "json", "yaml")
 #: Largest number of nested levels. The description of a machine needs three or four levels.
 MAX_DEPTH = 16
 

@@ -20,8 +20,6 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
     Settings,
 )
 
-CONSISTENCIES = ("one", "majority")
-
 _AT_ONCE = 32
 #: Pattern of an entity tag (RFC 9110, 8.8.3). Tags with other characters are refused, because they could break a
 #: request header.

@@ -42,7 +42,7 @@ class Net:
 
     def add(self, index: int, secret_key: str = "k", name: str = "", data: str = "", **options: Any) -> PekoNodeEngine:
         node = Node("198.18.0.1", 8000 + index, name or f"n{index}", data)
-        engine = PekoNodeEngine(node, Settings(**options), random.Random(f"{self.rng.random()}"), codec, secret_key)
+        engine = PekoNodeEngine(node, Settings(**options), random.Random(f"{self.rng.random()}"), secret_key)
         self.engines[node.address] = engine
         self.events.setdefault(node.address, [])
         return engine

@@ -163,7 +163,7 @@ def test_of_a_crowd_the_oldest_give_way(monkeypatch: pytest.MonkeyPatch) -> None
                 if not server.admission.open:
                     break
             assert server.admission.open == 0
-            assert not server.admission.per_source
+            assert not server.admission._per_source
             async with Client(f"http://{where}", token="a-token-of-the-tests") as client:
                 assert (await client.status())["state"] == "running"
 

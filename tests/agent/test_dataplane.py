@@ -24,8 +24,8 @@ from xdp_gossip.core.members.window import ReplayWindow
 from xdp_gossip.core.settings import Settings
 from xdp_gossip.core.types import Address, Node, Now
 from xdp_gossip.dataplane import headers, layout, libbpf, maps
+from xdp_gossip.dataplane.interfaces import Facts
 from xdp_gossip.dataplane.libbpf import binding
-from xdp_gossip.dataplane.links import Facts
 from xdp_gossip.dataplane.maps import Config, Loaded, PlaneError
 from xdp_gossip.dataplane.steering import LEASE_SECONDS, LOOK_EVERY, Steering
 from xdp_gossip.dataplane.transport import KernelTransport, _arrival

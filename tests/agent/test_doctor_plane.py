@@ -13,7 +13,7 @@ from doctoring import look_at, wrong
 from tests.support.agents import write_config
 from tests.support.ports import free_port
 from xdp_gossip.cli.doctor import dataplane
-from xdp_gossip.dataplane.loader import netlink
+from xdp_gossip.dataplane import interfaces
 from xdp_gossip.dataplane.loader.errors import LoaderError
 
 UP: dict[str, Any] = {
@@ -116,7 +116,7 @@ class Wanted:
     protocol, nodes, amount, user = "TC", 2, 1, "x"
 
     def __init__(self, **more: Any) -> None:
-        loopback = netlink.by_name("lo")
+        loopback = interfaces.by_name("lo")
         assert loopback is not None
         self.interface = loopback
         vars(self).update(more)

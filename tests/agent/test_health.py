@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 
 from xdp_gossip.core.types import Now
-from xdp_gossip.dataplane import asking, headers, links, rtnetlink
+from xdp_gossip.dataplane import asking, headers, interfaces, rtnetlink
 from xdp_gossip.dataplane.asking import ANSWER, FIRST, MOST, SETTLE, STABLE, Asking, Request
 from xdp_gossip.dataplane.health import _FANOUT_ENDS, _PASSED, _TAKEN, COPY_ENDS, PROOFS, Health, Plane, Work
-from xdp_gossip.dataplane.links import Facts, Link
+from xdp_gossip.dataplane.interfaces import Facts, Interface
 
-LINK = Link(7, "eth0", "", True, True, 1500, b"\2\0\0\0\0\1", frozenset({42}), 2, 3)
-FACTS = Facts(LINK, (7,))
+ETH0 = Interface(
+    7, "eth0", "", 1500, up=True, mac=b"\2\0\0\0\0\1", programs=frozenset({42}), carrier_changes=2, features=3
+)
+FACTS = Facts(ETH0, (7,))
 PLANE = Plane("eth0", 7, 42, frozenset({7}))
 
 
@@ -77,8 +79,8 @@ def test_a_datagram_read_a_cycle_after_it_was_counted_is_explained() -> None:
 
 def test_nothing_is_judged_without_a_carrier() -> None:
     health = Health(PLANE)
-    down = Facts(replace(LINK, running=False, carrier_changes=3), (7,))
-    back = Facts(replace(LINK, carrier_changes=4), (7,))
+    down = Facts(replace(ETH0, running=False, carrier_changes=3), (7,))
+    back = Facts(replace(ETH0, carrier_changes=4), (7,))
     assert proof(health, work()) == ""
     assert proof(health, work(copy_due=9), down) == ""
     assert proof(health, work(copy_due=19), back) == ""  # it was away for a part of the cycle
@@ -89,21 +91,21 @@ def test_nothing_is_judged_without_a_carrier() -> None:
     ("facts", "owners", "expected"),
     [
         (Facts(None, (7,)), {7}, "interface_gone"),
-        (Facts(LINK, ()), {7}, "address_moved"),
-        (Facts(LINK, (9,)), {7}, "address_moved"),
-        (Facts(LINK, (1,)), {1, 7}, "address_moved"),  # others than the plane's have it as well, and still do
-        (Facts(LINK, (1, 7)), {7}, ""),
-        (Facts(replace(LINK, name="uplink0"), (7,)), {7}, ""),
+        (Facts(ETH0, ()), {7}, "address_moved"),
+        (Facts(ETH0, (9,)), {7}, "address_moved"),
+        (Facts(ETH0, (1,)), {1, 7}, "address_moved"),  # others than the plane's have it as well, and still do
+        (Facts(ETH0, (1, 7)), {7}, ""),
+        (Facts(replace(ETH0, name="uplink0"), (7,)), {7}, ""),
         (None, {7}, ""),
         # On the loopback interface, and routed to the plane's.
-        (Facts(LINK, (1,), frozenset({7, 8})), {1}, ""),
-        (Facts(LINK, (1,), frozenset({8})), {1}, "route_moved"),
-        (Facts(LINK, (1,), frozenset()), {1}, ""),  # no route at all: nowhere is better
-        (Facts(LINK, ()), {1}, "address_moved"),
-        (Facts(LINK, (7,)), {1}, "address_moved"),
+        (Facts(ETH0, (1,), frozenset({7, 8})), {1}, ""),
+        (Facts(ETH0, (1,), frozenset({8})), {1}, "route_moved"),
+        (Facts(ETH0, (1,), frozenset()), {1}, ""),  # no route at all: nowhere is better
+        (Facts(ETH0, ()), {1}, "address_moved"),
+        (Facts(ETH0, (7,)), {1}, "address_moved"),
         # Behind NAT.
-        (Facts(LINK, ()), (), ""),
-        (Facts(LINK, (9,)), (), ""),
+        (Facts(ETH0, ()), (), ""),
+        (Facts(ETH0, (9,)), (), ""),
     ],
 )
 def test_what_the_kernel_states(facts: Facts | None, owners: Collection[int], expected: str) -> None:
@@ -112,16 +114,16 @@ def test_what_the_kernel_states(facts: Facts | None, owners: Collection[int], ex
 
 def test_an_interface_that_the_operator_has_named_is_not_left_for_a_route() -> None:
     plane = replace(PLANE, owners=frozenset({1}), named=True)
-    assert proof(Health(plane), work(), Facts(LINK, (1,), frozenset({8}))) == ""
+    assert proof(Health(plane), work(), Facts(ETH0, (1,), frozenset({8}))) == ""
 
 
 def test_another_program_must_be_seen_twice() -> None:
     """A loader replaces programs before it records which they are."""
     health = Health(PLANE)
     for programs, expected in ((43, ""), (42, ""), (43, ""), (43, "detached")):
-        facts = Facts(replace(LINK, programs=frozenset({programs})), (7,))
+        facts = Facts(replace(ETH0, programs=frozenset({programs})), (7,))
         assert proof(health, work(), facts) == expected
-    bare = Facts(replace(LINK, programs=frozenset()), (7,))
+    bare = Facts(replace(ETH0, programs=frozenset()), (7,))
     assert [proof(Health(replace(PLANE, program=0)), work(), bare) for _ in range(3)] == ["", "", ""]
 
 
@@ -176,13 +178,13 @@ def test_a_change_starts_it_over(tmp_path: Path) -> None:
     rig.asking.failed("interface_gone", rig.now)
     rig.run(200)
     assert not rig.asking.follow(FACTS, 42, rig.now)
-    assert rig.asking.follow(Facts(LINK, ()), 42, rig.now)
+    assert rig.asking.follow(Facts(ETH0, ()), 42, rig.now)
     assert rig.run(6) == [0, 5]
 
 
 def test_what_the_loader_itself_does_to_the_interface_is_no_change(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
-    veth = replace(LINK, kind="veth")
+    veth = replace(ETH0, kind="veth")
     rig.asking.follow(Facts(veth, (7,)), 42, rig.now)
     rig.asking.want(rig.now)
     rig.asking.loader_worked(rig.now)
@@ -196,7 +198,7 @@ def test_what_the_loader_itself_does_to_the_interface_is_no_change(tmp_path: Pat
     assert rig.asking.follow(Facts(replace(veth, features=99, programs=frozenset({42, 5})), (7,)), 42, rig.now)
     other = Asking(rig.request, rig.counters.__getitem__)
     other.follow(FACTS, 42, rig.now)
-    assert not other.follow(Facts(replace(LINK, features=99), (7,)), 42, rig.now)
+    assert not other.follow(Facts(replace(ETH0, features=99), (7,)), 42, rig.now)
 
 
 def test_a_plane_that_fails_again_for_the_same_proof_waits_its_turn(tmp_path: Path) -> None:
@@ -303,14 +305,14 @@ def test_the_loader_may_read_what_it_is_told_whatever_the_umask(tmp_path: Path) 
 def test_to_watch_another_interface_is_no_change(tmp_path: Path) -> None:
     """Without a plane the loopback interface, which has the address, is watched; with one, the plane's."""
     rig = Rig(tmp_path)
-    lo = Facts(replace(LINK, index=1, name="lo", holds=True), (1,), frozenset({7}))
-    eth = Facts(LINK, (1,), frozenset({7}))
+    lo = Facts(replace(ETH0, index=1, name="lo", loopback=True), (1,), frozenset({7}))
+    eth = Facts(ETH0, (1,), frozenset({7}))
     rig.asking.follow(eth, 42, rig.now)
-    rig.asking.other_link()
+    rig.asking.other_interface()
     assert not rig.asking.follow(lo, 42, rig.now)
-    rig.asking.other_link()
+    rig.asking.other_interface()
     assert not rig.asking.follow(eth, 42, rig.now)
-    rig.asking.other_link()
+    rig.asking.other_interface()
     assert rig.asking.follow(replace(lo, ways=frozenset({8})), 42, rig.now), "a route is another"
 
 
@@ -347,10 +349,10 @@ def test_without_a_file_it_says_so_and_counts(tmp_path: Path) -> None:
 
 
 def test_the_kernel_is_asked_without_a_privilege() -> None:
-    facts = links.look("127.0.0.1", 0, "")
-    assert facts.link is not None
-    assert (facts.link.name, facts.link.index in facts.owners, facts.link.mtu > 0) == ("lo", True, True)
-    assert links.look("198.18.255.254", 0, "no-such-name") == Facts(None, ())
-    assert links.look("127.0.0.1", 2**31 - 2, "lo").link is None
+    facts = interfaces.look("127.0.0.1", 0, "")
+    assert facts.interface is not None
+    assert (facts.interface.name, facts.interface.index in facts.owners, facts.interface.mtu > 0) == ("lo", True, True)
+    assert interfaces.look("198.18.255.254", 0, "no-such-name") == Facts(None, ())
+    assert interfaces.look("127.0.0.1", 2**31 - 2, "lo").interface is None
     with rtnetlink.events() as channel, pytest.raises(BlockingIOError):
         channel.recv(1)

@@ -325,7 +325,7 @@ def test_timeout_setting() -> None:
         ({"cycle": 4.0, "timeout": 4.5}, 4, 4.5),
         ({"cycle": 1.0, "timeout_cycles": 5}, 1, 7),
     ]:
-        engine = PekoNodeEngine(node, Settings(**options), random.Random(1), codec)  # type: ignore[arg-type]
+        engine = PekoNodeEngine(node, Settings(**options), random.Random(1))  # type: ignore[arg-type]
         assert (engine.cycle, engine.timeout) == (cycle, timeout)
 
 
@@ -494,7 +494,7 @@ def test_version_in_the_far_future_is_overtaken() -> None:
 def test_document_survives_a_restart() -> None:
     net, engine, _ = solo()
     document, _ = engine.documents.publish("default", b"v", Now(net.mono, WALL + 123_456_789))
-    again = PekoNodeEngine(engine.node, Settings(), random.Random(2), codec, "k")
+    again = PekoNodeEngine(engine.node, Settings(), random.Random(2), "k")
     foreign = Document("other", document.version, b"x")
     again.start(net.now, documents=[document, foreign])
     assert again.documents.get("default") == document
@@ -505,7 +505,7 @@ def test_document_survives_a_restart() -> None:
 
 def test_native_document_keeps_its_age() -> None:
     native = Document("default", Version((WALL // 10**6) << 16 | 7, Address("198.18.0.5", 8000)), b"v")
-    engine = PekoNodeEngine(Node("198.18.0.1", 1), Settings(), random.Random(2), codec)
+    engine = PekoNodeEngine(Node("198.18.0.1", 1), Settings(), random.Random(2))
     engine.start(Now(1.0, WALL), documents=[native])
     held = engine.documents.get("default")
     assert held is not None and held.value == b"v"
@@ -583,7 +583,7 @@ def test_without_a_key_only_keyless_packets_count() -> None:
 
 def test_node_that_fits_no_packet_is_refused() -> None:
     with pytest.raises(ProtocolError) as caught:
-        PekoNodeEngine(Node("198.18.0.1", 1, "n", "\0" * 4096), Settings(), random.Random(1), codec)
+        PekoNodeEngine(Node("198.18.0.1", 1, "n", "\0" * 4096), Settings(), random.Random(1))
     assert caught.value.code == "node_too_large"
     net, engine, _ = solo()
     with pytest.raises(ProtocolError):

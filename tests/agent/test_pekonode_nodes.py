@@ -166,7 +166,6 @@ def test_a_node_in_the_place_of_the_go_program_sends_the_same_bytes(protocol: st
             Node("127.0.0.1", port, "A-server", 'zone=a; "x" é'),
             Settings(cycle=1.0),
             random.Random(1),
-            codec,
             "shared-secret",
         )
         sent: set[bytes] = set()
@@ -224,7 +223,7 @@ def test_an_overwritten_version_is_no_conflict_on_this_wire() -> None:
 
 def test_a_seed_that_never_answered_is_waited_for_until_the_timeout() -> None:
     silent = Node("127.0.0.1", free_port())
-    engine = PekoNodeEngine(Node("127.0.0.1", 1), Settings(cycle=1.0), random.Random(1), codec)
+    engine = PekoNodeEngine(Node("127.0.0.1", 1), Settings(cycle=1.0), random.Random(1))
     engine.seed(silent, Now(10.0, 0))
     engine.start(Now(10.0, 0))
     assert [(member.address, member.state) for member in engine.members(Now(10.0, 0))[1:]] == [

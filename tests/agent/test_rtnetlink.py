@@ -6,14 +6,15 @@ from __future__ import annotations
 import errno
 import os
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xdp_gossip.dataplane import links, routes, rtnetlink
+from xdp_gossip.dataplane import interfaces, routes, rtnetlink
 from xdp_gossip.dataplane.loader import compile as compiling
-from xdp_gossip.dataplane.loader import errors, netlink
+from xdp_gossip.dataplane.loader import errors
 
 
 def message(kind: int, body: bytes, length: int | None = None) -> bytes:
@@ -44,11 +45,11 @@ def test_no_bytes_make_it_fail_or_run_on(data: bytes) -> None:
     for _, body in rtnetlink.messages(data):
         assert len(body) <= len(data)
     assert all(len(value) <= len(data) for value in rtnetlink.attributes(data).values())
-    links.concerns(data, bytes(16), 1, "lo")
+    interfaces.concerns(data, bytes(16), 1, "lo")
 
 
 def test_the_kernels_refusal_is_an_error_with_its_number() -> None:
-    request = rtnetlink.LINK.pack(0, 0, 2**31 - 2, 0, 0)
+    request = rtnetlink.INTERFACE.pack(0, 0, 2**31 - 2, 0, 0)
     with pytest.raises(OSError, match=os.strerror(errno.ENODEV)) as caught:
         list(rtnetlink.ask(rtnetlink.RTM_GETLINK, request))
     assert caught.value.errno == errno.ENODEV
@@ -57,19 +58,22 @@ def test_the_kernels_refusal_is_an_error_with_its_number() -> None:
 def test_an_answer_of_another_type_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rtnetlink, "_GET_LESS_NEW", 1)
     with pytest.raises(OSError, match=r"expected an answer of type 17, got 16"):
-        list(rtnetlink.ask(rtnetlink.RTM_GETLINK, rtnetlink.LINK.pack(0, 0, 1, 0, 0)))
+        list(rtnetlink.ask(rtnetlink.RTM_GETLINK, rtnetlink.INTERFACE.pack(0, 0, 1, 0, 0)))
 
 
 def test_agent_and_loader_see_the_same_interface() -> None:
-    link, interface = links.look("127.0.0.1", 0, "").link, netlink.by_name("lo")
-    assert link is not None and interface is not None
-    assert (link.index, link.name, link.mtu, link.mac, link.kind) == (
-        *(interface.index, interface.name, interface.mtu, interface.mac, interface.kind),
-    )
-    assert interface.loopback and interface.ethernet
-    assert netlink.owners("127.0.0.1") == [link.index]
-    assert routes.interface("127.0.0.1", "127.0.0.1") == link.index
+    found, loopback = interfaces.look("127.0.0.1", 0, "").interface, interfaces.by_name("lo")
+    assert found is not None and loopback is not None
+    assert replace(found, features=None) == loopback == interfaces.by_index(found.index)
+    assert loopback.loopback and loopback.holds and loopback.ethernet
+    assert interfaces.owners("127.0.0.1") == (loopback.index,)
+    assert routes.interface("127.0.0.1", "127.0.0.1") == loopback.index
     assert routes.interface("127.0.0.1", "198.18.255.254") is None, "no interface has the source"
+
+
+@pytest.mark.parametrize("index", [-1, 0, 2**31 - 2, 2**31])
+def test_an_index_of_no_interface_leads_to_none(index: int) -> None:
+    assert interfaces.by_index(index) is None
 
 
 def test_the_default_route_counts_where_no_other_leads_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,26 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces and BPF"),
 ]
 
+#: Moments of each kind of work, as the loader names them.
+UP = (
+    *("directory made", "state written", "mounted", "pin directory made", "compiled", "loaded", "maps handed over"),
+    *("link_tc_egress attached", "link_xdp attached", "hooks attached", "tested", "hooks proved", "programs pinned"),
+)
+UP_CLSACT = (
+    *("filter egress intended", "clsact made", "filter egress attached"),
+    *("filter ingress intended", "filter ingress attached"),
+)
+UPGRADE = (
+    *("compiled", "loaded", "link_tc_egress exchanged", "link_xdp exchanged", "hooks attached", "tested"),
+    *("hooks proved", "programs pinned"),
+)
+#: Of an ``up`` that waits for an interface.
+PREPARE = (
+    *("state written", "mounted", "pin directory made", "compiled", "loaded", "maps handed over", "programs pinned"),
+)
+MOVE = ("move intended", "taken off", "link_tc_egress attached", "link_xdp attached", "tested", "hooks proved")
+DOWN = ("down intended", "links removed", "filters removed", "pins removed", "unmounted", "state removed")
+
 CLSACT = {"XDP_GOSSIP_DATAPLANE_TC": "clsact"}
 
 
@@ -28,7 +48,7 @@ def kill(here: World, action: str, step: str, **environment: str) -> None:
     assert done.returncode == -signal.SIGKILL, (step, done.stdout, done.stderr)
 
 
-@pytest.mark.parametrize("step", steps.UP)
+@pytest.mark.parametrize("step", UP)
 def test_up_killed(here: World, step: str) -> None:
     before = here.traces()
     kill(here, "up", step)
@@ -42,7 +62,7 @@ def test_up_killed(here: World, step: str) -> None:
     here.expect_traces(before)
 
 
-@pytest.mark.parametrize("step", steps.UP_CLSACT)
+@pytest.mark.parametrize("step", UP_CLSACT)
 def test_up_with_filters_killed(here: World, step: str) -> None:
     before = here.traces()
     here.configure("TC")
@@ -55,7 +75,7 @@ def test_up_with_filters_killed(here: World, step: str) -> None:
     here.expect_traces(before)
 
 
-@pytest.mark.parametrize("step", steps.MOVE)
+@pytest.mark.parametrize("step", MOVE)
 def test_move_killed(here: World, step: str) -> None:
     """Programs and maps go from an interface that was deleted to the one that was made in its place."""
     before = here.traces()
@@ -70,7 +90,7 @@ def test_move_killed(here: World, step: str) -> None:
     here.expect_traces({**before, "interface": here.traces()["interface"]})
 
 
-@pytest.mark.parametrize("step", steps.PREPARE)
+@pytest.mark.parametrize("step", PREPARE)
 def test_prepare_killed(here: World, step: str) -> None:
     """Programs and maps are made while the interface is waited for."""
     before = here.traces()
@@ -90,7 +110,7 @@ def test_prepare_killed(here: World, step: str) -> None:
 
 
 @pytest.mark.parametrize("clsact", [False, True])
-@pytest.mark.parametrize("step", steps.UPGRADE)
+@pytest.mark.parametrize("step", UPGRADE)
 def test_upgrade_killed(here: World, step: str, clsact: bool) -> None:
     before = here.traces()
     forced = CLSACT if clsact else {}
@@ -110,7 +130,7 @@ def test_upgrade_killed(here: World, step: str, clsact: bool) -> None:
 
 
 @pytest.mark.parametrize("clsact", [False, True])
-@pytest.mark.parametrize("step", steps.DOWN)
+@pytest.mark.parametrize("step", DOWN)
 def test_down_killed(here: World, step: str, clsact: bool) -> None:
     before = here.traces()
     forced = CLSACT if clsact else {}

@@ -15,8 +15,8 @@ from tests.bpf.test_loader_modes import spoil
 from xdp_gossip.cli.doctor import dataplane as doctor_dataplane
 from xdp_gossip.cli.doctor.finding import Finding
 from xdp_gossip.cli.main import main
-from xdp_gossip.dataplane import unprivileged
-from xdp_gossip.dataplane.loader import attach, compile, netlink
+from xdp_gossip.dataplane import interfaces, unprivileged
+from xdp_gossip.dataplane.loader import attach, compile
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces and BPF")
 
@@ -236,7 +236,7 @@ def test_bcc_and_headers_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 def test_the_table_of_neighbours(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    make_interface: Callable[[], netlink.Interface],
+    make_interface: Callable[[], interfaces.Interface],
     limit: int,
     complains: bool,
 ) -> None:
@@ -253,9 +253,9 @@ def test_the_table_of_neighbours(
 
 
 @pytest.fixture
-def make_interface() -> Callable[[], netlink.Interface]:
-    def make() -> netlink.Interface:
-        found = netlink.by_name("lo")
+def make_interface() -> Callable[[], interfaces.Interface]:
+    def make() -> interfaces.Interface:
+        found = interfaces.by_name("lo")
         assert found is not None
         return found
 
@@ -283,7 +283,7 @@ def test_the_agent_uses_something_else() -> None:
 def test_refusals_in_words(number: str, mtu: int, words: str) -> None:
     import errno
 
-    interface = netlink.Interface(99999, "eth9", mtu, "", True, False, bytes(6), 0, "")
+    interface = interfaces.Interface(99999, "eth9", "", mtu, up=True)
     code = getattr(errno, number)
     refusal = attach.why_no_xdp(OSError(code, os.strerror(code)), interface, "XDP (native)")
     assert words in refusal.reason and refusal.remedy

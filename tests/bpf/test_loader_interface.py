@@ -17,9 +17,9 @@ import pytest
 import xdp_gossip
 from tests.bpf.loader_world import COMMAND, IPV4, USER, World, run
 from tests.bpf.test_loader_modes import CLSACT, spoil, without_compiler
-from xdp_gossip.dataplane import headers, layout, libbpf
+from xdp_gossip.dataplane import headers, interfaces, layout, libbpf
 from xdp_gossip.dataplane.libbpf import processors
-from xdp_gossip.dataplane.loader import attach, ethtool, netlink, pins, supply, traps
+from xdp_gossip.dataplane.loader import attach, ethtool, pins, supply, traps
 from xdp_gossip.dataplane.loader.errors import LoaderError, Refused
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces and BPF")
@@ -312,8 +312,8 @@ def test_sources_of_what_was_dropped_and_copies_that_vanish_are_told(here: World
     assert "gro on" in only(found, "of 100 copies asked for, 7 were not sent by the driver and 35 never came")[1]
 
 
-def interface(kind: str = "", mtu: int = 1500) -> netlink.Interface:
-    return netlink.Interface(99999, "eth9", mtu, kind, True, False, bytes(6), 0, "")
+def interface(kind: str = "", mtu: int = 1500) -> interfaces.Interface:
+    return interfaces.Interface(99999, "eth9", kind, mtu, up=True)
 
 
 def offer(
@@ -326,7 +326,7 @@ def offer(
     monkeypatch.setattr(ethtool, "features", lambda name: features)
     monkeypatch.setattr(ethtool, "channels", lambda name: channels)
     monkeypatch.setattr(ethtool, "driver", lambda name: driver)
-    monkeypatch.setattr(netlink, "interfaces", list)
+    monkeypatch.setattr(interfaces, "every", list)
 
 
 @pytest.mark.parametrize("name", [ethtool.LRO, ethtool.GRO_HW])
@@ -342,8 +342,8 @@ def test_generic_xdp_is_refused_where_the_kernel_would_warn(monkeypatch: pytest.
 def test_a_member_of_a_bond_counts_as_the_bond(monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, {})
     bond = interface("bond")
-    member = netlink.Interface(7, "eth7", 1500, "", True, False, bytes(6), 0, "", master=bond.index)
-    monkeypatch.setattr(netlink, "interfaces", lambda: [bond, member])
+    member = interfaces.Interface(7, "eth7", "", 1500, up=True, master=bond.index)
+    monkeypatch.setattr(interfaces, "every", lambda: [bond, member])
     fixed = {ethtool.LRO: ethtool.Feature(on=True, fixed=True)}
     monkeypatch.setattr(ethtool, "features", lambda name: fixed if name == "eth7" else {})
     # A bond is refused for its VLAN tags, too.
@@ -387,7 +387,7 @@ def test_queues_of_virtio(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_interface_without_ethernet_header() -> None:
-    wireguard = netlink.Interface(9, "wg0", 1420, "wireguard", True, False, b"", 0, "", ethernet=False)
+    wireguard = interfaces.Interface(9, "wg0", "wireguard", 1420, up=True, ethernet=False)
     with pytest.raises(LoaderError, match=r"wg0 is not an Ethernet interface \(wireguard\)") as refused:
         traps.refuse_other_than_ethernet(wireguard)
     assert not isinstance(refused.value, Refused)

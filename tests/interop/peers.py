@@ -76,7 +76,7 @@ class Agent:
     def __init__(self, protocol: str, name: str, data: str = "", key: str = "k", **settings: Any) -> None:
         self.node = Node(HOST, free_port(), name, data)
         options = Settings(**{"cycle": 1.0, **settings})
-        self.engine = PekoNodeEngine(self.node, options, random.Random(), codec, key)
+        self.engine = PekoNodeEngine(self.node, options, random.Random(), key)
         self.events: list[Event] = []
         self.sent: list[Transmit] = []
         address = self.node.address

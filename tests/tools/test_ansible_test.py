@@ -16,7 +16,7 @@ sys.path.insert(0, str(CI))
 
 import ansible_env  # noqa: E402
 import ansible_test  # noqa: E402
-from step import count_tests  # noqa: E402
+from steps import count_tests  # noqa: E402
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 

@@ -26,15 +26,15 @@ from xdp_gossip.core.settings import Knob, file_keys, knobs
 from xdp_gossip.store.statefile import HISTORY
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / ".ci" / "settings_tables"
+SCRIPT = ROOT / ".ci" / "tables"
 ROLE = ROOT / "roles" / "agent"
 BASE = {"node": {"addr": "198.18.0.11"}, "allow_insecure": True}
 
 
 def load() -> ModuleType:
     """The script, which has no suffix, as a module."""
-    loader = importlib.machinery.SourceFileLoader("settings_tables", str(SCRIPT))
-    spec = importlib.util.spec_from_loader("settings_tables", loader)
+    loader = importlib.machinery.SourceFileLoader("tables", str(SCRIPT))
+    spec = importlib.util.spec_from_loader("tables", loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
@@ -151,16 +151,18 @@ def test_the_tables_of_the_documentation_are_up_to_date() -> None:
 
 def test_a_stale_table_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
     script = load()
-    (tmp_path / "docs").mkdir()
-    for name in script.TABLES:
+    pages = script.pages()
+    for name in pages:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text().replace("| `amount` |", "| `amuont` |"))
+    monkeypatch.setattr(script, "pages", lambda: pages)
     monkeypatch.setattr(script, "ROOT", tmp_path)
-    monkeypatch.setattr(sys, "argv", ["settings_tables", "--check"])
+    monkeypatch.setattr(sys, "argv", ["tables", "--check"])
     assert script.main() == 1
-    assert "docs/operations.md: its settings are out of date: run .ci/settings_tables" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", ["settings_tables"])
+    assert "docs/operations.md: its tables are out of date: run .ci/tables" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["tables"])
     assert script.main() == 0
-    assert all((tmp_path / name).read_text() == (ROOT / name).read_text() for name in script.TABLES)
+    assert all((tmp_path / name).read_text() == (ROOT / name).read_text() for name in pages)
     (tmp_path / "docs/toolkit.md").write_text("no place")
     assert script.main() == 1
 

@@ -114,11 +114,6 @@ class Admission:
         """The number of connections."""
         return len(self._places)
 
-    @property
-    def per_source(self) -> dict[str, int]:
-        """The number of connections of each source."""
-        return dict(self._per_source)
-
     def admit(self, source: str) -> Place | None:
         """Admit a new connection and return its place; None if the connection must be refused."""
         share = MAX_PER_USER if self._local else MAX_PER_SOURCE

@@ -365,9 +365,7 @@ class Client:
         """GET /v1/watch as an event stream. ``kind`` "document" or "node" restricts it to changes of that kind."""
         return WatchStream(self, prefix, since, kind)
 
-    async def stream(
-        self, path: str, params: Mapping[str, str], headers: Mapping[str, str] | None = None
-    ) -> AsyncGenerator[Event, None]:
+    async def stream(self, path: str, params: Mapping[str, str]) -> AsyncGenerator[Event, None]:
         """Yield the events of an event stream until the agent ends it.
 
         Raises the same errors as :meth:`request`; :class:`Unreachable` also if the stream is silent for too long.
@@ -375,10 +373,7 @@ class Client:
         limit = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=_SILENCE)
         try:
             async with self._open_session().get(
-                self._url(path, params),
-                headers={"Accept": MEDIA_TYPE, **(headers or {})},
-                timeout=limit,
-                allow_redirects=False,
+                self._url(path, params), headers={"Accept": MEDIA_TYPE}, timeout=limit, allow_redirects=False
             ) as answer:
                 if answer.status != 200:
                     raise _error(answer.status, answer.reason or "", await _read(answer))

@@ -188,12 +188,12 @@ async def read_body(request: web.Request, uploads: Uploads, limit: int, code: st
     return body
 
 
-async def read_json(request: web.Request, uploads: Uploads, most: int = MAX_JSON) -> Any:
+async def read_json(request: web.Request, uploads: Uploads) -> Any:
     """Read the body and parse it as JSON (RFC 8259: no NaN).
 
     Raises :class:`Fault` 400 also for a repeated member name and for deep nesting.
     """
-    return parse_json(await read_body(request, uploads, most))
+    return parse_json(await read_body(request, uploads, MAX_JSON))
 
 
 def parse_json(raw: bytes) -> Any:
@@ -209,11 +209,9 @@ def no_json(reason: str) -> Fault:
     return bad_request(f"body: expected JSON, got something else ({reason})", "invalid_json")
 
 
-async def read_object(
-    request: web.Request, uploads: Uploads, allowed: Sequence[str], most: int = MAX_JSON
-) -> dict[str, Any]:
+async def read_object(request: web.Request, uploads: Uploads, allowed: Sequence[str]) -> dict[str, Any]:
     """Read the body as a JSON object that has no members other than ``allowed``."""
-    return as_object(await read_json(request, uploads, most), allowed)
+    return as_object(await read_json(request, uploads), allowed)
 
 
 def as_object(value: Any, allowed: Sequence[str]) -> dict[str, Any]:

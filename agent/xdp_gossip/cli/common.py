@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Sequence
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from . import streams
 
@@ -27,6 +27,7 @@ DEFAULT_SOCKET = "/run/xdp-gossip/api.sock"
 DEFAULT_CONFIG = "/etc/xdp-gossip/agent.yml"
 
 Handler = Callable[[argparse.Namespace], int]
+T = TypeVar("T")
 
 
 class CommandError(Exception):
@@ -123,6 +124,17 @@ def output(args: argparse.Namespace, value: Any, text: Callable[[], None]) -> No
         print_json(value)
     else:
         text()
+
+
+def answer(args: argparse.Namespace, ask: Callable[[Client], Awaitable[T]], text: Callable[[T], None]) -> int:
+    """Print what the agent answers to ``ask``: as JSON when asked for, else with ``text``. Returns the exit code."""
+
+    async def work(client: Client) -> int:
+        found = await ask(client)
+        output(args, found, lambda: text(found))
+        return OK
+
+    return call(args, work)
 
 
 def notice(args: argparse.Namespace, text: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..core.types import MAX_CONTENT_TYPE
 from . import tables
-from .common import FAILED, OK, USAGE, CommandError, call, output, read_file, wants_json
+from .common import FAILED, OK, USAGE, CommandError, answer, call, output, read_file, wants_json
 from .parser import add_command, key, path, prefix, raw, seconds, some_text, version, wait_for
 from .text import escaped, printable
 
@@ -306,76 +306,42 @@ def run_delete(args: argparse.Namespace) -> int:
 def run_documents(args: argparse.Namespace) -> int:
     """List the documents."""
 
-    async def work(client: Client) -> int:
-        found = await client.documents(args.prefix)
-        rows = [
-            [
-                entry["key"],
-                entry["version"],
-                entry["size"],
-                entry["content_type"],
-                entry["published_at"],
-                entry["author"],
-            ]
-            for entry in found["documents"]
-        ]
-        columns = ("key", "version", "size", "type", "published", "author")
-        output(args, found, lambda: tables.show(columns, rows, args))
-        return OK
+    def text(found: dict[str, Any]) -> None:
+        shown = ("key", "version", "size", "content_type", "published_at", "author")
+        rows = [[entry[name] for name in shown] for entry in found["documents"]]
+        tables.show(("key", "version", "size", "type", "published", "author"), rows, args)
 
-    return call(args, work)
+    return answer(args, lambda client: client.documents(args.prefix), text)
 
 
 def run_history(args: argparse.Namespace) -> int:
     """List the versions of a document, newest first."""
 
-    async def work(client: Client) -> int:
-        found = await client.history(args.key, diff=args.diff)
-        rows = [
-            [
-                entry["version"],
-                entry["published_at"],
-                "deleted" if entry["deleted"] else entry["size"],
-                entry["author"],
-                f"{entry['comment']} (overwritten by an author who had not seen it)"
-                if entry["conflict"]
-                else entry["comment"],
-            ]
-            for entry in found["versions"]
-        ]
-        columns = ("version", "published", "size", "author", "comment")
-        output(args, found, lambda: _print_history(columns, rows, found["versions"], args))
-        return OK
+    def text(found: dict[str, Any]) -> None:
+        rows = []
+        for entry in found["versions"]:
+            unseen = " (overwritten by an author who had not seen it)" if entry["conflict"] else ""
+            size = "deleted" if entry["deleted"] else entry["size"]
+            rows.append([entry["version"], entry["published_at"], size, entry["author"], entry["comment"] + unseen])
+        tables.show(("version", "published", "size", "author", "comment"), rows, args)
+        for entry in found["versions"]:
+            if "diff" in entry:
+                diff = entry["diff"] if entry["diff"] is not None else f"{entry['version']}: no text, or too long"
+                print("\n".join(escaped(line) for line in diff.splitlines()))
 
-    return call(args, work)
-
-
-def _print_history(
-    columns: tuple[str, ...], rows: list[list[Any]], versions: list[dict[str, Any]], args: argparse.Namespace
-) -> None:
-    tables.show(columns, rows, args)
-    for entry in versions:
-        if "diff" in entry:
-            text = entry["diff"] if entry["diff"] is not None else f"{entry['version']}: no text, or too long"
-            print("\n".join(escaped(line) for line in text.splitlines()))
+    return answer(args, lambda client: client.history(args.key, diff=args.diff), text)
 
 
 def run_rollback(args: argparse.Namespace) -> int:
     """Publish the value of an earlier version again."""
-
-    async def work(client: Client) -> int:
-        written = await client.rollback(
-            args.key,
-            args.to,
-            if_version=args.if_version,
-            author=_user() or "",
-            comment=args.comment or "",
-            expires_in=args.expires_in,
-        )
-        output(args, written, lambda: _print_written(written, None, args))
-        return OK
-
-    return call(args, work)
+    said = {"author": _user() or "", "comment": args.comment or ""}
+    return answer(
+        args,
+        lambda client: client.rollback(
+            args.key, args.to, if_version=args.if_version, expires_in=args.expires_in, **said
+        ),
+        lambda written: _print_written(written, None, args),
+    )
 
 
 def run_request(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from . import tables
-from .common import OK, USAGE, CommandError, call, output
+from .common import OK, USAGE, CommandError, answer, call, output
 from .parser import add_command, some_text
 
 if TYPE_CHECKING:
@@ -104,13 +104,10 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
 def run_members(args: argparse.Namespace) -> int:
     """List the nodes."""
 
-    async def work(client: Client) -> int:
-        found = await client.nodes("all" if args.all else None)
-        rows = tables.node_rows(found["nodes"], found["digest"])
-        output(args, found, lambda: tables.show(tables.NODE_COLUMNS, rows, args))
-        return OK
+    def text(found: dict[str, Any]) -> None:
+        tables.show(tables.NODE_COLUMNS, tables.node_rows(found["nodes"], found["digest"]), args)
 
-    return call(args, work)
+    return answer(args, lambda client: client.nodes("all" if args.all else None), text)
 
 
 def summary(status: dict[str, Any]) -> dict[str, object]:
@@ -150,19 +147,13 @@ def _kernel(plane: dict[str, Any]) -> str:
 def run_status(args: argparse.Namespace) -> int:
     """Show the state of the agent."""
 
-    async def work(client: Client) -> int:
-        status = await client.status()
+    def text(status: dict[str, Any]) -> None:
+        tables.show_pairs(summary(status))
+        if args.counters:
+            print()
+            tables.show_pairs(status["counters"])
 
-        def text() -> None:
-            tables.show_pairs(summary(status))
-            if args.counters:
-                print()
-                tables.show_pairs(status["counters"])
-
-        output(args, status, text)
-        return OK
-
-    return call(args, work)
+    return answer(args, lambda client: client.status(), text)
 
 
 def run_keys(args: argparse.Namespace) -> int:
@@ -179,26 +170,15 @@ def run_keys(args: argparse.Namespace) -> int:
 
 def run_show(args: argparse.Namespace) -> int:
     """Show the local node as the agent reports it."""
-
-    async def work(client: Client) -> int:
-        node = await client.node()
-        output(args, node, lambda: tables.show_pairs(node))
-        return OK
-
-    return call(args, work)
+    return answer(args, lambda client: client.node(), tables.show_pairs)
 
 
 def run_set(args: argparse.Namespace) -> int:
     """Change the name or private data of the local node."""
     if args.name is None and args.private_data is None:
         raise CommandError("node set: expected --name, --private-data or both, got neither", USAGE)
-
-    async def work(client: Client) -> int:
-        node = await client.update_node(name=args.name, private_data=args.private_data)
-        output(args, node, lambda: tables.show_pairs(node))
-        return OK
-
-    return call(args, work)
+    changed = {"name": args.name, "private_data": args.private_data}
+    return answer(args, lambda client: client.update_node(**changed), tables.show_pairs)
 
 
 def run_join(args: argparse.Namespace) -> int:
@@ -215,9 +195,7 @@ def run_join(args: argparse.Namespace) -> int:
 def run_switch(args: argparse.Namespace) -> int:
     """Run ``node start``, ``node stop`` or ``node leave``."""
 
-    async def work(client: Client) -> int:
-        answer = await client.switch(args.operation)
-        output(args, answer, lambda: print(f"{answer['state']}{'' if answer['changed'] else ' (as before)'}"))
-        return OK
+    def text(found: dict[str, Any]) -> None:
+        print(f"{found['state']}{'' if found['changed'] else ' (as before)'}")
 
-    return call(args, work)
+    return answer(args, lambda client: client.switch(args.operation), text)

@@ -24,11 +24,8 @@ _OTHERS = "others"
 class Quiet:
     """Rate-limited log lines of one part of the program. ``clock`` returns monotonic seconds."""
 
-    def __init__(
-        self, log: logging.Logger, level: int = logging.WARNING, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
-        self._level = level
         self._clock = clock
         self._said: dict[str, float] = {}
         self._hidden: dict[str, Counter[str]] = {}
@@ -37,7 +34,7 @@ class Quiet:
         """Log ``text``, and ``source`` if given, unless ``kind`` was logged less than a minute ago."""
         line = self.line(kind, f"{text}, from {source}" if source else text, source)
         if line is not None:
-            self._log.log(self._level, "%s", line)
+            self._log.warning("%s", line)
 
     def line(self, kind: str, text: str, source: str = "") -> str | None:
         """``text`` with the number of lines suppressed before it; None if this line is suppressed itself."""

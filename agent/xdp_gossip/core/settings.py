@@ -3,9 +3,9 @@
 
 A setting is a field of a dataclass. :func:`setting` gives the field its default and a :class:`Knob` with its meaning,
 unit and range, for the library and for ``agent.yml``. The library (:mod:`xdp_gossip.node.parameters`) and the reader of
-``agent.yml`` (:mod:`xdp_gossip.config.reader`) check values by these declarations. ``.ci/settings_tables`` writes the
-tables of the documentation from the declarations, and ``tests/tools/test_settings.py`` compares the declarations with
-the role's variables.
+``agent.yml`` (:mod:`xdp_gossip.config.reader`) check values by these declarations. ``.ci/tables`` writes the tables of
+the documentation from the declarations, and ``tests/tools/test_settings.py`` compares the declarations with the role's
+variables.
 
 :mod:`xdp_gossip.config.settings` declares the other settings of a node.
 """

@@ -37,6 +37,13 @@ def shown(value: object) -> str:
     return cut(_SHORT.repr(value))
 
 
+def printable(text: str) -> str:
+    """``text`` with everything escaped that is not printable: text of others must not forge a line."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+
+
 def cut(text: str, most: int = MOST) -> str:
     """``text``, cut to at most ``most`` characters. A cut text ends with three dots."""
     return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..core.types import Now
-from .links import Facts
+from .interfaces import Facts
 
 _log = logging.getLogger("xdp_gossip.dataplane")
 
@@ -200,7 +200,7 @@ class Asking:
         """Record that the loader has written its state at ``now``."""
         self._worked = now
 
-    def other_link(self) -> None:
+    def other_interface(self) -> None:
         """Expect facts about another interface, which therefore do not count as a change."""
         self._hard = self._soft = None
 
@@ -210,14 +210,14 @@ class Asking:
 
         ``ours`` is the id of the data plane's own program, which is ignored in the comparison.
         """
-        link = facts.link if facts is not None else None
+        interface = facts.interface if facts is not None else None
         if facts is None:
             return False
         place = (facts.owners, facts.ways)
-        hard = (link and (link.index, link.name, link.up, link.mtu, link.mac),)
+        hard = (interface and (interface.index, interface.name, interface.up, interface.mtu, interface.mac),)
         # On other kinds of interfaces, the features change with our own program.
-        features = link.features if link is not None and link.kind == "veth" else None
-        soft = link and (link.running, features, link.programs - {ours})
+        features = interface.features if interface is not None and interface.kind == "veth" else None
+        soft = interface and (interface.running, features, interface.programs - {ours})
         changed = (self._hard is not None and hard != self._hard) or (self._place is not None and place != self._place)
         self._hard, self._place = hard, place
         if now - max(self._worked, self._asked) >= SETTLE:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .links import Facts
+from .interfaces import Facts
 
 #: The fraction of one cycle's work that may remain undone.
 TOLERANCE = 0.25
@@ -123,8 +123,8 @@ class Health:
         if facts is None:
             return None
         plane = self._plane
-        link = facts.link
-        if link is None:
+        interface = facts.interface
+        if interface is None:
             text = f"{plane.interface} (interface {plane.ifindex}) is gone"
             return Finding("interface_gone", text, f"an interface {plane.interface} with the node's address")
         # An address that moved from the data plane's interface to loopback counts as moved, and so does one that
@@ -132,12 +132,14 @@ class Health:
         had = {plane.ifindex} if plane.ifindex in plane.owners else plane.owners
         if had and not had & set(facts.owners):
             if facts.owners:
-                text = f"the node's address is on interface {facts.owners[0]} now, not on {self._holder(link.name)}"
+                text = (
+                    f"the node's address is on interface {facts.owners[0]} now, not on {self._holder(interface.name)}"
+                )
                 return Finding("address_moved", text, "the loader to look which interface it arrives on now")
-            text = f"the node's address is not on {self._holder(link.name)} any more"
+            text = f"the node's address is not on {self._holder(interface.name)} any more"
             return Finding("address_moved", text, "the address")
         if not plane.named and plane.ifindex not in plane.owners and facts.ways and plane.ifindex not in facts.ways:
-            text = f"packets to the members leave by interface {min(facts.ways)} now, not by {link.name}"
+            text = f"packets to the members leave by interface {min(facts.ways)} now, not by {interface.name}"
             return Finding("route_moved", text, "the loader to move there (dataplane.interface would say it for good)")
         return None
 
@@ -147,23 +149,23 @@ class Health:
         return name if plane.ifindex in plane.owners else f"interface {min(plane.owners)}"
 
     def _foreign_program(self, facts: Facts | None) -> Finding | None:
-        plane, link = self._plane, facts.link if facts is not None else None
-        if link is None or not plane.program:
+        plane, interface = self._plane, facts.interface if facts is not None else None
+        if interface is None or not plane.program:
             return None
-        self._foreign = self._foreign + 1 if plane.program not in link.programs else 0
+        self._foreign = self._foreign + 1 if plane.program not in interface.programs else 0
         if self._foreign < _SEEN:
             return None
-        who = f"program {min(link.programs)} of others is there" if link.programs else "none is there"
-        text = f"the XDP program of {link.name} is not ours ({plane.program}): {who}"
+        who = f"program {min(interface.programs)} of others is there" if interface.programs else "none is there"
+        text = f"the XDP program of {interface.name} is not ours ({plane.program}): {who}"
         return Finding("detached", text, "the loader to attach it again")
 
     def _steady(self, facts: Facts | None) -> bool:
-        """Whether the link was up throughout the cycle: losses without a carrier say nothing about the data plane."""
-        link = facts.link if facts is not None else None
-        if link is None:
+        """Whether the interface was up throughout the cycle: losses without a carrier prove nothing."""
+        interface = facts.interface if facts is not None else None
+        if interface is None:
             return True
-        before, self._carrier_changes = self._carrier_changes, link.carrier_changes
-        return link.running and before in (None, link.carrier_changes)
+        before, self._carrier_changes = self._carrier_changes, interface.carrier_changes
+        return interface.running and before in (None, interface.carrier_changes)
 
     def _undone(self, before: Work, work: Work) -> Finding | None:
         def grown(*names: str) -> int:

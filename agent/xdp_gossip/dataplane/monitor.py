@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Keeps facts about an interface and an address up to date inside an event loop (:mod:`links`).
+"""Keeps facts about an interface and an address up to date inside an event loop (:mod:`interfaces`).
 
 The kernel answers rtnetlink requests under a lock that a driver may hold for a second while it resets. So requests are
 made in a thread, and heartbeats do not have to wait.
@@ -16,8 +16,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from ..common.internal_errors import guarded
-from . import links, rtnetlink
-from .links import Facts
+from . import interfaces, rtnetlink
+from .interfaces import Facts
 
 _log = logging.getLogger("xdp_gossip.dataplane")
 
@@ -39,7 +39,7 @@ class Monitor:
         self._asking = self._again = False
         self._gathering: asyncio.TimerHandle | None = None
         self._complaint = ""
-        #: Destination addresses of the agent's packets (:func:`links.look`).
+        #: Destination addresses of the agent's packets (:func:`interfaces.look`).
         self.toward: tuple[str, ...] = ()
         #: Called in the event loop when the facts have changed.
         self.on_change: Callable[[], None] = lambda: None
@@ -48,7 +48,7 @@ class Monitor:
     def open(self) -> None:
         """Read the facts and subscribe to changes. Must be called in a running event loop."""
         self._loop = asyncio.get_running_loop()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="xdp-gossip-links")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="xdp-gossip-interfaces")
         try:
             self._events = rtnetlink.events()
             self._loop.add_reader(self._events, guarded("data plane", self._read))
@@ -68,7 +68,7 @@ class Monitor:
 
     def _look(self) -> None:
         try:
-            self.facts = links.look(*self._asked())
+            self.facts = interfaces.look(*self._asked())
         except OSError as error:
             self._complain(error)
             self.facts = None
@@ -85,7 +85,7 @@ class Monitor:
             return
         self._asking, self._again = True, False
         asked = self._asked()
-        future = self._loop.run_in_executor(self._thread, links.look, *asked)
+        future = self._loop.run_in_executor(self._thread, interfaces.look, *asked)
         future.add_done_callback(guarded("data plane", lambda done: self._take(done, asked)))
 
     def _take(self, done: asyncio.Future[Facts], asked: tuple[str, int, str, tuple[str, ...]]) -> None:
@@ -120,7 +120,7 @@ class Monitor:
             return
         for _ in range(_BURST):
             try:
-                due = links.concerns(channel.recv(1 << 16), self._packed, self._index, self._name) or due
+                due = interfaces.concerns(channel.recv(1 << 16), self._packed, self._index, self._name) or due
             except BlockingIOError:
                 break
             except OSError as error:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 
 #: struct ifinfomsg: family, type of hardware, index, flags, change
-LINK = struct.Struct("=BxHiII")
+INTERFACE = struct.Struct("=BxHiII")
 #: struct ifaddrmsg: family, length of the prefix, flags, scope, index of the interface
 ADDRESS = struct.Struct("=BBBBI")
 _HEADER = struct.Struct("=IHHII")

@@ -15,7 +15,7 @@ import contextlib
 import logging
 import math
 from pathlib import Path
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ..core.events import Standing
 from ..core.types import Address, Now
@@ -24,11 +24,13 @@ from . import headers
 from .asking import TOWARD, Asking, Request
 from .health import PROOFS, Finding, Health, Work, too_much
 from .health import Plane as Watched
-from .links import Facts
+from .interfaces import Facts
 from .maps import AtWork, Config, DataPlane, Loaded, PlaneError, best_mode
 from .monitor import Monitor
-from .steered import SteeredEngine
 from .transport import EVERYBODY_4, EVERYBODY_6, KernelTransport
+
+if TYPE_CHECKING:
+    from ..core.engine import Engine
 
 _log = logging.getLogger("xdp_gossip.dataplane")
 
@@ -62,7 +64,7 @@ class Steering:
 
     def __init__(
         self,
-        engine: SteeredEngine,
+        engine: Engine,
         transport: KernelTransport,
         find: Callable[[], DataPlane],
         own: Address,
@@ -100,10 +102,13 @@ class Steering:
     @property
     def reason(self) -> str:
         """The reason why no better mode is in use, and what would change that; "" if the best mode is in use."""
-        plane, link = self._transport.plane, self._monitor.facts.link if self._monitor.facts is not None else None
+        plane, watched = (
+            self._transport.plane,
+            self._monitor.facts.interface if self._monitor.facts is not None else None,
+        )
         said = [self._why] if self._why else []
-        if plane is not None and link is not None and not link.running:
-            said.append(f"{link.name} has no carrier: waiting for it")
+        if plane is not None and watched is not None and not watched.running:
+            said.append(f"{watched.name} has no carrier: waiting for it")
         elif self._awaited:
             said.append(f"waiting for {self._awaited}")
         if plane is not None and self._refusal:
@@ -122,9 +127,9 @@ class Steering:
             return {}
         if plane is None:
             return {}
-        link = self._monitor.facts.link if self._monitor.facts is not None else None
-        renamed = link is not None and link.index == plane.loaded.ifindex
-        interface = link.name if link is not None and renamed else plane.loaded.interface
+        watched = self._monitor.facts.interface if self._monitor.facts is not None else None
+        renamed = watched is not None and watched.index == plane.loaded.ifindex
+        interface = watched.name if watched is not None and renamed else plane.loaded.interface
         return {"dataplane": {"interface": interface, "directory": str(plane.directory), "counters": counters}}
 
     # -- coming and going --------------------------------------------------------------------------------------
@@ -215,7 +220,7 @@ class Steering:
     def _watch(self, index: int, name: str) -> Facts | None:
         if (index, name) != self._watched:
             self._watched = index, name
-            self._asking.other_link()
+            self._asking.other_interface()
         return self._monitor.watch(index, name)
 
     def _take(self, plane: DataPlane, now: Now) -> None:

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import struct
-from typing import Literal, Protocol
+from typing import Literal
 
 from . import headers
 from .health import COPY_ENDS
-from .libbpf import processors
+from .libbpf import Map, processors
 
 #: Counters of copies of other members' rumors: first the requested copies, then their outcomes (health.py).
 BALANCE = ("copy_due", *COPY_ENDS, "copy_lost")
@@ -17,17 +17,10 @@ _READINGS = 8
 _ENDIAN: Literal["little", "big"] = "little" if struct.pack("=H", 1)[0] else "big"
 
 
-class Table(Protocol):
-    """The pinned map of counters: for each counter, one 64-bit number per processor."""
-
-    def lookup(self, key: bytes, flags: int = 0, size: int = 0) -> bytes | None:
-        """The numbers of one counter, one per processor. Raises ``MapError``."""
-
-
 class Totals:
-    """The counters of a :class:`Table`, by name."""
+    """The counters by name. ``table`` is the pinned map, with one 64-bit number per counter and processor."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Map) -> None:
         self._table = table
         self._names = list(headers.counters())
         self._slots = 8 * processors()

@@ -50,9 +50,8 @@ class Assembly:
         """
         if self.settings.wire == "pekonode":
             from ..pekonode import PekoNodeEngine
-            from ..pekonode import codec as pekonode_codec
 
-            return PekoNodeEngine(node, self.settings, rng, pekonode_codec, self.settings.secret_key)
+            return PekoNodeEngine(node, self.settings, rng, self.settings.secret_key)
         codec = NativeCodec(self.keyring)
         return Engine(node, self.settings, codec, rng, incarnation, agent_version=__version__, plane=plane)
 

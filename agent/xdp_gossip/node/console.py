@@ -7,16 +7,8 @@ import datetime
 from collections.abc import Sequence
 
 from ..core.events import DocumentChanged, Event, HeartbeatSent, Joined, Paused, Resumed, SwapAnswered, SwapRequested
+from ..core.shown import printable
 from ..core.types import Address, Node
-
-
-def _plain(text: str) -> str:
-    """Escape unprintable characters. Names and private data come from other nodes, so they must not be able to forge a
-    line.
-    """
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 def _body(event: Event, nodes: Sequence[Node], listen_addr: str) -> str | None:
@@ -49,4 +41,4 @@ def format_event(event: Event, nodes: Sequence[Node], when: datetime.datetime, l
     its own time zone. ``listen_addr`` is the address after ``[Listen]`` (default: the node's own address).
     """
     body = _body(event, nodes, listen_addr)
-    return None if body is None else f"{when:%Y-%m-%d %H:%M:%S} [{_plain(body)}]"
+    return None if body is None else f"{when:%Y-%m-%d %H:%M:%S} [{printable(body)}]"

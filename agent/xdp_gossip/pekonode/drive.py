@@ -31,9 +31,10 @@ from ..core.outbox import UnstoredSource
 from ..core.settings import Settings
 from ..core.timers import Timers
 from ..core.types import Address, Document, Member, Node, Now, Record, State
+from . import codec
 from .document import ClusterDocument, document_of
 from .outbox import PekoNodeOutbox
-from .packet import Packet, PacketCodec, PekoNodeId, Swap, WireError
+from .packet import Packet, PekoNodeId, Swap, WireError
 from .peers import Peer, Peers, record_of
 from .relay import Relay
 
@@ -46,14 +47,13 @@ QUERY_EXPIRY = 60.0
 class PekoNodeDrive:
     """A member of a PekoNode cluster as its runtime sees it (``core.interface.Driven``).
 
-    ``codec``: the module ``xdp_gossip.pekonode.codec``. ``secret_key``: the cluster's key as text, empty for none. In
-    ``settings``, a ``cycle`` of 0 means PekoNode's 6 s, and ``size`` must be equal to the other nodes' ``Size``.
+    ``secret_key``: the cluster's key as text, empty for none. In ``settings``, a ``cycle`` of 0 means PekoNode's 6 s,
+    and ``size`` must be equal to the other nodes' ``Size``.
+
     Raises ``ProtocolError`` (node_too_large) when the node's name and private data do not fit a packet.
     """
 
-    def __init__(
-        self, node: Node, settings: Settings, rng: random.Random, codec: PacketCodec, secret_key: str = ""
-    ) -> None:
+    def __init__(self, node: Node, settings: Settings, rng: random.Random, secret_key: str = "") -> None:
         self.node = node
         self.settings = settings
         self.incarnation = 0
@@ -61,10 +61,9 @@ class PekoNodeDrive:
         self.cycle = settings.cycle or DEFAULT_CYCLE
         automatic = settings.timeout_cycles * self.cycle + 2
         self.timeout = settings.timeout if settings.timeout > self.cycle else automatic
-        self._codec = codec
         self._address = node.address
         self._timers = Timers()
-        self._out = PekoNodeOutbox(codec, node, settings.size, secret_key)
+        self._out = PekoNodeOutbox(node, settings.size, secret_key)
         self.documents = ClusterDocument(settings, self._out)
         self.documents.on_publish = self._spread
         self._peers = Peers(settings.limits.nodes, rng)
@@ -102,7 +101,7 @@ class PekoNodeDrive:
         if self.status in ("new", "left"):
             return self._out.count("rx_ignored")
         try:
-            packet = self._codec.decode(data, self.settings.size)
+            packet = codec.decode(data, self.settings.size)
         except WireError as error:
             return self._out.count(f"rx_{error.reason}")
         if not hmac.compare_digest(packet.secret.encode(), self._out.secret.encode()):

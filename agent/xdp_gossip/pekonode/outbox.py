@@ -9,7 +9,8 @@ from ..core.counters import PEKONODE, Counters
 from ..core.events import Event, Transmit
 from ..core.interface import ProtocolError
 from ..core.types import Address, Document, Node
-from .packet import MAX_STAMP, Packet, PacketCodec, PekoNodeId, Swap
+from . import codec
+from .packet import MAX_STAMP, Packet, PekoNodeId, Swap
 from .peers import Peer
 
 #: Maximum characters of an infected entry, by IP version: 255.255.255.255:65535, and the longest one for IPv6.
@@ -19,11 +20,10 @@ _LONGEST_LABEL = {4: 21, 6: 45}
 class PekoNodeOutbox:
     """Builds and queues packets of the local node, queues events, and counts."""
 
-    def __init__(self, codec: PacketCodec, node: Node, size: int, secret_key: str) -> None:
+    def __init__(self, node: Node, size: int, secret_key: str) -> None:
         """``size``: receivers drop a packet of this many bytes or more. Raises ``ProtocolError`` (node_too_large)."""
         self.counters = Counters(PEKONODE)
         self.secret = codec.secret_digest(secret_key)
-        self._codec = codec
         self._size = size
         self._transmits: list[Transmit] = []
         self._events: list[Event] = []
@@ -36,7 +36,7 @@ class PekoNodeOutbox:
         """
         identity = PekoNodeId(node.addr, node.port, node.name, node.private_data)
         heartbeat = Packet(identity, frozenset({identity.label}), secret=self.secret)
-        size = len(self._codec.encode(heartbeat))
+        size = len(codec.encode(heartbeat))
         if size >= self._size // 2:
             raise ProtocolError(
                 "node_too_large",
@@ -59,18 +59,18 @@ class PekoNodeOutbox:
         Without a document it has version 0, as of a new Go node.
         """
         value = document.value if document else b""
-        self._transmit(self._codec.encode(Packet(self.id, data=value, stamp=stamp, swap=role, secret=self.secret)), to)
+        self._transmit(codec.encode(Packet(self.id, data=value, stamp=stamp, swap=role, secret=self.secret)), to)
 
     def spread(self, packet: Packet, peers: list[Peer]) -> None:
         """Send a rumor to ``peers``. Like a Go node, mark its origin, this node and the targets as infected."""
         if not peers:
             return
         reached = frozenset({self.id.label, packet.node.label, *(peer.id.label for peer in peers)})
-        data = self._codec.encode(replace(packet, infected=packet.infected | reached))
+        data = codec.encode(replace(packet, infected=packet.infected | reached))
         if len(data) >= self._size and packet.infected:
             # Omit the former infected list, because receivers would drop a packet that is too long.
             self.count("infected_trimmed")
-            data = self._codec.encode(replace(packet, infected=reached))
+            data = codec.encode(replace(packet, infected=reached))
         for peer in peers:
             self._transmit(data, peer.address)
 
@@ -79,7 +79,7 @@ class PekoNodeOutbox:
         longest = _LONGEST_LABEL[6 if ":" in self.id.addr else 4]
         labels = frozenset(str(index).rjust(longest, "x") for index in range(amount + 1))
         empty = Packet(self.id, labels, b"", MAX_STAMP, is_update=True, secret=self.secret)
-        return max(0, (self._size - 1 - len(self._codec.encode(empty))) // 4 * 3)
+        return max(0, (self._size - 1 - len(codec.encode(empty))) // 4 * 3)
 
     def emit(self, event: Event) -> None:
         """Queue an event."""

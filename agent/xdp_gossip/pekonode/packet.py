@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The only packet type of PekoNode's protocol, and the interface of its codec."""
+"""The only packet type of PekoNode's protocol."""
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Protocol
 
 from ..core.types import Address
 
@@ -68,16 +67,3 @@ class WireError(Exception):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
-
-
-class PacketCodec(Protocol):
-    """The interface of a codec for the engine. The module ``xdp_gossip.pekonode.codec`` implements it."""
-
-    def encode(self, packet: Packet) -> bytes:
-        """Encode a packet as bytes."""
-
-    def decode(self, data: bytes, size: int) -> Packet:
-        """Decode a packet. Raises ``WireError``, also for ``size`` bytes or more."""
-
-    def secret_digest(self, secret_key: str) -> str:
-        """The digest of the cluster's key, which every packet contains."""

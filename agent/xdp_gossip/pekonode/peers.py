@@ -35,7 +35,7 @@ class Peer(Shown):
 
     SHOWN = frozenset({"state", "record", "digest"})
 
-    def __init__(self, address: Address, node: PekoNodeId, last_heard: float, pinned: bool = False) -> None:
+    def __init__(self, address: Address, node: PekoNodeId, last_heard: float) -> None:
         self.revision = None
         self.address = address
         self.id = node
@@ -46,7 +46,7 @@ class Peer(Shown):
         self.heard = 0  # number of received heartbeats, copies included; 0: a seed that never answered
         self.last_heard = last_heard  # monotonic seconds
         self.digest = 0
-        self.pinned = pinned  # a seed, which is contacted forever
+        self.pinned = False  # a seed, which is contacted forever
 
     @property
     def listed(self) -> bool:

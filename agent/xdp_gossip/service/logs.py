@@ -10,17 +10,12 @@ import os
 import sys
 from typing import TextIO
 
+from ..core.shown import printable
+
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 #: Log level -> syslog priority (sd-daemon(3)). journald reads the priority from the beginning of a line.
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
-
-
-def _printable(text: str) -> str:
-    """Escape control characters, so that text from the network cannot start a new log line."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
 class TextFormatter(logging.Formatter):
@@ -35,7 +30,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Format ``record`` as a line, followed by the traceback if there is one."""
-        text = f"{record.levelname.lower()} {record.name}: {_printable(record.getMessage())}"
+        text = f"{record.levelname.lower()} {record.name}: {printable(record.getMessage())}"
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         if self._journal:

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from ..core.types import Now
 from ..dataplane.asking import TOWARD, Asking, Request
@@ -23,18 +23,14 @@ from ..dataplane.maps import Loaded
 from ..dataplane.monitor import Monitor
 from ..transport import NoPlane
 
+if TYPE_CHECKING:
+    from ..nodelist import AsyncNodeList
+
 _log = logging.getLogger("xdp_gossip.dataplane")
 
 #: Seconds between two checks of the loader's state: ``PEEK_EVERY`` while a loader may be running, otherwise
 #: ``LOOK_EVERY``.
 PEEK_EVERY, LOOK_EVERY = 0.5, 5.0
-
-
-class Joins(Protocol):
-    """The part of a node list that :class:`PlaneWait` uses."""
-
-    async def join(self) -> None:
-        """Join the cluster. Raises ``NoPlane`` if there is no data plane; may be called again after that."""
 
 
 class PlaneWait:
@@ -45,7 +41,7 @@ class PlaneWait:
     """
 
     def __init__(
-        self, node_list: Joins, directory: Path, ip: str, told: Callable[[], None], toward: Sequence[str] = ()
+        self, node_list: AsyncNodeList, directory: Path, ip: str, told: Callable[[], None], toward: Sequence[str] = ()
     ) -> None:
         self._node_list = node_list
         self._directory = directory

@@ -11,6 +11,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 
 from ..core.types import Address, Node
 from ..nodelist import AsyncNodeList
@@ -54,7 +55,7 @@ class SeedNames:
         self._meaning: dict[Name, tuple[Address, ...]] = {}
         self._failed: set[Name] = set()
         self._again = asyncio.Event()
-        self._busy: asyncio.Future[list[str]] | None = None
+        self._busy: Future[list[str]] | None = None
         for counter in ("seed_lookups", "seed_lookups_failed"):
             counters.setdefault(counter, 0)
 
@@ -105,29 +106,17 @@ class SeedNames:
         """Look up ``name`` in a separate thread, one lookup at a time. The thread does not delay the process exit."""
         if self._busy is not None and not self._busy.done():
             raise OSError(f"the resolver is still busy with an earlier name after {LOOKUP_SECONDS:g} s")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[str]] = loop.create_future()
-        self._busy = future
-
-        def settle(found: list[str], error: OSError | None) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(found)
-            else:
-                future.set_exception(error)
+        found: Future[list[str]] = Future()
+        self._busy = found
 
         def work() -> None:
-            found: list[str] = []
-            failure: OSError | None = None
             try:
-                found = list(self._lookup(*name))
+                found.set_result(list(self._lookup(*name)))
             except (OSError, UnicodeError) as error:
-                failure = error if isinstance(error, OSError) else OSError(str(error))
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(settle, found, failure)
+                found.set_exception(error)
 
         threading.Thread(target=work, name="xdp-gossip-resolver", daemon=True).start()
+        future = asyncio.wrap_future(found)
         try:
             return await asyncio.wait_for(asyncio.shield(future), LOOKUP_SECONDS)
         except asyncio.TimeoutError:

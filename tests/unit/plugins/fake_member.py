@@ -67,10 +67,9 @@ class FakeMember:
         self.holdings: dict[str, dict[str | None, dict[str, str | None]]] = {}
         self.requests: list[tuple[str, str, dict[str, str], dict[str, str]]] = []
         self.misbehave: t.Callable[[t.Any], None] | None = None
-        self.marked = True  # says on every answer that it is an agent's; one of release 0.1.0 does not
+        self.marked = True  # says on every answer that it is an agent's
         self.after_write: t.Callable[[t.Any], None] | None = None
         self.clock = 0
-        self.batches = True  # offers POST /v1/documents
         self.repaired: list[str | None] = []
         self.history: dict[str, list[dict[str, t.Any]]] = {}
         self.applied: dict[str, dict[str, t.Any]] = {}  # member name -> what it tells of applying
@@ -193,9 +192,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_POST = do_DELETE = do_PATCH = serve
 
-    def GET_openapi_yaml(self, path: str, query: dict[str, str]) -> None:
-        self.reply(200, b"openapi: 3.0.3\ninfo:\n  title: XDP Gossip agent\n")
-
     def GET_status(self, path: str, query: dict[str, str]) -> None:
         self.reply(200, self.member.status)
 
@@ -287,9 +283,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def POST_documents(self, path: str, query: dict[str, str]) -> None:
         member = self.member
-        if not member.batches:
-            self.error(405, "method_not_allowed")
-            return
         body = json.loads(self.body)
         assert set(body) <= {"documents", "author", "comment"} and 0 < len(body["documents"]) <= 64
         values = []

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...dataplane import libbpf, unprivileged
+from ...dataplane import interfaces, libbpf, unprivileged
 from ...dataplane.headers import HeaderError
-from ...dataplane.loader import attach, compile, netlink, proof, refusals, settings, state, status, traps
+from ...dataplane.loader import attach, compile, proof, refusals, settings, state, status, traps
 from ...dataplane.loader.errors import LoaderError
 from .finding import Finding, Subject
 from .look import Look
@@ -201,7 +201,7 @@ def carries(directory: Path, found: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _vanishing(name: str) -> str:
     try:
-        interface = netlink.by_name(name)
+        interface = interfaces.by_name(name)
     except OSError:
         interface = None
     if interface is not None and interface.kind == "veth":
@@ -294,10 +294,10 @@ def privilege() -> Iterator[Finding]:
         yield _KERNEL("capability", text, remedy)
 
 
-def neighbours(interface: netlink.Interface, nodes: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+def neighbours(interface: interfaces.Interface, nodes: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     """Check whether the kernel's neighbour table has room for all members in the interface's own networks."""
     try:
-        networks = netlink.networks(interface.index)
+        networks = interfaces.networks(interface.index)
     except OSError:
         return
     for family, version in (("ipv4", 4), ("ipv6", 6)):

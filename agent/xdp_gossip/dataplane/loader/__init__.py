@@ -7,5 +7,5 @@ loader records each step in ``state.json`` before it executes the step. If a loa
 ``down`` cleans up after it.
 
 Modules: settings (the wanted state) -> runner (up, down) -> compile, attach, clsact, selftest, pins, state -> libbpf,
-netlink
+interfaces
 """

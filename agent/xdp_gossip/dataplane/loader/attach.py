@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 
-from .. import libbpf
-from . import netlink, traps
+from .. import interfaces, libbpf
+from . import traps
 from .errors import Refused
 from .settings import GENERIC, NATIVE
 
@@ -24,7 +24,7 @@ _DRIVER_SAYS_NO = (
 _TCX_KINDS = {"ingress": libbpf.TCX_INGRESS, "egress": libbpf.TCX_EGRESS}
 
 
-def link_xdp(program: int, interface: netlink.Interface, mode: str) -> int:
+def link_xdp(program: int, interface: interfaces.Interface, mode: str) -> int:
     """Attach a program to the interface's XDP hook and return the link. Raises ``Refused``."""
     try:
         return libbpf.link_create(program, interface.index, libbpf.XDP, _XDP_FLAGS[mode])
@@ -32,7 +32,7 @@ def link_xdp(program: int, interface: netlink.Interface, mode: str) -> int:
         raise why_no_xdp(error, interface, mode) from None
 
 
-def link_tcx(program: int, interface: netlink.Interface, hook: str) -> int | None:
+def link_tcx(program: int, interface: interfaces.Interface, hook: str) -> int | None:
     """Attach a program at the head of the interface's TCX hook and return the link; None if the kernel has no TCX.
 
     Kernels before 6.6 have no TCX. The program is placed at the head because a program that ends the chain, as Cilium's
@@ -49,16 +49,17 @@ def link_tcx(program: int, interface: netlink.Interface, hook: str) -> int | Non
         raise why_no_tc(error, interface, hook) from None
 
 
-def incumbent(interface: netlink.Interface) -> str:
+def incumbent(interface: interfaces.Interface) -> str:
     """Describe the program that occupies the interface's XDP hook; "" if the hook is free. Raises ``OSError``."""
-    now = netlink.by_index(interface.index)
+    now = interfaces.by_index(interface.index)
     if now is None or not now.xdp_mode:
         return ""
-    name = libbpf.program_name(now.xdp_program)
-    return f"program {now.xdp_program}{f' ({name})' if name else ''} is attached to {now.name} in {now.xdp_mode} mode"
+    program = min(now.programs, default=0)
+    name = libbpf.program_name(program)
+    return f"program {program}{f' ({name})' if name else ''} is attached to {now.name} in {now.xdp_mode} mode"
 
 
-def refuse_incumbent(interface: netlink.Interface) -> None:
+def refuse_incumbent(interface: interfaces.Interface) -> None:
     """Raise ``Refused`` if a foreign program is attached to the interface's XDP hook. Raises ``OSError``."""
     who = incumbent(interface)
     if who:
@@ -68,7 +69,7 @@ def refuse_incumbent(interface: netlink.Interface) -> None:
         )
 
 
-def why_no_xdp(error: OSError, interface: netlink.Interface, mode: str) -> Refused:
+def why_no_xdp(error: OSError, interface: interfaces.Interface, mode: str) -> Refused:
     """Build the error for an XDP link that the kernel refused, with its reason and remedy."""
     name, number = interface.name, error.errno
     code = errno.errorcode.get(number or 0, "no errno")
@@ -90,7 +91,7 @@ def why_no_xdp(error: OSError, interface: netlink.Interface, mode: str) -> Refus
     return _no_permission(error, f"XDP on {name}") or Refused(f"XDP on {name}: {error.strerror} ({code})", "see dmesg")
 
 
-def why_no_tc(error: OSError, interface: netlink.Interface, hook: str) -> Refused:
+def why_no_tc(error: OSError, interface: interfaces.Interface, hook: str) -> Refused:
     """Build the error for a TC program that the kernel refused, with its reason and remedy."""
     what = f"TC {hook} of {interface.name}"
     code = errno.errorcode.get(error.errno or 0, "no errno")

@@ -10,18 +10,22 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 from typing import Any
 
-from .. import libbpf
-from . import netlink
+from .. import libbpf, rtnetlink
 from .errors import LoaderError
 
 #: "XG": the handle of our filters, and their priority where nobody has an earlier one.
 PRIORITY = 0x5847
 HANDLE = 0x5847
 _POINTS = {"ingress": 1, "egress": 2}
-_PARENTS = {"ingress": netlink.INGRESS, "egress": netlink.EGRESS}
+#: TC_H_CLSACT with TC_H_MIN_INGRESS or TC_H_MIN_EGRESS (linux/pkt_sched.h)
+_PARENTS = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
 _REPLACE = 1
+#: struct tcmsg (linux/rtnetlink.h): family, index of the interface, handle, parent, info
+_TRAFFIC = struct.Struct("=BxxxiIII")
+_TCA_KIND = 1
 
 
 class _Hook(ctypes.Structure):
@@ -52,6 +56,22 @@ def _options(priority: int, **values: int) -> _Options:
     return _Options(size=ctypes.sizeof(_Options), handle=HANDLE, priority=priority, **values)
 
 
+def present(ifindex: int) -> bool:
+    """Whether the interface has a clsact (or the older ingress) queueing discipline. Raises ``OSError``."""
+    return any(
+        _TRAFFIC.unpack_from(body)[1] == ifindex
+        and rtnetlink.text(rtnetlink.attributes(body[_TRAFFIC.size :]).get(_TCA_KIND, b"")) in ("clsact", "ingress")
+        for body in rtnetlink.ask(rtnetlink.RTM_GETQDISC, _TRAFFIC.pack(0, ifindex, 0, 0, 0), dump=True)
+    )
+
+
+def _filters(ifindex: int, hook: str) -> list[int]:
+    """The priorities of the filters (and chains' heads) at a hook, one for each. Raises ``OSError``."""
+    request = _TRAFFIC.pack(0, ifindex, 0, _PARENTS[hook], 0)
+    found = rtnetlink.ask(rtnetlink.RTM_GETTFILTER, request, dump=True)
+    return [_TRAFFIC.unpack_from(body)[4] >> 16 for body in found]
+
+
 def make(ifindex: int) -> None:
     """Give the interface a clsact. Raises ``OSError`` (EEXIST: it has one)."""
     libbpf.check(libbpf.library().bpf_tc_hook_create(_hook(ifindex, 3)), "clsact")
@@ -62,7 +82,7 @@ def first_priority(ifindex: int, hook: str) -> int:
 
     Within one priority the newest filter runs first, so 1 works even if it is taken.
     """
-    taken = netlink.filters(ifindex, _PARENTS[hook])
+    taken = _filters(ifindex, hook)
     return max(1, min([PRIORITY, *(priority - 1 for priority in taken if priority)]))
 
 
@@ -72,7 +92,7 @@ def ahead(ifindex: int, hook: str, priority: int) -> list[int]:
     There are some only under the first priority and for one protocol (or of another kind): no filter for all protocols
     can be beside them.
     """
-    return sorted({each for each in netlink.filters(ifindex, _PARENTS[hook]) if 0 < each < priority})
+    return sorted({each for each in _filters(ifindex, hook) if 0 < each < priority})
 
 
 def attach(ifindex: int, hook: str, program: int, ours: list[int], priority: int) -> None:
@@ -109,7 +129,7 @@ def detach(ifindex: int, hook: str, ours: list[int], priority: int) -> None:
 def remove(ifindex: int) -> None:
     """Delete the interface's clsact, unless it has a foreign filter by now. Raises ``LoaderError``."""
     try:
-        if not netlink.has_clsact(ifindex) or any(netlink.filters(ifindex, parent) for parent in _PARENTS.values()):
+        if not present(ifindex) or any(_filters(ifindex, hook) for hook in _PARENTS):
             return
         libbpf.check(libbpf.library().bpf_tc_hook_destroy(_hook(ifindex, 3)), "clsact")
     except OSError as error:

@@ -17,15 +17,8 @@ from dataclasses import dataclass
 _SIOCETHTOOL = 0x8946
 _REQUEST = struct.Struct("@16sP")
 _REQUEST_BYTES = 40
-_GDRVINFO, _GSTRINGS, _GSSET_INFO, _GFEATURES, _SFEATURES, _GCHANNELS, _SCHANNELS = (
-    3,
-    0x1B,
-    0x37,
-    0x3A,
-    0x3B,
-    0x3C,
-    0x3D,
-)
+_GDRVINFO, _GSTRINGS, _GSSET_INFO = 3, 0x1B, 0x37
+_GFEATURES, _SFEATURES, _GCHANNELS, _SCHANNELS = 0x3A, 0x3B, 0x3C, 0x3D
 _SET_FEATURES = 4
 _STRING_BYTES = 32
 #: cmd; rx, tx, other, combined at most; rx, tx, other, combined now

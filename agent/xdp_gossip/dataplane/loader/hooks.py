@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .. import libbpf
-from . import attach, clsact, netlink, pins, state
+from .. import interfaces, libbpf
+from . import attach, clsact, pins, state
 from .compile import INGRESS, TC_EGRESS, TC_INGRESS
 from .errors import LoaderError, Refused
 from .settings import TC
@@ -39,7 +39,7 @@ def of_mode(mode: str) -> tuple[str, str]:
 class Hooks:
     """The hooks of one interface. The state ``now`` is saved before each step whose effect outlives this process."""
 
-    def __init__(self, directory: Path, now: state.State, interface: netlink.Interface) -> None:
+    def __init__(self, directory: Path, now: state.State, interface: interfaces.Interface) -> None:
         self._directory = directory
         self._pins = pins.pin_directory(directory, now.layout)
         self._now = now
@@ -121,8 +121,8 @@ class Hooks:
         index = self._interface.index
         number = libbpf.program_info(program)[0]
         if self._now.clsact is None:
-            self._now.clsact = state.Clsact(index, made=not netlink.has_clsact(index))
-        there = netlink.has_clsact(index)
+            self._now.clsact = state.Clsact(index, made=not clsact.present(index))
+        there = clsact.present(index)
         renewed = hook in self._now.clsact.filters
         ours = self._now.clsact.filters.setdefault(hook, [])
         ours.append(number)

@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ...core.types import Address
-from . import compile, netlink, pins, selftest, state, supply
+from .. import interfaces
+from . import compile, pins, selftest, state, supply
 from .errors import Refused, Rejected
 from .settings import MODES, NATIVE, Settings
 
@@ -17,7 +18,7 @@ def again(directory: Path, now: state.State) -> list[Refused]:
 
     Raises ``OSError`` if the pins of the self-test cannot be opened.
     """
-    interface = netlink.by_index(now.ifindex)
+    interface = interfaces.by_index(now.ifindex)
     if interface is None:
         return [Refused(f"{now.interface} is gone", "xdp-gossip dataplane up")]
     pinned = pins.pin_directory(directory, now.layout)

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ... import __version__
-from .. import headers
+from .. import headers, interfaces
 from ..asking import Request
-from . import hooks, maps, modes, netlink, pins, state, supply, traps
+from . import hooks, maps, modes, pins, state, supply, traps
 from .compile import TC_EGRESS, sources_digest, stamp
 from .errors import LoaderError, Rejected
 from .settings import Absent, Settings
@@ -87,14 +87,16 @@ def renamed(directory: Path, name: str) -> str:
 
     Returns ``name`` itself in all other cases. Raises ``OSError``.
     """
-    if not name or netlink.by_name(name) is not None:
+    if not name or interfaces.by_name(name) is not None:
         return name
     try:
         old = state.read(directory)
     except LoaderError:
         return name
     found = (
-        netlink.by_index(old.ifindex) if old is not None and old.mode and name in (old.asked, old.interface) else None
+        interfaces.by_index(old.ifindex)
+        if old is not None and old.mode and name in (old.asked, old.interface)
+        else None
     )
     return found.name if found is not None else name
 

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 from ...core.types import Address
-from .. import headers, libbpf, routes
-from . import netlink, pins
+from .. import headers, interfaces, libbpf, routes
+from . import pins
 from .compile import INGRESS, TC_EGRESS, TC_INGRESS
 from .errors import Refused, Rejected, Starved
 
@@ -68,7 +68,7 @@ def run_program(name: str, program: int) -> None:
             )
 
 
-def knock(program: int, told: int, interface: netlink.Interface, hook: str, pinned: Path, own: Address) -> None:
+def knock(program: int, told: int, interface: interfaces.Interface, hook: str, pinned: Path, own: Address) -> None:
     """Send a test frame into the interface (``hook`` "ingress") or out of it ("egress"), and check that our program
     sees it.
 
@@ -97,7 +97,7 @@ def knock(program: int, told: int, interface: netlink.Interface, hook: str, pinn
             time.sleep(0.01)
 
 
-def broadcast(sender: int, interface: netlink.Interface) -> None:
+def broadcast(sender: int, interface: interfaces.Interface) -> None:
     """Check that the kernel can redirect a frame to several ports at once. Raises ``Refused``."""
     got = libbpf.run(sender, _frame(interface)).value
     if got != _XDP_REDIRECT:
@@ -107,7 +107,7 @@ def broadcast(sender: int, interface: netlink.Interface) -> None:
         )
 
 
-def redirect(sender: int, watcher: int | None, watched: int, interface: netlink.Interface) -> list[str]:
+def redirect(sender: int, watcher: int | None, watched: int, interface: interfaces.Interface) -> list[str]:
     """Send two copies of a frame out of the interface in the way the data plane does, with native XDP's broadcast.
 
     ``watcher`` is None if the kernel rejects that program. Returns an empty list if the copies left; otherwise the
@@ -161,12 +161,12 @@ def _checksum(words: bytes) -> bytes:
     return struct.pack(">H", ~total & 0xFFFF)
 
 
-def _frame(interface: netlink.Interface) -> bytes:
+def _frame(interface: interfaces.Interface) -> bytes:
     """Build a frame that leaves the host, with an unused EtherType."""
     return _NEAREST_BRIDGE + interface.mac + struct.pack(">H", _ETHER_TYPE) + _TEXT.ljust(46, b"\0")
 
 
-def _untried(interface: netlink.Interface, why: str) -> list[str]:
+def _untried(interface: interfaces.Interface, why: str) -> list[str]:
     if interface.kind == "veth":
         raise Refused(
             f"this kernel cannot send a test frame ({why}), and {interface.name} is a veth, which may drop all copies",
@@ -175,7 +175,7 @@ def _untried(interface: netlink.Interface, why: str) -> list[str]:
     return [f"no test frame was sent: the kernel cannot ({why})"]
 
 
-def _not_sent(interface: netlink.Interface, sent: int, dropped: int, code: int) -> Refused:
+def _not_sent(interface: interfaces.Interface, sent: int, dropped: int, code: int) -> Refused:
     text = f"of {COPIES} test frames {interface.name} sent {sent}"
     if dropped or code:
         text += f" and dropped {dropped} ({errno.errorcode.get(-code, str(code))})"

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 from ...config.settings import DataPlaneConfig
 from ...core.types import Address
-from .. import asking, headers, routes
-from ..links import HOLDERS
-from . import netlink, state
+from .. import asking, headers, interfaces
+from . import state
 from .errors import LoaderError
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ MODES = {"auto": (NATIVE, GENERIC, TC), "XDP": (NATIVE, GENERIC), "TC": (TC,)}
 
 
 #: Placeholder for an interface that does not exist yet.
-NOWHERE = netlink.Interface(0, "", 0, "", up=False, loopback=False, mac=b"", xdp_program=0, xdp_mode="")
+NOWHERE = interfaces.Interface(0, "", "", 0, up=False)
 
 
 class NoUser(LoaderError):
@@ -53,7 +52,7 @@ class Settings:
 
     directory: str
     node: Address
-    interface: netlink.Interface
+    interface: interfaces.Interface
     modes: tuple[str, ...]
     protocol: str
     nodes: int
@@ -149,15 +148,15 @@ def _now_on(directory: str) -> int:
     return old.ifindex if old is not None and old.mode else 0
 
 
-def _interface(ip: str, name: str, aim: _Aim) -> tuple[netlink.Interface, tuple[int, ...]]:
+def _interface(ip: str, name: str, aim: _Aim) -> tuple[interfaces.Interface, tuple[int, ...]]:
     """The interface on which rumors arrive, and the indexes of the interfaces that have the address ``ip``.
 
     If an interface is configured, it is used; otherwise the one that has node.addr. If that one is loopback, a dummy or
     a VRF, the interface by which packets to most destinations leave is used; without destinations, the default route's.
     Raises ``Absent``, ``LoaderError``.
     """
-    every = {found.index: found for found in netlink.interfaces()}
-    owners = tuple(index for index in netlink.owners(ip) if index in every)
+    every = {found.index: found for found in interfaces.every()}
+    owners = tuple(index for index in interfaces.owners(ip) if index in every)
     if name:
         chosen = next((found for found in every.values() if found.name == name), None)
         if chosen is None:
@@ -171,10 +170,10 @@ def _interface(ip: str, name: str, aim: _Aim) -> tuple[netlink.Interface, tuple[
                 f"node.addr {ip}: no interface has this address",
                 "add the address to an interface, or set dataplane.interface to the one on which its packets arrive",
             )
-        chosen = min((every[index] for index in owners), key=lambda found: (not found.up, _only_holds(found)))
-        if _only_holds(chosen):
+        chosen = min((every[index] for index in owners), key=lambda found: (not found.up, found.holds))
+        if chosen.holds:
             chosen = _by_route(ip, chosen, aim, every)
-    if _only_holds(chosen):
+    if chosen.holds:
         raise LoaderError(
             f"interface {chosen.name} ({chosen.kind or 'loopback'}): no packet from a network arrives on it",
             "set dataplane.interface to the interface on which packets for node.addr arrive",
@@ -184,25 +183,16 @@ def _interface(ip: str, name: str, aim: _Aim) -> tuple[netlink.Interface, tuple[
     return chosen, owners
 
 
-def _only_holds(interface: netlink.Interface) -> bool:
-    return interface.loopback or interface.kind in HOLDERS
-
-
-def _by_route(ip: str, holder: netlink.Interface, aim: _Aim, every: dict[int, netlink.Interface]) -> netlink.Interface:
+def _by_route(
+    ip: str, holder: interfaces.Interface, aim: _Aim, every: dict[int, interfaces.Interface]
+) -> interfaces.Interface:
     """The interface by which packets from ``ip`` to most destinations leave; the first one of several.
 
     A loaded data plane keeps its interface while packets to any destination leave by it. Raises ``Absent``,
     ``LoaderError``.
     """
-
-    def usable(index: int) -> bool:
-        return index in every and not _only_holds(every[index])
-
-    # An address in a VRF may be on the VRF interface itself, or on a dummy interface in the VRF.
-    vrf = holder if holder.kind == "vrf" else every.get(holder.master)
-    within = vrf.index if vrf is not None and vrf.kind == "vrf" else 0
     try:
-        found = Counter(routes.ways(ip, aim.toward, usable, within, aim.uid))
+        found = Counter(interfaces.ways_from(ip, holder, aim.toward, every.get, aim.uid))
     except OSError as error:
         raise Absent(f"node.addr {ip}: routes from it: {error.strerror}", "") from None
     if found:

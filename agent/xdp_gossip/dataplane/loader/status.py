@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import headers, libbpf
+from .. import headers, interfaces, libbpf
 from ..health import COPY_ENDS
-from . import hooks, netlink, pins, refusals, state
+from . import hooks, pins, refusals, state
 
 #: Seconds within which a requested copy is made, refused or lost.
 _FLIGHT = 0.05
@@ -80,7 +80,7 @@ def copies_missing(before: Mapping[str, int], pinned: Path) -> int:
 def _name_now(now: state.State) -> str:
     """The current name of the interface, which may have been renamed."""
     try:
-        found = netlink.by_index(now.ifindex) if now.ifindex else None
+        found = interfaces.by_index(now.ifindex) if now.ifindex else None
     except OSError:
         found = None
     return found.name if found is not None else now.interface

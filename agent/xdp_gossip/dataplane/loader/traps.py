@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import ethtool, netlink, state
+from .. import interfaces
+from . import ethtool, state
 from .errors import LoaderError, Refused
 from .settings import GENERIC, NATIVE, Settings
 
@@ -31,12 +32,12 @@ class Trap:
     reason: str
     remedy: str
     bars: bool
-    interface: netlink.Interface
+    interface: interfaces.Interface
     setting: str = ""
     value: int = 0
 
 
-def refuse_other_than_ethernet(interface: netlink.Interface) -> None:
+def refuse_other_than_ethernet(interface: interfaces.Interface) -> None:
     """Raise ``LoaderError`` for an interface without Ethernet headers, such as wireguard, tun and ppp."""
     if not interface.ethernet:
         raise LoaderError(
@@ -74,7 +75,7 @@ def prepare_native(settings: Settings, now: state.State) -> bool:
     return any(changed)
 
 
-def survey(interface: netlink.Interface, mode: str) -> Iterator[Trap]:
+def survey(interface: interfaces.Interface, mode: str) -> Iterator[Trap]:
     """Yield the obstacles that are known before a mode is tried. Facts that cannot be read are no obstacle."""
     if mode == GENERIC:
         yield from _warns(interface)
@@ -84,7 +85,7 @@ def survey(interface: netlink.Interface, mode: str) -> Iterator[Trap]:
         yield from _few_queues(interface)
 
 
-def offloads_and_queues(interface: netlink.Interface) -> list[Trap]:
+def offloads_and_queues(interface: interfaces.Interface) -> list[Trap]:
     """The changeable settings that make a driver refuse native XDP: receive offloads, too many queues."""
     found = []
     name, known = interface.name, _features(interface)
@@ -102,7 +103,7 @@ def offloads_and_queues(interface: netlink.Interface) -> list[Trap]:
     return found
 
 
-def native_remedy(interface: netlink.Interface) -> str:
+def native_remedy(interface: interfaces.Interface) -> str:
     """The commands that may make the driver accept native XDP, limited to those that can work on this interface."""
     commands = [trap.remedy for trap in offloads_and_queues(interface)]
     if interface.mtu > LARGE_MTU:
@@ -129,7 +130,7 @@ def set_back(now: state.State, keep: int = 0) -> None:
     """
     while len(now.changes) > keep:
         change = now.changes.pop()
-        interface = netlink.by_index(change.ifindex)
+        interface = interfaces.by_index(change.ifindex)
         if interface is None:
             continue
         try:
@@ -140,7 +141,7 @@ def set_back(now: state.State, keep: int = 0) -> None:
             print(f"xdp-gossip: {text}", file=sys.stderr)
 
 
-def _warns(interface: netlink.Interface) -> Iterator[Trap]:
+def _warns(interface: interfaces.Interface) -> Iterator[Trap]:
     """Offloads that make generic XDP taint the kernel.
 
     Generic XDP disables LRO and rx-gro-hw on the interface and those below it. If an offload is fixed, the kernel warns
@@ -163,7 +164,7 @@ def _warns(interface: netlink.Interface) -> Iterator[Trap]:
 _HANDED_UP = ("bridge", "macvlan", "macvtap", "ipvlan", "bond", "team")
 
 
-def _hidden_tags(interface: netlink.Interface, *, bars: bool) -> Iterator[Trap]:
+def _hidden_tags(interface: interfaces.Interface, *, bars: bool) -> Iterator[Trap]:
     """VLAN tags that the device has removed from the frame: XDP would take frames of other VLANs for the agent's."""
     if bars and interface.kind in _HANDED_UP:
         text = (
@@ -190,14 +191,14 @@ def _hidden_tags(interface: netlink.Interface, *, bars: bool) -> Iterator[Trap]:
             yield Trap(text, "it is fixed: TC understands such tags (protocol: TC)", bars, each)
         else:
             yield Trap(text, remedy, bars, each, ethtool.RX_VLAN, 0)
-    peer = netlink.by_index(interface.below) if interface.kind == "veth" and interface.below else None
+    peer = interfaces.by_index(interface.below) if interface.kind == "veth" and interface.below else None
     tags = _features(peer).get(ethtool.TX_VLAN) if peer is not None else None
     if bars and peer is not None and tags is not None and tags.on and not tags.fixed:
         text = f"{peer.name}, the peer of {interface.name}, leaves VLAN tags beside the frame (tx-vlan-offload)"
         yield Trap(text, f"ethtool -K {peer.name} txvlan off", True, peer, ethtool.TX_VLAN, 0)
 
 
-def _few_queues(interface: netlink.Interface) -> Iterator[Trap]:
+def _few_queues(interface: interfaces.Interface) -> Iterator[Trap]:
     """Too few queues: without a spare queue per processor, virtio_net sends XDP's redirected frames under a lock."""
     queues, processors = _channels(interface), os.cpu_count() or 1
     if queues is None or ethtool.driver(interface.name) != "virtio_net":
@@ -215,10 +216,10 @@ def _few_queues(interface: netlink.Interface) -> Iterator[Trap]:
         )
 
 
-def _below(interface: netlink.Interface, *, past_vlan: bool = True) -> list[netlink.Interface]:
+def _below(interface: interfaces.Interface, *, past_vlan: bool = True) -> list[interfaces.Interface]:
     """The interfaces below this one, at all levels: members of a bond, and the base of a VLAN or macvlan."""
-    every = {each.index: each for each in netlink.interfaces()}
-    found: dict[int, netlink.Interface] = {}
+    every = {each.index: each for each in interfaces.every()}
+    found: dict[int, interfaces.Interface] = {}
     waiting = [interface]
     while waiting:
         upper = waiting.pop()
@@ -234,19 +235,19 @@ def _below(interface: netlink.Interface, *, past_vlan: bool = True) -> list[netl
     return list(found.values())
 
 
-def _is_fixed_on(interface: netlink.Interface, feature: str) -> bool:
+def _is_fixed_on(interface: interfaces.Interface, feature: str) -> bool:
     found = _features(interface).get(feature)
     return found is not None and found.on and found.fixed
 
 
-def _features(interface: netlink.Interface) -> dict[str, ethtool.Feature]:
+def _features(interface: interfaces.Interface) -> dict[str, ethtool.Feature]:
     try:
         return ethtool.features(interface.name)
     except OSError:
         return {}
 
 
-def _channels(interface: netlink.Interface) -> ethtool.Channels | None:
+def _channels(interface: interfaces.Interface) -> ethtool.Channels | None:
     try:
         return ethtool.channels(interface.name)
     except OSError:
@@ -272,14 +273,14 @@ def _change(settings: Settings, trap: Trap, now: state.State) -> bool:
     return True
 
 
-def _value(interface: netlink.Interface, setting: str) -> int:
+def _value(interface: interfaces.Interface, setting: str) -> int:
     if setting == _CHANNELS:
         found = ethtool.channels(interface.name)
         return found.combined if found is not None else 0
     return int(ethtool.features(interface.name)[setting].on)
 
 
-def _set(interface: netlink.Interface, setting: str, value: int) -> None:
+def _set(interface: interfaces.Interface, setting: str, value: int) -> None:
     if setting == _CHANNELS:
         ethtool.set_channels(interface.name, value)
     else:

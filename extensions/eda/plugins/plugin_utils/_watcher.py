@@ -42,13 +42,6 @@ _MAX_COMPLAINTS = 1000
 _log = logging.getLogger("xdp_gossip.fleet.membership")
 
 
-class Queue(t.Protocol):
-    """The queue of ansible-rulebook, into which the source puts its events."""
-
-    async def put(self, event: t.Any) -> None:
-        """Append an event, and wait while the queue is full."""
-
-
 class _Bell:
     """Waits for changes in a member's change feed with one request at a time; an asynchronous context manager."""
 
@@ -91,7 +84,7 @@ class _Bell:
 class Watcher:
     """One event source, which follows a fleet and puts events into a queue."""
 
-    def __init__(self, queue: Queue, options: Options) -> None:
+    def __init__(self, queue: asyncio.Queue[t.Any], options: Options) -> None:
         self._queue = queue
         self._options = options
         self._settings = options.settings()

@@ -19,7 +19,7 @@ FIRST_HOST = 11
 # Only characters without a special meaning in overlayfs mount options, ssh options and YAML.
 _PATH = re.compile(r"/[A-Za-z0-9._/+@-]+")
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,6}[a-z])?")
-_LINK = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
+_INTERFACE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?")
 
 
@@ -31,7 +31,7 @@ class Host:
     address: str
     """IPv4 address."""
     address6: str
-    link: str
+    interface: str
     """Name of the machine's end of the host's veth pair."""
     folder: Path
     """Directory with all files of this host."""
@@ -70,7 +70,7 @@ class Config:
                 "an absolute path of letters, digits and ._/+@-",
             )
         self._expect(bool(_NAME.fullmatch(self.name)), "name", "1 to 8 of a-z, 0-9 and -, a letter first and last")
-        self._expect(bool(_LINK.fullmatch(self.bridge)), "bridge", "an interface name of at most 15 characters")
+        self._expect(bool(_INTERFACE.fullmatch(self.bridge)), "bridge", "an interface name of at most 15 characters")
         self._expect(bool(re.fullmatch(r"[a-z]+", self.suite)), "suite", "a Debian release name such as bookworm")
         for package in self.packages:
             if not _PACKAGE.fullmatch(package):
@@ -180,7 +180,7 @@ class Config:
             name=name,
             address=str(ipaddress.ip_network(self.network)[number]),
             address6=str(ipaddress.ip_network(self.network6)[int(str(number), 16)]),
-            link=f"vb-{name}",
+            interface=f"vb-{name}",
             folder=self.home / "hosts" / name,
             log=self.home / "logs" / f"{name}.log",
         )

@@ -53,7 +53,7 @@ def plan(config: Config, state: str) -> list[str]:
     if state == "absent":
         config = stored(config)
         steps = [f"remove {host.name}" for host in existing(config)]
-        found = network.link(config.bridge)
+        found = network.interface(config.bridge)
         if found is not None and network.is_ours(config, found):
             steps.append(f"remove bridge {config.bridge}")
         return [*steps, *([f"remove {config.dir}"] if config.home.exists() else [])]
@@ -282,4 +282,4 @@ def status(config: Config) -> dict[str, Any]:
                 "mounts": len(mounts_under(host.folder)),
             }
         )
-    return {"changed": False, "bridge": network.link(config.bridge) is not None, "hosts": report}
+    return {"changed": False, "bridge": network.interface(config.bridge) is not None, "hosts": report}

@@ -109,8 +109,10 @@ def start(config: Config, host: Host, image: Path) -> None:
     be run.
     """
     clear(config, host)
-    if not wait_until(lambda: network.link(host.link) is None, 5.0):
-        raise LabError(f"{host.link}: an interface of this name exists and is not this lab's; choose another lab_name")
+    if not wait_until(lambda: network.interface(host.interface) is None, 5.0):
+        raise LabError(
+            f"{host.interface}: an interface of this name exists and is not this lab's; choose another lab_name"
+        )
     mount(host, image)
     host.log.parent.mkdir(parents=True, exist_ok=True)
     reader, writer = os.pipe()

@@ -27,8 +27,8 @@ def _query(*arguments: str) -> list[dict[str, Any]]:
     return [entry for entry in json.loads(done.stdout) if entry]
 
 
-def link(name: str) -> dict[str, Any] | None:
-    """Return the description of an interface from `ip link`, None if it does not exist."""
+def interface(name: str) -> dict[str, Any] | None:
+    """Return the JSON of `ip link show` for the interface, or None if there is no such interface."""
     found = _query("-details", "link", "show", "dev", name)
     return found[0] if found else None
 
@@ -67,7 +67,7 @@ def missing(config: Config) -> list[str]:
 
     Raises LabError if the bridge's name or a network of the lab is already in use.
     """
-    found = link(config.bridge)
+    found = interface(config.bridge)
     if found is not None and not is_ours(config, found):
         raise LabError(f"lab_bridge: {config.bridge} exists and is not this lab's; choose another name")
     for network in (config.network, config.network6):
@@ -109,7 +109,7 @@ def ensure(config: Config) -> list[str]:
                 GUARD_PROTOCOL,
             ]
         )
-    if link(config.bridge) is None:
+    if interface(config.bridge) is None:
         run(
             [
                 "ip",
@@ -142,26 +142,28 @@ def attach(config: Config, host: Host, timeout: float = 5.0) -> bool:
     Raises LabError if the interface does not appear within `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
-    while (found := link(host.link)) is None:
+    while (found := interface(host.interface)) is None:
         if time.monotonic() >= deadline:
-            raise LabError(f"{host.name}: its interface {host.link} did not appear in {timeout:g} s, see {host.log}")
+            raise LabError(
+                f"{host.name}: its interface {host.interface} did not appear in {timeout:g} s, see {host.log}"
+            )
         time.sleep(0.05)
     changed = False
     if found.get("master") != config.bridge or "UP" not in found["flags"]:
-        run(["ip", "link", "set", "dev", host.link, "master", config.bridge, "up"])
+        run(["ip", "link", "set", "dev", host.interface, "master", config.bridge, "up"])
         changed = True
-    if "generic-receive-offload: on" not in run(["ethtool", "--show-features", host.link]).stdout:
-        run(["ethtool", "--features", host.link, "gro", "on"])
+    if "generic-receive-offload: on" not in run(["ethtool", "--show-features", host.interface]).stdout:
+        run(["ethtool", "--features", host.interface, "gro", "on"])
         changed = True
     return changed
 
 
 def describe(host: Host) -> str:
     """Describe the state of the machine's end of the host's veth, for an error message."""
-    found = link(host.link)
+    found = interface(host.interface)
     if found is None:
-        return f"its interface {host.link} is gone"
-    return f"its interface {host.link} is {found.get('operstate')} on bridge {found.get('master')}"
+        return f"its interface {host.interface} is gone"
+    return f"its interface {host.interface} is {found.get('operstate')} on bridge {found.get('master')}"
 
 
 def detach(config: Config, host: Host) -> bool:
@@ -169,18 +171,18 @@ def detach(config: Config, host: Host) -> bool:
 
     An interface on another bridge does not belong to the lab and stays.
     """
-    found = link(host.link)
+    found = interface(host.interface)
     if found is None or found.get("master") not in (None, config.bridge):
         return False
     # The command may fail, because the interface may disappear at the same time, with the host's network namespace.
-    run(["ip", "link", "delete", "dev", host.link], check=False)
+    run(["ip", "link", "delete", "dev", host.interface], check=False)
     return True
 
 
 def remove(config: Config) -> bool:
     """Delete the bridge, and each guard route that no other lab needs; return whether anything was deleted."""
     changed = False
-    found = link(config.bridge)
+    found = interface(config.bridge)
     if found is not None and is_ours(config, found):
         run(["ip", "link", "delete", "dev", config.bridge])
         changed = True

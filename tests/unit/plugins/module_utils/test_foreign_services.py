@@ -7,7 +7,7 @@ import json
 import typing as t
 
 import pytest
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ApiError, Client, Unreachable
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import Client, Unreachable
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import Settings
 from ansible_collections.xdp_gossip.fleet.tests.unit.plugins.fake_member import FakeMember, node
 from ansible_collections.xdp_gossip.fleet.tests.unit.plugins.run_module import run_module
@@ -117,33 +117,6 @@ def test_a_proxy_that_fails_may_have_passed_a_write_on(member):
         proxy.misbehave = gateway
         with pytest.raises(Unreachable) as caught:
             client(proxy.url, member.url).request("PUT", "/v1/documents/a", body=b"x", repeatable=False)
-    assert caught.value.maybe_applied and not member.requests
-
-
-def test_an_agent_of_the_first_release_is_known_by_its_description(member):
-    member.marked = False
-    asked = client(member.url)
-    for _again in range(2):
-        assert asked.request("PUT", "/v1/documents/a", body=b"x").json()["changed"] is True
-    assert len(member.asked("GET", "/v1/openapi.yaml")) == 1
-    with pytest.raises(ApiError) as caught:
-        asked.request("GET", "/v1/documents/none")
-    assert caught.value.code == "document_not_found"
-
-
-@pytest.mark.parametrize("status", [429, 500, 503])
-def test_who_cannot_say_what_it_is_may_have_taken_a_write(member, status):
-    def unclear(handler: t.Any) -> None:
-        if handler.path == "/v1/openapi.yaml":
-            handler.reply(status, PAGE)
-        else:
-            handler.reply(200, {"changed": True})
-
-    with FakeMember() as first:
-        first.marked = False
-        first.misbehave = unclear
-        with pytest.raises(Unreachable) as caught:
-            client(first.url, member.url).request("PUT", "/v1/documents/a", body=b"x", repeatable=False)
     assert caught.value.maybe_applied and not member.requests
 
 

@@ -34,10 +34,9 @@ def test_several_are_written_with_one_request(member):
     assert len(member.asked("POST", "/v1/documents")) == 1 and sorted(member.documents) == ["a", "b"]
 
 
-@pytest.mark.parametrize("why", ["old agent", "other comments", "many"])
+@pytest.mark.parametrize("why", ["other comments", "many"])
 def test_what_cannot_be_written_at_once_is_refused_or_told(member, why):
     documents: dict[str, t.Any] = {key: dict(entry) for key, entry in MANY.items()}
-    member.batches = why != "old agent"
     if why == "other comments":
         documents["a"]["comment"] = "own"
     elif why == "many":

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: MIT
+"""Reads network interfaces and their addresses from the kernel, for agent and loader: rtnetlink and the netdev family
+of generic netlink. Needs no privilege.
+
+rtnetlink(7); structures and numbers are those of linux/if_link.h, linux/if_arp.h, linux/genetlink.h and linux/netdev.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import ipaddress
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from . import routes, rtnetlink
+from .rtnetlink import ADDRESS, INTERFACE, attributes, number, packed, text
+
+_GENERIC = struct.Struct("=BBxx")
+#: IFLA_XDP_PROG_ID and, where programs are attached in several modes, one for each.
+_XDP_PROGRAMS = (4, 5, 6, 7)
+_IFLA_XDP_ATTACHED = 2
+_XDP_MODES = {1: "native", 2: "generic", 3: "hardware", 4: "several modes"}
+#: ARPHRD_ETHER and ARPHRD_LOOPBACK: interfaces whose frames begin with an Ethernet header.
+_ETHERNET = (1, 772)
+_GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, _CTRL_ATTR_FAMILY_ID, _CTRL_ATTR_FAMILY_NAME = 0x10, 3, 1, 2
+_NETDEV_CMD_DEV_GET, _NETDEV_A_DEV_IFINDEX, _NETDEV_A_DEV_XDP_FEATURES = 1, 1, 3
+
+#: Kinds of interfaces that can hold an address, but never receive a packet from a network.
+_HOLDERS = ("dummy", "vrf")
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A network interface.
+
+    ``kind``: veth, bond, ... or "" for a device. ``ethernet``: its frames begin with an Ethernet header.
+    ``programs``: ids of the XDP programs attached to it, in ``xdp_mode`` ("" for none). ``below``: index of the
+    interface that it sits on (of a VLAN, of a macvlan) or of its veth peer, 0 if that is in another namespace.
+    ``master``: index of the VRF, bond or bridge that it belongs to, 0 for none. ``features``: what its driver can do
+    with XDP now (enum netdev_xdp_act); None if not asked for, and before Linux 6.3.
+    """
+
+    index: int
+    name: str
+    kind: str
+    mtu: int
+    up: bool
+    running: bool = True
+    loopback: bool = False
+    ethernet: bool = True
+    mac: bytes = b""
+    programs: frozenset[int] = frozenset()
+    xdp_mode: str = ""
+    below: int = 0
+    master: int = 0
+    carrier_changes: int = 0
+    features: int | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether it can hold an address, but never receives a packet from a network: loopback, a dummy or a VRF."""
+        return self.loopback or self.kind in _HOLDERS
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The interface of a plane (None: it does not exist), and the indexes of the interfaces that have the address.
+
+    ``ways``: if only a holder has the address, the interfaces by which packets from it leave. None if no plane depends
+    on it, empty if no destination is known.
+    """
+
+    interface: Interface | None
+    owners: tuple[int, ...]
+    ways: frozenset[int] | None = None
+
+    def __str__(self) -> str:
+        """The facts in words, for a log."""
+        has = f"the address is on interface {self.owners[0]}" if self.owners else "no interface has the address"
+        watched = self.interface
+        if watched is None:
+            return f"no interface to watch; {has}"
+        state = "carrier" if watched.running else "no carrier" if watched.up else "down"
+        said = f"{watched.name} (interface {watched.index}): {state}, MTU {watched.mtu}; {has}"
+        if self.ways is None:
+            return said
+        return f"{said}; packets from it leave by {', '.join(map(str, sorted(self.ways))) or 'no interface'}"
+
+
+def look(ip: str, index: int, name: str, toward: Sequence[str] = ()) -> Facts:
+    """The facts about the interface ``index``; with 0, about the one called ``name``, or else the first with ``ip``.
+
+    ``toward``: addresses that packets go to, of which some suffice. Raises ``OSError``.
+    """
+    having = owners(ip)
+    if index:
+        found = by_index(index)
+    else:
+        found = (_get(name=name) if name else None) or (by_index(having[0]) if having else None)
+    ways = None
+    if having and index not in having:
+        holder = found if found is not None and found.index == having[0] else by_index(having[0])
+        if holder is not None and holder.holds:
+            ways = frozenset(ways_from(ip, holder, toward, functools.cache(by_index)) if toward else ())
+    return Facts(replace(found, features=_features(found.index)) if found is not None else None, having, ways)
+
+
+def ways_from(
+    ip: str, holder: Interface, toward: Sequence[str], known: Callable[[int], Interface | None], uid: int | None = None
+) -> list[int]:
+    """Indexes of the interfaces by which packets from ``ip``, an address of ``holder``, leave: :func:`routes.ways`.
+
+    ``known`` looks an interface up by its index. Raises ``OSError``.
+    """
+
+    def usable(index: int) -> bool:
+        found = known(index)
+        return found is not None and not found.holds
+
+    # An address of a VRF may be on the VRF itself, or on a dummy in it.
+    vrf = holder if holder.kind == "vrf" else known(holder.master) if holder.master else None
+    return routes.ways(ip, toward, usable, vrf.index if vrf is not None and vrf.kind == "vrf" else 0, uid)
+
+
+def concerns(data: bytes, ip: bytes, index: int, name: str) -> bool:
+    """Whether a datagram of :func:`rtnetlink.events` is about the address ``ip`` (packed) or the interface."""
+    for kind, body in rtnetlink.messages(data):
+        if kind in (rtnetlink.RTM_NEWLINK, rtnetlink.RTM_DELLINK) and len(body) >= INTERFACE.size:
+            called = text(attributes(body[INTERFACE.size :]).get(rtnetlink.IFLA_IFNAME, b""))
+            if INTERFACE.unpack_from(body)[2] == index or called == name:
+                return True
+        elif kind in (rtnetlink.RTM_NEWADDR, rtnetlink.RTM_DELADDR) and len(body) >= ADDRESS.size:
+            if rtnetlink.own_address(body) == ip:
+                return True
+    return False
+
+
+def every() -> list[Interface]:
+    """Every interface of this network namespace. Raises ``OSError``."""
+    request = INTERFACE.pack(0, 0, 0, 0, 0)
+    return [_interface(body) for body in rtnetlink.ask(rtnetlink.RTM_GETLINK, request, dump=True)]
+
+
+def by_name(name: str) -> Interface | None:
+    """The interface of this name. Raises ``OSError``."""
+    return next((found for found in every() if found.name == name), None)
+
+
+def by_index(index: int) -> Interface | None:
+    """The interface of this index. Raises ``OSError``."""
+    # The kernel takes 0 for a missing argument.
+    return _get(index=index) if 0 < index < 1 << 31 else None
+
+
+def owners(ip: str) -> tuple[int, ...]:
+    """Indexes of the interfaces that have the address ``ip``. Raises ``OSError``."""
+    wanted = ipaddress.ip_address(ip).packed
+    return tuple(dict.fromkeys(owner for owner, address, _prefix in _addresses() if address == wanted))
+
+
+def networks(index: int) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """The networks that the interface is in, by its addresses and their prefixes. Raises ``OSError``."""
+    found = [(address, prefix) for owner, address, prefix in _addresses() if owner == index and address]
+    return [ipaddress.ip_network(each, strict=False) for each in found]
+
+
+def _addresses() -> Iterator[tuple[int, bytes | None, int]]:
+    """Index of the interface, packed address and length of the prefix, for each address of this host."""
+    for body in rtnetlink.ask(rtnetlink.RTM_GETADDR, ADDRESS.pack(0, 0, 0, 0, 0), dump=True):
+        _family, prefix, _flags, _scope, owner = ADDRESS.unpack_from(body)
+        yield owner, rtnetlink.own_address(body), prefix
+
+
+def _get(*, index: int = 0, name: str = "") -> Interface | None:
+    named = packed(rtnetlink.IFLA_IFNAME, name.encode() + b"\0") if name else b""
+    try:
+        return _interface(next(iter(rtnetlink.ask(rtnetlink.RTM_GETLINK, INTERFACE.pack(0, 0, index, 0, 0) + named))))
+    except OSError as error:
+        if error.errno in (errno.ENODEV, errno.ENOENT):
+            return None
+        raise
+
+
+def _interface(body: bytes) -> Interface:
+    _family, hardware, index, flags, _change = INTERFACE.unpack_from(body)
+    said = attributes(body[INTERFACE.size :])
+    xdp = attributes(said.get(rtnetlink.IFLA_XDP, b""))
+    return Interface(
+        index,
+        text(said.get(rtnetlink.IFLA_IFNAME, b"")),
+        text(attributes(said.get(rtnetlink.IFLA_LINKINFO, b"")).get(rtnetlink.IFLA_INFO_KIND, b"")),
+        number(said.get(rtnetlink.IFLA_MTU, b"")),
+        bool(flags & rtnetlink.IFF_UP),
+        bool(flags & rtnetlink.IFF_RUNNING),
+        bool(flags & rtnetlink.IFF_LOOPBACK),
+        hardware in _ETHERNET,
+        said.get(rtnetlink.IFLA_ADDRESS, b""),
+        frozenset(number(xdp[which]) for which in _XDP_PROGRAMS if which in xdp) - {0},
+        _XDP_MODES.get(number(xdp.get(_IFLA_XDP_ATTACHED, b"")), ""),
+        0 if rtnetlink.IFLA_LINK_NETNSID in said else number(said.get(rtnetlink.IFLA_LINK, b"")),
+        number(said.get(rtnetlink.IFLA_MASTER, b"")),
+        number(said.get(rtnetlink.IFLA_CARRIER_CHANGES, b"")),
+    )
+
+
+def _features(index: int) -> int | None:
+    """What the driver says it can do with XDP; None where the kernel has no such family."""
+    try:
+        wanted = packed(_CTRL_ATTR_FAMILY_NAME, b"netdev\0")
+        family = _generic(_GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, wanted).get(_CTRL_ATTR_FAMILY_ID, b"")
+        wanted = packed(_NETDEV_A_DEV_IFINDEX, struct.pack("=I", index))
+        return number(_generic(number(family), _NETDEV_CMD_DEV_GET, wanted).get(_NETDEV_A_DEV_XDP_FEATURES, b""))
+    except (OSError, StopIteration):
+        return None
+
+
+def _generic(family: int, command: int, wanted: bytes) -> dict[int, bytes]:
+    request = _GENERIC.pack(command, 1) + wanted
+    answer = next(iter(rtnetlink.ask(family, request, protocol=rtnetlink.NETLINK_GENERIC)))
+    return attributes(answer[_GENERIC.size :])
