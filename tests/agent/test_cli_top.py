@@ -164,7 +164,8 @@ def test_a_look_is_cheap_however_large_the_fleet(fleet: tuple[str, Fleet]) -> No
         for _ in range(5):
             running.screen()
         before = len(node_list.listed)
-        node_list._write("team/new", b"x", "text", "bob", "", False)
+        # By the API: the node list belongs to the thread that serves it.
+        subprocess.run([COMMAND, "--socket", path, "publish", "team/new", "--value", "x"], check=True)
         running.read(lambda drawn: b"team/new" in drawn)
         for _ in range(5):
             running.screen()
