@@ -63,7 +63,7 @@ class Dataplane:
                 ) from None
 
     def _load(self, enabled: bool) -> None:
-        self._write_units()
+        own = self._write_units()
         files = [self._configuration.path, self._release.current]
         renewed = started = False
         if self._loader.stale(files):
@@ -74,7 +74,7 @@ class Dataplane:
             self.restart |= started
         # The loader's unit starts the listener. A loader that ran before this release was installed has not started the
         # listener.
-        if not self._listener.foreseen:
+        if self._listener.path in own and not self._listener.foreseen:
             self._listener.start()
         self._ask()
         # With `auto`, the unit succeeds on a host that does not support the data plane, so systemd does not retry it.
@@ -88,14 +88,23 @@ class Dataplane:
                 del self._host.changes[known:]  # a failed attempt in every run must not count as a change
             self.restart |= not self.down
 
-    def _write_units(self) -> None:
-        """Write the unit files of the release."""
+    def _write_units(self) -> list[str]:
+        """Write the release's unit files and return their paths. Removes units that an older release does not have."""
+        folder = os.path.join(self._release.directory, "systemd")
+        own = [path for path in self._paths if os.path.exists(os.path.join(folder, os.path.basename(path)))]
+        if self._listener.path not in own:
+            self._leave(self._listener)
+        for path in self._paths:
+            if path not in own:
+                self._host.remove(path)
         written = False
         for unit in (self._loader, self._listener, self._again):
-            with open(os.path.join(self._release.directory, "systemd", unit.name), encoding="utf-8") as stream:
-                written |= unit.write(stream.read())
+            if unit.path in own:
+                with open(os.path.join(folder, unit.name), encoding="utf-8") as stream:
+                    written |= unit.write(stream.read())
         # One daemon-reload of systemd covers all three units.
         self._loader.rewritten = self._listener.rewritten = written
+        return own
 
     def _try(self, step: t.Callable[[], bool]) -> bool:
         """Run a step, and ignore its failure if the data plane is optional. Returns whether the step was a change."""

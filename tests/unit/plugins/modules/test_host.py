@@ -347,6 +347,20 @@ def test_a_data_plane_that_is_not_wanted_is_taken_down(lab):
     assert lab.run(units=unwanted)["changes"] == []
 
 
+@pytest.mark.parametrize("without", [UNITS[1:], UNITS[2:]], ids=["listener and retry", "retry"])
+def test_a_release_without_a_unit_has_the_newer_ones_unit_removed(lab, without):
+    """As after a downgrade: the agent's programs of another release must not go on beside it."""
+    lab.run()
+    lab.release("0-aa")
+    for unit in without:
+        (lab.place / "opt/releases/0-aa/systemd" / unit).unlink()
+    result = lab.run(release=dict(lab.options["release"], name="0-aa"))
+    assert result["rc"] == 0, result["msg"]
+    assert {name for name in UNITS if (lab.place / "systemd" / name).exists()} == set(UNITS) - set(without)
+    assert ("stop " + UNITS[1] in result["told"]) == (UNITS[1] in without)
+    assert lab.run(release=dict(lab.options["release"], name="0-aa"))["changes"] == []
+
+
 def test_the_helper_comes_with_templates_and_goes_with_them(lab):
     lab.run()
     units, settings = lab.options["units"], lab.options["configuration"]
