@@ -33,8 +33,8 @@ for change in node_list.watch("app/"):
 reveal_type(Version.parse("x").wall_ms)  # -> int
 NodeList(amout=3)  # -> error: Unexpected keyword argument "amout"
 NodeList(history="5")  # -> error: Argument "history" to "NodeList" has incompatible type "str"
-node_list.publish("text")  # -> error: Argument 1 to "publish" of "NodeList" has incompatible type "str"
-node_list.set("198.18.0.1:8000")  # -> error: Argument 1 to "set" of "NodeList" has incompatible type "str"
+node_list.publish("text")  # -> error: Argument 1 has incompatible type "str"; expected "bytes"
+node_list.set("198.18.0.1:8000")  # -> error: Argument 1 has incompatible type "str"; expected "Node"
 node_list.nothing()  # -> error: "NodeList" has no attribute "nothing"
 
 
