@@ -29,7 +29,7 @@ def test_every_vector_is_opened() -> None:
     decoder = wire_decoder.Decoder(VECTORS["cluster"], {VECTORS["key_slot"]: VECTORS["secret"]})
     for vector in VECTORS["packets"]:
         packet = decoder.decode(bytes.fromhex(vector["packet"]))
-        names = ("type", "flags", "origin", "incarnation", "sequence", "metadata_digest", "record_digest", "ttl")
+        names = ("type", "flags", "origin", "incarnation", "sequence", "documents_digest", "record_digest", "ttl")
         assert {name: getattr(packet, name) for name in names} == {name: vector[name] for name in names}
         assert (packet.wall_time, packet.message) == (vector["wall_ns"], vector["message"])
         if packet.message is not None:
@@ -105,8 +105,8 @@ def test_every_packet_of_three_members_is_opened() -> None:
             if document["version"] > newest.get(document["key"], {"version": ""})["version"]:
                 newest[document["key"]] = document
     assert [document["deleted"] for _, document in sorted(newest.items())] == [True, False, False]
-    assert wire_decoder.metadata_digest(newest.values()) == digest
-    assert digest in {packet.metadata_digest for packet in opened}
+    assert wire_decoder.documents_digest(newest.values()) == digest
+    assert digest in {packet.documents_digest for packet in opened}
     records = {packet.origin: packet.fields["record"] for packet in opened if packet.message == "RecordRumor"}
     for packet in opened:
         if packet.type == 1 and packet.origin in records:

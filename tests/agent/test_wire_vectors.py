@@ -43,7 +43,7 @@ def test_a_vector_is_read_and_written(vector: dict[str, Any]) -> None:
         incarnation=vector["incarnation"],
         sequence=vector["sequence"],
         wall_ns=vector["wall_ns"],
-        documents_digest=vector["metadata_digest"],
+        documents_digest=vector["documents_digest"],
         record_digest=vector["record_digest"],
         flags=vector["flags"],
         key_id=VECTORS["key_slot"],

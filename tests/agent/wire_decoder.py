@@ -41,7 +41,7 @@ STATES = ("alive", "suspect", "dead", "left")
 STRUCTURES = {
     "sighting": "address:address incarnation:u32 sequence:u64",
     "member": "address:address incarnation:u32 sequence:u64 state:state age_in_ms:u64"
-    " record_digest:u64 metadata_digest:u64",
+    " record_digest:u64 documents_digest:u64",
     "entry": "key:key version:version deleted:bool content_hash:hash size:u64",
     # The page does not name the two fields of the stamp.
     "stamp": "incarnation:u32 sequence:u64",
@@ -101,7 +101,7 @@ class Packet:
     incarnation: int
     sequence: int
     wall_time: int
-    metadata_digest: int
+    documents_digest: int
     record_digest: int
     mac: bytes
     ttl: int
@@ -140,7 +140,7 @@ class Decoder:
         """Return what a packet says; raise ValueError where it is not as the page says."""
         if len(packet) < HEADER.size:
             raise ValueError(f"packet: {len(packet)} bytes, expected at least {HEADER.size}")
-        (magic, version, kind, cluster, slot, flags, port, incarnation, sequence, address, wall_time, metadata, record,
+        (magic, version, kind, cluster, slot, flags, port, incarnation, sequence, address, wall_time, documents, record,
          mac, ttl, hops, fan_out, reserved, salt) = HEADER.unpack_from(packet)  # fmt: skip
         if magic != MAGIC:
             raise ValueError(f"magic, bytes 0-1: {magic:#06x}, expected {MAGIC:#06x}")
@@ -172,7 +172,7 @@ class Decoder:
         return Packet(
             magic=magic, version=version, type=kind, type_name=TYPES[kind], cluster=cluster, key_slot=slot, flags=flags,
             origin=_address_text(address, port), incarnation=incarnation, sequence=sequence, wall_time=wall_time,
-            metadata_digest=metadata, record_digest=record, mac=mac, ttl=ttl, hops=hops, fan_out=fan_out,
+            documents_digest=documents, record_digest=record, mac=mac, ttl=ttl, hops=hops, fan_out=fan_out,
             reserved=reserved, salt=salt, message=message, fields=fields,
         )  # fmt: skip
 
@@ -195,7 +195,7 @@ def frames(stream: bytes) -> list[bytes]:
     return packets
 
 
-def metadata_digest(documents: Iterable[Mapping[str, Any]]) -> int:
+def documents_digest(documents: Iterable[Mapping[str, Any]]) -> int:
     """Return the digest of documents and tombstones as they come out of `Decoder.decode`, 0 without any."""
     total = 0
     for document in documents:

@@ -29,7 +29,7 @@ def test_scenario(name: str) -> None:
         faults = sorted((seed, fault) for _name, seed, fault, _trace, _seconds in results if fault is not None)
     if faults:
         shown = "\n".join(
-            f"{fault}\n  python3 -m tests.sim --scenario {name} --seed {seed}" for seed, fault in faults[:5]
+            f"{fault}\n  replay: python3 -m tests.sim --scenario {name} --seed {seed}" for seed, fault in faults[:5]
         )
         pytest.fail(f"{len(faults)} of {SEEDS} seeds of {name!r} failed:\n{shown}", pytrace=False)
 
