@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Records unexpected exceptions. The log, ``status``, ``doctor`` and the metrics show these internal errors.
+"""Records unexpected exceptions as internal errors. The log, ``status``, ``doctor`` and the metrics show the errors.
 
 An unexpected exception fails only the packet, timer or request in which it occurs, but must not go unnoticed. All node
 lists and APIs of a process report their errors to the same :data:`RECORD`.
@@ -22,7 +22,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 #: Seconds between two log lines about errors at the same place in the code.
 QUIET = 60.0
-#: Maximum number of places in the code that are counted separately. All other places share one entry.
+#: Maximum number of places in the code whose errors are counted separately. All further places share one entry.
 MAX_PLACES = 200
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,8 +32,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 class InternalError:
     """The internal errors at one place in the code.
 
-    ``task``: the work that failed (packet, timer, ...). ``place``: the line of this package in which it failed.
-    ``error``: the last exception, in one line. ``count``: number of errors there since the process started.
+    ``task``: the work that failed (packet, timer, ...). ``place``: the line of this package in which the exception
+    occurred. ``error``: the last exception, in one line. ``count``: number of errors at ``place`` since the process
+    started.
     """
 
     task: str
@@ -48,11 +49,12 @@ class Record:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._found: dict[tuple[str, str], InternalError] = {}
-        self._logged: dict[tuple[str, str], tuple[float, int]] = {}  # time of the last log line, and the count then
+        # For each task and place: the time of the last log line, and the number of errors until that line.
+        self._logged: dict[tuple[str, str], tuple[float, int]] = {}
 
     @property
     def count(self) -> int:
-        """The number of all errors so far."""
+        """Number of all errors since the process started."""
         return sum(found.count for found in self._found.values())
 
     def all(self) -> list[InternalError]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Limits log lines that other hosts can cause, to one line a minute for each kind of message.
 
-Without the limit, anyone who can reach a port could fill the journal. A log line names its source and the number of
-lines suppressed since the last one. The counters also count the suppressed events.
+Without the limit, anyone who can reach a port could fill the journal. Each line that is logged names its source and the
+number of similar lines that were suppressed before it. The agent's counters also count the events of suppressed lines.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 #: Seconds between two log lines of the same kind.
 QUIET_S = 60.0
-#: Maximum number of kinds, and maximum number of sources for each kind, that are counted separately. All other kinds
-#: and sources share one entry.
+#: Maximum number of kinds of lines, and of sources for each kind, that are counted separately. All further kinds share
+#: one entry, and so do all further sources of a kind.
 MAX_KINDS = 100
 MAX_SOURCES = 100
 _OTHERS = "others"
@@ -37,7 +37,7 @@ class Quiet:
             self._log.warning("%s", line)
 
     def line(self, kind: str, text: str, source: str = "") -> str | None:
-        """``text`` with the number of lines suppressed before it; None if this line is suppressed itself."""
+        """Return ``text`` plus the number of suppressed lines of this ``kind``, or None if this line is suppressed."""
         if kind not in self._said and len(self._said) >= MAX_KINDS:
             kind = _OTHERS
         now = self._clock()
@@ -58,14 +58,14 @@ class Quiet:
 
 
 class QuietFilter(logging.Filter):
-    """Logging filter that passes each message once a minute, and adds the number of suppressed messages."""
+    """Logging filter that passes each message at most once a minute, and adds the number of suppressed messages."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._quiet = Quiet(logging.getLogger(), clock=clock)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to log ``record``. The kind is the record's message before its arguments are inserted."""
+        """Whether to log ``record``. Records with the same format string are of the same kind."""
         line = self._quiet.line(str(record.msg), record.getMessage())
         if line is None:
             return False

@@ -20,7 +20,8 @@ from .runs import later
 from .sync.anti_entropy import AntiEntropy
 from .types import Address, Now, State
 
-#: Seconds. If the wall clock moves by at least this much against the monotonic clock, it was set, not slewed.
+#: Seconds. If the wall clock moves by at least this much against the monotonic clock, the wall clock was set, not
+#: slewed.
 _CLOCK_STEP = 0.5
 #: Maximum number of open challenges. A challenge is a sync request whose answer proves that a node is alive.
 _MAX_CHALLENGES = 1024
@@ -53,7 +54,7 @@ class Admission:
         self._timing = timing
         self._max_clock_drift = max_clock_drift
         self._challenged: dict[Address, float] = {}
-        self._told: dict[tuple[Address, bool], float] = {}  # last notice of a later incarnation
+        self._told: dict[tuple[Address, bool], float] = {}  # time of the last incarnation notice
         self._clocks_apart: float | None = None  # wall clock minus monotonic clock at the last input, seconds
         self._slept = 0.0  # seconds suspended since boot, at the last input
         self._known_offset = 0.0
@@ -63,8 +64,8 @@ class Admission:
     def admit(self, data: bytes, now: Now, screened: bool = False) -> tuple[Peer, Header, Message | None]:
         """Check a packet and return its origin, header and message. Add an unknown origin to the membership.
 
-        The packet is not yet marked as seen in the replay window. ``screened``: a data plane has already found the
-        packet authentic, fresh and new. Raises ``Rejected``.
+        The method does not mark the packet as seen in the replay window; the dispatcher does that later. ``screened``:
+        a data plane has already found the packet authentic, fresh and new. Raises ``Rejected``.
         """
         header = self._codec.parse(data)
         self._out.count(f"rx_{header.type.name.lower()}")
@@ -87,7 +88,7 @@ class Admission:
         return peer or self._newcomer(header, now), header, message
 
     def tick(self, now: Now) -> None:
-        """Drop challenges older than one cycle, and notices of a later incarnation older than one second."""
+        """Forget challenges sent more than one cycle ago, and incarnation notices sent more than one second ago."""
         self._challenged = {a: t for a, t in self._challenged.items() if now.mono - t < self._timing.cycle}
         self._told = {a: t for a, t in self._told.items() if now.mono - t < 1.0}
 
@@ -109,8 +110,9 @@ class Admission:
     def known_offset(self) -> float:
         """Seconds to add to the local clock to get the cluster's time; 0 if the cluster's time is unknown.
 
-        With fewer than two other members alive, no member can know which clock is right, so the local clock counts as
-        right. But if the local clock was ahead when more members were alive, it still counts as ahead.
+        With fewer than two other members alive, no member can know which clock is right, so this member uses its local
+        clock. Exception: if the local clock was ahead while more members were alive, the last negative offset remains
+        in use.
         """
         samples = self._samples()
         self._known_offset = cluster_offset(samples) if len(samples) > 1 else min(0.0, self._known_offset)
@@ -139,7 +141,8 @@ class Admission:
         If the local clock was set, shift the known clocks of other members. Without the shift of known clocks, this
         node would refuse current documents as documents from the future until it has heard enough members again.
         """
-        # Subtract the time of suspends: then the wall clock runs on while the monotonic clock stops, which is no step.
+        # Subtract the time for which the machine was suspended. While it is suspended, the wall clock runs and the
+        # monotonic clock stops; this difference must not count as a step.
         apart = now.wall_ns / 1e9 - now.mono - now.slept
         step = 0.0 if self._clocks_apart is None else apart - self._clocks_apart
         self._clocks_apart = apart
@@ -176,10 +179,10 @@ class Admission:
     def _require_fresh(self, peer: Peer | None, header: Header, message: Message | None, now: Now) -> None:
         """Compare the packet's time with its origin's clock, so that a replayed recording cannot revive a dead node.
 
-        If the packet's time and that clock differ too much, reject the packet and challenge the origin with a sync
-        request that only a live node can answer. The origin may also challenge this node. Therefore this node
-        acknowledges a rejected sync request; otherwise two such nodes would challenge each other forever. Raises
-        ``Rejected``: stale_time.
+        If the packet's time and the origin's clock differ too much, reject the packet and challenge the origin with a
+        sync request that only a live node can answer. The origin may challenge this node in the same way. Therefore
+        this node acknowledges even a sync request that it rejects; otherwise two nodes with different clocks would
+        challenge each other forever. Raises ``Rejected``: stale_time.
         """
         known = peer.clock_ahead if peer is not None else None
         expected = self.cluster_offset() or 0.0 if known is None else known
@@ -209,7 +212,7 @@ class Admission:
         return self._membership.add(header.origin, now)
 
     def _require_node_address(self, origin: Address) -> None:
-        """Reject an origin whose address is no single host, before this node sends packets to it.
+        """Reject an origin whose address is not that of a single host, before this node sends packets to the address.
 
         If members accepted a multicast address as an origin, all of them would send packets to the whole group. Raises
         ``Rejected``: bad_address.
@@ -225,7 +228,7 @@ class Admission:
             raise Rejected("bad_address")
 
     def _own_packet(self, data: bytes, header: Header, now: Now) -> None:
-        """Handle a packet whose origin is this node's address: our own rumor, or a packet of another host."""
+        """Handle a packet whose origin is this node's address: this node's own rumor, or a packet of another host."""
         if not later(header.incarnation, self._local.incarnation):
             return
         # A later incarnation than ours: this node lost its state, or another host uses its address (a twin).
@@ -241,7 +244,7 @@ class Admission:
         self.on_accused(header.incarnation, now)
 
     def _tell_later_incarnation(self, data: bytes, header: Header, now: Now) -> None:
-        """Send a node that lost its state the incarnation that this member knows of it.
+        """Notify a node that lost its state of the latest incarnation that this member has seen of the node.
 
         The node then raises its own incarnation above the received incarnation.
         """
@@ -257,6 +260,6 @@ class Admission:
         message = self._codec.open(data, header) if asks else None
         if isinstance(message, SyncRequest) and self._local.status == "running":
             self._out.send(Ack(message.nonce), header.origin, now)
-        # suspect=False: otherwise a twin that runs under that incarnation would refute the suspicion each time.
+        # suspect=False: otherwise a twin (another host with this address) would refute the suspicion each time.
         ping = Ping(self._out.rng.getrandbits(63), header.origin, peer.incarnation, False)
         self._out.send(ping, header.origin, now)

@@ -77,7 +77,7 @@ class AllowList:
         """Entries for a longest-prefix table: (prefix length in bits, address of 16 bytes) -> whether to accept it.
 
         The table stores IPv4 addresses as IPv4-mapped IPv6 addresses, so they would match an IPv6 network such as ::/0.
-        The entry for ::ffff:0:0/96 prevents that an IPv4 address matches an IPv6 network.
+        The entry for ::ffff:0:0/96 prevents an IPv4 address from matching an IPv6 network.
         """
         if not self.networks:
             return {}

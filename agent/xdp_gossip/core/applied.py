@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Data classes for a member's rendered files: which document version they use, and which files are in trouble."""
+"""Data classes for a member's rendered files: the document version in use, and the files that failed or drifted."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TroubledFile:
 
 @dataclass(frozen=True)
 class TroubledFiles:
-    """The number of a member's rendered files, the number of those in trouble, and a list of the first of these."""
+    """The numbers of a member's rendered files and of its troubled files, and a list of the first troubled files."""
 
     templates: int = 0
     troubled: int = 0
@@ -66,7 +66,7 @@ NO_FILES = TroubledFiles()
 #: Maximum bytes of a file's path, of its error, and of all files in one answer. An answer must fit into one datagram on
 #: every network path.
 _MAX_PATH, _MAX_REASON, _MAX_FILES = 255, 256, 960
-#: Bytes of one file in an answer, without its texts.
+#: Bytes that one file takes up in an answer in addition to its texts (template, path, state and error).
 _FRAME = 24
 
 

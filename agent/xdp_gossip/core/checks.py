@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Checks of single values by type and range. Each function returns the value, or raises an error with its name.
+"""Checks of single values by type and range.
 
-A wrong type raises ``TypeError``, a wrong value ``ValueError``. The message is ``NAME: expected WHAT, got WHAT``.
+Each function returns the checked value, or raises an error that contains the name of the value. A wrong type raises
+``TypeError``, a wrong value ``ValueError``. The message is ``NAME: expected WHAT, got WHAT``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def refuse(name: str, expected: str, value: object) -> NoReturn:
 
 
 def instance(name: str, value: object, kind: type[T], words: str) -> T:
-    """Return ``value`` if it is of type ``kind``. ``words``: description of that type for the error message."""
+    """Return ``value`` if it is of type ``kind``. ``words``: description of ``kind`` for the error message."""
     if not isinstance(value, kind):
         raise TypeError(f"{name}: expected {words}, got {shown(value)}")
     return value

@@ -12,7 +12,8 @@ from typing import ClassVar
 from .packets import PacketType
 from .types import State
 
-#: Name of the counter of events whose own counter is not declared here, which is a bug of this program.
+#: Name of the counter for events whose own counter is not declared in this module. Each such event shows a bug of the
+#: agent.
 UNDECLARED = "counters_undeclared"
 
 #: Reasons for rejecting a packet (``packets.Rejected``), grouped by the file that raises them.
@@ -54,8 +55,8 @@ PEKONODE = (
 class Counters(dict[str, int]):
     """Counters by name. Every declared counter is present from the start."""
 
-    #: Whether :meth:`add` raises for an undeclared name; tests set this. If not, :meth:`add` creates the counter and
-    #: also counts :data:`UNDECLARED`, so that a missing declaration does not drop a packet.
+    #: Whether :meth:`add` raises for an undeclared name; tests set it to True. If False, :meth:`add` creates the
+    #: counter and also counts :data:`UNDECLARED`, so that a missing declaration does not drop a packet.
     strict: ClassVar[bool] = False
 
     def __init__(self, names: Iterable[str]) -> None:

@@ -29,10 +29,11 @@ ROUNDS = 3
 #: The worst local health (0 is healthy): probe timeouts are stretched by 1 + local health (Lifeguard's S).
 MAX_LOCAL_HEALTH = 8
 _STANDINGS = {State.ALIVE: "present", State.SUSPECT: "suspect", State.DEAD: "gone", State.LEFT: "gone"}
-#: Seconds after an indirect acknowledgement during which heartbeats of a peer count although this host cannot reach it.
-#: Seconds after which this member asks others again to probe a peer that no member reached.
+#: Seconds after an indirect acknowledgement during which a peer's heartbeats count as signs of life although this host
+#: cannot reach the peer. Then: seconds after which this member asks other members again to probe a peer that no member
+#: reached.
 _VOUCHED, _ASK_OTHERS_AGAIN = 600.0, 60.0
-#: Seconds between two searches for dead nodes that are due to be forgotten.
+#: Seconds between two searches for dead nodes that are to be removed from the member list.
 _FORGET_EVERY = 10.0
 
 
@@ -47,7 +48,7 @@ class Detector:
         self._expected: float | None = None
         self._oldest = -math.inf  # lower bound of ``last_heard`` over all peers that are alive
         self._forget_at = 0.0
-        self._asked: dict[int, tuple[Address, int]] = {}  # nonce of our ping on request -> who asked, its nonce
+        self._asked: dict[int, tuple[Address, int]] = {}  # nonce of our ping -> requesting member, its nonce
         self.local_health = 0
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
 
@@ -65,7 +66,7 @@ class Detector:
             self._move(peer, state, now)
 
     def remember(self, peer: Peer, last_heard: float) -> None:
-        """Mark a peer that an earlier run of this member knew as dead, and do not report it until it is heard.
+        """Set the state of a peer from an earlier run to dead, and do not report the peer before it is heard again.
 
         ``last_heard``: monotonic time in seconds at which the peer was last heard.
         """
@@ -99,7 +100,8 @@ class Detector:
     def _doubt_reach(self, peer: Peer, now: Now) -> None:
         """Ask other members to probe a peer that sends heartbeats but shares no address family with this host.
 
-        If no other member gets an answer from the peer, the peer is not listed, even if its heartbeats continue.
+        If no other member gets an answer from the peer, this member does not list the peer, even if its heartbeats
+        continue.
         """
         if peer.mark("no_common_family", True):
             self._out.count("members_no_common_family")
@@ -135,7 +137,7 @@ class Detector:
             self.on_accused(ping.incarnation, packet.now)
 
     def on_ack(self, ack: Ack, packet: Received) -> None:
-        """Handle the answer of a probed node, and report it to the member that asked for the probe, if any.
+        """Handle the answer of a probed node, and report the node to the member that requested the probe, if any.
 
         A helper, a member that we asked for an indirect probe, acknowledges our request with the request's nonce. The
         acknowledgement of a helper shows that our network works, so the silent target is at fault (Lifeguard's NACK).
@@ -151,14 +153,14 @@ class Detector:
             self._out.send(IndirectAck(nonce, sighting), asker, packet.now)
 
     def answered(self, nonce: int) -> bool:
-        """Whether this node sent a ping with ``nonce`` that still waits for its answer."""
+        """Whether a ping that this node sent with ``nonce`` is still unanswered."""
         return nonce in self._asked or any(peer.liveness.pinged == nonce for peer in self._membership)
 
     def on_ping_request(self, request: PingRequest, packet: Received) -> None:
         """Ping a node on behalf of another member, and acknowledge the request at once."""
         if self._local.status != "running":
             return
-        # An honest member never asks this node to probe itself.
+        # An honest member never asks a node to probe that same node.
         if request.target == self._local.address or not request.target.may_be_node(self._local.address):
             self._out.count("rx_bad_address")
             return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The dispatcher: it admits a packet, updates its origin, relays it, and calls the handler of its message."""
+"""The dispatcher admits packets, updates the liveness of their origins, relays rumors, and calls message handlers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ from .sync.records import NodeRecords
 from .sync.supply import Supply
 from .types import Address, Now, State
 
-#: Type of a message handler. Its arguments are the message, and the packet that carried the message.
+#: Type of a message handler. The arguments of a handler are the message, and the packet that carried the message.
 Handler = Callable[[Any, Received], None]
 
 
@@ -135,7 +135,8 @@ class Dispatcher:
         self._accept(peer, header, now)
         if header.type in RUMORS and not screened:
             self._relay_on(data, header, source)
-            if self._kernel_view.observing:  # the data plane could not judge this packet: send it the peer's standing
+            # The data plane could not check this packet: send the peer's current state to the data plane.
+            if self._kernel_view.observing:
                 self._out.emit(standing_of(peer))
         over_stream = source != header.origin and header.type not in RUMORS
         if over_stream and header.type is PacketType.SWAP_REQUEST and len(data) <= LONG:

@@ -71,11 +71,11 @@ class MemberChanged:
 
 @dataclass(frozen=True)
 class Standing:
-    """The standing of a peer, for a data plane that screens packets by itself.
+    """The state of a peer as far as a data plane needs it to screen packets by itself.
 
-    ``standing`` is present, suspect, gone (the engine then judges the peer's packets) or forgotten. ``highest`` and
-    ``window`` are the peer's replay window: bit i is set if sequence ``highest`` - i was seen. ``clock_ahead`` is the
-    peer's wall clock minus the local wall clock, in seconds.
+    ``standing`` is present, suspect, gone (the data plane then passes the peer's packets to the engine) or forgotten.
+    ``highest`` and ``window`` are the peer's replay window: bit i is set if sequence ``highest`` - i was seen.
+    ``clock_ahead`` is the peer's wall clock minus the local wall clock, in seconds.
     """
 
     address: Address
@@ -97,8 +97,8 @@ class IncarnationChanged:
 class DocumentChanged:
     """A document has a new version on this node. ``local``: this node published the version itself.
 
-    ``replaced`` is the version that the new one replaced, if any. ``conflict``: the author of the new version had not
-    read the replaced version (concurrent publish), so the author of the replaced version lost.
+    ``replaced`` is the former version of the document, if any. ``conflict``: the author of the new version had not read
+    the replaced version (concurrent publish), so the author of the replaced version lost.
     """
 
     document: Document
@@ -109,7 +109,7 @@ class DocumentChanged:
 
 @dataclass(frozen=True)
 class TombstonesCollected:
-    """The grace period of ``tombstones`` is over: the store keeps them, but may delete earlier versions of their keys.
+    """The grace period of ``tombstones`` is over. The store keeps them, but may delete earlier versions of their keys.
 
     ``dropped``: the oldest retired tombstones, which exceed their maximum number and are deleted.
     """
@@ -128,7 +128,7 @@ class SwapRequested:
 
 @dataclass(frozen=True)
 class SwapAnswered:
-    """A sync request was answered (PekoNode's ``[Swap Response]: a <- b``: a asked, b answered)."""
+    """A sync request was answered (PekoNode's ``[Swap Response]: a <- b``: a sent the request, b sent the answer)."""
 
     requester: Address
     responder: Address
@@ -146,7 +146,7 @@ class Warned:
 class CaughtUp:
     """This node has caught up: it has all documents that the cluster had at this node's start.
 
-    ``how``: the reason, as a sentence.
+    ``how``: a sentence that says why the node counts as caught up.
     """
 
     how: str
@@ -154,9 +154,10 @@ class CaughtUp:
 
 @dataclass(frozen=True)
 class QueryAnswered:
-    """A member answered a query with the ``version`` of the document that it holds (None: it has no such document).
+    """A member answered a query with the ``version`` of its document (None: the member has no such document).
 
-    ``digest`` None with a ``version``: that version is a tombstone. ``stored``: the version is on the member's disk.
+    If ``digest`` is None and ``version`` is not, the version is a tombstone. ``stored``: the version is on the member's
+    disk.
     """
 
     query: int
@@ -168,7 +169,7 @@ class QueryAnswered:
 
 @dataclass(frozen=True)
 class AppliedAnswered:
-    """A member reported the state of a document in its rendered files (see :class:`.queries.Applied`)."""
+    """A member reported the state of a document in the member's rendered files (see :class:`.queries.Applied`)."""
 
     query: int
     address: Address
@@ -179,7 +180,7 @@ class AppliedAnswered:
 
 @dataclass(frozen=True)
 class FilesAnswered:
-    """A member reported which of its rendered files are in trouble."""
+    """A member reported which of its rendered files are failed, drifted or pending."""
 
     query: int
     address: Address

@@ -2,7 +2,7 @@
 """Detects identity conflicts: two hosts with one address, two members with one name, two fleets that meet.
 
 Invariants (docs/protocol.md, "Identity"): no member raises its incarnation more than ``RAISES`` times in ``RAISES_IN``
-seconds because another one uses its address, and every member that sees such a conflict reports it.
+seconds because another host uses its address, and every member that sees such a conflict reports the conflict.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ from .outbox import Local, Outbox
 from .packets import Header
 from .types import PRESENT, Address, Now
 
-#: Raises of the incarnation after which a node assumes a twin. A node that lost its state raises its incarnation once.
+#: Number of raises of its incarnation after which a node assumes a twin, another host with the same address. A node
+#: that merely lost its state raises its incarnation once.
 RAISES = 3
-#: Length in seconds of the interval in which raises are counted. A twin also stays marked for this time.
+#: Length in seconds of the interval in which a node counts raises of its incarnation. The mark ``twin`` also stays for
+#: this time.
 RAISES_IN = 600.0
-#: Packets of an earlier run of a node, within a minute or ten cycles, that prove a second host with its address.
+#: Number of packets from an earlier run of a node, within a minute or ten cycles, that prove that a second host uses
+#: the node's address.
 STALE = 5
-#: Seconds of uptime before a member takes many unknown nodes for another fleet. A young member's own fleet may be
-#: forming.
+#: Seconds of uptime before a member reports unknown nodes as another fleet. Before that, the member's own fleet may
+#: still be forming.
 _FORMED_AFTER = 600.0
 #: Minimum number of members for a group of nodes to count as a fleet.
 _FLEET = 2
@@ -56,8 +59,9 @@ class Identity:
     def may_go_beyond(self, now: Now) -> bool:
         """Whether to raise our incarnation above a later incarnation of this address that another member knows.
 
-        A lost state directory causes one raise. If more raises are needed, a twin raises its incarnation each time,
-        too. In a fight between twins this node stops, and the cluster hears the twin that raised last.
+        A lost state directory makes only one raise necessary. If more raises are necessary, a twin raises its
+        incarnation each time, too. Then this node stops raising, and the cluster accepts packets of the twin that
+        raised last.
         """
         lately = [when for when in self._raises if now.mono - when <= RAISES_IN]
         if len(lately) < RAISES:
@@ -81,8 +85,9 @@ class Identity:
     def stale_run(self, peer: Peer, header: Header, now: Now) -> None:
         """Count an authentic packet of ``peer`` from an earlier run than the latest known run.
 
-        A node that lost its state sends a few packets with an earlier incarnation, until another member sends it the
-        later incarnation. If fresh packets with the earlier incarnation continue, a twin sends them.
+        A node that lost its state sends a few packets with an earlier incarnation, until another member notifies the
+        node of the later incarnation. If fresh packets with the earlier incarnation continue to arrive, they come from
+        a twin.
         """
         age = (peer.clock_ahead or 0.0) - (header.wall_ns - now.wall_ns) / 1e9
         if abs(age) > self._timing.timeout:
@@ -102,7 +107,7 @@ class Identity:
             )
 
     def shared(self, address: Address) -> bool:
-        """Whether two hosts may use ``address``, or two hosts may use this node's address.
+        """Whether there are signs that two hosts use ``address`` or that two hosts use this node's address.
 
         An answer to one of two hosts with the same address may arrive at the other host.
         """
@@ -134,7 +139,7 @@ class Identity:
             self._tell_sharing(self._local.node.name, sharing)
 
     def forget(self, peer: Peer) -> None:
-        """Forget the name of a peer that is dropped or renamed."""
+        """Forget the name of a peer that is removed from the membership or renamed."""
         name = self._named.pop(peer.address, None)
         if name is None:
             return
@@ -145,7 +150,7 @@ class Identity:
         self._review(name)
 
     def _review(self, name: str) -> list[Address]:
-        """Mark every present member whose ``name`` another present member has, too, and unmark the others.
+        """Mark the members with this ``name`` if at least two of them are present; otherwise remove their marks.
 
         Returns the addresses of all present members with the name ``name``.
         """
@@ -171,7 +176,7 @@ class Identity:
     # -- one name and secret, two fleets -----------------------------------------------------------------------
 
     def met(self, sender: Peer, infos: Iterable[MemberInfo], now: Now) -> None:
-        """Warn if a received member list names two nodes or more and this node knows none of them."""
+        """Warn if a received member list contains two or more nodes and this node knows none of those nodes."""
         if self._started is None or now.mono - self._started < _FORMED_AFTER:
             return
         others = [info.address for info in infos if info.state in PRESENT and info.address != self._local.address]

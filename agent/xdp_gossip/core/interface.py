@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The interface that every protocol engine offers its shell (see docs/architecture.md, "The core").
+"""The interface of every protocol engine to the program around it, the shell (docs/architecture.md, "The core").
 
-An engine has no clock, socket, thread, file or randomness of its own. Each input carries the time. After each input
-the shell calls :meth:`Driven.take_transmits` and :meth:`Driven.take_events`. At the time :meth:`Driven.next_timer` the
-shell calls :meth:`Driven.handle_timer`.
+An engine has no clock, socket, thread, file or randomness of its own. The shell passes the time with each input. After
+each input the shell calls :meth:`Driven.take_transmits` and :meth:`Driven.take_events`. At the time
+:meth:`Driven.next_timer` the shell calls :meth:`Driven.handle_timer`.
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ class InvalidError(ProtocolError, ValueError):
 
 
 class Driven(Protocol):
-    """The engine as its runtime sees it: inputs are time and packets; outputs are packets, events and a deadline.
+    """The interface of an engine for its runtime. Inputs: time and packets. Outputs: packets, events and a deadline.
 
     The runtime sets the attributes, which are callbacks from the engine into the runtime.
     """
 
     #: Returns whether this host has an address of the same family as the given address.
     reaches: Callable[[Address], bool]
-    #: Returns the keys of documents that are not on the disk yet. Other members count a document as stored here only
-    #: after that.
+    #: Returns the keys of documents that are not on the disk yet. Other members do not count such a document as stored
+    #: on this node.
     unstored_source: Callable[[], Container[str]]
 
     def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = ()) -> None:
@@ -80,9 +80,9 @@ class Driven(Protocol):
     def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool | None:
         """Process one packet from ``source``. A bad packet is counted and raises no error.
 
-        ``screened``: a data plane has already found the packet authentic, fresh and new, and has relayed it. Returns
-        True for an accepted rumor of another node (authentic, fresh, not seen before), on a wire that relays rumors;
-        False for a rejected packet; None for any other packet.
+        ``screened``: a data plane has already found the packet authentic, fresh and new, and has relayed it. On a wire
+        that relays rumors, returns True for an accepted rumor of another node (authentic, fresh, not seen before) and
+        False for a rejected packet. Returns None for any other packet.
         """
 
     def handle_timer(self, now: Now) -> None:
@@ -98,11 +98,11 @@ class Driven(Protocol):
         """Return the events since the last call, in order, and remove them from the queue."""
 
     def former(self, now: Now) -> list[Known]:
-        """Members that were silent for a day and that the engine still contacts; the shell stores them."""
+        """Return the members that were silent for a day and that the engine still contacts. The shell stores them."""
 
 
 class AskedDocuments(Protocol):
-    """The documents of an engine as the API and the library see them."""
+    """The documents of an engine: the interface for the API and the library."""
 
     @property
     def digest(self) -> int:
@@ -113,10 +113,10 @@ class AskedDocuments(Protocol):
         """The number of documents, and the total bytes of their values, in constant time."""
 
     def get(self, key: str) -> Document | None:
-        """This node's version of the document ``key``; None if it has none or only a tombstone."""
+        """This node's version of the document ``key``; None if the node has no version or only a tombstone."""
 
     def held(self, key: str) -> Document | None:
-        """This node's version of the document ``key`` or its tombstone; None if it has neither."""
+        """This node's version of the document ``key`` or its tombstone; None if the node has neither."""
 
     def live(self, prefix: str = "", after: str = "") -> Iterator[Document]:
         """Iterate over the documents whose keys start with ``prefix`` and come after ``after``, sorted by key.
@@ -149,9 +149,9 @@ class AskedDocuments(Protocol):
     ) -> list[tuple[Document | None, bool]]:
         """Write several documents, all or none. On each member the documents become visible together.
 
-        Returns for each write the result of :meth:`publish` or :meth:`delete`. Raises ``ProtocolError`` like these two
-        methods, with ``key`` among the details, and ``TypeChanged`` if a value was checked for another content type
-        than the document would get.
+        Returns for each write the result of :meth:`publish` or :meth:`delete`. Raises the ``ProtocolError`` of
+        :meth:`publish` and :meth:`delete`, with ``key`` among the details. Raises ``TypeChanged`` if the content type
+        for which a value was checked is not the content type that the document would get.
         """
 
     def prepare(
@@ -163,37 +163,37 @@ class AskedDocuments(Protocol):
         comment: str = "",
         pending: Sequence[Prepared] = (),
     ) -> list[Prepared] | None:
-        """Prepare the documents of a :meth:`publish_many`, so that the shell can store them before they spread.
+        """Prepare the documents of a :meth:`publish_many`, so that the shell can store them before :meth:`commit`.
 
-        The engine's documents do not change before :meth:`commit`. Returns None on a wire without this operation; the
-        caller then uses :meth:`publish_many`. ``pending``: documents prepared earlier and not committed yet. Pending
-        documents count toward the limits, and share no key with ``writes``. Raises the same errors as
+        :meth:`prepare` does not change the engine's documents; :meth:`commit` does. Returns None on a wire without this
+        operation; the caller then uses :meth:`publish_many`. ``pending``: documents prepared earlier and not committed
+        yet. Pending documents count toward the limits, and share no key with ``writes``. Raises the same errors as
         :meth:`publish_many`.
         """
 
     def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
         """Apply the prepared documents, and spread them to other members.
 
-        Returns False, and changes nothing, if one of the prepared documents has received another version since
-        :meth:`prepare`, or if other documents have since used up a limit.
+        Returns False, and changes nothing, if a document has received a new version since :meth:`prepare`, or if other
+        documents have used up a limit since then.
         """
 
     def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
-        """Write a tombstone. Returns the tombstone (None: there never was a document) and whether anything changed."""
+        """Delete a document. Returns the tombstone (None: there was no document) and whether anything changed."""
 
 
 class Asked(Protocol):
-    """The engine as the API and the library see it: members, documents, and queries to other members."""
+    """The interface of an engine for the API and the library: members, documents, and queries to other members."""
 
     settings: Settings
-    #: Return the state of a document in this node's rendered files, and the rendered files in trouble, for queries of
-    #: other members. The renderer sets ``applied_source`` and ``files_source``.
+    #: ``applied_source`` returns the state of a document in this node's rendered files, and ``files_source`` returns
+    #: the troubled files, for queries of other members. The renderer sets both.
     applied_source: Callable[[str], Applied]
     files_source: Callable[[], TroubledFiles]
 
     @property
     def documents(self) -> AskedDocuments:
-        """This node's documents: users read and write them through this part."""
+        """This node's documents. Users read and write documents through this object."""
 
     @property
     def node(self) -> Node:
@@ -220,7 +220,7 @@ class Asked(Protocol):
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """Counters by name. Every received packet that is not used increments one of them."""
+        """Counters by name. Every received packet that the engine does not use increments one of the counters."""
 
     def seed(self, node: Node, now: Now) -> None:
         """Add ``node`` as a seed: contact it now, and whenever it is absent (PekoNode's ``Set``)."""
@@ -250,7 +250,7 @@ class Asked(Protocol):
         """
 
     def repair(self, now: Now) -> int:
-        """Sync at once with every member whose documents digest differs. Returns the number of members asked."""
+        """Sync at once with every member whose documents digest differs from this node's. Returns their number."""
 
     def tally(self) -> dict[State, int]:
         """The number of known nodes in each state, the local node included, in constant time."""
@@ -272,12 +272,12 @@ class Asked(Protocol):
     def revision(self) -> int:
         """A number that grows whenever the data of a remote node in :meth:`members` change.
 
-        A sign of life alone (a new sequence, a new time of ``last_heard``) does not change the number.
+        A sign of life alone (a new ``sequence`` or ``last_heard``) does not change the number.
         """
 
     @property
     def catching_up(self) -> str:
-        """What this node still waits for while it catches up with the cluster; "" once it has caught up.
+        """The event for which this node waits while it catches up with the cluster; "" once it has caught up.
 
         The engine emits ``CaughtUp`` when the value becomes "".
         """
@@ -287,20 +287,20 @@ class Asked(Protocol):
         """Seconds by which the cluster's clock (median of the members' clocks) is ahead of the local clock."""
 
     def query(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask members which version of ``key`` they hold, and return the number of this query.
+        """Ask members which version of document ``key`` they have, and return the number of this query.
 
         Each answer arrives as a ``QueryAnswered`` event with the returned number.
         """
 
     def query_applied(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask members for the state of ``key`` in their rendered files, and return the number of this query.
+        """Ask members for the state of document ``key`` in their rendered files, and return the number of this query.
 
         Each answer arrives as an ``AppliedAnswered`` event with the returned number. Raises ``ProtocolError``
         (unsupported_operation) on a wire without such a query.
         """
 
     def query_files(self, to: Iterable[Address], now: Now) -> int:
-        """Ask members which of their rendered files are in trouble, and return the number of this query.
+        """Ask members for their failed, drifted and pending rendered files, and return the number of this query.
 
         Each answer arrives as a ``FilesAnswered`` event with the returned number. Raises ``ProtocolError``
         (unsupported_operation) on a wire without such a query.

@@ -2,8 +2,8 @@
 """Applies the observations of a kernel data plane to the membership.
 
 The data plane authenticates, de-duplicates and relays rumors without the engine, and stores the newest header fields of
-each origin. The engine reads the stored observations about once a cycle, so a heartbeat without news costs the engine
-no other work.
+each origin. The engine reads the stored observations about once a cycle, so a heartbeat without any change costs the
+engine no further work.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from .runs import after, later
 from .sync.records import NodeRecords
 from .types import Address, Now, State
 
-#: The observation of one origin whose standing is not gone: key (20 bytes, ``peer.key_of``), incarnation, highest rumor
-#: sequence, window (bit i: highest - i was seen), last sign of life (monotonic seconds; 0: none), its wall clock minus
-#: the local wall clock (seconds), documents digest, record digest, flags of its newest packet. The type is a plain
-#: tuple for speed, because the engine reads up to ten thousand observations at once.
+#: The data plane's data about one origin that it does not treat as gone: key (20 bytes, ``peer.key_of``), incarnation,
+#: highest rumor sequence, window (bit i: highest - i was seen), last sign of life (monotonic seconds; 0: none), the
+#: origin's wall clock minus the local wall clock (seconds), documents digest, record digest, flags of the origin's
+#: newest packet. The type is a plain tuple for speed, because the engine reads up to ten thousand observations at once.
 Observation = tuple[bytes, int, int, int, float, float, int, int, int]
 
 
@@ -62,22 +62,22 @@ class KernelView:
 
     @property
     def due(self) -> float:
-        """Monotonic time in seconds of the next read: one cycle after the last, sooner while a member is suspect."""
+        """Monotonic seconds of the next read: one cycle after the last read, sooner while a member is suspect."""
         if self._last is None:
             return -math.inf
         suspects = self._membership.suspects
         return self._last + (self._timing.tick if suspects else self._timing.cycle)
 
     def stop(self) -> None:
-        """Note that the data plane has stopped: from now on the engine receives every packet itself."""
+        """Note that the data plane has stopped. From now on the engine receives every packet."""
         self._last = None
         self._membership.informed_until = math.inf
 
     def take(self, rows: Iterable[Observation], documents_digest: int, now: Now) -> None:
         """Apply the observations ``rows`` to the membership. ``documents_digest``: this node's documents digest."""
         first = self._last is None
-        # A data plane that has just started knows no replay window and no dead node. Therefore the first call reports
-        # the standing of every known peer to the data plane.
+        # A data plane that has just started has no replay windows and no list of dead nodes. Therefore the first call
+        # sends the state of every known peer to the data plane.
         known = [peer for peer in self._membership if peer.heard] if first else []
         self._last = self._membership.informed_until = now.mono
         by_key = self._membership.by_key
@@ -121,7 +121,7 @@ class KernelView:
             self._out.emit(Standing(address, "forgotten", 0, 0, 0, 0.0))
             return None
         if last_seen and now.mono - last_seen < self._timing.timeout:
-            self._detector.never_heard(peer)  # the member that heard the node will report when it did
+            self._detector.never_heard(peer)  # the member that heard the node will report the time
         elif last_seen:  # the node died while this agent was not running
             self._membership.recorded_run(peer, incarnation, 0)
             self._detector.enter(peer, State.DEAD, last_seen, now)

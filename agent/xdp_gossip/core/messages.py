@@ -37,7 +37,7 @@ from .types import Address, Document, Record, State, Version
 
 @dataclass(frozen=True)
 class Sighting:
-    """The newest sign of life that the sender knows of the node ``address``."""
+    """The newest sign of life of the node ``address`` that the sender of the message knows."""
 
     address: Address
     incarnation: int
@@ -132,7 +132,7 @@ class SyncResponse(Message):
 @message(3, PacketType.SWAP_RESPONSE, members=many(MEMBER.field))
 @dataclass(frozen=True)
 class MemberList(Message):
-    """Some or all of the nodes that the sender knows."""
+    """Some or all of the nodes in the sender's NodeList."""
 
     members: tuple[MemberInfo, ...]
 
@@ -140,7 +140,7 @@ class MemberList(Message):
 @message(4, PacketType.SWAP_REQUEST, later=("known",), buckets=many(U8, 256), known=many(U64))
 @dataclass(frozen=True)
 class ListRequest(Message):
-    """Requests the entries of some buckets, except those of documents whose state hash is in ``known``."""
+    """Requests the entries of some buckets, except entries of documents whose state hash is in ``known``."""
 
     buckets: tuple[int, ...]
     known: tuple[int, ...] = ()
@@ -156,7 +156,7 @@ class ListRequest(Message):
 )
 @dataclass(frozen=True)
 class ListResponse(Message):
-    """Answers a ``ListRequest`` with entries. ``finished``: buckets whose last entries are in this message.
+    """Answers a ``ListRequest`` with entries. ``finished``: buckets whose entries are complete with this message.
 
     ``unknown``: hashes from the request's ``known`` that match no document of the responder; None: the request had no
     hashes.
@@ -169,7 +169,7 @@ class ListResponse(Message):
 
 @dataclass(frozen=True)
 class Want:
-    """A document version to fetch, from byte ``offset`` on."""
+    """A request for one document version, from byte ``offset`` of the value on."""
 
     key: str
     version: Version
@@ -212,7 +212,7 @@ class Chunk(Message):
 @message(9, PacketType.SWAP_RESPONSE, keys=many(KEY))
 @dataclass(frozen=True)
 class NotHere(Message):
-    """Answers a fetch: the sender has no version of ``keys`` that is as new as the requested version."""
+    """Answers a ``FetchRequest``: the sender has neither the requested nor a later version of ``keys``."""
 
     keys: tuple[str, ...]
 
@@ -252,7 +252,7 @@ class RecordRumor(Message):
 @message(14, PacketType.PROBE, nonce=U64, target=ADDRESS, incarnation=U32, suspect=BOOLEAN, padding=raw_bytes(1232))
 @dataclass(frozen=True)
 class Ping(Message):
-    """Asks ``target`` for a sign of life. Any other node that receives the ping ignores it.
+    """Asks ``target`` for a sign of life. A node other than ``target`` ignores the ping.
 
     ``incarnation``: the target's newest incarnation that the sender knows. ``suspect``: the sender suspects the target.
     ``padding``: extra bytes, to test which datagram length a network path supports.
@@ -268,7 +268,7 @@ class Ping(Message):
 @message(15, PacketType.PROBE, nonce=U64)
 @dataclass(frozen=True)
 class Ack(Message):
-    """Acknowledges a ping or another request. An ``Ack`` is a sign of life of its origin."""
+    """Acknowledges a ping, a ping request or a sync request. An ``Ack`` is a sign of life of its origin."""
 
     nonce: int
 
@@ -295,7 +295,7 @@ class IndirectAck(Message):
 @message(18, PacketType.PROBE, nonce=U64, key=KEY)
 @dataclass(frozen=True)
 class Query(Message):
-    """Asks which version of the document ``key`` the receiver holds."""
+    """Asks which version of the document ``key`` the receiver has."""
 
     nonce: int
     key: str
@@ -346,7 +346,7 @@ class AppliedAnswer(Message):
 @message(22, PacketType.PROBE, nonce=U64)
 @dataclass(frozen=True)
 class FilesQuery(Message):
-    """Asks which of the receiver's rendered files are in trouble."""
+    """Asks which of the receiver's rendered files are failed, drifted or pending."""
 
     nonce: int
 
@@ -362,8 +362,8 @@ class FilesAnswer(Message):
     files: tuple[TroubledFile, ...]
 
 
-#: The registration of every message, by its tag and by its class.
+#: The registrations of all messages, by the message's tag and by its class.
 BY_TAG: Mapping[int, Registration] = MappingProxyType(registered)
 BY_CLASS: Mapping[type[Message], Registration] = MappingProxyType({each.schema.cls: each for each in BY_TAG.values()})
-#: Packet types without a message, whose packets are only a header.
+#: Packet types without a message. Their packets consist of a header only.
 BODILESS = frozenset(PacketType).difference(*(each.kinds for each in BY_TAG.values()))

@@ -17,12 +17,12 @@ from .packets import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED, Codec, Header
 from .registry import Message
 from .types import Address, Node, Now, Record
 
-#: Returns a collection of keys. Its truth value tells whether it has any.
+#: Returns a collection of document keys that supports ``in``, and is false if it is empty.
 UnstoredSource = Callable[[], Container[str]]
 
 
 class Local:
-    """The local node: its identity, and the state that the header of each of its packets tells."""
+    """The local node: its identity, and the state that it reports in the header of each packet."""
 
     def __init__(self, node: Node, record: Record, incarnation: int) -> None:
         self.node = node
@@ -30,25 +30,25 @@ class Local:
         self.record = record
         self.incarnation = incarnation
         self.status = "new"
-        self.catching_up = True  # until this node knows what the cluster knew at its start (``sync.catchup``)
+        self.catching_up = True  # see ``sync.catchup``
         self.problems: tuple[str, ...] = ()  # the same names as in ``Peer.problems``
-        #: Returns the keys of documents that are held but not on the disk yet. The runtime sets it.
+        #: Returns the keys of this node's documents that are not on the disk yet. The runtime sets it.
         self.unstored: UnstoredSource = frozenset
 
     def mark(self, problem: str, on: bool) -> bool:
-        """Add (``on``) or remove a problem of this node. Returns whether its problems changed."""
+        """Add (``on``) or remove a problem of this node. Returns whether the node's problems changed."""
         before = self.problems
         self.problems = with_mark(before, problem, on)
         return self.problems != before
 
 
 class Outbox:
-    """Numbers, signs and queues packets; queues events; counts.
+    """Numbers, signs and queues packets; queues events; counts events.
 
-    ``digest`` returns the documents digest of this node, which every packet carries.
+    ``digest`` returns the documents digest of this node. Every packet carries that digest.
 
-    Rumors and direct packets have separate sequences. With one sequence, a node that answers many requests would move
-    the replay windows of the other members past its own rumors.
+    Rumors and direct packets have separate sequences. With a shared sequence, the answers of a busy node would use up
+    many numbers, and other members' replay windows would reject the node's rumors as too old.
     """
 
     def __init__(
@@ -67,11 +67,13 @@ class Outbox:
         self.counters = Counters(NATIVE)
         self.rumor_sequence = 0
         self._direct_sequence = 0
-        #: By peer, the bytes of the longest datagram that its path carries (``paths``). Other peers have no limit.
+        #: For some peers: the bytes of the longest datagram that the path to the peer supports (``paths``). The paths
+        #: to other peers have no limit.
         self.datagram_limits: dict[Address, int] = {}
-        #: While a request that came over a connection is handled: its sender, so that the answer takes TCP, too.
+        #: While the engine handles a request that came over TCP: the request's sender, so that the answer also goes
+        #: over TCP.
         self.over_stream: Address | None = None
-        #: Tells whether this host can send to the family of an address. The runtime sets it.
+        #: Returns whether this host can send to the family of the given address. The runtime sets it.
         self.reaches: Callable[[Address], bool] = lambda address: True
         self.local = local
         self._digest = digest
@@ -99,7 +101,7 @@ class Outbox:
         """Send a message to one node.
 
         The packet goes over TCP if ``reliable`` is set, if it answers a request that came over TCP, or if it is longer
-        than the datagrams that the path carries.
+        than the longest datagram of the path.
         """
         kind = BY_CLASS[type(message)].direct
         assert kind is not None, f"{type(message).__name__} travels as a rumor only"

@@ -28,8 +28,8 @@ class PacketType(enum.IntEnum):
 #: Packet types that nodes relay, and that use the origin's rumor sequence. Packets of other types go to one node only.
 RUMORS = frozenset({PacketType.HEARTBEAT, PacketType.METADATA, PacketType.LEAVE, PacketType.RECORD})
 
-#: Bytes of the longest packet sent as a datagram, which are IPv6's minimum MTU (1,280 bytes) less the headers of IPv6
-#: and UDP.
+#: Maximum bytes of a packet that is sent as a datagram: IPv6's minimum MTU (1,280 bytes) less the headers of IPv6 and
+#: UDP.
 LONG = 1232
 
 #: Flag: the origin has paused its heartbeats (``Stop``), so its packets do not count as signs of life.
@@ -58,7 +58,7 @@ class Header:
 
 
 class Rejected(Exception):
-    """Raised for a packet that this node rejects. ``reason``: name of the counter, without its prefix ``rx_``."""
+    """Raised for a packet that this node rejects. ``reason``: name of the counter without ``rx_``."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -81,7 +81,7 @@ class Codec(Protocol):
         """A packet with ``header`` and ``message``, signed and encrypted with the active key."""
 
     def relayed(self, data: bytes) -> bytes | None:
-        """A copy of the packet for the next hop; None if its hop limit is used up."""
+        """A copy of the packet for the next hop; None if the packet's hop limit is used up."""
 
     def size_of(self, message: Message) -> int:
         """Length in bytes of a packet with ``message``."""

@@ -2,9 +2,10 @@
 """Finds the longest datagram that the path to each peer supports. Some paths lose long datagrams (RFC 2923, 2.1).
 
 If a peer repeats a request over TCP, the datagram with the request or the answer was lost. A member that receives a
-repeated request sends the peer short and long pings, and compares which of them it answers (probes as in RFC 8899). If
-the peer answers only short pings in two tests in a row, packets longer than ``SHORT`` go over TCP. A test of an address
-that two hosts share has no result, because each host misses some of the answers.
+repeated request sends the peer short and long pings, and compares which of the pings the peer answers (probes as in RFC
+8899). If the peer answers only short pings in two tests in a row, this member sends packets longer than ``SHORT`` to
+the peer over TCP. A test is discarded if two hosts share the tested address, because each host misses some of the
+answers.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from .outbox import Outbox
 from .packets import LONG
 from .types import Address, Now
 
-#: Bytes of a packet that passes every path: it fits IPv4's minimum datagram of 576 bytes with room for tunnel headers.
+#: Maximum bytes of a packet that passes every path. Such a packet and tunnel headers fit IPv4's minimum datagram of 576
+#: bytes.
 SHORT = 508
 #: Number of repeated requests over TCP, within this many seconds, that start a test of the path.
 _HINTS, _HINTS_IN = 2, 60.0
-#: Number of tests in a row that must lose all long datagrams. A single test may lose all long datagrams by chance.
+#: Number of tests in a row that must lose all long datagrams before a path is limited. A single test may lose all long
+#: datagrams by chance.
 _TESTS = 2
 #: Number of pings of each length in a test, and seconds after which an unanswered ping counts as lost.
 _PINGS, _ANSWERS_IN = 3, 3.0
@@ -47,7 +50,7 @@ class _Test:
 
 
 class Paths:
-    """Tests suspicious paths, and sets the longest datagram of each path in the outbox.
+    """Tests paths that seem to lose long datagrams, and sets the longest datagram of each path in the outbox.
 
     ``shared``: returns whether two hosts may use the given address, or this node's address.
     """
@@ -58,7 +61,7 @@ class Paths:
         self._out = out
         self._hints: dict[Address, deque[float]] = {}
         self._tests: dict[Address, _Test] = {}
-        self._limited: dict[Address, float] = {}  # address -> until when
+        self._limited: dict[Address, float] = {}  # address -> end of the limit
 
     @property
     def testing(self) -> bool:
@@ -93,7 +96,7 @@ class Paths:
             test.long_answered = test.long_answered or nonce in test.long
 
     def tick(self, now: Now) -> None:
-        """Evaluate the tests that are over, and remove limits that have expired."""
+        """Evaluate tests that have ended, and remove limits that have expired."""
         for address, test in list(self._tests.items()):
             if now.mono >= test.until:
                 del self._tests[address]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Selects the peers to sync with: seeds, a random member each cycle, dead nodes, and members with other documents."""
+"""Selects the peers to sync with: absent seeds, random members, dead nodes, and members whose documents differ."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _RETRIES = 4
 #: Cycles between two syncs with a random member while no member is overdue. A sync is the most expensive work of an
 #: idle member.
 _CALM = 3
-#: Maximum number of nodes known from an earlier run that are contacted at start. The other known nodes count as dead
-#: and are contacted in later cycles.
+#: Maximum number of nodes known from an earlier run that this node contacts at start. It contacts further known nodes
+#: in later cycles, like dead nodes.
 _FIRST_TRIES = 8
 
 
@@ -82,7 +82,7 @@ class PeerSelection:
         if peer is None:
             try:
                 peer = self._membership.add(address, now)
-            except Rejected as rejected:  # the seed is contacted nevertheless: its node may use another address
+            except Rejected as rejected:  # contact the seed anyway: its node may use another address
                 self._out.count(f"rx_{rejected.reason}")
             else:
                 self._records.remember(peer, node.name, node.private_data)
@@ -90,7 +90,7 @@ class PeerSelection:
             self.tick(now)
 
     def unseed(self, address: Address) -> None:
-        """Remove a seed: it is no longer contacted when it is absent."""
+        """Remove a seed, so that this node no longer contacts the seed when it is absent."""
         self._seeds.withdraw(address)
 
     @property
@@ -104,12 +104,12 @@ class PeerSelection:
         return bool(self._seeds.waiting or self._membership.incomplete)
 
     def answered(self, address: Address) -> None:
-        """Note that the node at ``address`` was heard, and stop contacting it."""
+        """Note that the node at ``address`` was heard, so that this node need not contact it any more."""
         self._seeds.answered(address)
 
     def tick(self, now: Now) -> None:
         """Contact seeds that did not answer, request missing records, and run a round once a cycle."""
-        # The next tick may be a cycle away, so a round that is due within a third of a cycle runs now.
+        # The next tick may be as late as one cycle from now, so a round that is due within a third of a cycle runs now.
         if now.mono + self._timing.cycle / 3 >= self._round_at:
             self._round(now)
         for address in self._seeds.due(now):
@@ -120,7 +120,7 @@ class PeerSelection:
         """Schedule a sync, because a member advertises a documents digest that differs from this node's digest.
 
         The sync waits a moment, because a rumor usually removes the difference. The wait doubles with each sync that
-        does not remove the difference, for example because a member holds documents that this node refuses.
+        does not remove the difference, for example because a member has documents that this node refuses.
         """
         if not self._settling and self._local.status == "running":
             self._settling = True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Queries to members: which version of a document they hold or have applied, and which files are in trouble."""
+"""Queries to members: which version of a document they have or have applied, and which rendered files failed."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _ALL_FILES = ""
 
 
 class Queries:
-    """Sends queries, answers those of other members, and reports received answers.
+    """Sends queries, answers the queries of other members, and reports received answers.
 
     ``applied_source`` returns the state of a document in this node's rendered files. ``files_source`` returns the
-    rendered files in trouble. ``applied_source`` and ``files_source`` must not raise.
+    rendered files that are failed, drifted or pending. ``applied_source`` and ``files_source`` must not raise.
     """
 
     def __init__(self, metadata: Metadata, out: Outbox) -> None:
@@ -45,21 +45,24 @@ class Queries:
         self.files_source: FilesSource = lambda: NO_FILES
 
     def ask(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask members which version of ``key`` they hold. Returns the query's number, which all its answers repeat."""
+        """Ask members which version of document ``key`` they have.
+
+        Return the query's number, which each answer repeats.
+        """
         nonce = self._new(key)
         for address in to:
             self._out.send(Query(nonce, key), address, now)
         return nonce
 
     def ask_applied(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask members for the state of ``key`` in their rendered files. Returns the query's number."""
+        """Ask members for the state of document ``key`` in their rendered files. Return the query's number."""
         nonce = self._new(key)
         for address in to:
             self._out.send(AppliedQuery(nonce, key), address, now)
         return nonce
 
     def ask_files(self, to: Iterable[Address], now: Now) -> int:
-        """Ask members which of their rendered files are in trouble. Returns the query's number."""
+        """Ask members for their failed, drifted and pending rendered files. Return the query's number."""
         nonce = self._new(_ALL_FILES)
         for address in to:
             self._out.send(FilesQuery(nonce), address, now)
@@ -88,7 +91,7 @@ class Queries:
         self._out.emit(AppliedAnswered(answer.nonce, packet.origin, answer.state, version, answer.error))
 
     def on_files_query(self, query: FilesQuery, packet: Received) -> None:
-        """Answer a query with this node's rendered files in trouble, as many as fit into one datagram."""
+        """Answer a query with as many of this node's troubled rendered files as fit into one datagram."""
         found = for_an_answer(self.files_source())
         answer = FilesAnswer(query.nonce, found.templates, found.troubled, found.files)
         self._out.send(answer, packet.origin, packet.now)

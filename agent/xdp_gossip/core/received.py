@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The argument with which a message handler receives the admitted packet of its message."""
+"""The packet of a message, as the dispatcher passes it to the message handler."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ M = TypeVar("M", bound=Message)
 class Registration:
     """The wire format of one message class.
 
-    ``tag``: number of the class, the first item of a body. ``kinds``: packet types that may carry the message.
-    ``schema``: the message's fields on the wire.
+    ``tag``: number of the class, which is the first item of each message body. ``kinds``: packet types that may carry
+    the message. ``schema``: the message's fields on the wire.
     """
 
     tag: int
@@ -53,9 +53,10 @@ def message(
     """Register a dataclass as a message.
 
     ``tag``: the permanent number of the message; never change or reuse a tag. ``kinds``: the packet types that may
-    carry the message; at most one of them goes to a single node. ``fields``: every field of the dataclass, in its order
-    there, which is also the order on the wire. ``later``: see :class:`.schema.Struct`. Raises ``TypeError`` if the
-    fields are not those of the dataclass, the tag is in use, or ``kinds`` is wrong.
+    carry the message; at most one of these types may be a direct one (sent to a single node). ``fields``: all fields of
+    the dataclass in the order of their definition, which is also the order on the wire. ``later``: see
+    :class:`.schema.Struct`. Raises ``TypeError`` if the fields are not those of the dataclass, the tag is in use, or
+    ``kinds`` is wrong.
     """
 
     def register(cls: type[M]) -> type[M]:

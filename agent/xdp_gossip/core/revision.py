@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 
 class Revision:
-    """A number that grows with every visible change in a list of nodes.
+    """A number that increases with every visible change in a list of nodes.
 
     A sign of life alone does not change the number.
     """
@@ -25,8 +25,8 @@ class Revision:
 class Shown:
     """Base class of a node in a list with a revision. A change of an attribute in :attr:`SHOWN` advances the revision.
 
-    ``__setattr__`` detects the change. If every writer of an attribute had to advance the revision, a forgotten call
-    would leave readers with an outdated list.
+    ``__setattr__`` detects the change. If every writer of an attribute had to advance the revision itself, a forgotten
+    call would leave readers with an outdated list.
     """
 
     __slots__ = ("revision",)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Incarnations: numbers that identify the runs of a node, and the order between them.
 
-Incarnations are serial numbers of 32 bits (RFC 1982): a number is later than another if it is less than half the range
-ahead. Because the numbers wrap around, incarnations never run out. If a wrong clock or a lying member raises an
-incarnation too far, the node can still choose a later one: a number more than half the range ahead counts as earlier. 0
-means that no run is known.
+Incarnations are serial numbers of 32 bits (RFC 1982): number a is later than number b if a is ahead of b by less than
+half the range. Because the numbers wrap around, incarnations never run out. If a wrong clock or a lying member raises
+an incarnation too far, the node can still choose a later incarnation, because a number more than half the range ahead
+counts as earlier. 0 means that no run is known.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def later(one: int, other: int) -> bool:
     if not one or not other:
         return bool(one)
     ahead = (one - other) & MAX_INCARNATION
-    # If the two are exactly half the range apart, the greater number is later.
+    # If the two incarnations are exactly half the range apart, the greater number counts as later.
     return 0 < ahead < _HALF or (ahead == _HALF and one > other)
 
 
@@ -39,13 +39,13 @@ def following(incarnation: int) -> int:
 def first_after(last: int, now_s: int) -> int:
     """The incarnation of a run that starts at ``now_s`` (seconds since the epoch). ``last``: the previous incarnation.
 
-    The incarnation is ``now_s`` if that is later than ``last``, otherwise the number after ``last``. Therefore a node
-    that lost its state usually starts with a later incarnation than all its earlier runs.
+    The incarnation is ``now_s`` if ``now_s`` is later than ``last``, otherwise the number after ``last``. Because of
+    the clock, even a node that lost its state usually starts with a later incarnation than in its earlier runs.
     """
     wanted = min(max(now_s, 1), MAX_INCARNATION)
     return wanted if later(wanted, last) else following(last)
 
 
 def after(stamp: Stamp, other: Stamp) -> bool:
-    """Whether ``stamp`` has a later incarnation than ``other``, or the same one and a greater sequence."""
+    """Whether ``stamp`` has a later incarnation than ``other``, or the same incarnation and a greater sequence."""
     return stamp[1] > other[1] if stamp[0] == other[0] else later(stamp[0], other[0])

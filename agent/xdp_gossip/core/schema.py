@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Building blocks for message bodies: each packs a value into plain values, and checks every value that it unpacks.
+"""Building blocks for message bodies. Each packs a value into plain values, and checks every value that it unpacks.
 
-Plain values are those that msgpack can encode: integers, booleans, texts, bytes, lists and None. :mod:`.messages`
+Plain values are the values that msgpack can encode: integers, booleans, texts, bytes, lists and None. :mod:`.messages`
 defines the fields of every message and their order; ``wire/bodies.py`` encodes the list of fields as bytes.
 """
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The Metadata: the documents held, their versions and digests, and their expiry."""
+"""The Metadata: the documents of this member, with their versions, digests and expiry."""

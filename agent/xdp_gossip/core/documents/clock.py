@@ -12,7 +12,8 @@ NS_PER_MS = 1_000_000
 #: Milliseconds since the epoch (the years 2023 and 2248). A wall clock outside this range is certainly wrong.
 EARLIEST_MS = 1_672_531_200_000
 LATEST_MS = 1 << 43
-#: The clock refuses readings from this value on. So a higher reading exists for every accepted one.
+#: Members refuse versions with this clock reading or a higher one. So a higher reading exists for every accepted
+#: reading.
 MAX_READING = 1 << 63
 #: Seconds for which a forward jump of the clock must last before documents expire by the new time.
 LEAP_HOLDS = 60.0
@@ -21,7 +22,8 @@ LEAP_HOLDS = 60.0
 class HybridClock:
     """Hybrid logical clock (Kulkarni et al. 2014): 48 bits of milliseconds, 16 bits of counter.
 
-    Each new reading is higher than all earlier ones and than every observed one. Readings stay close to the wall clock.
+    Each new reading is higher than all earlier readings of this clock and all observed readings of other members.
+    Readings stay close to the wall clock.
     """
 
     def __init__(self, max_drift_ms: int) -> None:
@@ -31,8 +33,9 @@ class HybridClock:
     def tick(self, wall_ms: int) -> int:
         """Return a new reading; ``wall_ms`` is the present time in milliseconds since the epoch.
 
-        If a clock ran far ahead and was corrected, readings start again from the present time. Otherwise one wrong
-        clock would set the time of all later versions. Readings do not start again if the present time cannot be right.
+        If a wall clock ran far ahead and was corrected, the readings go back to the present time. Otherwise one wrong
+        clock would set the time of all later versions. If ``wall_ms`` is before 2023 and so must be wrong, the readings
+        do not go back.
         """
         wall_ms = min(wall_ms, LATEST_MS)
         if wall_ms >= EARLIEST_MS and self.too_far_ahead(self._last, wall_ms):
@@ -41,16 +44,16 @@ class HybridClock:
         return self._last
 
     def observe(self, reading: int) -> None:
-        """Note a reading of another member, so that later readings of this clock are higher.
+        """Note another member's reading, so that all later readings of this clock are higher than that reading.
 
-        The clock ignores a reading that no correct clock produces. Otherwise all later readings would be higher still,
-        and other members would refuse them.
+        The clock ignores a reading beyond ``LATEST_MS``, which no correct clock produces. Otherwise all later readings
+        of this clock would exceed that limit, and other members would refuse such readings.
         """
         if reading >> COUNTER_BITS <= LATEST_MS:
             self._last = max(self._last, reading)
 
     def too_far_ahead(self, reading: int, wall_ms: int) -> bool:
-        """Whether ``reading`` is so far ahead that either its clock or the time ``wall_ms`` must be wrong."""
+        """Whether ``reading`` is so far ahead of ``wall_ms`` that either of the two must come from a wrong clock."""
         return (reading >> COUNTER_BITS) > wall_ms + self._max_drift_ms
 
 
@@ -58,16 +61,22 @@ class SteadyTime:
     """The cluster's time without short forward jumps. Documents expire by this time.
 
     Expiry deletes the value of a document on all members. If a wrong clock caused the expiry, nobody could restore the
-    value. So a forward jump counts only after it has lasted for ``LEAP_HOLDS`` seconds. Until then this time continues
-    as before the jump. A step back counts at once, because no document expires by it.
+    value. So a forward jump of the cluster's clock counts only after ``LEAP_HOLDS`` seconds. Until then :meth:`read`
+    returns a time that continues as before the jump. A backward jump counts at once, because a backward jump makes no
+    document expire.
     """
 
     def __init__(self) -> None:
         self._ahead: float | None = None  # milliseconds: cluster time minus time since boot
-        self._leap: tuple[float, float] | None = None  # of a jump: monotonic start, least milliseconds ahead since
+        # While a forward jump lasts: its start in monotonic seconds, and the smallest ``ahead`` in milliseconds since
+        # then.
+        self._leap: tuple[float, float] | None = None
 
     def read(self, wall_ms: int, now: Now) -> int:
-        """Return the time for expiry in milliseconds since the epoch. ``wall_ms``: the cluster's time at ``now``."""
+        """Return the time by which documents expire, in milliseconds since the epoch.
+
+        ``wall_ms``: the cluster's time at ``now``.
+        """
         # The time for which the machine was suspended really passed, so it does not count as a jump.
         booted_ms = (now.mono + now.slept) * 1000
         ahead = wall_ms - booted_ms
@@ -84,10 +93,10 @@ class SteadyTime:
 def cluster_offset(samples: Iterable[float]) -> float:
     """Return the seconds by which the cluster's time is ahead of the local clock.
 
-    ``samples``: the clocks of the other members minus the local one, in seconds. The result is the median over all
-    members, where the local member counts as 0. So a few wrong clocks cannot change it much. If the number of members
-    is even, two clocks are in the middle and nobody knows which of them is right. Each member then takes the one nearer
-    to its own clock. So in a cluster of two, each member keeps its own time.
+    ``samples``: the clock of each other member minus the local clock, in seconds. The result is the median of the
+    samples and 0 (the local clock). So a few wrong clocks cannot change the result much. If the number of members is
+    even, two clocks are in the middle and nobody knows which of them is right. Each member then uses the nearer of the
+    two to its own clock. So in a cluster of two, each member uses its own clock.
     """
     # The module statistics has a median, but importing it takes 0.7 MB of memory in every agent.
     ordered = sorted((0.0, *samples))

@@ -2,10 +2,11 @@
 """Finds documents that have expired, and tombstones that are old enough to be retired.
 
 Members send each other a tombstone for a grace period, so that all of them delete the document. Then each member
-*retires* the tombstone: it stays in memory and on the disk, but no longer counts in digests and lists and causes no
-traffic. If a member that was away for longer offers the deleted document, this member answers with the tombstone. Each
-deletion is thus remembered by its own key and version, and no clock decides about other documents. Tombstones that
-were retired by a wrong clock return to the table after the clock was corrected.
+*retires* the tombstone: the tombstone stays in memory and on the disk, but is no longer part of digests and lists and
+causes no traffic. If a member was away for longer than the grace period and offers the deleted document, this member
+answers with the tombstone. Members thus remember each deletion by its key and version, and do not decide by time
+whether other documents were deleted. If a wrong clock retired tombstones, they return to the table after the clock was
+corrected.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from .table import DocumentTable
 
 
 class Expiry:
-    """Finds expired documents and keeps retired tombstones. All times are the cluster's, in milliseconds.
+    """Finds expired documents and stores retired tombstones. All times are milliseconds of the cluster's time.
 
-    ``grace``: seconds for which members send each other a tombstone. ``most``: most retired tombstones to keep; the
-    oldest are dropped first.
+    ``grace``: seconds for which members send each other a tombstone. ``most``: maximum number of retired tombstones;
+    beyond that number, the class drops the oldest tombstones.
     """
 
     def __init__(self, table: DocumentTable, grace: float, most: int) -> None:
@@ -30,12 +31,12 @@ class Expiry:
         self._most = most
         #: Retired tombstones by key, in the order in which they were retired.
         self.retired: dict[str, Document] = {}
-        self._newest = 0  # time of the newest retired tombstone, milliseconds
+        self._newest = 0  # milliseconds: when the newest retired tombstone was made
         self._expiries: list[tuple[int, str]] = []
         self._tombstones: list[tuple[int, str]] = []
 
     def note(self, document: Document) -> None:
-        """Note the expiry of a document that was just put into the table, or the age of a tombstone."""
+        """Record when a document that was just put into the table expires, or when a tombstone was made."""
         self.retired.pop(document.key, None)
         if document.deleted:
             heapq.heappush(self._tombstones, (_since(document), document.key))
@@ -44,7 +45,10 @@ class Expiry:
 
     @property
     def next_expiry(self) -> int | None:
-        """Earliest expiry in milliseconds; None: no document has one. The document may have been replaced meanwhile."""
+        """Earliest recorded expiry in milliseconds, or None.
+
+        The expiry may belong to a version that was replaced since.
+        """
         return self._expiries[0][0] if self._expiries else None
 
     def expired(self, wall_ms: int) -> list[Document]:
@@ -58,7 +62,7 @@ class Expiry:
         return list(found.values())
 
     def is_old(self, document: Document, wall_ms: int) -> bool:
-        """Tell whether the grace period is over for a tombstone, or for the tombstones in the batch of a document."""
+        """Whether the grace period is over for a tombstone, or for the tombstones in the same batch as a document."""
         return _since(document) < wall_ms - self._grace_ms
 
     def old(self, wall_ms: int) -> list[Document]:
@@ -72,7 +76,7 @@ class Expiry:
         return list(found.values())
 
     def retire(self, tombstones: Iterable[Document]) -> tuple[Document, ...]:
-        """Move tombstones from the table to the retired ones.
+        """Move tombstones from the table to :attr:`retired`.
 
         Returns the retired tombstones that were dropped because there were more than ``most``.
         """
@@ -84,7 +88,7 @@ class Expiry:
         return tuple(self.retired.pop(key) for key in list(self.retired)[:surplus])
 
     def too_early(self, wall_ms: int) -> list[Document]:
-        """Return the tombstones that were retired too early, by a wrong clock that was corrected since."""
+        """Return the tombstones that were retired too early because the clock was wrong at that time."""
         if self._newest < wall_ms - self._grace_ms:
             return []
         self._newest = max((_since(item) for item in self.retired.values() if self.is_old(item, wall_ms)), default=0)
@@ -94,6 +98,7 @@ class Expiry:
 def _since(tombstone: Document) -> int:
     """Return when a document was deleted, in milliseconds since the epoch; for an expired one, when it was published.
 
-    The version is all that a list entry of another member tells, and all members must come to the same result.
+    The time comes from the version alone, because a list entry contains nothing else about the time, and all members
+    must compute the same time.
     """
     return tombstone.version.wall_ms

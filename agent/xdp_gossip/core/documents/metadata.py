@@ -42,7 +42,8 @@ class Metadata:
 
     def __init__(self, origin: Address, settings: Settings, out: Outbox, table: DocumentTable) -> None:
         self.table = table
-        #: ``before_write`` is called before each write on this node, ``on_change`` after each change of a document.
+        #: The Metadata calls ``before_write`` before each write on this node, and ``on_change`` after each change of a
+        #: document.
         self.before_write: Callable[[Now], None] = lambda now: None
         self.on_change: Callable[[Now], None] = lambda now: None
         self._origin = origin
@@ -50,12 +51,12 @@ class Metadata:
         self._out = out
         self._clock = HybridClock(int(settings.max_clock_drift * 1000))
         self._steady = SteadyTime()
-        self.offset = 0.0  # seconds by which the cluster's clock is ahead of the local one
+        self.offset = 0.0  # seconds by which the cluster's clock is ahead of the local clock
         self.expiry = Expiry(table, settings.tombstone_grace, settings.limits.documents)
         self.staging = Staging(table, settings.limits.document)
 
     def load(self, documents: Iterable[Document], now: Now) -> None:
-        """Put the stored documents of an earlier run into the table, retired tombstones included."""
+        """Put the stored documents of an earlier run into the table, including retired tombstones."""
         for document in documents:
             self._put(document)
             self._clock.observe(document.version.hlc + 1)
@@ -110,7 +111,7 @@ class Metadata:
     def publish_many(
         self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
     ) -> list[tuple[Document | None, bool]]:
-        """See ``AskedDocuments.publish_many``. A write that would change nothing makes no version."""
+        """See ``AskedDocuments.publish_many``. A write that would change nothing creates no new version."""
         prepared = self.prepare(writes, now, author=author, comment=comment)
         self.commit(prepared, now)
         return [(item.document, item.changed) for item in prepared]
@@ -145,7 +146,7 @@ class Metadata:
     ) -> list[Prepared]:
         """See ``AskedDocuments.prepare``."""
         self.before_write(now)
-        self.expire(now)  # an expired document must not count in a comparison
+        self.expire(now)  # an expired document must not satisfy a compare-and-set
         helds = [self._checked(write, author, comment) for write in writes]
         writes = [write.typed(held) for write, held in zip(writes, helds)]
         self._check_room(writes, helds, pending)
@@ -156,7 +157,7 @@ class Metadata:
         version = Version(self._reading(writes, changed, now), self._origin)
         prepared: list[Prepared] = []
         for write, held, expires, news in zip(writes, helds, expiries, changed):
-            former = self._known(write.key)  # the author has read a retired tombstone, too
+            former = self._known(write.key)  # includes retired tombstones: the author has read those, too
             document = Document(
                 write.key,
                 version,
@@ -174,16 +175,17 @@ class Metadata:
         return prepared
 
     def apply(self, document: Document, now: Now) -> bool:
-        """Accept a document of another member if it outranks the version here and breaks no rule.
+        """Accept a document of another member if its version outranks the local version and breaks no rule.
 
-        Returns whether the document was accepted; a part of an incomplete batch counts as accepted. A document that
-        breaks a rule is counted.
+        Returns whether the document was accepted; a part of an incomplete batch counts as accepted. The method counts
+        documents that break a rule.
         """
         entry = entry_of(document)
         if not self.outranked_by(entry, now) or self.refuses(entry, now):
             return False
         self._clock.observe(document.version.hlc + 1)
-        # After the grace period, no member sends the deletions of the batch any more, so it would never be complete.
+        # After the grace period, no member sends the deletions of the batch any more, so the batch would never be
+        # complete.
         if len(document.batch) > 1 and not self.expiry.is_old(document, self._ending_ms(now)):
             self._out.count("batches_dropped", self.staging.add(document, now))
         else:
@@ -192,7 +194,7 @@ class Metadata:
         return True
 
     def awaited(self, entry: Entry) -> bool:
-        """Tell whether this version, or a later one of its key, is here and waits for the rest of its batch."""
+        """Whether the version of ``entry``, or a later one, has arrived and waits for the rest of its batch."""
         part = self.staging.get(entry.key)
         return part is not None and part.rank >= entry.rank
 
@@ -214,7 +216,10 @@ class Metadata:
         self._out.count("batches_given_up", self.staging.expire(now))
 
     def expire(self, now: Now) -> None:
-        """Replace expired documents by tombstones. Each member does so by itself, and all make the same tombstone."""
+        """Replace expired documents by tombstones.
+
+        Each member does so by itself, and all members create identical tombstones.
+        """
         for held in self.expiry.expired(self._ending_ms(now)):
             self._out.count("documents_expired")
             self._store(held.ended, held, now, local=False)
@@ -228,13 +233,13 @@ class Metadata:
 
     @property
     def tombstone_watermark(self) -> int:
-        """The clock reading of the newest retired tombstone; 0 without one."""
+        """The clock reading of the newest retired tombstone; 0 if there are no retired tombstones."""
         return max((tombstone.version.hlc for tombstone in self.expiry.retired.values()), default=0)
 
     def buried(self, entry: Entry, now: Now) -> Document | None:
         """Return the retired tombstone that outranks an entry of another member; None if there is none.
 
-        If there is one, the refusal of the entry is counted.
+        If there is such a tombstone, the method counts the entry as refused.
         """
         tombstone = self.expiry.retired.get(entry.key)
         if tombstone is None or self.table.get(entry.key) is not None:
@@ -245,10 +250,10 @@ class Metadata:
         return tombstone
 
     def outranked_by(self, entry: Entry, now: Now) -> bool:
-        """Tell whether a version of another member wins over the version here: the version of higher rank wins.
+        """Whether another member's version replaces the local version: the version of higher rank wins.
 
-        One exception: a tombstone that another member made because a document expired does not win as long as the
-        document has not expired by the time of this member.
+        One exception: if another member replaced an expired document by a tombstone, the tombstone does not win before
+        the document has also expired by the clock of this member.
         """
         if self.awaited(entry):
             return False
@@ -266,25 +271,26 @@ class Metadata:
         return entry.rank > held.rank
 
     def _not_over(self, tombstone: Document, entry: Entry, now: Now) -> bool:
-        """Tell whether a wrong clock has expired the document that ``entry`` names, which left ``tombstone``."""
+        """Whether ``tombstone`` replaced the version of ``entry`` too early, because a clock was wrong."""
         early = tombstone.deleted and tombstone.expires > self._ending_ms(now)
         return early and not entry.deleted and entry.version == tombstone.base
 
     def _given_way(self, document: Document, now: Now) -> Document | None:
-        """Return what ``document`` replaces: the version in the table, or a tombstone that a wrong clock retired."""
+        """Return the version that ``document`` replaces: from the table, or a tombstone retired by a wrong clock."""
         held = self._known(document.key)
         if held is None or document.key in self.table:
             return held
         return held if self._not_over(held, entry_of(document), now) else None
 
     def _known(self, key: str) -> Document | None:
-        """Return the document or tombstone of ``key`` in the table, otherwise its retired tombstone."""
+        """Return the document or tombstone of ``key`` from the table; if there is none, its retired tombstone."""
         return self.table.get(key) or self.expiry.retired.get(key)
 
     def refuses(self, entry: Entry, now: Now) -> bool:
-        """Tell whether a version of another member breaks a rule of this member. If so, count it and warn."""
+        """Whether a version of another member breaks a rule of this member. If so, count the version and warn."""
         reason = ""
-        if entry.version.hlc + (not entry.deleted) >= MAX_READING:  # the tombstone of a document needs a higher reading
+        # A document needs one higher reading for its tombstone.
+        if entry.version.hlc + (not entry.deleted) >= MAX_READING:
             reason = "future"
         elif entry.size > self._settings.limits.document:
             reason = "too_large"
@@ -304,7 +310,7 @@ class Metadata:
         return max(0, now.wall_ns // NS_PER_MS + int(self.offset * 1000))
 
     def _ending_ms(self, now: Now) -> int:
-        """Return the time for expiry and for retiring tombstones, in milliseconds since the epoch."""
+        """Return the time by which documents expire and tombstones are retired, in milliseconds since the epoch."""
         return self._steady.read(self._wall_ms(now), now)
 
     def _compare(self, key: str, held: Document | None, expected: Version | None, absent: bool) -> None:
@@ -319,7 +325,7 @@ class Metadata:
             )
 
     def _checked(self, write: Write, author: str, comment: str) -> Document | None:
-        """Check the fields of ``write`` and its compare-and-set. Returns the document or tombstone of its key.
+        """Check the fields and the compare-and-set of ``write``. Return the current document or tombstone of its key.
 
         Raises ``ProtocolError``.
         """
@@ -350,8 +356,9 @@ class Metadata:
     def _reading(self, writes: Sequence[Write], changed: Sequence[bool], now: Now) -> int:
         """Return the clock reading for a new version; 0 if no write changes anything. Raises ``ProtocolError``.
 
-        The reading is higher than those of all versions that it replaces, and of the tombstones that these leave when
-        they expire. So even with a wrong clock a new version outranks the acknowledged version before it.
+        The reading is higher than the readings of all replaced versions, and of the tombstones that those versions
+        leave when they expire. So even with a wrong clock, a new version outranks the acknowledged version that it
+        replaces.
         """
         if not any(changed):
             return 0
@@ -376,16 +383,16 @@ class Metadata:
         return self._settings.limits.store + self.table.size_of(key)
 
     def _fits(self, documents: Sequence[Document]) -> bool:
-        """Tell whether the limits allow all of ``documents``. Documents that add neither bytes nor keys are allowed."""
+        """Whether the limits allow all ``documents``. Documents that add neither bytes nor keys are always allowed."""
         growth = sum(document.size - self.table.size_of(document.key) for document in documents)
         fresh = sum(document.key not in self.table for document in documents)
         too_large = growth > 0 and self.table.bytes + growth > self._settings.limits.store
         return not too_large and (not fresh or len(self.table) + fresh <= self._settings.limits.documents)
 
     def _taken(self, pending: Sequence[Prepared]) -> tuple[int, int]:
-        """Return the bytes and the number of documents after ``pending`` is committed.
+        """Return the total bytes and the number of documents after a commit of ``pending``.
 
-        A document that ``pending`` makes smaller counts with its present size.
+        If ``pending`` makes a document smaller, the total contains the present size of that document.
         """
         coming = [item.document for item in pending if item.changed and item.document is not None]
         growth = sum(max(0, document.size - self.table.size_of(document.key)) for document in coming)
@@ -445,7 +452,7 @@ class Metadata:
 
     def _store(self, document: Document, held: Document | None, now: Now, local: bool) -> None:
         overtaken = not local and held is not None and document.overtakes(held, held.version.origin == self._origin)
-        overtaken = overtaken and held != document.ended  # a wrong clock had expired the document
+        overtaken = overtaken and held != document.ended  # then a wrong clock had expired the document
         self._put(document)
         self.staging.stored(document)
         if overtaken and held is not None:

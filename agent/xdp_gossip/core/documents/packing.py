@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def packed(documents: Sequence[Document], codec: Codec) -> Iterator[Message]:
-    """Yield messages of one datagram each: first all documents that fit one, then announcements of the larger ones."""
+    """Yield messages of one datagram each: first the documents that fit, then announcements of larger documents."""
     fits = [codec.size_of(Documents((document,))) <= LONG for document in documents]
     small = [document for document, fit in zip(documents, fits) if fit]
     large = [entry_of(document) for document, fit in zip(documents, fits) if not fit]
@@ -25,7 +25,7 @@ def packed(documents: Sequence[Document], codec: Codec) -> Iterator[Message]:
 
 
 def _grouped(items: Sequence[T], message: Callable[[tuple[T, ...]], Message], codec: Codec) -> Iterator[Message]:
-    """Yield messages that together carry all ``items`` in order, each as many as fit one datagram."""
+    """Yield messages that together carry all ``items`` in order. Each message has as many items as fit one datagram."""
     group: list[T] = []
     for item in items:
         if group and codec.size_of(message((*group, item))) > LONG:

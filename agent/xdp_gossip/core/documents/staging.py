@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Keeps the documents of a batch until all of them have arrived, so that they become visible together."""
+"""Stores the documents of a batch until all of them have arrived, so that they become visible together."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from ..types import Document, Now, Version
 from .table import DocumentTable
 
-#: Seconds after the arrival of its newest part until an incomplete batch is dropped. A later sync fetches it again.
+#: Seconds after which an incomplete batch is dropped, since the arrival of its newest document. A later sync fetches
+#: the batch again.
 LIFETIME = 60.0
-#: Waiting parts may take as much memory as this many documents of the largest size. Other members cause this use.
+#: Maximum memory of all incomplete batches, in documents of the largest size. The limit is needed because other members
+#: decide what they send.
 LARGEST = 4
 
 
@@ -26,10 +28,10 @@ class _Batch:
 
 
 class Staging:
-    """The waiting parts of all batches by key. If two versions of a key arrive, the lower one is dropped.
+    """The documents of incomplete batches by key. A new part of a batch replaces an older part of the same key.
 
-    A batch is complete if this member has, for each key, the version of the batch or a later version that is visible.
-    A later version counts, because members that hold it cannot supply the earlier one any more.
+    A batch is complete if this member has, for each key, the version of the batch or a later version that is visible. A
+    later version counts, because members that have the later version cannot supply the earlier one any more.
     """
 
     def __init__(self, table: DocumentTable, max_document: int) -> None:
@@ -37,7 +39,7 @@ class Staging:
         self._most = LARGEST * max_document
         self._parts: dict[str, Document] = {}
         self._batches: dict[Version, _Batch] = {}  # ordered by the arrival of the newest part, oldest first
-        self._waiting: dict[str, set[Version]] = {}  # by key: the incomplete batches that lack it
+        self._waiting: dict[str, set[Version]] = {}  # key -> versions of the incomplete batches that lack the key
         self._ready: dict[Version, None] = {}
         self._bytes = 0
 
@@ -45,11 +47,11 @@ class Staging:
         return len(self._parts)
 
     def get(self, key: str) -> Document | None:
-        """Return the waiting part of ``key``; None if there is none."""
+        """Return the document of ``key`` that waits for the rest of its batch; None if there is none."""
         return self._parts.get(key)
 
     def add(self, document: Document, now: Now) -> int:
-        """Keep a part. Returns the number of parts that were dropped to make room for it."""
+        """Store one document of a batch. Return the number of documents that were dropped to make room for it."""
         key, version = document.key, document.version
         self._drop(key)
         batch = self._batches.pop(version, None)
@@ -68,15 +70,16 @@ class Staging:
         return gone
 
     def stored(self, document: Document) -> None:
-        """Note that a document became visible. Batches no longer wait for this version or an earlier one of its key."""
+        """Note that a document became visible. Batches no longer wait for this version or for earlier versions."""
         for version in list(self._waiting.get(document.key, ())):
             if version <= document.version:
                 self._found(document.key, version)
 
     def complete(self) -> Iterator[list[Document]]:
-        """Yield the parts of each complete batch, one batch after the other.
+        """Yield the documents of each complete batch, one batch after the other.
 
-        The caller must make a batch visible before it takes the next one, which may become complete by that.
+        The caller must make each batch visible before it requests the next batch, because a visible batch may complete
+        another batch.
         """
         while self._ready:
             version = next(iter(self._ready))
@@ -85,7 +88,7 @@ class Staging:
             yield parts
 
     def expire(self, now: Now) -> int:
-        """Drop batches that stayed incomplete for ``LIFETIME``. Returns the number of parts that were dropped."""
+        """Drop batches that stayed incomplete for ``LIFETIME``. Return the number of dropped documents."""
         old = [version for version, batch in self._batches.items() if now.mono - batch.since > LIFETIME]
         return sum(self._forget(version) for version in old)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The table of the documents of this member, with digests that each change updates."""
+"""The table of this member's documents. Each change also updates the digests of the table."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def bucket_of(key: str) -> int:
 
 
 def entry_of(document: Document) -> Entry:
-    """Return the entry of a document: what a list tells of it without the value."""
+    """Return the list entry of a document: key, version, content hash and size, without the value."""
     return Entry(document.key, document.version, document.deleted, document.content_hash, document.size)
 
 
 def unread(versions: Sequence[Document], held: Version | None, own: Address) -> set[Version]:
-    """Return those ``versions`` of one document that were replaced by an author who had not read them (conflicts).
+    """Return the ``versions`` of one document whose replacing author had not read them (conflicts).
 
-    ``held``: the current version. ``own``: the address of this node; :meth:`Document.overtakes` is stricter for its
-    own versions.
+    ``held``: the current version. ``own``: the address of this node; :meth:`Document.overtakes` is stricter for
+    versions that this node published.
     """
     return {
         version.version
@@ -43,9 +43,9 @@ class DocumentTable:
     """Documents and tombstones by key.
 
     ``digest`` is the sum of all state hashes modulo 2^64. A sum does not depend on order, so members with the same
-    documents have the same digest, in whatever order the documents arrived. An update takes constant time.
-    ``buckets`` has such a sum for each of 256 parts of the keys. By these sums two members find which parts differ
-    without listing all documents.
+    documents have the same digest, in whatever order the documents arrived. An update takes constant time. The keys are
+    divided into 256 buckets by hash, and ``buckets`` has one such sum for each bucket. Two members compare these sums
+    to find the buckets that differ, without listing all documents.
     """
 
     def __init__(self) -> None:
@@ -68,11 +68,11 @@ class DocumentTable:
         return iter(self._documents.values())
 
     def get(self, key: str) -> Document | None:
-        """Return the document or tombstone of ``key``; None without either."""
+        """Return the document or tombstone of ``key``; None if there is neither."""
         return self._documents.get(key)
 
     def put(self, document: Document) -> None:
-        """Put a document or tombstone into the table, in place of the former one of its key."""
+        """Put a document or tombstone into the table. It replaces the former document or tombstone of its key."""
         bucket = bucket_of(document.key)
         delta = document.state_hash
         former = self._documents.get(document.key)
@@ -103,7 +103,7 @@ class DocumentTable:
         self.digest = (self.digest - former.state_hash) & _MASK
 
     def live_after(self, key: str, prefix: str = "") -> Iterator[Document]:
-        """Yield the documents whose keys start with ``prefix`` and follow ``key``, by key, without tombstones."""
+        """Yield the documents whose keys start with ``prefix`` and sort after ``key``, in order, without tombstones."""
         if self._ordered is None:
             self._ordered = sorted(self._documents)
         keys = self._ordered
@@ -116,7 +116,7 @@ class DocumentTable:
                 yield document
 
     def size_of(self, key: str) -> int:
-        """Return the bytes of the value of ``key``; 0 if there is no document."""
+        """Return the size in bytes of the value of ``key``; 0 if there is no document."""
         held = self._documents.get(key)
         return held.size if held is not None else 0
 

@@ -17,7 +17,10 @@ from .drive import Drive
 
 
 class Engine(Drive):
-    """One member of a cluster that speaks the native wire (``interface.Asked``). See :class:`Parts` for parameters."""
+    """One member of a cluster that uses the native wire format (``interface.Asked``).
+
+    See :class:`Parts` for parameters.
+    """
 
     # -- members -----------------------------------------------------------------------------------------------
 
@@ -27,20 +30,20 @@ class Engine(Drive):
 
     @property
     def revision(self) -> int:
-        """A number that grows with every change of another node, except signs of life."""
+        """A number that increases when the data of another node change. Signs of life do not increase it."""
         return self._membership.revision.number
 
     def members(self, now: Now) -> list[Member]:
-        """Return every known node: the local one first, then the others by address."""
+        """Return every known node: first the local node, then the other nodes by address."""
         return [self.local, *self.members_after(None, now)]
 
     def members_after(self, address: Address | None, now: Now) -> Iterator[Member]:
-        """Yield the other nodes by address: all, or those after ``address``."""
+        """Yield the remote nodes whose addresses sort after ``address`` (None: all remote nodes), by address."""
         return (snapshot(peer, now) for peer in self._membership.after(address))
 
     @property
     def catching_up(self) -> str:
-        """Why this node has not caught up with the cluster yet; "" once it has."""
+        """The reason why this node has not caught up with the cluster yet; "" once the node has caught up."""
         return self._catch_up.why
 
     @property
@@ -54,7 +57,10 @@ class Engine(Drive):
         return True
 
     def seed(self, node: Node, now: Now) -> None:
-        """Contact ``node`` now and whenever it is absent. As in PekoNode, a new seed is listed until the timeout."""
+        """Contact ``node`` now and whenever it is absent.
+
+        Until the timeout, the NodeList contains a seed that has not answered (as in PekoNode).
+        """
         self._selection.seed(node, now)
 
     def unseed(self, address: Address) -> None:
@@ -62,12 +68,12 @@ class Engine(Drive):
         self._selection.unseed(address)
 
     def former(self, now: Now) -> list[Known]:
-        """Return the forgotten members whose addresses are still tried. The runtime stores them for the next run."""
+        """Return the forgotten members that this node still contacts. The runtime stores them for the next run."""
         long_ago = now.wall_ns - int(FORGET_AFTER * 1e9)
         return [Known(address, 1, 0, long_ago) for address in self._selection.seeds.former]
 
     def update_node(self, now: Now, name: str | None = None, private_data: str | None = None) -> bool:
-        """Change name or private data of the local node, and spread its record. Returns False if nothing changed.
+        """Change the name or private data of the local node, and spread its record. Return False if nothing changed.
 
         Raises ``ProtocolError`` (invalid_node) for text that is too long.
         """
@@ -88,7 +94,7 @@ class Engine(Drive):
         return True
 
     def pause(self, now: Now) -> bool:
-        """Stop publishing heartbeats (PekoNode's ``Stop``): others drop this node after their timeout."""
+        """Stop publishing heartbeats (PekoNode's ``Stop``). Other members drop this node after their timeout."""
         if self.status != "running":
             return False
         self._local.status = "paused"
@@ -106,7 +112,7 @@ class Engine(Drive):
         return True
 
     def leave(self, now: Now) -> bool:
-        """Announce to all members that this node leaves. Returns False if it is not part of the cluster."""
+        """Announce to all members that this node leaves. Return False if this node is not part of the cluster."""
         if self.status not in ("running", "paused"):
             return False
         hand_over(self.documents.table, self._membership, self._supply, self._out, now)
@@ -126,13 +132,13 @@ class Engine(Drive):
     # -- questions to members ----------------------------------------------------------------------------------
 
     def query(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask members which version of ``key`` they hold. Returns the number of the query; see ``Asked.query``."""
+        """Ask members which version of document ``key`` they have. Return the query's number; see ``Asked.query``."""
         return self._queries.ask(key, to, now)
 
     def query_applied(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask members for the state of ``key`` in their rendered files. Returns the number of the query."""
+        """Ask members for the state of document ``key`` in their rendered files. Return the number of the query."""
         return self._queries.ask_applied(key, to, now)
 
     def query_files(self, to: Iterable[Address], now: Now) -> int:
-        """Ask members which of their rendered files are in trouble. Returns the number of the query."""
+        """Ask members for their failed, drifted and pending rendered files. Return the number of the query."""
         return self._queries.ask_files(to, now)

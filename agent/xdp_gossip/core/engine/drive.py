@@ -64,7 +64,7 @@ class Drive(Parts):
 
     @property
     def status(self) -> str:
-        """What the local node does: new, running, paused or left."""
+        """The status of the local node: new, running, paused or left."""
         return self._local.status
 
     @property
@@ -85,23 +85,23 @@ class Drive(Parts):
 
     @property
     def cycle(self) -> float:
-        """Seconds between two heartbeats at present."""
+        """The current number of seconds between two heartbeats."""
         return self._timing.cycle
 
     @property
     def timeout(self) -> float:
-        """Seconds of silence after which a member becomes suspect at present. The default follows PekoNode's rule."""
+        """The current number of seconds of silence after which a member becomes suspect. Default: PekoNode's rule."""
         return self._timing.timeout
 
     @property
     def clock_offset(self) -> float:
-        """Seconds by which the cluster's clock is ahead of the local one."""
+        """Seconds by which the cluster's clock is ahead of the local clock."""
         return self.documents.offset
 
     # -- packets -----------------------------------------------------------------------------------------------
 
     def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool | None:
-        """Take one packet. See ``Driven.receive`` for arguments and result."""
+        """Process one received packet. See ``Driven.receive`` for arguments and result."""
         if self.status in ("new", "left"):
             self._out.count("rx_not_running")
             return None
@@ -137,9 +137,9 @@ class Drive(Parts):
         self._schedule_expiry(now)
 
     def _warn_of_absence(self, known: Sequence[Known], now: Now) -> None:
-        """Warn if this node was away for longer than members remember deletions.
+        """Warn if this node was absent for longer than members remember deletions.
 
-        The stored documents of this node may then include some that the cluster has deleted.
+        After such an absence, this node may have stored documents that the cluster has deleted.
         """
         if not known or not self.documents.table.live:
             return
@@ -161,8 +161,8 @@ class Drive(Parts):
     def _tick(self, now: Now) -> None:
         """Run detection, retries and housekeeping.
 
-        This happens several times a cycle while something needs attention, and otherwise with each heartbeat: for an
-        idle agent a separate wake-up would cost more than the work itself.
+        A tick runs several times a cycle while :attr:`_busy` is true, and otherwise only together with each heartbeat.
+        In an idle agent a separate wake-up would cost more CPU time than the tick.
         """
         if now.mono < self._next_tick:
             return
@@ -185,7 +185,7 @@ class Drive(Parts):
 
     @property
     def _busy(self) -> bool:
-        """Whether a member is suspect, or an answer is awaited whose request may have to be repeated."""
+        """Whether a member is suspect, or a request is unanswered that may have to be repeated."""
         waiting = self._selection.waiting or self._catch_up.fetching
         return bool(self._membership.suspects or len(self._fetcher) or waiting or self._paths.testing)
 
@@ -195,7 +195,7 @@ class Drive(Parts):
         self._timers.at(when, self._tick)
 
     def _attend(self, now: Now) -> None:
-        """Bring the next tick forward if an input has made something need attention."""
+        """Bring the next tick forward if the last input has made this node busy."""
         soon = now.mono + self._timing.tick
         if soon < self._next_tick and self._busy:
             self._schedule_tick(soon)
@@ -218,7 +218,7 @@ class Drive(Parts):
         self._timers.at(when, self._heartbeat)
 
     def _state_changed(self, now: Now) -> None:
-        """Send the next heartbeat early, because its digest tells others that this node holds a new version.
+        """Send the next heartbeat early, because its digest shows other members that this node's documents changed.
 
         The delay is random, and its upper bound grows with the cluster. Otherwise all members would send at the same
         moment after a publish.
@@ -231,7 +231,7 @@ class Drive(Parts):
             self._schedule_heartbeat(soon)
 
     def _schedule_expiry(self, now: Now) -> None:
-        """Set the timer of the next expiry. An earlier timer still fires, but then does nothing."""
+        """Set the timer for the next document that expires. An earlier timer still fires, but then does nothing."""
         left = self.documents.until_expiry(now)
         if left is None:
             return
@@ -263,9 +263,9 @@ class Drive(Parts):
     # -- a data plane that works by itself ---------------------------------------------------------------------
 
     def observe(self, rows: Iterable[Observation], now: Now) -> None:
-        """Take what a kernel data plane has recorded of other nodes.
+        """Apply the records that a kernel data plane has made of other nodes' packets.
 
-        From the first call on, the engine judges the liveness of members by these records.
+        After the first call, the engine relies on such records to decide which members are alive.
         """
         self._look_at_clocks(now)
         if self.status not in ("new", "left"):
@@ -273,23 +273,27 @@ class Drive(Parts):
             self._attend(now)
 
     def stop_observing(self) -> None:
-        """End the use of a data plane: from now on all packets come through :meth:`receive`."""
+        """Stop relying on a data plane. From now on the runtime passes all packets to :meth:`receive`."""
         self._kernel_view.stop()
 
     @property
     def observation_due(self) -> float:
-        """Monotonic time at which :meth:`observe` is due next. Every input may change it."""
+        """Monotonic time at which the next :meth:`observe` is due. Every input may change this time."""
         return math.inf if self.status in ("new", "left") else self._kernel_view.due
 
     def relay_targets(self, limit: int) -> list[Address]:
-        """Return up to ``limit`` members for a data plane to relay to, in random order. Each call replaces some."""
+        """Return up to ``limit`` members for a data plane to relay to, in random order.
+
+        Each call replaces some members.
+        """
         return self._ring.refresh(limit)
 
     def destinations(self, limit: int) -> list[Address]:
-        """Return up to ``limit`` addresses of this node's family to which packets go.
+        """Return up to ``limit`` destinations of this node's packets that have the node's address family.
 
-        They are those of members, or of seeds while no member is present. The choice is spread over all addresses, and
-        stays the same as long as members and seeds do.
+        The destinations are the present members, or the seeds while no member is present. If there are more than
+        ``limit``, the method selects them by a hash of the address, so that the result changes only when members or
+        seeds change.
         """
         six = ":" in self.node.address.ip
         for known in (self._membership.present, self._selection.seeds.given):
@@ -302,7 +306,7 @@ class Drive(Parts):
     def set_plane(self, plane: str, now: Now) -> None:
         """Set the mode in which packets travel from now on. The mode is part of the local record."""
         if self.status == "new":
-            self._local.record = replace(self._local.record, plane=plane)  # no other member has seen the old one
+            self._local.record = replace(self._local.record, plane=plane)  # no other member has seen the old record
         elif plane != self._local.record.plane:
             self._spread_record(replace(self._local.record, plane=plane), now)
 
@@ -328,7 +332,7 @@ class Drive(Parts):
 
     @property
     def applied_source(self) -> AppliedSource:
-        """A function that returns the state of a document in this node's rendered files. Other members ask for it."""
+        """A function that returns a document's state in this node's rendered files, for queries of other members."""
         return self._queries.applied_source
 
     @applied_source.setter
@@ -337,7 +341,7 @@ class Drive(Parts):
 
     @property
     def files_source(self) -> FilesSource:
-        """A function that returns the rendered files of this node that are in trouble. Other members ask for them."""
+        """A function that returns this node's troubled rendered files, for queries of other members."""
         return self._queries.files_source
 
     @files_source.setter
@@ -370,7 +374,7 @@ class Drive(Parts):
         self._announce(now)
 
     def _go_beyond(self, incarnation: int, now: Now) -> None:
-        """Raise the own incarnation above ``incarnation``, which another host uses or used with this address."""
+        """Raise this node's incarnation above ``incarnation``, which another host uses or used with this address."""
         if self._identity.may_go_beyond(now):
             self._out.count("refutations")
             self._raise_incarnation(incarnation)

@@ -31,10 +31,10 @@ from ..types import Node, Record
 
 
 class Parts:
-    """Every part of a member that speaks the native wire.
+    """All parts of a member that uses the native wire format.
 
     ``node``: the local node. ``codec``: encodes and decodes packets (``wire.native.NativeCodec``). ``rng``: the source
-    of all randomness. ``incarnation``: must be higher than in any earlier run; the store supplies such a number.
+    of all randomness. ``incarnation``: a number higher than the incarnation of any earlier run; the store supplies it.
     ``agent_version`` and ``plane`` (the name of the transport) become part of the record of the node.
     """
 

@@ -12,7 +12,8 @@ from ..revision import Shown
 from ..types import Now, State
 
 #: All allowed transitions of a peer, each with its cause. A new peer is SUSPECT: it counts as present, but this member
-#: has not heard it yet. No peer goes from ALIVE directly to DEAD, because this member suspects and probes it first.
+#: has not heard it yet. No peer goes from ALIVE directly to DEAD, because this member suspects and probes a silent peer
+#: first.
 TRANSITIONS: Mapping[State, Mapping[State, str]] = {
     State.SUSPECT: {
         State.ALIVE: "it was heard, by this member or by one that tells of it",
@@ -50,13 +51,13 @@ class Liveness(Shown):
         self.state = State.SUSPECT
         self.introduced = False  # the peer was reported to the shell
         self.last_heard = now.mono
-        self.gone_at = (0, 0)  # (incarnation, sequence) of the peer's leave
-        self.vouched_until = 0.0  # end of the time in which an answer to another member counts as reachability
+        self.gone_at = (0, 0)  # (incarnation, sequence) of the peer's leave rumor
+        self.vouched_until = 0.0  # until then, the peer counts as reachable because it answered another member
         self.probes = 0  # number of probe rounds so far
         self.pinged = 0  # nonce of the last ping
         self.probe_due = 0.0
         self.probe_nonce = 0  # nonce of the last round in which helpers were asked to probe the peer
-        self.helped = False  # a helper acknowledged such a request
+        self.helped = False  # a helper acknowledged the request to probe the peer
 
     def move(self, state: State) -> None:
         """Change the state. A move to the current state changes nothing.
@@ -70,6 +71,6 @@ class Liveness(Shown):
         self.state = state
 
     def restart_probes(self) -> None:
-        """Reset the progress of the probes for a new suspicion: no probe rounds yet, and no answer from a helper."""
+        """Reset the probes for a new suspicion: set the number of rounds to 0, and forget the answers of helpers."""
         self.probes = self.probe_nonce = 0
         self.helped = False

@@ -33,18 +33,19 @@ class Membership:
         self._max_nodes = max_nodes
         self._rng = rng
         self._peers: dict[Address, Peer] = {}
-        #: The same peers as in ``_peers``, by their key in a data plane's table.
+        #: The peers of ``_peers`` by their keys in a data plane's table.
         self.by_key: dict[bytes, Peer] = {}
-        # The peers by state, so that no caller has to walk through all peers. Dicts keep the order of insertion.
+        # Peers in certain states, so that no caller has to search all peers. Dicts keep the order of insertion.
         self.suspects: dict[Address, Peer] = {}
         self.gone: dict[Address, Peer] = {}
         self.incomplete: dict[Address, Peer] = {}
         self._left: dict[Address, Peer] = {}
-        #: The revision number, which grows with every visible change of a peer.
+        #: The revision number, which increases with every visible change of a peer.
         self.revision = Revision()
         self.on_forget: Callable[[Peer], None] = lambda peer: None
-        #: Monotonic time up to which liveness data are complete; silence after it does not count. The value is infinite
-        #: unless a data plane is active, whose signs of life are read only once a cycle.
+        #: Monotonic time up to which liveness data are complete; silence after this time does not count. The value is
+        #: infinite while no data plane is active. The signs of life that a data plane records are read only once a
+        #: cycle.
         self.informed_until = math.inf
         self._present: list[Address] | None = None
         self._ordered: list[Address] | None = None
@@ -61,7 +62,7 @@ class Membership:
         return self._peers.get(address)
 
     def add(self, address: Address, now: Now) -> Peer:
-        """Add a new peer and return it. Only this method adds peers, so its checks apply to every new address.
+        """Add a new peer and return it. No other method adds peers, so the checks here apply to every new address.
 
         Raises ``Rejected``: bad_address (no remote node can have the address), table_full (all entries are present
         nodes).
@@ -104,7 +105,7 @@ class Membership:
         _sort(self.incomplete, peer, peer.present and peer.record_missing)
 
     def digest(self, local_incarnation: int, local_record_digest: int) -> int:
-        """64-bit digest over all present members, including the local one. Equal NodeLists have equal digests."""
+        """64-bit digest over all present members, including the local member. Equal NodeLists have equal digests."""
         return (self._digest + _token(self._local, local_incarnation, local_record_digest)) & _MASK
 
     @property
@@ -147,7 +148,7 @@ class Membership:
         return peer
 
     def remember(self, peer: Peer, incarnation: int, sequence: int) -> None:
-        """Set a peer's incarnation and sequence to those that an earlier run of this member stored.
+        """Set a peer's incarnation and sequence to the values that an earlier run of this member stored.
 
         The caller must call :meth:`changed` afterwards.
         """
@@ -179,7 +180,7 @@ class Membership:
     def told(self, peer: Peer, info: MemberInfo) -> None:
         """Update a peer from another member's report ``info``.
 
-        Only the peer's own packets say whether the peer's documents are on its disk; ``info`` does not.
+        ``info`` does not say whether the peer's documents are on the peer's disk; only the peer's own packets do.
         """
         sync = peer.sync
         if later(info.incarnation, peer.incarnation):

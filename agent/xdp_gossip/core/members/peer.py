@@ -8,8 +8,8 @@ from ..types import PRESENT, Address, Now, Record
 from .liveness import Liveness
 from .window import ReplayWindow
 
-#: Number of rumors in a replay window. Rumors of one origin overtake each other only while they spread, so few numbers
-#: suffice. The data plane's replay window has the same size.
+#: Number of rumors in a replay window. Rumors of one origin overtake each other only while they spread, so a short
+#: window suffices. The data plane's replay window has the same size.
 RUMOR_WINDOW = 64
 #: Number of direct packets in a replay window. Packets over UDP and TCP overtake each other, and a transfer has a few
 #: dozen packets in flight.
@@ -31,7 +31,7 @@ class PeerRecord(Shown):
 
 
 class SyncState(Shown):
-    """The state of a node's documents, from the headers of its packets. Only the membership writes it."""
+    """The state of a node's documents, from the headers of its packets. Only the membership writes this object."""
 
     __slots__ = ("documents_digest", "stored", "caught_up")
 
@@ -67,7 +67,7 @@ class Peer(Shown):
         self.rumors = ReplayWindow(RUMOR_WINDOW)
         self.directs = ReplayWindow(DIRECT_WINDOW)
         self.record_digest = 0  # record digest in the node's newest packet
-        self.key_slot: int | None = None  # the slot that signed its newest packet in this run
+        self.key_slot: int | None = None  # slot of the key that signed the node's newest packet
         self.clock_ahead: float | None = None  # the node's wall clock minus ours, seconds; ``Admission`` writes it
         self.token = 0  # the node's summand in the digest of the NodeList
         self.problems: tuple[str, ...] = ()  # the node's problems (``types.PROBLEMS``)
@@ -76,7 +76,7 @@ class Peer(Shown):
         self.sync = SyncState()
 
     def watched_by(self, revision: Revision | None) -> None:
-        """Advance ``revision`` with every visible change of this peer from now on; None: stop advancing it."""
+        """From now on, advance ``revision`` with every visible change of this peer. None: advance no revision."""
         self.revision = self.liveness.revision = self.record.revision = self.sync.revision = revision
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The members to which a data plane relays rumors: a random sample, of which each refresh replaces a part."""
+"""The members to which a data plane relays rumors: a random sample. Each refresh replaces a part of the sample."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import random
 from ..types import Address
 from .membership import Membership
 
-#: Each refresh replaces one part in this many of a full sample, so a target stays in the sample for a few cycles.
-#: Replacing the whole sample would make the kernel resolve a new next hop for every target in each cycle.
+#: Each refresh replaces 1/8 of a full sample, so a target stays in the sample for a few cycles. Replacing the whole
+#: sample would make the kernel resolve a new next hop for every target in each cycle.
 _EXCHANGED = 8
 
 

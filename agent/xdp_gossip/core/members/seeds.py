@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Addresses of absent nodes to contact: configured seeds, and former members.
 
-Invariant (docs/protocol.md, "Reach"): while a seed or a former member is absent, this node contacts it again and again,
-with pauses. Therefore a partition of any length heals as long as one side knows an address of the other side.
+Invariant (docs/protocol.md, "Reach"): this node contacts every absent seed and former member again and again, with
+pauses. Therefore a partition of any length heals as long as one side knows an address of the other side.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from .membership import Membership
 
 #: Seconds from the first to the second contact of a new seed. Each later pause is twice as long as the pause before.
 _FIRST_PAUSE = 0.5
-#: Maximum pause in seconds between contacts of a new seed, or one cycle if that is longer. After the longest pause, the
-#: regular rounds contact the seed.
+#: Maximum pause in seconds between contacts of a new seed; the maximum is one cycle if a cycle is longer. After the
+#: longest pause, only the regular rounds contact the seed.
 _LAST_PAUSE = 5.0
 #: Maximum number of absent seeds that are contacted in each round.
 _SEEDS_A_ROUND = 2
@@ -26,7 +26,7 @@ _FORMER_EVERY = 30.0
 
 
 class Seeds:
-    """Decides which absent address to contact, and when.
+    """Decides which absent nodes to contact, and when.
 
     ``cycle`` returns the current number of seconds between two rounds.
     """
@@ -35,10 +35,10 @@ class Seeds:
         self._membership = membership
         self._cycle = cycle
         self._rng = rng
-        self._given: dict[Address, Address] = {}  # address as given -> address that the node itself uses
-        self._urgent: dict[Address, tuple[float, float]] = {}  # address -> (next try, pause before the one after)
+        self._given: dict[Address, Address] = {}  # seed address from the user -> the node's own address
+        self._urgent: dict[Address, tuple[float, float]] = {}  # address -> (next try, pause after that try)
         self._turns: list[Address] = []
-        self._former: dict[Address, None] = {}  # by the time of being forgotten, latest last
+        self._former: dict[Address, None] = {}  # in the order of removal, latest last
         self._former_at = 0.0
 
     @property
@@ -62,7 +62,7 @@ class Seeds:
         return bool(self._urgent)
 
     def give(self, address: Address, now: Now) -> None:
-        """Add a seed. The seed is contacted at once, and from now on whenever it is absent."""
+        """Add a seed. This node contacts the seed at once, and from now on whenever the seed is absent."""
         self._given.setdefault(address, address)
         if not self._present(address):
             self.hurry(address, now)
@@ -73,7 +73,7 @@ class Seeds:
         self._urgent.pop(address, None)
 
     def hurry(self, address: Address, now: Now) -> None:
-        """Schedule an address to be contacted at once, and again after growing pauses until it answers."""
+        """Schedule contacts with an address: at once, and again after growing pauses until its node answers."""
         self._urgent[address] = (now.mono, _FIRST_PAUSE)
 
     def answered(self, address: Address) -> None:
@@ -95,7 +95,7 @@ class Seeds:
             del self._former[next(iter(self._former))]
 
     def due(self, now: Now) -> list[Address]:
-        """The new addresses to contact now."""
+        """The addresses from :meth:`hurry` to contact now."""
         found = []
         for address, (when, pause) in list(self._urgent.items()):
             if now.mono < when:
@@ -116,7 +116,7 @@ class Seeds:
         return found
 
     def _next_absent(self) -> list[Address]:
-        """The next absent seeds in a random order. Every seed gets its turn before the order starts again."""
+        """The next absent seeds in a random order. Every seed appears once before a new order starts."""
         found: list[Address] = []
         if not self._turns:
             self._turns = list(self._given)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Timing: cycle, timeout and the values that derive from them. Automatic values depend on the size of the cluster."""
+"""Timing: cycle, timeout and the values derived from these two. Automatic values depend on the size of the cluster."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from ..packets import PacketType
 from ..settings import Settings
 from .membership import Membership
 
-#: Factor on ``amount`` for rare and urgent rumors. At 50 nodes and an amount of 4, only about one rumor in 3,000 misses
-#: a member with the factor; most do without it.
+#: Rare and urgent rumors go to this many times ``amount`` members. At 50 nodes and an amount of 4, only about one of
+#: these rumors in 3,000 fails to reach some member. Without the factor, most rumors would miss a member.
 WIDE = 3
 WIDE_RUMORS = frozenset({PacketType.METADATA, PacketType.LEAVE})
 MAX_COPIES = 64
 
 
 class Timing:
-    """Cycle, timeout and the values that derive from them, in seconds."""
+    """The cycle, the timeout and the values derived from these two, in seconds."""
 
     def __init__(self, settings: Settings, membership: Membership) -> None:
         self._settings = settings
@@ -47,7 +47,7 @@ class Timing:
 
     @property
     def overdue(self) -> float:
-        """Seconds of silence after which a sync asks for news about a member: it missed two heartbeats in a row."""
+        """Seconds of silence after which a sync asks for news about a member that missed two heartbeats in a row."""
         return self.cycle * 2.5
 
     def copies(self, kind: PacketType) -> int:
@@ -57,5 +57,5 @@ class Timing:
 
     @property
     def members(self) -> int:
-        """Number of present members, including the local one."""
+        """Number of present members, including the local member."""
         return len(self._membership.present) + 1

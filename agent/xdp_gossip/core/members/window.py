@@ -7,8 +7,8 @@ from __future__ import annotations
 class ReplayWindow:
     """Stores which of the last ``width`` sequence numbers of one sender were received.
 
-    ``fresh`` only reads the window. ``commit`` marks a number as seen. Call ``commit`` only for a packet that has
-    proved authentic, so that a forged packet cannot use up the numbers of future packets.
+    ``fresh`` only reads the window. ``commit`` marks a number as seen. Call ``commit`` only for an authenticated
+    packet, so that a forged packet cannot mark the numbers of future packets as seen.
     """
 
     __slots__ = ("highest", "_bits", "_width", "_mask")
@@ -40,7 +40,10 @@ class ReplayWindow:
         return self._bits
 
     def merge(self, highest: int, bits: int) -> None:
-        """Mark all numbers that are set in another window of the same sender, which is at most as wide as this one."""
+        """Mark as seen all numbers that are set in another window of the same sender.
+
+        It must not be wider than this window.
+        """
         if highest > self.highest:
             self._bits = (self._bits << min(highest - self.highest, self._width) | bits) & self._mask
             self.highest = highest
