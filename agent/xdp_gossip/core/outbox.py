@@ -30,7 +30,7 @@ class Local:
         self.record = record
         self.incarnation = incarnation
         self.status = "new"
-        self.catching_up = True  # see ``sync.catchup``
+        self.catching_up = True  # False once this node has caught up (``sync.catchup``)
         self.problems: tuple[str, ...] = ()  # the same names as in ``Peer.problems``
         #: Returns the keys of this node's documents that are not on the disk yet. The runtime sets it.
         self.unstored: UnstoredSource = frozenset

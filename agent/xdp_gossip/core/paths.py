@@ -69,7 +69,7 @@ class Paths:
         return bool(self._tests)
 
     def asked_again(self, peer: Peer, now: Now) -> None:
-        """Count a request from ``peer`` that came over TCP although it fits a datagram; after some, test the path."""
+        """Count a request from ``peer`` that came over TCP although it fits a datagram. The second starts a test."""
         address = peer.address
         if address in self._tests or address in self._limited or not peer.present:
             return

@@ -45,7 +45,7 @@ class Struct(Generic[T]):
 
     def unpack(self, raw: Any) -> T:
         """Build an instance of the dataclass from an array. Raises ``ValueError``."""
-        # Additional items at the end are fields of a later release. They are ignored.
+        # Additional items at the end are fields of a later release, and are ignored.
         if not isinstance(raw, (list, tuple)) or len(raw) < self._least:
             raise ValueError(f"{self.cls.__name__}: expected {len(self._fields)} fields")
         pairs = zip(self._fields.items(), raw)

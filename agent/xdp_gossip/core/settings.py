@@ -20,13 +20,14 @@ from typing import Any
 
 from . import checks
 
-#: Bytes of the largest payload that a UDP datagram over IPv4 holds: 65,535 less the headers of IP and UDP.
+#: Maximum payload of a UDP datagram over IPv4, in bytes: 65,535 less the headers of IP and UDP.
 MAX_DATAGRAM = 65_507
 #: Maximum bytes of a packet on PekoNode's wire over TCP. PekoNode's ``Size`` has no maximum; this maximum limits the
 #: memory for a packet.
 MAX_OBJECT = 16 * 1024 * 1024
 
-#: States of a key slot. Packets signed with any slot are accepted; only the active slot signs.
+#: States of a key slot. A node accepts packets signed with any of its slots, and signs its own packets with the active
+#: slot.
 KEY_STATES = ("staged", "active", "retiring")
 
 _DAY = 86_400.0
@@ -36,14 +37,15 @@ _KNOB = "knob"
 
 @dataclass(frozen=True)
 class AgentYml:
-    """The differences between a setting in ``agent.yml`` and the same setting in the library.
+    """How a setting in ``agent.yml`` differs from the same setting in the library.
 
-    ``default``, ``least`` and ``most`` are None if the setting has the same value in the library.
+    ``default``, ``least`` and ``most`` are None if ``agent.yml`` uses the library's value.
 
-    The range in ``agent.yml`` is narrower, because an extreme value there is probably a typing error. ``key``: the name
-    of the setting in the file, "" for the field's name; None if the file has no such key because the agent sets the
-    value itself. ``reload``: a running agent applies a new value on SIGHUP; any other setting needs a restart.
-    ``pattern``: regular expression that a text must match. ``words``: description of that rule for messages and tables.
+    The range in ``agent.yml`` may be narrower than in the library, because an extreme value in a file is probably a
+    typing error. ``key``: the name of the setting in ``agent.yml`` ("": the name of the dataclass field; None:
+    ``agent.yml`` has no such key, because the agent sets the value). ``reload``: a running agent applies a new value on
+    SIGHUP; any other setting needs a restart. ``pattern``: regular expression that a text must match. ``words``:
+    description of ``pattern`` for messages and tables.
     """
 
     default: Any = None
@@ -59,12 +61,12 @@ class AgentYml:
 class Knob:
     """The declaration of one setting. The setting's name is the name of the dataclass field.
 
-    ``doc``: description for tables, a sentence fragment without a full stop. ``unit``: seconds, bytes, versions, ...
-    ``least``, ``most``: range of a number, or of a text's length in bytes of UTF-8. ``choices``: the allowed texts.
-    ``auto``: meaning of the value 0, which is written ``auto`` in ``agent.yml``. ``never``: whether infinity is
-    allowed, which is None in the library and ``never`` in ``agent.yml``. ``any_case``: whether the library accepts
-    ``choices`` in any case. ``words``: description of a value that is no plain number, flag, choice or text, and that
-    separate code checks.
+    ``doc``: description of the setting for tables of the documentation, without a full stop. ``unit``: seconds, bytes,
+    versions, ... ``least``, ``most``: range of a number, or of a text's length in bytes of UTF-8. ``choices``: the
+    allowed texts. ``auto``: meaning of the value 0, which a user writes as ``auto`` in ``agent.yml``. ``never``:
+    whether the setting may be infinite (None in the library, ``never`` in ``agent.yml``). ``any_case``: whether the
+    library ignores upper and lower case in ``choices``. ``words``: description of the allowed values, if they are no
+    plain numbers, flags, choices or texts, so that separate code checks them.
     """
 
     default: Any
@@ -105,7 +107,7 @@ class Knob:
     def check(self, name: str, value: object) -> Any:
         """Check a ``value`` that a program passed to the library for the setting ``name``.
 
-        Returns the value to use. Raises ``TypeError`` or ``ValueError``.
+        Returns the checked value. Raises ``TypeError`` or ``ValueError``.
         """
         if self.words:
             raise AssertionError(f"{name}: expected separate code to check this setting")
@@ -127,7 +129,7 @@ class Knob:
 
 
 def setting(default: Any, doc: str, **more: Any) -> Any:
-    """Declare a dataclass field as a setting. ``more``: values for the other fields of :class:`Knob`."""
+    """Declare a dataclass field as a setting. ``more``: values for further fields of :class:`Knob`."""
     knob = Knob(default, doc, **more)
     return dataclasses.field(default=default, repr=not knob.secret, metadata={_KNOB: knob})
 
@@ -139,7 +141,7 @@ def knobs(kind: type) -> Mapping[str, Knob]:
 
 
 def file_keys(kind: type) -> dict[str, str]:
-    """A map from key in ``agent.yml`` to name of the field, for the section that the dataclass ``kind`` declares."""
+    """Map each key in the section of ``agent.yml`` that the dataclass ``kind`` declares to the name of its field."""
     return {knob.agent.key or name: name for name, knob in knobs(kind).items() if knob.agent.key is not None}
 
 
@@ -203,7 +205,8 @@ class Settings:
         auto="1 s up to 250 nodes, then nodes/250 s",
         agent=AgentYml(default=0.0, most=3600),
     )
-    # As in PekoNode, a timeout that is not greater than the cycle means auto; only agent.yml rejects it.
+    # As in PekoNode, a timeout that is not greater than the cycle means ``auto``. Only the reader of agent.yml rejects
+    # such a timeout.
     timeout: float = setting(
         0.0,
         "silence after which a node becomes suspect",
@@ -221,7 +224,7 @@ class Settings:
         most=1_000,
         agent=AgentYml(default=5, key=None),
     )
-    # With PekoNode's wire the range is another one: see config.settings.rules.
+    # PekoNode's wire allows a different range: see config.settings.rules.
     size: int = setting(
         16384,
         "the longest datagram and the longest TCP frame; longer documents are sent in chunks. "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Formats values for messages to humans, in at most 80 characters each."""
+"""Formats values for messages to humans, with at most 80 characters for each value."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ import reprlib
 
 #: Maximum characters of one value in a message.
 MOST = 80
-#: Maximum bits of a whole number that is written in full. Python raises for a number of more than 4,300 digits.
+#: Maximum bits of a whole number whose digits are written in full. Python raises an exception for more than 4,300
+#: digits.
 _MOST_BITS = 256
 
 
 class _Short(reprlib.Repr):
-    """Formats only the beginning of a long value, so that no megabytes of text are built and cut."""
+    """Formats only the beginning of a long value, so that it does not build megabytes of text only to cut them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.maxstring = self.maxother = MOST
 
     def repr_int(self, x: int, level: int) -> str:
-        """The digits of a whole number, or the number of its bits if it is too long."""
+        """The digits of a whole number, or the number of its bits if it has too many digits."""
         return repr(x) if x.bit_length() <= _MOST_BITS else f"a whole number of {x.bit_length()} bits"
 
     def repr_bytes(self, x: bytes, level: int) -> str:
@@ -38,7 +39,7 @@ def shown(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` with everything escaped that is not printable: text of others must not forge a line."""
+    """``text`` with escapes for unprintable characters, so that text from others cannot fake a line of output."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

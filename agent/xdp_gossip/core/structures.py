@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Wire formats of the documents, node records and file states within messages (docs/wire.md, "Bodies").
 
-The order of fields is part of the wire format. Add a new field at the end, with a default, and name it in the list of
-later fields of its ``Struct``.
+The order of fields is part of the wire format. Add a new field at the end, with a default, and add its name to the
+``later`` fields of its ``Struct``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ FILE = Struct(TroubledFile, template=text(64), path=text(255), state=text(16), s
 
 @functools.lru_cache(maxsize=256)
 def _batch(keys: tuple[str, ...]) -> tuple[str, ...]:
-    """Check the keys of a batch. The cache makes all documents of a batch share one check and one tuple in memory."""
+    """Check the keys of a batch.
+
+    Because of the cache, all documents of a batch share one check and one tuple in memory.
+    """
     checked: tuple[str, ...] = many(KEY, MAX_BATCH).unpack(keys)
     return checked
 

@@ -28,9 +28,9 @@ class Timers:
         return self._heap[0][0] if self._heap else None
 
     def run(self, now: Now) -> None:
-        """Call all callbacks that are due at ``now``. Callbacks added meanwhile wait for the next run.
+        """Call all callbacks that are due at ``now``. Callbacks added during the run wait for the next run.
 
-        If a callback raises, the callbacks after it stay due.
+        If a callback raises an exception, the callbacks after it stay due.
         """
         due = []
         while self._heap and self._heap[0][0] <= now.mono:
@@ -39,7 +39,7 @@ class Timers:
             try:
                 callback(now)
             except BaseException:
-                # An error in one callback must not skip the others.
+                # An error in one callback must not make the engine skip the callbacks after it.
                 for other in due[done:]:
                     self.at(now.mono, other)
                 raise

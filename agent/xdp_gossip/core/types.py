@@ -41,10 +41,9 @@ MAX_EXPIRES_IN = 10 * 366 * 86_400
 
 @dataclass(frozen=True)
 class Now:
-    """One point in time on both clocks: ``mono`` in seconds (monotonic), ``wall_ns`` in nanoseconds since the epoch.
+    """One point in time on two clocks: ``mono``, monotonic seconds, and ``wall_ns``, nanoseconds since the epoch.
 
-    ``slept``: total seconds for which the machine was suspended since its boot. ``mono`` does not count the seconds of
-    suspends.
+    ``slept``: total seconds for which the machine was suspended since its boot. ``mono`` does not include this time.
     """
 
     mono: float
@@ -55,21 +54,25 @@ class Now:
 @functools.total_ordering
 @dataclass(frozen=True)
 class Address:
-    """An IP address and a port. ``ip`` is the canonical text of the address; an IPv4-mapped one is stored as IPv4."""
+    """An IP address and a port. ``ip`` is the address in canonical text form, with an IPv4-mapped address as IPv4."""
 
     ip: str
     port: int
 
     @classmethod
     def of(cls, ip: str, port: int) -> Address:
-        """Check and normalise an address. Raises ``ValueError``, also for a host name, which is never resolved here."""
+        """Check and normalise an address.
+
+        Raises ``ValueError``, also for a host name, because the method resolves no names.
+        """
         # ``ipaddress.ip_address`` would also accept a number or bytes.
         try:
             parsed = ipaddress.ip_address(ip if isinstance(ip, str) else "")
         except ValueError:
             raise ValueError(f"expected an IPv4 or IPv6 address, got {shown(ip)}") from None
         if getattr(parsed, "scope_id", None) is not None:
-            # An address has 16 bytes on the wire, without a zone, because an interface name is valid on one host only.
+            # An address on the wire has 16 bytes and no zone, because a zone is an interface name, valid on one host
+            # only.
             raise ValueError(f"expected an IPv6 address without a zone, got {shown(ip)}")
         mapped = getattr(parsed, "ipv4_mapped", None)
         if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
@@ -95,7 +98,7 @@ class Address:
 
     @functools.cached_property
     def packed(self) -> bytes:
-        """The IP address as 16 bytes, IPv4 as IPv4-mapped IPv6 (RFC 4291, 2.5.5.2)."""
+        """The IP address as 16 bytes, with IPv4 as IPv4-mapped IPv6 (RFC 4291, 2.5.5.2)."""
         parsed = ipaddress.ip_address(self.ip)
         if parsed.version == 4:
             return bytes(10) + b"\xff\xff" + parsed.packed
@@ -108,7 +111,7 @@ class Address:
 
     @property
     def is_one_host(self) -> bool:
-        """Whether the address stands for one host: it is no group, and not 0.0.0.0 or ::, which mean the local host."""
+        """Whether the address stands for one host: it is no group address, and neither 0.0.0.0 nor ::."""
         return not self.is_group and self.ip not in ("0.0.0.0", "::")
 
     @property
@@ -141,7 +144,7 @@ class Address:
 def _unpacked(packed: bytes, port: int) -> Address:
     """Unpack an address. Every packet has the address of its origin, so the result is cached.
 
-    Without the cache, unpacking that address took half the processing time of a packet.
+    Without the cache, unpacking the origin's address took half the processing time of a packet.
     """
     return Address.of(str(ipaddress.IPv6Address(packed)), port)
 
@@ -150,8 +153,8 @@ def _unpacked(packed: bytes, port: int) -> Address:
 class Node:
     """A node in PekoNode's terms.
 
-    ``addr`` and ``port``: where the node listens; they identify the node. ``name`` and ``private_data``: attributes
-    that the node may change.
+    ``addr`` and ``port``: the address on which the node listens, which identifies the node. ``name`` and
+    ``private_data``: attributes that the node may change.
     """
 
     addr: str
@@ -197,8 +200,8 @@ class Record:
     """A node's description of itself: name, private data, agent version, mode.
 
     A node spreads its record after each change. Every heartbeat has the digest of its origin's record. ``plane``: the
-    mode. ``stamp``: (incarnation, sequence) at the time of the last change; a record with a higher stamp replaces one
-    with a lower stamp.
+    mode. ``stamp``: (incarnation, sequence) at the time of the last change; a record with a higher stamp replaces a
+    record with a lower stamp.
     """
 
     name: str = ""
@@ -209,7 +212,7 @@ class Record:
 
     @functools.cached_property
     def digest(self) -> int:
-        """64-bit digest over all fields except the stamp. Never 0, because a digest of 0 means an unknown record."""
+        """64-bit digest over all fields except the stamp. The digest is never 0, because 0 means an unknown record."""
         digest = hashlib.blake2b(digest_size=8, person=b"xg-record")
         for text in (self.name, self.private_data, self.agent_version, self.plane):
             raw = text.encode()
@@ -233,12 +236,12 @@ class Member:
     last_heard: float  # seconds ago
     digest: int  # documents digest that the node last advertised
     local: bool = False
-    #: Stable names of the node's problems (docs/protocol.md, "Identity" and "Reach"); usually empty.
+    #: Names of the node's problems (docs/protocol.md, "Identity" and "Reach"); usually empty.
     problems: tuple[str, ...] = ()
     #: Whether all documents in ``digest`` are on the node's disk.
     stored: bool = True
-    #: The key slot with which the node signs its packets. None if the slot is unknown in this run, for the local node,
-    #: and on a wire without key slots.
+    #: The key slot with which the node signs its packets. None for the local node, on a wire without key slots, and
+    #: before the first packet of the node in this run.
     key_slot: int | None = None
 
     @property
@@ -253,7 +256,7 @@ _VERSION = re.compile(r"([0-9a-f]{16})@(.+)")
 
 @dataclass(frozen=True, order=True)
 class Version:
-    """Version of a document: a reading of a hybrid logical clock (48 bits of ms, 16 bits of counter), and its node.
+    """Version of a document: reading of a hybrid logical clock (48 bits of ms, 16 bits of counter), and author's node.
 
     Versions are totally ordered, so every member picks the same winner of two concurrent publishes (Kulkarni et al.
     2014, "Logical Physical Clocks").
@@ -275,7 +278,7 @@ class Version:
 
     @property
     def wall_ms(self) -> int:
-        """Time of the publish in milliseconds since the epoch, by the publisher's clock (corrected to cluster time)."""
+        """Time of the publish in milliseconds since the epoch, by the publisher's estimate of the cluster's time."""
         return self.hlc >> 16
 
 
@@ -290,15 +293,15 @@ class Document:
     author: str = ""
     comment: str = ""
     deleted: bool = False
-    #: The version that the author had read before writing this one; None if the author had read none.
+    #: The version that the author had read before writing this version; None if the author had read no version.
     base: Version | None = None
     #: Time of expiry in milliseconds since the epoch, by the cluster's clock; 0: the document never expires.
     expires: int = 0
     #: Keys of all documents that were written together under this version, including ``key``; () for a single document.
     batch: tuple[str, ...] = ()
     #: The versions before ``base``, the latest first, at most ``MAX_ANCESTORS``. A member uses ``base`` and
-    #: ``ancestors`` to detect a concurrent publish: if neither contains the version that the member holds, the author
-    #: of this version had not read the member's version.
+    #: ``ancestors`` to detect a concurrent publish: if neither contains the member's current version, the author of
+    #: this version had not read the member's version.
     ancestors: tuple[Version, ...] = ()
 
     @functools.cached_property
@@ -333,8 +336,8 @@ class Document:
     def rank(self) -> tuple[Version, bool, bytes]:
         """The rank of the document among documents of the same key: the document with the highest rank wins.
 
-        The version comes first. Deleted flag and content hash decide only if a node lost its state and used one version
-        for two documents, because every member must pick the same document even in this case.
+        The version comes first. The deleted flag and the content hash decide only if a node lost its state and used one
+        version for two documents. Every member must pick the same document even in this case.
         """
         return (self.version, self.deleted, self.content_hash)
 
@@ -346,9 +349,10 @@ class Document:
     def ended(self) -> Document:
         """The tombstone that replaces the document when it expires. Every member computes the same tombstone by itself.
 
-        The version of the tombstone is the next one above the document's version. No author uses the tombstone's
-        version for a successor of a document with an expiry. The tombstone keeps the time of expiry, so that a member
-        whose clock is corrected later can detect that the document has not expired yet.
+        The clock reading in the tombstone's version is that of the document plus one. No author uses this version for
+        another document, because the clock reading of a new version is at least two above the reading of the version
+        that it replaces. The tombstone has the document's time of expiry, so that a member whose clock is corrected
+        later can detect that the document has not expired yet.
         """
         version = Version(self.version.hlc + 1, self.version.origin)
         return Document(
@@ -373,8 +377,9 @@ class Document:
     def overtakes(self, held: Document, ours: bool) -> bool:
         """Whether the author of this version had not read ``held``, the version that this version replaces.
 
-        If ``held`` is older than every listed ancestor, the member cannot tell whether the author had read ``held``. An
-        unclear ``held`` counts as read, unless this node published it (``ours``): other nodes may not have received it.
+        If ``held`` is older than every listed ancestor, the member cannot tell whether the author had read ``held``. In
+        this case ``held`` counts as read, unless this node published ``held`` (``ours``), because other nodes may not
+        have received it.
         """
         if held.version == self.base or held.version in self.ancestors:
             return False
@@ -385,11 +390,12 @@ class Document:
 class Write:
     """A request to write one document or, with ``deleted``, its tombstone.
 
-    ``expected``: write only if the node holds this version. ``absent``: write only if the node holds no such document.
-    ``expires_in``: seconds until the document expires. ``expires``: the time of expiry, as in ``Document``, instead of
-    ``expires_in``. ``content_type`` None: the type of the current version; without one, the type by the key's suffix,
-    then by ``suffix`` (the suffix of the file with the value), then raw. ``checked_as``: the only content type that the
-    document may get, because the value was checked for this type (None: any type).
+    ``expected``: write only if this is the node's current version. ``absent``: write only if the node has no such
+    document. ``expires_in``: seconds until the document expires. ``expires``: the time of expiry, as in ``Document``,
+    instead of ``expires_in``. ``content_type`` None: use the first known of these: the type of the current version, the
+    type by the key's suffix, the type by ``suffix`` (the suffix of the file with the value), raw. ``checked_as``: the
+    content type for which the value was checked; the write fails if the document would get a different type (None: any
+    type is right).
     """
 
     key: str
@@ -404,7 +410,7 @@ class Write:
     checked_as: str | None = None
 
     def type_over(self, held: Document | None) -> str:
-        """The content type that the document gets if ``held`` is its current version (None: there is none)."""
+        """The content type that the document gets if ``held`` is its current version (None: it has no version)."""
         if self.content_type is not None:
             return self.content_type
         if self.deleted:
@@ -415,7 +421,10 @@ class Write:
         return by_key or _TYPES.get(self.suffix.lower(), "raw")
 
     def typed(self, held: Document | None) -> Write:
-        """A copy of this write with an explicit content type. Raises :class:`TypeChanged` if ``checked_as`` differs."""
+        """A copy of this write with an explicit content type.
+
+        Raises :class:`TypeChanged` if that is not ``checked_as``.
+        """
         content_type = self.type_over(held)
         if self.checked_as not in (None, content_type):
             raise TypeChanged(self.key)
@@ -423,16 +432,16 @@ class Write:
 
 
 class TypeChanged(Exception):
-    """Raised if a document's content type changed after its new value was checked, which requires a new check."""
+    """Raised if a document's content type changed after its new value was checked, so that a new check is necessary."""
 
 
 @dataclass(frozen=True)
 class Prepared:
     """One document of a publish that is prepared but not committed yet.
 
-    ``document``: the current version after the commit (None: there is no document, as before). ``changed``: whether the
-    commit changes the document. ``held``: the current version during the preparation; if another version replaces
-    ``held`` before the commit, the commit fails.
+    ``document``: the current version after the commit (None: there is no document, neither before nor after).
+    ``changed``: whether the commit changes the document. ``held``: the current version during the preparation; if
+    another version replaces ``held`` before the commit, the commit fails.
     """
 
     key: str

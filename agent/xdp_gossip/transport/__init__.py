@@ -18,16 +18,16 @@ from ..core.types import Address
 class Receive(Protocol):
     """The callback to which a transport passes each received packet and the address of its sender.
 
-    For a frame over TCP, ``source`` is the peer's address with the port of the connection. The kernel data plane passes
-    ``screened=True`` for packets that it has already checked and relayed. Returns True for an accepted rumor of another
-    node, False for a rejected packet, None for any other packet.
+    For a frame over TCP, ``source`` is the peer's address and the peer's port of the connection. The kernel data plane
+    passes ``screened=True`` for packets that it has already checked and relayed. Returns True for an accepted rumor of
+    another node, False for a rejected packet, None for any other packet.
     """
 
     def __call__(self, data: bytes, source: Address, screened: bool = False) -> bool | None: ...
 
 
 class TransportError(Exception):
-    """Raised if a transport cannot be opened. The message names the address and the reason."""
+    """Raised if a transport cannot be opened. The error message contains the address and the reason."""
 
 
 class NoPlane(TransportError):
@@ -53,10 +53,13 @@ class Transport(Protocol):
         """Whether the transport can send packets to the address family of ``address``."""
 
     async def open(self, receive: Receive) -> None:
-        """Bind the sockets, and pass received packets to ``receive`` from now on. Raises ``TransportError``."""
+        """Bind the sockets, and start to pass received packets to ``receive``. Raises ``TransportError``."""
 
     def send(self, transmit: Transmit) -> None:
-        """Send or queue one packet. The method never blocks, and raises no errors that a peer or the network causes."""
+        """Send or queue one packet.
+
+        The method never blocks, and raises no error for a fault of a peer or of the network.
+        """
 
     def send_rumor(self, rumor: Rumor) -> None:
         """Send or queue one rumor of this node for each of its targets."""
@@ -67,8 +70,8 @@ class Transport(Protocol):
 
 @functools.lru_cache(maxsize=4096)
 def normalised(host: str, port: int) -> Address:
-    """The source of a packet as an ``Address``: an IPv4-mapped address from a dual-stack socket becomes IPv4.
+    """Return the source of a packet as an ``Address``. An IPv4-mapped address from a dual-stack socket becomes IPv4.
 
-    The zone of a link-local address is removed, because addresses of nodes have no zone.
+    The function removes the zone of a link-local address, because addresses of nodes have no zone.
     """
     return Address.of(host.partition("%")[0], port)

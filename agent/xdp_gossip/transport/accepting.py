@@ -2,8 +2,8 @@
 """Accepts TCP and Unix connections, in place of asyncio's own servers.
 
 If no file descriptor is left, asyncio's servers retry up to ``backlog`` times in one turn of the event loop, and log
-each attempt. This module pauses accepting if no file descriptor is left. This module also accepts only a few
-connections per turn, so that many new connections do not delay the other work of the loop.
+each attempt. In the same case, this module stops accepting for a second. This module also accepts only a few
+connections per turn, so that many new connections do not delay other work of the event loop.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _log = logging.getLogger("xdp_gossip.accepting")
 
 #: Maximum number of connections accepted in one turn of the event loop.
 TURN = 8
-#: Seconds for which accepting pauses after the system had no file descriptor or no memory for a connection.
+#: Seconds for which an ``Acceptor`` pauses after the system had no file descriptor or no memory for a connection.
 PAUSE_S = 1.0
 _SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -33,7 +33,7 @@ Take = Callable[[socket.socket, Any], None]
 class Acceptor:
     """Accepts connections on a listening, non-blocking ``sock`` after :meth:`start`. :meth:`close` closes ``sock``.
 
-    ``counters[counter]`` counts failures to accept a connection. ``what``: name of the port in log messages.
+    ``counters[counter]`` counts failures to accept a connection. ``what``: name of the listening port in log messages.
     """
 
     def __init__(self, sock: socket.socket, take: Take, counters: dict[str, int], counter: str, what: str) -> None:
@@ -48,7 +48,7 @@ class Acceptor:
         counters.setdefault(counter, 0)
 
     def start(self) -> None:
-        """Accept connections from now on."""
+        """Start to accept connections."""
         self._resume = None
         self._loop.add_reader(self._sock.fileno(), guarded("connections", self._accept))
 
@@ -68,7 +68,7 @@ class Acceptor:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                # accept(2): errors not in _SCARCE concern one connection only, and that connection is closed.
+                # An error that is not in _SCARCE concerns one connection only, which the kernel has closed (accept(2)).
                 self._counters[self._counter] += 1
                 self._quiet(errno.errorcode.get(error.errno or 0, ""), f"{self._what}: not accepted: {error.strerror}")
                 if error.errno in _SCARCE:
@@ -101,7 +101,7 @@ class Listener:
         self._acceptor.start()
 
     def _take(self, connection: socket.socket, peer: Any) -> None:
-        # asyncio closes the socket from now on, also if this call fails.
+        # From here on asyncio is responsible for closing the socket, even if this call fails.
         task = self._loop.create_task(self._loop.connect_accepted_socket(self._factory, connection))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
@@ -112,5 +112,5 @@ class Listener:
         self._acceptor.close()
 
     async def settled(self) -> None:
-        """Wait until every accepted connection has its asyncio protocol."""
+        """Wait until asyncio protocols exist for all accepted connections."""
         await asyncio.gather(*self._starting, return_exceptions=True)

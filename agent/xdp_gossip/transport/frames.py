@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Frames: packets on a byte stream, each after its length in four bytes, big-endian."""
+"""Frames: packets on a byte stream. Each packet follows its length in four bytes, big-endian."""
 
 from __future__ import annotations
 
 HEADER = 4
-#: Bytes by which a frame may exceed the configured size, because a peer may count headers differently.
+#: Bytes by which a frame may exceed the configured size, because a peer may count fewer header bytes in the size.
 SLACK = 256
 
 
 class FrameError(Exception):
-    """Raised if a stream is not a sequence of frames: a length in it is zero or above the limit."""
+    """Raised if a length in a stream is zero or above the limit, so that the stream is not a sequence of frames."""
 
 
 def encode(packet: bytes) -> bytes:
@@ -20,7 +20,7 @@ def encode(packet: bytes) -> bytes:
 
 
 class FrameDecoder:
-    """Splits a stream into packets, and buffers at most ``limit`` bytes plus the bytes of one :meth:`feed`."""
+    """Splits a stream into packets. The buffer has at most ``limit`` bytes plus the bytes of one :meth:`feed`."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -16,9 +16,10 @@ from .source import Source
 class TcpListening:
     """Base of a :class:`xdp_gossip.transport.Transport` that listens on TCP.
 
-    ``listen``: the address to accept connections on, or ``(ip, port)``, which allows port 0; ``::`` accepts IPv4, too.
-    ``size``: maximum bytes of a packet. ``buffer``: maximum number of packets queued for one peer. ``own``: the address
-    by which peers know this node; outgoing connections use it as their source while the host has it (:class:`Source`).
+    ``listen``: the address to accept connections on, or ``(ip, port)``, where the port may be 0. ``::`` also accepts
+    IPv4. ``size``: maximum bytes of a packet. ``buffer``: maximum number of packets queued for one peer. ``own``: the
+    address by which peers know this node; outgoing connections use ``own`` as their source address while the host has
+    it (:class:`Source`).
     """
 
     name = "TCP"

@@ -11,14 +11,14 @@ from ..common.forks import own_socket
 from ..core.types import Address
 from . import TransportError
 
-#: Linux socket options that allow to bind to an address which no interface has yet (ip(7), ipv6(7)).
+#: Linux socket options with which bind() accepts an address that no interface has yet (ip(7), ipv6(7)).
 _IP_FREEBIND, _IPV6_FREEBIND = 15, 78
 #: Maximum number of connections that wait to be accepted.
 BACKLOG = 512
 
 
 def listening_socket(listen: Address | tuple[str, int], kind: socket.SocketKind) -> socket.socket:
-    """A socket of :func:`bound_socket` for ``listen``. Raises ``TransportError``, which names the address."""
+    """A socket from :func:`bound_socket` for ``listen``. Raises a ``TransportError`` that names the address."""
     ip, port = listen if isinstance(listen, tuple) else (listen.ip, listen.port)
     try:
         return bound_socket(ip, port, kind)
@@ -29,10 +29,10 @@ def listening_socket(listen: Address | tuple[str, int], kind: socket.SocketKind)
 
 
 def bound_socket(ip: str, port: int, kind: socket.SocketKind, *, only_six: bool = False) -> socket.socket:
-    """A bound, non-blocking socket. A TCP socket also listens. ``::`` accepts IPv4, too, unless ``only_six`` is set.
+    """A bound, non-blocking socket. A TCP socket also listens.
 
-    The address may be one that no interface has yet; the socket receives packets as soon as an interface has the
-    address. Raises ``OSError``.
+    A socket on ``::`` also accepts IPv4, unless ``only_six`` is set. An interface need not have the address yet; the
+    socket receives packets as soon as an interface has it. Raises ``OSError``.
     """
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -54,7 +54,7 @@ def bound_socket(ip: str, port: int, kind: socket.SocketKind, *, only_six: bool 
 
 @contextlib.contextmanager
 def closing_on_error(*sockets: socket.socket) -> Iterator[None]:
-    """Close ``sockets`` if the body raises."""
+    """Close ``sockets`` if the body of the ``with`` statement raises an exception."""
     try:
         yield
     except BaseException:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Sets the source address of packets to the address that peers know (``node.addr``), whenever the host has it.
+"""Sets the source address of packets to ``node.addr``, by which peers know this node, whenever the host has it.
 
 For a socket that listens on every address, the kernel chooses the source address by the route. On a host with several
 addresses the kernel often chooses another address than ``node.addr``. Firewalls and data planes of the peers may then
-reject the packets, because they know only ``node.addr``.
+reject the packets, because their rules contain only ``node.addr``.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ _log = logging.getLogger(__name__)
 
 COUNTER = "source_unavailable"
 
-#: Seconds until the address is tried again after the kernel refused it. DHCP or keepalived may add the address later.
+#: Seconds from a refusal of the source address by the kernel until the next attempt. DHCP or keepalived may add the
+#: address later.
 TRY_AGAIN_S = 1.0
 
-#: Errors by which the kernel reports that no interface has the address: with IPV6_PKTINFO, bind() and IP_PKTINFO.
+#: Errors by which the kernel reports that no interface has the source address: for IPV6_PKTINFO, bind() and IP_PKTINFO.
 _NOT_HERE = (errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH)
 IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)  # in the socket module since Python 3.12
-#: Socket option that makes connect() choose the local port, which then has to be unique for each peer only.
+#: Socket option: not bind() but connect() chooses the local port, so that connections to different peers may share a
+#: local port.
 _IP_BIND_ADDRESS_NO_PORT = 24
 
 Ancillary = tuple[int, int, bytes]
@@ -36,9 +38,9 @@ Ancillary = tuple[int, int, bytes]
 class Source:
     """Sends datagrams and opens connections from the source address of one transport.
 
-    ``own``: the address by which peers know this node; None for the kernel's choice. ``bound``: the address on which
-    the transport listens. ``counters``: the transport's counters, of which :data:`COUNTER` counts the datagrams and
-    connections that had another source address because the host did not have ``own``.
+    ``own``: the address by which peers know this node (None: the kernel chooses the source address). ``bound``: the
+    address on which the transport listens. ``counters``: the transport's counters. The counter :data:`COUNTER` counts
+    the datagrams and connections whose source address was not ``own`` because the host did not have ``own``.
     """
 
     def __init__(self, own: Address | None, bound: str, counters: dict[str, int]) -> None:
@@ -62,14 +64,14 @@ class Source:
         return [] if six is not self._six or self._waiting() else self._ancillary
 
     def sent(self, six: bool, control: list[Ancillary]) -> None:
-        """Note that a datagram with the ``control`` messages from :meth:`control` was sent."""
+        """Record that the caller has sent a datagram with the result ``control`` of :meth:`control`."""
         if control:
             self._accepted()
         elif six is self._six and self._ancillary:
             self._counters[COUNTER] += 1
 
     async def connect(self, loop: asyncio.AbstractEventLoop, to: Address) -> socket.socket:
-        """Connect a TCP socket with the source address ``own``, or with the kernel's choice while the host lacks it.
+        """Connect a TCP socket from the address ``own``, or from the kernel's choice while the host lacks ``own``.
 
         Raises ``OSError``. The caller must set a timeout.
         """
@@ -86,18 +88,18 @@ class Source:
         except OSError as error:
             if not absent(error):
                 raise
-            sock = await _connect(loop, to, bound)  # raises if the kernel refuses the destination and not the source
+            sock = await _connect(loop, to, bound)  # raises if the kernel refused the destination
             self.refused(error)
         else:
             self._accepted()
         return sock
 
     def _waiting(self) -> bool:
-        """Whether the kernel refused the source address within the last second, so that it is not tried again yet."""
+        """Whether the kernel refused the source address within the last second, so that it is too early to retry."""
         return self._absent and time.monotonic() < self._again_at
 
     def refused(self, error: OSError) -> None:
-        """Note that the host lacked the source address, so a datagram or connection used another address."""
+        """Record that a datagram or connection had another source address, because the host lacked ``own``."""
         self._counters[COUNTER] += 1
         self._again_at = time.monotonic() + TRY_AGAIN_S
         if not self._absent:
@@ -118,7 +120,10 @@ class Source:
 
 
 def absent(error: OSError) -> bool:
-    """Whether ``error`` may mean that the host lacks the source address. Some destinations cause the same error."""
+    """Whether ``error`` may mean that the host lacks the source address.
+
+    An unreachable destination may cause the same error.
+    """
     return error.errno in _NOT_HERE
 
 

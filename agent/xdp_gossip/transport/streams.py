@@ -2,7 +2,8 @@
 """Sends and receives frames over TCP, for every transport that needs frames.
 
 A connection carries frames in one direction only: each node opens its own connections to its peers. One timer checks
-all deadlines once a second. Connections, bytes and time of each peer are limited, because peers are not trusted.
+all deadlines once a second. The class limits the connections, bytes and time of each peer, because it does not trust
+peers.
 """
 
 from __future__ import annotations
@@ -23,25 +24,27 @@ from .sockets import closing_on_error
 from .source import Source
 
 DIAL_DEADLINE_S = 3.0
-#: Seconds without progress after which a connection is closed, and the frames queued for it are dropped.
+#: Seconds without progress in sending after which a connection is closed and its queued frames are dropped.
 WRITE_DEADLINE_S = 10.0
 #: Maximum seconds from the first to the last byte of a received frame.
 FRAME_DEADLINE_S = 10.0
 OUTGOING_IDLE_S = 30.0
 #: Seconds without a frame after which an incoming connection is closed. The value is greater than ``OUTGOING_IDLE_S``,
-#: so that the sender closes an idle connection, because the sender knows that no frame is in flight.
+#: so that the sender of frames closes an idle connection, not the receiver. Only the sender knows that no frame is in
+#: flight.
 INCOMING_IDLE_S = 60.0
 MAX_OUTGOING = 256
 MAX_INCOMING = 512
 #: Maximum number of connections from one address. Loopback is exempt, because many local agents may share its address.
 MAX_INCOMING_PER_ADDRESS = 32
-#: Number of rejected frames in a row after which a connection is closed: its peer has another secret or is an attacker.
+#: Number of rejected frames in a row after which a connection is closed. The peer has a different secret or is an
+#: attacker.
 MAX_REFUSED = 64
 #: Maximum number of frames that one connection delivers in one turn of the event loop.
 BURST = 64
 _HIGH_WATER = 256 * 1024
-#: Bytes in a queue up to which the number of its frames is not limited. The answers to two requests for chunks
-#: (core/sync/fetch.py) are queued at once, and a limit of a few frames would drop some of them.
+#: While a queue has at most this number of bytes, the number of its frames is not limited. The answers to two requests
+#: for chunks (core/sync/fetch.py) are queued at once, and a limit of a few frames would drop some of them.
 QUEUE_BYTES = 512 * 1024
 _SWEEP_S = 1.0
 
@@ -70,8 +73,8 @@ COUNTERS = (
 class Streams:
     """A listener for incoming connections, and a pool of outgoing connections.
 
-    ``size``: maximum bytes of a packet. ``buffer``: maximum number of frames queued for one peer; more frames are
-    queued while they have at most :data:`QUEUE_BYTES` in total. ``counters`` and ``source`` belong to the transport.
+    ``size``: maximum bytes of a packet. ``buffer``: maximum number of frames queued for one peer; further frames are
+    queued while the queue has at most :data:`QUEUE_BYTES`. ``counters`` and ``source`` are those of the transport.
     """
 
     def __init__(self, size: int, buffer: int, counters: dict[str, int], source: Source) -> None:
@@ -123,10 +126,10 @@ class Streams:
         return False
 
     def admit(self, connection: Incoming) -> None:
-        """Add a new incoming connection, and close another one if there are too many.
+        """Add a new incoming connection, and close an older connection if there are too many.
 
-        Connections that have not delivered an accepted packet are closed first, so that they cannot displace members'
-        connections. Among several connections, the least recently used one is closed.
+        The method first closes connections that have never delivered an accepted packet, so that strangers cannot
+        displace members' connections. Among several such connections, it closes the least recently used one.
         """
         self.counters["connections_accepted"] += 1
         same = [other for other in self.incoming if other.source.ip == connection.source.ip]
@@ -159,7 +162,8 @@ class Streams:
         for connection in list(self.incoming):
             connection.drop("connections_idle", count=0)
         await asyncio.gather(*tasks, return_exceptions=True)
-        # Connections that were just accepted call connection_made() within a few turns, and are closed there.
+        # For connections that were just accepted, asyncio calls connection_made() within a few turns; that method
+        # closes them.
         for _ in range(5):
             await asyncio.sleep(0)
         # Polling is good enough here, because a process closes its transport only once.
@@ -168,7 +172,7 @@ class Streams:
 
 
 def _evict(connections: Collection[Incoming]) -> None:
-    """Close one of ``connections``, which are ordered by last use: the first unproven one, else the first."""
+    """Close the first unproven connection in ``connections``, otherwise the first. They are ordered by last use."""
     strangers = (connection for connection in connections if not connection.proven)
     next(strangers, next(iter(connections))).drop("connections_evicted")
 
@@ -178,12 +182,15 @@ def _is_loopback(ip: str) -> bool:
 
 
 def _nowhere(data: bytes, source: Address, screened: bool = False) -> bool:
-    """Reject a packet. This function is the receiver until the transport is open."""
+    """Reject a packet. Streams use this receiver until the transport is open."""
     return False
 
 
 class _Connection(asyncio.Protocol):
-    """Base class of incoming and outgoing connections. Each connection is closed only once, and counted."""
+    """Base class of incoming and outgoing connections.
+
+    A connection is closed only once, and a counter states the reason.
+    """
 
     def __init__(self, streams: Streams) -> None:
         self.streams = streams
@@ -212,7 +219,10 @@ class _Connection(asyncio.Protocol):
 
 
 class Incoming(_Connection):
-    """A connection that a peer opened to this node. The class decodes frames and delivers their packets."""
+    """A connection that a peer opened to this node.
+
+    The class decodes the frames and delivers their packets to the receiver.
+    """
 
     def __init__(self, streams: Streams) -> None:
         super().__init__(streams)
@@ -221,7 +231,7 @@ class Incoming(_Connection):
         self._useful = self._begun = streams.loop.time()
         self._scheduled = False
         self._refused = 0  # number of rejected frames in a row
-        #: Whether the connection has delivered an accepted packet, so its peer is a member.
+        #: Whether the connection has delivered an accepted packet, which shows that the peer is a member.
         self.proven = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -359,7 +369,7 @@ class Outgoing(_Connection):
             self.streams.counters["frames_sent"] += 1
 
     def data_received(self, data: bytes) -> None:
-        """Close the connection: members never send data on a connection that they accepted, so the peer is none."""
+        """Close the connection. Members never send data on a connection that they accepted; the peer is no member."""
         self.streams.counters["frames_malformed"] += 1
         self.lose("frames_dropped_broken")
 
@@ -395,7 +405,7 @@ class Outgoing(_Connection):
 def deliver(receive: Receive, packet: bytes, source: Address, counters: dict[str, int]) -> bool:
     """Pass a packet to the receiver, and return False if the receiver rejected it.
 
-    An exception in the receiver is recorded and not raised, so that it does not close the socket.
+    If the receiver raises an exception, the function records it and returns True, so that the socket stays open.
     """
     try:
         return receive(packet, source) is not False

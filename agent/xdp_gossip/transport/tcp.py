@@ -16,7 +16,7 @@ class TcpTransport(TcpListening):
     _streams: Streams | None = None
 
     def reaches(self, address: Address) -> bool:
-        """Return True: each connection has a socket of its peer's address family. See :class:`Transport`."""
+        """Return True, because each connection uses a socket of its peer's address family. See :class:`Transport`."""
         return True
 
     async def open(self, receive: Receive) -> None:

@@ -19,8 +19,8 @@ from .sockets import closing_on_error, listening_socket
 from .source import Source, absent
 from .streams import Streams, deliver
 
-#: Maximum bytes of a datagram that no path has to fragment, which are IPv6's minimum MTU (RFC 8200, section 5) less the
-#: headers of IPv6 and UDP.
+#: Maximum bytes of a datagram that no path has to fragment: IPv6's minimum MTU (RFC 8200, section 5) less the headers
+#: of IPv6 and UDP.
 DATAGRAM = 1280 - 40 - 8
 #: Maximum number of datagrams read in one turn of the event loop, so that a flood leaves time for timers and the API.
 BURST = 256
@@ -43,11 +43,12 @@ COUNTERS = (
 class UdpTransport:
     """A :class:`xdp_gossip.transport.Transport` over UDP and TCP.
 
-    ``listen``: the address to listen on, or ``(ip, port)``, which allows port 0; ``::`` receives IPv4, too. ``size``:
-    maximum bytes of a packet. ``buffer``: maximum number of datagrams queued while the kernel's buffer is full, and of
-    frames queued for one peer. ``datagram``: maximum bytes of a packet that is sent as a datagram. ``frames=False``
-    sends all packets as datagrams and does not listen on TCP, for PekoNode's wire, which has no frames. ``own``: the
-    address by which peers know this node; packets have it as their source while the host has it (:class:`Source`).
+    ``listen``: the address to listen on, or ``(ip, port)``, where the port may be 0. ``::`` also receives IPv4.
+    ``size``: maximum bytes of a packet. ``buffer``: maximum number of datagrams queued while the kernel's buffer is
+    full, and maximum number of frames queued for one peer. ``datagram``: maximum bytes of a packet that is sent as a
+    datagram. ``frames=False`` sends all packets as datagrams and does not listen on TCP, for PekoNode's wire, which has
+    no frames. ``own``: the address by which peers know this node; packets have ``own`` as their source address while
+    the host has it (:class:`Source`).
     """
 
     def __init__(
@@ -98,14 +99,17 @@ class UdpTransport:
         self._loop.add_reader(sock, guarded("socket", self._read))
 
     def reaches(self, address: Address) -> bool:
-        """Return whether the socket supports the address: an IPv4 socket sends to IPv4 only, an IPv6 socket to both."""
+        """Return whether the socket supports the address.
+
+        An IPv4 socket sends to IPv4 only, an IPv6 socket to IPv6 and IPv4.
+        """
         return self._sock is None or self._mapped or ":" not in address.ip
 
     def _bind(self) -> tuple[socket.socket, socket.socket | None]:
         """Create the UDP socket and the listening TCP socket on the same port. Raises ``TransportError``.
 
         With port 0, the port that the kernel chooses for UDP may be in use for TCP. In that case the method tries
-        another port for both.
+        another port for UDP and TCP.
         """
         ip, port = self._listen if isinstance(self._listen, tuple) else (self._listen.ip, self._listen.port)
         for attempts_left in range(0 if port else 30, -1, -1):
@@ -131,7 +135,7 @@ class UdpTransport:
             except BlockingIOError:
                 return
             except OSError:
-                # The kernel reports here an ICMP error that a datagram of ours has caused.
+                # Here the kernel reports an ICMP error that one of our own datagrams has caused.
                 counters["datagrams_unsendable"] += 1
                 continue
             if len(data) > self._size:
@@ -196,9 +200,9 @@ class UdpTransport:
         return True
 
     def _send_from_own(self, sock: socket.socket, data: bytes, to: Address) -> None:
-        """Send one datagram from the address that peers know, or from another address while the host lacks it.
+        """Send one datagram from the address ``own``, or from another address of the host while the host lacks ``own``.
 
-        Raises ``OSError`` as ``sendto`` does, but never because the host lacks the address.
+        Raises ``OSError`` as ``sendto`` does, but not if the host lacks ``own``.
         """
         six = ":" in to.ip
         name = (f"::ffff:{to.ip}" if self._mapped and not six else to.ip, to.port)
@@ -211,7 +215,7 @@ class UdpTransport:
         except OSError as error:
             if not control or not absent(error):
                 raise
-            sock.sendto(data, name)  # raises if the kernel refuses the destination and not the source
+            sock.sendto(data, name)  # raises if the kernel refused the destination
             self._source.refused(error)
         else:
             self._source.sent(six, control)

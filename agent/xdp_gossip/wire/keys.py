@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Keys of a cluster: up to 256 key slots. The keys of a slot derive from its secret, and are never sent.
+"""Keys of a cluster: up to 256 key slots. The keys of a slot are derived from the slot's secret, and are never sent.
 
-To rotate keys without interruption, first add the new secret to every node in a slot with state ``staged``: packets
-signed with a staged slot are accepted. In a second step, set the new slot to ``active`` on every node, so that it signs
-packets, and the old slot to ``retiring``, so that packets signed with it are still accepted. Finally remove the old
-slot.
+To rotate keys without interruption, first add the new secret to every node in a slot with state ``staged``. Nodes
+accept packets signed with a staged slot. In a second step, set the new slot to ``active`` on every node, so that nodes
+sign packets with the new slot. Set the old slot to ``retiring``, so that nodes still accept packets signed with the old
+slot. Finally, remove the old slot from every node.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Keyring:
     def __init__(self, cluster: str, slots: Mapping[int, tuple[str, str]]) -> None:
         """Derive the keys of ``slots``: slot number (0-255) -> (secret, state).
 
-        Raises ``ValueError`` for a wrong number or state, and unless exactly one slot is active.
+        Raises ``ValueError`` for a wrong slot number or state, and if not exactly one slot is active.
         """
         for number, (_, state) in slots.items():
             if not 0 <= number <= 255:
@@ -64,7 +64,7 @@ class Keyring:
 
 
 def _derive(cluster: str, secret: str) -> SlotKeys:
-    """Derive the keys of a slot by HKDF (RFC 5869). With the cluster as salt, two clusters never share a key."""
+    """Derive the keys of a slot by HKDF (RFC 5869). The cluster name is the salt, so two clusters never share a key."""
 
     def expand(purpose: bytes, length: int) -> bytes:
         kdf = HKDF(algorithm=SHA256(), length=length, salt=b"xdp-gossip/1 " + cluster.encode(), info=purpose)

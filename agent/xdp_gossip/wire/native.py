@@ -124,7 +124,7 @@ class NativeCodec:
         return bodies.unpack(header.type, raw)
 
     def encode(self, header: Header, message: Message | None) -> bytes:
-        """A signed and encrypted packet, with the active key slot in place of the key slot in ``header``."""
+        """Return a signed and encrypted packet. It has the active key slot instead of the key slot in ``header``."""
         slot = self._keyring.active
         keys = self._keyring.get(slot)
         assert keys is not None
@@ -168,15 +168,15 @@ class NativeCodec:
 
 
 def mac(key: bytes, packet: bytes) -> bytes:
-    """The correct MAC of ``packet`` under ``key`` (16 bytes). The present MAC in the packet does not matter."""
+    """The correct MAC of ``packet`` under ``key`` (16 bytes). The function ignores the MAC that ``packet`` contains."""
     tag: bytes = crypto_shorthash_siphashx24(packet[:BLOCK_BYTES] + packet[_SALT_AT:], key)
     return tag
 
 
 def _aead(keys: SlotKeys, block: bytes, salt: bytes) -> ChaCha20Poly1305:
-    """The cipher for one packet. The key derives from the signed block, which differs between all packets of a run.
+    """The cipher for one packet. The key is derived from the signed block, which is different in each packet of a run.
 
-    Packets of two runs may have equal signed blocks, if a state directory is restored and the clock stands still. The
-    salt makes the keys of two runs different.
+    Packets of two runs may have equal signed blocks if a state directory was restored and the clock stands still.
+    Because of the salt, the keys of such packets differ.
     """
     return ChaCha20Poly1305(hashlib.blake2s(block, digest_size=32, key=keys.body, salt=salt).digest())

@@ -363,7 +363,7 @@ class Drive(Parts):
         self._out.emit(MemberChanged(self.local, State.ALIVE))
 
     def _refute(self, incarnation: int, now: Now) -> None:
-        """Refute a report that this node is dead: raise its incarnation above ``incarnation`` and announce it."""
+        """Refute a report that this node is dead: raise its incarnation above ``incarnation``, and announce itself."""
         if later(self.incarnation, incarnation) or self.status != "running":
             return
         if later(incarnation, self.incarnation):
@@ -387,7 +387,7 @@ class Drive(Parts):
         self._out.emit(IncarnationChanged(self.incarnation))
 
     def _forget(self, peer: Peer) -> None:
-        """Drop what was noted of a peer: it was silent for a day, had to go from a full table, or was no real node."""
+        """Delete all further data about ``peer``, which was removed from the membership."""
         if peer.heard and peer.liveness.state is not State.LEFT:
             self._selection.seeds.add_former(peer.address)
         self._identity.forget(peer)

@@ -123,7 +123,7 @@ class Membership:
         return (self._peers[each] for each in itertools.islice(self._ordered, first, None))
 
     def pick(self, amount: int, *exclude: Address) -> list[Address]:
-        """Up to ``amount`` addresses of different present peers, uniformly at random, without those in ``exclude``."""
+        """Up to ``amount`` addresses of present peers that are not in ``exclude``, chosen uniformly at random."""
         present = self.present
         if len(present) <= amount:
             chosen = [address for address in present if address not in exclude]
@@ -236,7 +236,7 @@ class Membership:
         return min(now.mono, self.informed_until) - peer.liveness.last_heard
 
     def overdue(self, silence: float, limit: int, now: Now) -> tuple[Sighting, ...]:
-        """Sightings of up to ``limit`` present peers that were silent for ``silence`` seconds, longest first."""
+        """Sightings of up to ``limit`` present peers that were silent for ``silence`` seconds, most silent first."""
         before = min(now.mono, self.informed_until) - silence
         late = [peer for peer in self if peer.liveness.last_heard < before and peer.present and peer.heard]
         late.sort(key=lambda peer: peer.liveness.last_heard)

@@ -17,7 +17,7 @@ DIRECT_WINDOW = 1024
 
 
 class PeerRecord(Shown):
-    """The newest known record of a node, and the state of the requests for it. Only ``NodeRecords`` writes it."""
+    """The newest known record of a node, and the state of requests for the record. Only ``NodeRecords`` writes it."""
 
     __slots__ = ("value", "ask_at", "asks")
 

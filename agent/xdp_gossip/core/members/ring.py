@@ -22,7 +22,7 @@ class RelayRing:
         self._sample: list[Address] = []
 
     def refresh(self, limit: int) -> list[Address]:
-        """Replace a part of the sample, and return it: up to ``limit`` different present members in random order."""
+        """Replace a part of the sample, and return up to ``limit`` different present members in random order."""
         present = self._membership.present
         rng = self._rng
         if len(present) <= limit:

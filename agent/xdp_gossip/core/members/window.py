@@ -42,7 +42,7 @@ class ReplayWindow:
     def merge(self, highest: int, bits: int) -> None:
         """Mark as seen all numbers that are set in another window of the same sender.
 
-        It must not be wider than this window.
+        The other window must not be wider than this window.
         """
         if highest > self.highest:
             self._bits = (self._bits << min(highest - self.highest, self._width) | bits) & self._mask

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Limits the work that one member can cause on another: each member has an allowance, renewed every few seconds."""
+"""Limits the work that each other member can cause on this node: an allowance that is renewed every few seconds."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from ..types import Address, Now
 
 #: Seconds after which an allowance is renewed.
 WINDOW = 5.0
-#: Maximum number of members with an entry. If there are more members, the one whose last request is the oldest is
+#: Maximum number of members with an entry. If there are more, the entry of the member with the oldest last request is
 #: dropped.
 _MOST = 4096
 
 
 class Allowance:
-    """The work that each member has caused in its current window. The caller of :meth:`take` chooses the unit."""
+    """The work that each member has caused on this node in its current window.
+
+    The caller of :meth:`take` chooses the unit.
+    """
 
     def __init__(self) -> None:
-        self._used: dict[Address, tuple[float, int]] = {}  # start of the window, amount used
+        self._used: dict[Address, tuple[float, int]] = {}  # start of the window, amount used in the window
 
     def take(self, address: Address, amount: int, most: int, now: Now) -> int:
-        """Use up to ``amount`` of the allowance of ``address``, which is ``most`` per window.
+        """Use up to ``amount`` of the allowance of the member ``address``. The allowance is ``most`` per window.
 
-        Returns the amount that was still available, at most ``amount``.
+        Returns the part of ``amount`` that the allowance still covered.
         """
         since, used = self._used.pop(address, (now.mono, 0))
         if now.mono - since >= WINDOW:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Anti-entropy: two members compare digests and sync the differences (PekoNode's swap; Demers et al. 1987).
 
-If both members have equal NodeLists and documents, a sync costs one request and one response. Two members find
-different documents step by step: they compare the documents digest, the digests of 256 buckets, and the entries of the
-buckets that differ. Finally each member fetches the documents that it lacks.
+If both members have equal NodeLists and documents, a sync costs one request and one response. Two members find the
+documents that differ step by step: they compare their documents digests, the digests of 256 buckets, and the entries of
+the buckets that differ. Finally each member fetches the documents that it lacks.
 """
 
 from __future__ import annotations
@@ -43,27 +43,29 @@ from .supply import Supply
 
 #: Maximum number of documents for which a response lists all entries at once, without bucket digests.
 FEW_DOCUMENTS = 32
-#: Maximum bytes of documents that are pushed at once to a member that lacks them. The other documents are announced,
-#: and the member fetches them at its own pace.
+#: Maximum bytes of documents that this node pushes at once to a member that lacks them. This node only announces
+#: further documents, and the member fetches those at its own pace.
 PUSH_BYTES = 64 * 1024
-#: Maximum bytes of announcements at once to one member. A member that lacks further documents detects that the digests
-#: still differ, and requests a list.
+#: Maximum bytes of announcements that this node sends at once to one member. If the member lacks further documents, its
+#: digest still differs afterwards, and it requests a list.
 ANNOUNCE_BYTES = 64 * 1024
 #: With ``BUSY`` or more pending fetches, this member neither requests nor sends entry lists, because most entries are
 #: already in flight. One list every ``_BUSY_LISTS`` seconds is still allowed, because a malicious member may have
 #: listed documents that do not exist.
 BUSY, _BUSY_LISTS = 256, 10.0
 #: KNOWN: maximum number of state hashes in one list request; the answer omits the documents with these hashes.
-#: MOSTLY_EQUAL: if more buckets than this differ, most documents differ, so the request omits the hashes.
+#: MOSTLY_EQUAL: if more than this number of buckets differ, most documents differ, so the list request contains no
+#: hashes.
 KNOWN = 512
 MOSTLY_EQUAL = 192
-#: Upper bounds in bytes on the wire for one item of a list.
+#: Maximum bytes on the wire for one item of a list: a state hash, a member, or an entry without its key.
 _HASH_BYTES = 9
 _MEMBER_BYTES = 80
 _ENTRY_BYTES = 112
 _OVERDUE_LIMIT = 200
-#: Limits for one member in each window of its allowance. _LISTS: complete member lists that it gets. _ENTRIES: entries
-#: that it gets in addition to four times the number of documents. _NEWCOMERS: unknown nodes that it may report.
+#: Limits for one member in each window of its allowance. _LISTS: maximum number of complete member lists sent to the
+#: member. _ENTRIES plus four times the number of documents: maximum number of entries sent to the member. _NEWCOMERS:
+#: maximum number of unknown nodes that the member may report.
 _LISTS = 10
 _ENTRIES = 4096
 _NEWCOMERS = 2048
@@ -71,7 +73,7 @@ _NEWCOMERS = 2048
 _ANSWER_WITHIN = 0.5
 #: Number of unanswered requests after which a member whose heartbeats arrive counts as unreachable.
 _UNANSWERED = 5
-#: Seconds for which an incomplete entry list of a peer is kept.
+#: Seconds after which this node forgets an unanswered request and an incomplete entry list of a peer.
 _LIST_LIFETIME = 30.0
 
 
@@ -104,12 +106,12 @@ class AntiEntropy:
         self._most_overdue = min(_OVERDUE_LIMIT, frame_bytes // _MEMBER_BYTES // 2)
         self.on_claimed: Callable[[int, Now], None] = lambda incarnation, now: None
         self.on_alias: Callable[[Address, Address], None] = lambda given, own: None
-        self._open: dict[int, tuple[Address, float]] = {}  # nonce -> whom we asked, when
+        self._open: dict[int, tuple[Address, float]] = {}  # nonce -> address asked, time of the request
         self._lists = Allowance()
         self._entries = Allowance()
         self._newcomers = Allowance()
-        self._silent: dict[Address, tuple[float, int]] = {}  # first unanswered request, their number
-        self._asked: dict[Address, float] = {}  # when a member was last asked for entries
+        self._silent: dict[Address, tuple[float, int]] = {}  # time of the first, and number of unanswered requests
+        self._asked: dict[Address, float] = {}  # member -> time of the last request for entries
         self._listed_at = {"asked": -math.inf, "told": -math.inf}
         #: Keys of this node's documents that a member has listed so far, by member and bucket. A list arrives in parts.
         self._seen: dict[tuple[Address, int], tuple[set[str], float]] = {}
@@ -131,9 +133,10 @@ class AntiEntropy:
         self._out.emit(SwapRequested(self._local.address, to))
 
     def _stays_silent(self, to: Address, now: Now) -> bool:
-        """Count a request to ``to``, and return whether to send it over TCP because the last one was not answered.
+        """Count a request to ``to``.
 
-        A live member that answers no request for a while is marked as unreached.
+        Return whether to send it over TCP, because ``to`` did not answer the last request. A live member that answers
+        no request for a while is marked as unreached.
         """
         since, asked = self._silent.get(to, (now.mono, 0))
         self._silent[to] = (since, asked + 1)
@@ -151,7 +154,7 @@ class AntiEntropy:
         return now.mono - since > _ANSWER_WITHIN
 
     def on_response(self, response: SyncResponse, packet: Received) -> None:
-        """Merge the members and entries in a response, and send the responder the members and documents it lacks."""
+        """Merge the members and entries of a response. Send the responder the members and documents that it lacks."""
         peer, now = packet.peer, packet.now
         opened = self._open.get(response.nonce)
         if opened is None:
@@ -176,9 +179,9 @@ class AntiEntropy:
                 self._ask_for_lists(differing, peer.address, now)
 
     def _busy(self, what: str, now: Now) -> bool:
-        """Whether too many fetches are pending to request (``asked``) or send (``told``) a list now.
+        """Whether too many fetches are pending for a request (``asked``) or an answer (``told``) with an entry list.
 
-        If there are not, store the present time as that of the last list.
+        If not, store the present time as the time of the last such list.
         """
         if len(self._fetcher) >= BUSY and now.mono - self._listed_at[what] < _BUSY_LISTS:
             return True
@@ -188,7 +191,8 @@ class AntiEntropy:
     def _folded_buckets(self, nonce: int) -> tuple[int, ...]:
         """One half (32 bits) of the digest of each bucket.
 
-        The nonce selects the half, so two buckets that match by chance will differ in a later sync.
+        The nonce selects the half, so if two different buckets match in one half by chance, a later sync detects the
+        difference.
         """
         shift = 32 if nonce & 1 else 0
         return tuple(digest >> shift & 0xFFFFFFFF for digest in self._metadata.table.buckets)
@@ -214,9 +218,9 @@ class AntiEntropy:
             self._out.send(ListRequest(tuple(asked), tuple(known)), peer, now)
 
     def _forget_alias(self, asked: Address, peer: Peer) -> None:
-        """If ``peer`` answered a request to another address ``asked``, remove ``asked`` from the NodeList.
+        """If ``peer`` answered a request to ``asked``, another address of its node, remove ``asked`` from the NodeList.
 
-        An alias is a seed address that differs from the own address of its node.
+        ``asked`` is then an alias: a seed address that differs from the address which the node itself uses.
         """
         alias = self._membership.get(asked)
         if asked != peer.address and alias is not None and not alias.heard:
@@ -224,16 +228,17 @@ class AntiEntropy:
             self.on_alias(asked, peer.address)
 
     def answered(self, nonce: int) -> bool:
-        """Whether ``nonce`` belongs to a sync that this node opened. An answer with this nonce is no recording.
+        """Whether ``nonce`` belongs to a sync that this node opened.
 
-        The answer may come from another address than the request went to, because a seed may be any address of a node.
+        An answer with such a nonce cannot be a replayed recording. The origin of the answer may differ from the
+        destination of the request, because a seed may be any address of a node.
         """
         return nonce in self._open
 
     def on_list(self, response: ListResponse, packet: Received) -> None:
         """Fetch the listed documents that this node lacks, and send documents that the sender lacks.
 
-        The list is rejected if this node has not requested an entry list from the sender within 30 s.
+        The method rejects the list if this node has not requested an entry list from the sender in the last 30 s.
         """
         peer, now = packet.peer, packet.now
         if peer.address not in self._asked:
@@ -241,7 +246,7 @@ class AntiEntropy:
             return
         owed: list[Entry] = []
         for entry in response.entries:
-            if entry.key in self._metadata.table:  # storing other keys would let a malicious member fill our memory
+            if entry.key in self._metadata.table:  # storing any key would let a malicious member fill our memory
                 seen, _ = self._seen.setdefault((peer.address, bucket_of(entry.key)), (set(), now.mono))
                 seen.add(entry.key)
             if self._take_entry(entry, peer.address, now):
@@ -255,7 +260,7 @@ class AntiEntropy:
         self._fetcher.pump(now)
 
     def tick(self, now: Now) -> None:
-        """Drop requests that were never answered, and lists that were never completed."""
+        """Forget requests that were never answered, and lists that were never completed."""
         self._open = {nonce: item for nonce, item in self._open.items() if now.mono - item[1] < _LIST_LIFETIME}
         for to, (since, _) in list(self._silent.items()):
             peer = self._membership.get(to)
@@ -276,7 +281,8 @@ class AntiEntropy:
         entries: tuple[Entry, ...] = ()
         buckets: tuple[int, ...] = ()
         complete = False
-        # While many fetches are pending, this member sends no list: it will open a sync itself when they have arrived.
+        # While many fetches are pending, this member sends no list. It opens a sync itself when the documents have
+        # arrived.
         if packet.header.documents_digest != table.digest and not self._busy("told", now):
             complete = len(table) <= FEW_DOCUMENTS
             if complete:
@@ -323,7 +329,8 @@ class AntiEntropy:
     def on_documents(self, message: Documents, packet: Received) -> None:
         """Apply whole documents from a rumor, an answer or a push.
 
-        Documents from answers and pushes that were deleted long ago are dropped.
+        If an answer or a push contains a document whose deletion this member remembers, the method sends back the
+        tombstone.
         """
         documents = message.documents
         if packet.header.type not in RUMORS:
@@ -331,7 +338,7 @@ class AntiEntropy:
         self._fetcher.take(documents, packet.origin, packet.now)
 
     def on_announce(self, announce: Announce, packet: Received) -> None:
-        """Fetch announced documents that are newer than ours, from the announcement's origin or its relay."""
+        """Fetch announced documents that are newer than this node's, from the announcement's origin or relay."""
         origin, source = packet.origin, packet.source
         relay = self._membership.get(source)
         for holder in [origin] if relay is None or source == origin else [source, origin]:
@@ -343,15 +350,16 @@ class AntiEntropy:
     # -- members -----------------------------------------------------------------------------------------------
 
     def on_members(self, message: MemberList, packet: Received) -> None:
-        """Merge one message of another member's NodeList."""
+        """Merge one message with a part of another member's NodeList."""
         self.merge_members(message.members, packet.origin, packet.now)
         self._catch_up.members_told(packet.peer, packet.now)
 
     def merge_members(self, infos: Iterable[MemberInfo], teller: Address, now: Now) -> None:
-        """Update the NodeList from another member's data ``infos``. Data older than this node's data are ignored.
+        """Update the NodeList from another member's data ``infos``, except where this node has newer data.
 
-        The member ``teller`` may report at most ``_NEWCOMERS`` unknown nodes per window of its allowance. A node that
-        exists is heard directly or reported by others, too; a node that does not exist would cost probes.
+        The member ``teller`` may report at most ``_NEWCOMERS`` unknown nodes per window of its allowance. The limit
+        does no harm to nodes that exist: they are also heard directly or reported by other members. Nodes that do not
+        exist would cost probes.
         """
         for info in infos:
             if info.address == self._local.address:
@@ -364,9 +372,10 @@ class AntiEntropy:
                 self._out.count("members_withheld")
 
     def _hear_of_myself(self, info: MemberInfo, now: Now) -> None:
-        """Refute a report that this node is dead, or that it has a later incarnation than the current one.
+        """Refute a report that this node is dead, or that its incarnation is later than its current incarnation.
 
-        If the report names a later rumor of this incarnation than this node has sent, a twin uses the same incarnation.
+        If the report contains a rumor sequence that this node has not reached in this incarnation, a twin (another host
+        with this address) uses the same incarnation.
         """
         if self._local.status != "running":
             return
@@ -405,7 +414,7 @@ class AntiEntropy:
             self._detector.heard(peer, now, age)
 
     def send_members(self, to: Address, now: Now) -> None:
-        """Send the data of all heard peers to the member ``to``, unless its allowance for member lists is used up."""
+        """Send the data of all heard peers to the member ``to``, unless the allowance of ``to`` is used up."""
         if not self._lists.take(to, 1, _LISTS, now):
             self._out.count("member_lists_withheld")
             return
@@ -430,7 +439,8 @@ class AntiEntropy:
     def _compare(self, entries: Iterable[Entry], buckets: Iterable[int], peer: Address, now: Now) -> list[Entry]:
         """Compare the complete list ``entries`` of ``peer`` for ``buckets`` with this node's documents.
 
-        Fetches newer documents, and sends documents that ``peer`` lacks. Returns the entries that are being fetched.
+        Fetches the documents that are newer at ``peer``, and sends documents that ``peer`` lacks. Returns the entries
+        that are being fetched.
         """
         seen = set()
         owed = []
@@ -444,7 +454,7 @@ class AntiEntropy:
         return owed
 
     def _take_entry(self, entry: Entry, peer: Address, now: Now) -> bool:
-        """Compare one entry of ``peer`` with this node's version, and fetch or send the newer one of the two.
+        """Compare one entry of ``peer`` with this node's version. Fetch or send the version that is newer.
 
         Returns whether the entry is being fetched.
         """
@@ -467,7 +477,8 @@ class AntiEntropy:
     def _unknown_to_peer(self, seen: set[str], bucket: int, unknown: Iterable[int] | None = None) -> list[Document]:
         """Documents in ``bucket`` that a peer lacks, because its list ``seen`` does not contain their keys.
 
-        ``unknown``: the state hashes that the peer reported as unknown; if given, only documents with these hashes.
+        ``unknown``: the state hashes that the peer reported as unknown. If given, the method returns only documents
+        with these hashes.
         """
         lacking = [document for document in self._metadata.table.in_bucket(bucket) if document.key not in seen]
         if unknown is None:
@@ -476,7 +487,7 @@ class AntiEntropy:
         return [document for document in lacking if document.state_hash in hashes]
 
     def _give(self, documents: list[Document], to: Address, now: Now) -> None:
-        """Push small documents to ``to``, up to ``PUSH_BYTES``, and announce the other documents."""
+        """Push small documents to ``to``, up to ``PUSH_BYTES`` in total, and announce the other ``documents``."""
         pushed: list[Document] = []
         announced: list[Entry] = []
         budget = PUSH_BYTES

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Decides when this node has caught up: when it has all documents and nodes that the cluster had at its start.
+"""Decides when this node has caught up: when it knows all documents and nodes that the cluster had at the node's start.
 
 The documents of a node that has not caught up may be old or missing. docs/protocol.md, "Catching up", states the rules.
-A node that has caught up keeps that state until it ends, even if it is cut off from the cluster later.
+A node that has caught up stays in that state until its process ends, even if it loses contact with the cluster.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..types import Address, Now
 
 @dataclass
 class _Comparison:
-    """The progress of a comparison with one member: entries still to fetch, and buckets that it has not listed yet."""
+    """The progress of a comparison with one member: entries to fetch, and buckets that the member has yet to list."""
 
     with_caught_up: bool
     owed: dict[str, Entry] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class _Comparison:
 
 
 class CatchUp:
-    """Follows the syncs of a node that has just started, and emits ``CaughtUp`` when the node has caught up.
+    """Observes the syncs of a node that has just started, and emits ``CaughtUp`` when the node has caught up.
 
     ``wait``: seconds after which the node counts as caught up although no member that has caught up answered (infinity:
     never). ``expects_seeds``: whether seeds are added later, so that a node without seeds does not count as alone.
@@ -56,8 +56,8 @@ class CatchUp:
         self._began = 0.0
         self._comparisons: dict[Address, _Comparison] = {}
         self._documents = False  # this node has all documents of a member that has caught up
-        self._members = False  # this node has received the NodeList of such a member
-        self._records: dict[Address, None] = {}  # nodes in that NodeList whose records are missing
+        self._members = False  # this node has received the NodeList of a member that has caught up
+        self._records: dict[Address, None] = {}  # nodes in the received NodeList whose records are missing
         self._records_until = 0.0
         self._why = "not started yet"
 
@@ -73,7 +73,7 @@ class CatchUp:
 
     @property
     def why(self) -> str:
-        """What the node waits for, as a sentence; "" once it has caught up."""
+        """A sentence about the event for which the node waits; "" once the node has caught up."""
         return "" if self.done else self._why
 
     def begin(self, now: Now) -> None:
@@ -89,13 +89,13 @@ class CatchUp:
             self._documents = True
 
     def compared(self, peer: Peer, owed: Iterable[Entry], unlisted: Iterable[int] = ()) -> None:
-        """Record a comparison with ``peer``: it will supply the entries ``owed``, and list the buckets ``unlisted``."""
+        """Record a comparison with ``peer``, which will supply the entries ``owed``, and list buckets ``unlisted``."""
         if not self.done:
             entries = {entry.key: entry for entry in owed}
             self._comparisons[peer.address] = _Comparison(peer.sync.caught_up, entries, set(unlisted))
 
     def listed(self, peer: Peer, owed: Iterable[Entry], finished: Iterable[int]) -> None:
-        """Record a further list of ``peer``: the entries ``owed`` that it will supply, and finished buckets."""
+        """Record that ``peer`` listed further entries ``owed`` that this node fetches, and completed some buckets."""
         comparison = self._comparisons.get(peer.address)
         if comparison is not None:
             comparison.owed.update((entry.key, entry) for entry in owed)
@@ -140,7 +140,7 @@ class CatchUp:
             self._finish(f"{self._why}, {self._wait:g} s after the start: what is here has to do")
 
     def _settled(self, comparison: _Comparison) -> bool:
-        """Whether this node holds every listed entry. Entries that have arrived are removed from ``comparison``."""
+        """Whether this node has every listed document. Removes the documents that have arrived from ``comparison``."""
         while comparison.owed:
             entry = next(iter(comparison.owed.values()))
             held = self._metadata.table.get(entry.key)

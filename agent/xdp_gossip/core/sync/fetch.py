@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Fetches documents from their holders, the members that have them: small documents together, large ones in windows.
+"""Fetches documents from other members: several small documents in one request, large documents in windows.
 
-An announcement or a list shows that its sender holds a document. A member with the same documents digest as a holder is
-a holder, too. Requests go to several holders at once. If a holder falls silent, the request goes to another holder.
+The holders of a document are the members that have it. The sender of an announcement or of a list is a holder of each
+named document. A member with the same documents digest as a holder is also a holder. The class :class:`Fetcher` sends
+requests to several holders at once. If a holder does not answer, it sends the request to another holder.
 """
 
 from __future__ import annotations
@@ -21,34 +22,37 @@ from ..types import Address, Document, Now
 from .reassembly import Reassembly
 from .supply import CHUNKS, REQUEST_WANTS, Supply
 
-#: Maximum bytes of documents in one request. We send a holder a new request only while less than one request is
-#: outstanding, so at most two are in flight. The limit bounds the holder's queue (transport/streams.py) and our memory.
+#: Maximum bytes of documents in one request. We send a new request to a holder only while the open requests to it ask
+#: for less than this, so less than twice this number of bytes is in flight. The limit bounds the holder's queue
+#: (transport/streams.py) and our memory.
 REQUEST_BYTES = 256 * 1024
-#: Maximum number of holders with open requests, and maximum number of holders for one large document.
+#: Maximum number of holders with open requests, and maximum number of holders with open requests for one large
+#: document.
 MAX_HOLDERS = 8
 MAX_WINDOWS = 4
-#: Maximum number of large documents that are reassembled at once, and of their bytes in total. One document of any size
-#: is always allowed.
+#: Maximum number of large documents that are reassembled at once, and maximum of their total bytes. A single document
+#: may exceed these bytes.
 MAX_LARGE = 4
 BUFFER_BYTES = 32 * 1024 * 1024
-#: RETRY: seconds without progress after which a request goes to another holder. TRIES: failed requests after which a
-#: document is given up until the next sync. SLOW: seconds for which a holder that was too slow is only the last choice.
+#: RETRY: seconds without progress after which a request goes to another holder. TRIES: number of failed requests for a
+#: document after which this node stops requesting the document until the next sync. SLOW: seconds for which this node
+#: avoids a holder that was too slow.
 RETRY = 1.0
 TRIES = 6
 SLOW = 5.0
-#: Seconds until a member that lacks a document is asked again. A member may have relayed a document's announcement
-#: before it had the document itself.
+#: Seconds until this node requests a document again from a member that lacked it. The member may have relayed the
+#: document's announcement before it had the document itself.
 NOT_HERE = 0.1
-#: Seconds without new requests after all holders had their maximum of open requests. The pause ends early when a
-#: request is answered.
+#: Seconds for which this node sends no new requests after all holders had their maximum of open requests. The pause
+#: ends early when a request ends.
 STALLED = 0.05
-#: Seconds until the index of members by documents digest is built again.
+#: Seconds after which the index of members by documents digest is rebuilt.
 _TWINS_AGE = 0.5
 
 
 @dataclass
 class _Asked:
-    """An open request to one holder: ``bytes`` of one document; for a large document, chunks ``begin`` to ``end``."""
+    """An open request to one holder: the ``bytes`` of one document, or the chunks ``begin`` to ``end``."""
 
     bytes: int
     begin: int
@@ -74,7 +78,7 @@ class _Wanted:
 
 
 class _Load:
-    """The open requests to one holder in total (documents and bytes), and when the holder last sent a document."""
+    """The number of documents and bytes in the open requests to one holder, and when it last sent a document."""
 
     __slots__ = ("wants", "bytes", "heard")
 
@@ -98,13 +102,13 @@ class Fetcher:
         self._supply = supply
         self._membership = membership
         self._wanted: dict[str, _Wanted] = {}
-        # Keys of documents without an open request, in order of arrival, by the member that named them first. With one
-        # queue for each member, a long queue of one member does not delay the documents named by others.
+        # One queue for each member: the keys of documents without an open request that this member named first, in
+        # order of arrival. Thus many documents from one member do not delay the documents that other members named.
         self._queues: dict[Address, dict[str, None]] = {}
         self._flying: dict[str, _Wanted] = {}  # wanted documents with open requests
         self._large: dict[str, _Wanted] = {}  # large documents that are being reassembled
         self._loads: dict[Address, _Load] = {}
-        self._slow: dict[Address, float] = {}  # slow holder -> until when it is the last choice
+        self._slow: dict[Address, float] = {}  # slow holder -> time until which to avoid it
         self._twins: dict[int, list[Address]] = {}
         self._twins_at = float("-inf")
         self._most = max_documents
@@ -119,7 +123,7 @@ class Fetcher:
     # -- the asking side ---------------------------------------------------------------------------------------
 
     def want(self, entry: Entry, holder: Address, now: Now) -> None:
-        """Record that ``holder`` has a document. If this node lacks the document, the next :meth:`pump` requests it."""
+        """Request the document version of ``entry``, which ``holder`` has, at the next :meth:`pump`."""
         if not self._metadata.outranked_by(entry, now) or self._metadata.refuses(entry, now):
             return
         wanted = self._wanted.get(entry.key)
@@ -166,16 +170,16 @@ class Fetcher:
             self._stalled_until = now.mono + STALLED
 
     def _first_queued(self) -> list[_Wanted]:
-        """Queued documents, enough for all requests that may be sent now. Walking all queues would take too long."""
+        """Return as many queued documents as may be requested now. Iterating over all queues would take too long."""
         tellers = list(islice(self._queues, MAX_HOLDERS))
         share = MAX_HOLDERS * 2 * REQUEST_WANTS // max(1, len(tellers))
         found = [self._wanted[key] for teller in tellers for key in islice(self._queues[teller], share)]
         for teller in tellers if len(self._queues) > MAX_HOLDERS else ():
-            self._queues[teller] = self._queues.pop(teller)  # move the queue to the end, so that others are next
+            self._queues[teller] = self._queues.pop(teller)  # rotate: start with another queue next time
         return found
 
     def tick(self, now: Now) -> None:
-        """Cancel requests that made no progress, and send them to other holders."""
+        """Cancel requests that made no progress, and request their documents from other holders."""
         for wanted in list(self._flying.values()):
             for holder, asked in list(wanted.asked.items()):
                 if now.mono >= asked.due and now.mono - self._load(holder).heard >= RETRY:
@@ -190,7 +194,7 @@ class Fetcher:
             self._loads.clear()
 
     def take(self, documents: Iterable[Document], holder: Address, now: Now) -> None:
-        """Apply whole documents that ``holder`` sent, requested or pushed."""
+        """Apply whole documents that ``holder`` sent as an answer or as a push."""
         for document in documents:
             self._take(document, holder, now)
         if self._wanted:
@@ -205,7 +209,7 @@ class Fetcher:
             self._out.count("chunks_unwanted")
             return
         rank = (head.version, head.deleted, chunk.content_hash)
-        if rank > wanted.entry.rank:  # the holder has received a newer version since the request
+        if rank > wanted.entry.rank:  # the holder received a newer version after our request
             entry = Entry(head.key, head.version, head.deleted, chunk.content_hash, chunk.size)
             if chunk.offset == 0 and not self._metadata.refuses(entry, now):
                 wanted = _Wanted(entry, holder)
@@ -236,9 +240,9 @@ class Fetcher:
             self._settle(wanted)
 
     def on_not_here(self, message: NotHere, packet: Received) -> None:
-        """Record that a member lacks documents, and ask again soon.
+        """Record that a member lacks documents, and soon request these documents again.
 
-        The member may have relayed an announcement before it fetched the document itself.
+        The member may have relayed the announcement of a document before it fetched that document itself.
         """
         holder, now = packet.origin, packet.now
         for key in message.keys:
@@ -252,9 +256,10 @@ class Fetcher:
     # -- whom to ask -------------------------------------------------------------------------------------------
 
     def _choose(self, wanted: _Wanted, now: Now, batches: dict[Address, list[_Wanted]] | None = None) -> Address | None:
-        """The best holder for a request: one whose unsent batch has room, else the one with the fewest open bytes.
+        """The best holder for a request: one whose unsent batch has room, otherwise one with the fewest open bytes.
 
-        Slow holders are the last choice. None if every holder has its maximum of open requests.
+        A slow holder is chosen only if there is no other. Returns None if every holder has its maximum of open
+        requests.
         """
         best: tuple[bool, int, float] | None = None
         chosen: Address | None = None
@@ -289,7 +294,7 @@ class Fetcher:
         return able or list(found)
 
     def _may_open(self, wanted: _Wanted) -> bool:
-        """Whether the limits allow to reassemble one more large document at the same time."""
+        """Whether the limits on large documents in reassembly allow one more: ``wanted``."""
         others = [item for key, item in self._large.items() if key != wanted.entry.key]
         total = sum(item.entry.size for item in others) + wanted.entry.size
         return not others or (len(others) < MAX_LARGE and total <= BUFFER_BYTES)
@@ -303,7 +308,7 @@ class Fetcher:
     # -- requests ----------------------------------------------------------------------------------------------
 
     def _ask_windows(self, wanted: _Wanted, now: Now) -> None:
-        """Request windows of a large document that are neither here nor requested, each from another holder."""
+        """Request the missing windows of a large document that no open request covers, each from a different holder."""
         reassembly = wanted.reassembly
         while len(wanted.asked) < MAX_WINDOWS:
             begin = 0
@@ -313,7 +318,7 @@ class Fetcher:
                     return
                 begin = gap
             elif wanted.asked:
-                return  # the length of a chunk is known only after the first chunk
+                return  # only the first chunk shows the length of chunks
             holder = self._choose(wanted, now)
             if holder is None:
                 return
@@ -323,7 +328,7 @@ class Fetcher:
 
     @staticmethod
     def _next_gap(wanted: _Wanted, reassembly: Reassembly) -> int | None:
-        """Index of the first missing chunk that no open request covers; None if there is none."""
+        """Index of the first missing chunk that no open request covers; None if there is no such chunk."""
         at = 0
         for asked in sorted(wanted.asked.values(), key=lambda item: item.begin):
             gap = reassembly.gap(at, asked.begin) if at < asked.begin else None
@@ -334,8 +339,8 @@ class Fetcher:
 
     def _request(self, holder: Address, batch: list[_Wanted], now: Now) -> None:
         wants = tuple(Want(wanted.entry.key, wanted.entry.version) for wanted in batch)
-        # A repeated request goes over TCP, because the datagram had no result. The answer to a request over TCP also
-        # comes over TCP.
+        # A repeated request goes over TCP, because the datagram with the first request, or the answer, was lost. The
+        # answer to a request over TCP also comes over TCP.
         again = any(wanted.tries for wanted in batch)
         self._out.send(FetchRequest(wants), holder, now, reliable=again)
 
@@ -354,7 +359,7 @@ class Fetcher:
         self._stalled_until = float("-inf")
 
     def _settle(self, wanted: _Wanted) -> None:
-        """Move a wanted document to its queue, or to the documents with open requests if it has any."""
+        """Move ``wanted`` to the documents with open requests if it has an open request, otherwise to its queue."""
         key = wanted.entry.key
         if self._wanted.get(key) is not wanted:
             return
@@ -376,7 +381,7 @@ class Fetcher:
 
     def _failed(self, wanted: _Wanted, delay: float, now: Now) -> None:
         if wanted.asked:
-            return  # other holders still supply the document
+            return  # another holder still has an open request for the document
         wanted.due = now.mono + delay
         wanted.tries += 1
         self._settle(wanted)
@@ -389,8 +394,8 @@ class Fetcher:
         if former is not None:
             self._drop(former)
         elif len(self._wanted) >= self._most:
-            # Drop a document of the member that named the most documents. More documents are wanted than the cluster
-            # can have, so some of them do not exist.
+            # Drop a document of the member that named the most documents. This node wants more documents than the
+            # cluster can have, so some of the wanted documents do not exist.
             queue = max(self._queues.values(), key=len, default=None)
             self._drop(self._wanted[next(iter(queue or self._wanted))])
             self._out.count("fetches_dropped")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Sends the newest documents of a leaving node to other members, which cannot fetch them after the node has left."""
+"""Sends the newest documents of a leaving node to other members, because they cannot fetch them after the leave."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from ..outbox import Outbox
 from ..types import Document, Now
 from .supply import Supply
 
-#: Number of members that receive the documents, maximum number of documents, and maximum bytes of all their values. The
-#: newest documents come first.
+#: Number of members that receive documents, maximum number of documents, and maximum bytes of all values of these
+#: documents. The newest documents come first.
 _HEIRS = 3
 _DOCUMENTS = 32
 _BYTES = 64 * 1024
@@ -19,7 +19,8 @@ _BYTES = 64 * 1024
 def hand_over(table: DocumentTable, membership: Membership, supply: Supply, out: Outbox, now: Now) -> None:
     """Push the newest documents of this node to some members whose documents digest differs from this node's digest.
 
-    Large documents, which travel in chunks, are not pushed. Other members get large documents when this node is back.
+    The function does not push large documents, which travel in chunks. Other members get large documents when this node
+    comes back.
     """
     lacking = [peer.address for peer in membership if peer.present and peer.sync.documents_digest != table.digest]
     if not lacking:

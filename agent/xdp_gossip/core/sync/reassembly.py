@@ -8,10 +8,10 @@ import io
 
 
 class Reassembly:
-    """Joins chunks of ``step`` bytes (the last may be shorter) into a value of ``size`` bytes.
+    """Joins chunks of ``step`` bytes (the last chunk may be shorter) into a value of ``size`` bytes.
 
-    The chunks are hashed as soon as they are contiguous, so no step takes long, not even the last one. Memory contains
-    the value only once.
+    The class hashes each chunk as soon as all chunks before it have arrived, so that no long computation remains at the
+    end. Memory contains the value only once.
     """
 
     def __init__(self, size: int, step: int) -> None:
@@ -43,7 +43,7 @@ class Reassembly:
         return True
 
     def gap(self, begin: int, end: int) -> int | None:
-        """Index of the first missing chunk from ``begin`` to ``end`` - 1; None if none is missing."""
+        """Index of the first missing chunk from ``begin`` to ``end`` - 1; None if no chunk is missing."""
         found = self._there.find(0, begin, end)
         return found if found >= 0 else None
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Node records: each node writes its own record, and puts the record's digest into every packet.
 
-Any member supplies the records of all nodes.
+Other nodes can request the records of all nodes from any member.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ _MOST = 4096
 #: Seconds from a packet with a new record digest until the record is requested. Usually the record arrives within this
 #: time, as a rumor.
 _FIRST_ASK = 0.3
-#: Seconds between the first two requests for a record, and the longest pause. Each pause is twice the pause before.
+#: Seconds between the first two requests for a record, and maximum seconds between two requests. Each pause is twice
+#: the pause before.
 _PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-#: Maximum of the count of requests, which limits the exponent of the pause.
+#: The count of requests stops at this value, because the pause grows exponentially with the count.
 _MOST_TRIES = 10
 
 
@@ -54,12 +55,12 @@ class NodeRecords:
     def expect(self, peer: Peer, now: Now) -> None:
         """Schedule a request for the record of ``peer``, whose newest packet has a new incarnation or record digest.
 
-        The request is not sent if the record arrives before, as a rumor.
+        If the record arrives as a rumor before that time, this node sends no request.
         """
         peer.record.ask_at, peer.record.asks = now.mono + _FIRST_ASK, 0
 
     def on_rumor(self, rumor: RecordRumor, packet: Received) -> None:
-        """Store the record that a node spread about itself."""
+        """Store the record that the origin of the rumor spread about itself."""
         self._take(packet.peer, rumor.record, packet.now)
 
     def on_records(self, message: Records, packet: Received) -> None:
@@ -70,7 +71,7 @@ class NodeRecords:
                 self._take(peer, record, packet.now)
 
     def on_request(self, request: RecordsRequest, packet: Received) -> None:
-        """Send the requested records, with as many records in each frame as fit.
+        """Send the requested records, with as many records in each frame as fit into it.
 
         If the request's source address differs from its origin's address, the request came over TCP because datagrams
         were lost. The answer to a request over TCP also goes over TCP.
@@ -96,14 +97,14 @@ class NodeRecords:
             self._out.send(Records(tuple(batch)), requester, now, reliable)
 
     def tick(self, now: Now) -> None:
-        """Request missing records, in turn from the nodes themselves and from random members."""
+        """Request missing records, alternately from the record's node and from a random member."""
         for peer in list(self._membership.incomplete.values()):
             if not peer.record_missing:
                 del self._membership.incomplete[peer.address]
                 continue
             if now.mono < peer.record.ask_at:
                 continue
-            again = peer.record.asks > 0  # the first request, a datagram, had no result, so use TCP
+            again = peer.record.asks > 0  # the first request, a datagram, was lost: use TCP
             helpers = self._membership.pick(1, peer.address) if peer.record.asks % 2 else []
             peer.record.ask_at = now.mono + min(_LONGEST_PAUSE, _PAUSE * 2**peer.record.asks)
             peer.record.asks = min(_MOST_TRIES, peer.record.asks + 1)
@@ -118,7 +119,7 @@ class NodeRecords:
         if fresh:
             self._identity.named(peer)
         if peer.record_missing:
-            self._membership.changed(peer)  # the current record is still missing
+            self._membership.changed(peer)  # the received record is not the current one
         else:
             peer.record.asks = 0
         if fresh and peer.liveness.introduced:

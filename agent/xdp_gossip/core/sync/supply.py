@@ -12,19 +12,20 @@ from ..received import Received
 from ..types import Address, Document, Now
 from .allowance import Allowance
 
-#: Maximum number of small documents that one request gets, and number of chunks of a large document (its window).
+#: Maximum number of small documents that answer one request, and number of chunks of a large document that answer one
+#: request (the window).
 REQUEST_WANTS = 64
 CHUNKS = 16
 #: The allowance of one member, in bytes per window, is ``_SHARE`` times the size of all documents plus ``_BYTES``. A
-#: member that catches up needs each document only once. The size of a document is that of its value plus ``_OVERHEAD``
-#: for its other fields.
+#: member that catches up needs each document only once. The size of a document is the size of its value plus
+#: ``_OVERHEAD`` for the other fields.
 _BYTES = 16 * 1024 * 1024
 _SHARE = 4
 _OVERHEAD = 1024
 
 
 class Supply:
-    """Sends documents to other members: several small ones in one frame, large ones in windows of chunks."""
+    """Sends documents to other members: several small documents in one frame, large documents in windows of chunks."""
 
     def __init__(self, table: DocumentTable, out: Outbox, frame_bytes: int) -> None:
         self._table = table
@@ -33,10 +34,10 @@ class Supply:
         self._sent = Allowance()
 
     def on_request(self, request: FetchRequest, packet: Received) -> None:
-        """Send the requested documents: small ones together, and the next window of chunks of one large document.
+        """Send the requested documents: all small documents, and the next window of chunks of one large document.
 
-        An honest member requests one large document at a time. If a request names several large documents, only the
-        first is sent, and the member has to request the others again.
+        An honest member requests one large document at a time. If a request names several large documents, this node
+        sends only the first, and the requester has to request the other documents again.
         """
         requester, now = packet.origin, packet.now
         small: dict[str, Document] = {}
@@ -59,7 +60,7 @@ class Supply:
         self.push(list(small.values()), requester, now)
 
     def push(self, documents: list[Document], to: Address, now: Now) -> None:
-        """Send small documents to ``to`` within its allowance, with as many documents in each frame as fit."""
+        """Send small documents to the member ``to`` within its allowance, with as many in each frame as fit into it."""
         batch: list[Document] = []
         used = 0
         for document in documents:
@@ -86,7 +87,7 @@ class Supply:
             self._out.send(Chunk(head, held.size, held.content_hash, start, data), to, now, reliable=True)
 
     def _may_send(self, size: int, to: Address, now: Now) -> bool:
-        """Use the allowance of ``to`` for ``size`` bytes of a document. If used up, count it and return False."""
+        """Use the allowance of ``to`` for ``size`` bytes of a document. Return False if the allowance is used up."""
         most = _BYTES + _SHARE * (self._table.bytes + _OVERHEAD * len(self._table))
         wanted = max(0, size) + _OVERHEAD
         if self._sent.take(to, wanted, most, now) == wanted:
@@ -99,6 +100,6 @@ class Supply:
         return self._frame_bytes - self._out.codec.size_of(Chunk(head, 1 << 32, bytes(32), 1 << 32, b"")) - 8
 
     def is_large(self, item: Document | Entry) -> bool:
-        """Whether a document is so large that it travels in chunks."""
-        # An entry does not contain author and comment, so the limit leaves room for the longest ones.
+        """Whether a document is so large that this node sends it in chunks."""
+        # An entry does not contain author and comment, so the limit leaves room for the longest author and comment.
         return item.size > self._frame_bytes // 2
