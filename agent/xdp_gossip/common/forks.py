@@ -2,10 +2,10 @@
 """Makes a forked child release the sockets and state files of its parent's node lists.
 
 A child inherits every file descriptor of its parent. A port or a file lock becomes free only when no process has it
-open, so a child would keep both after its parent closed them or died. When the child ends, SQLite may also write to a
-file in which the parent has a transaction. Therefore the child redirects the descriptors of its parent's sockets and
-state files to /dev/null. The child does not close these descriptors, because Python objects in the child still refer to
-the descriptors and would later close their numbers, which may belong to other files by then.
+open, so a child would block the parent's ports and locks after the parent closed them or died. When the child ends,
+SQLite may also write to a file in which the parent has a transaction. Therefore the child redirects the descriptors of
+its parent's sockets and state files to /dev/null. The child does not close these descriptors, because Python objects in
+the child still refer to the descriptors and would later close their numbers, which may belong to other files by then.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def own_file(path: str | os.PathLike[str]) -> None:
 
 
 def _let_go() -> None:
-    """Redirect the registered descriptors to /dev/null. ``os.fork`` calls this in the child."""
+    """Redirect the registered descriptors to /dev/null. ``os.fork`` calls this function in the child."""
     found = {sock.fileno() for sock in list(_sockets)} - {-1}
     if _files:
         found.update(_descriptors_of(tuple(_files)))

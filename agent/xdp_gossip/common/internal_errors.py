@@ -62,7 +62,7 @@ class Record:
         return sorted(self._found.values(), key=lambda found: -found.count)
 
     def add(self, task: str, error: BaseException) -> None:
-        """Count ``error``, which occurred in ``task``. Log the traceback, once a minute for each place."""
+        """Count ``error``, which occurred in ``task``. Log the traceback, at most once a minute for each place."""
         key = (task, _place(error))
         if key not in self._found and len(self._found) >= MAX_PLACES:
             key = ("other", "other places")
@@ -93,7 +93,7 @@ RECORD = Record()
 
 
 def guarded(task: str, callback: F) -> F:
-    """Wrap ``callback`` so that an exception in it is recorded as an error in ``task`` and not raised."""
+    """Wrap ``callback`` so that an exception is not raised but recorded as an internal error in ``task``."""
 
     @functools.wraps(callback)
     def call(*args: Any) -> Any:

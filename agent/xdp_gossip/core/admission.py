@@ -54,9 +54,9 @@ class Admission:
         self._timing = timing
         self._max_clock_drift = max_clock_drift
         self._challenged: dict[Address, float] = {}
-        self._told: dict[tuple[Address, bool], float] = {}  # time of the last incarnation notice
-        self._clocks_apart: float | None = None  # wall clock minus monotonic clock at the last input, seconds
-        self._slept = 0.0  # seconds suspended since boot, at the last input
+        self._told: dict[tuple[Address, bool], float] = {}  # Times of the last incarnation notices.
+        self._clocks_apart: float | None = None  # Wall clock minus monotonic clock, seconds.
+        self._slept = 0.0  # Seconds suspended since boot.
         self._known_offset = 0.0
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
         self.on_stale_run: Callable[[Peer, Header, Now], None] = lambda peer, header, now: None
@@ -231,7 +231,8 @@ class Admission:
         """Handle a packet whose origin is this node's address: this node's own rumor, or a packet of another host."""
         if not later(header.incarnation, self._local.incarnation):
             return
-        # A later incarnation than ours: this node lost its state, or another host uses its address (a twin).
+        # The packet's incarnation is later than ours, so this node lost its state, or another host (a twin) uses its
+        # address.
         self._codec.verify(data, header)
         self._out.count("own_address_conflicts")
         self._out.emit(

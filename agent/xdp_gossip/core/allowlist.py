@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The list of networks whose packets this node accepts, by a packet's source address.
+"""The list of networks from which this node accepts packets, by the source address of a packet.
 
 The kernel programs use the same list (map ``allow`` of ``bpf/dataplane.c``). XDP and TC run before netfilter, so the
 host's firewall rules do not apply to packets that these programs handle.
@@ -36,16 +36,16 @@ def parse_network(text: object) -> Network:
         got = f"{shown(text)}: {cut(str(error))}"
         raise ValueError(f"expected a network such as 10.0.0.0/8 or 2001:db8::/32, got {got}") from None
     if network.version == 6 and network.network_address.packed.startswith(_MAPPED):
-        raise ValueError(f"expected the network of IPv4 itself, got the IPv4-mapped {shown(text)}")
+        raise ValueError(f"expected the IPv4 form of the network, got the IPv4-mapped {shown(text)}")
     return network
 
 
 class AllowList:
-    """The networks whose packets this node accepts. An empty list accepts packets from every address."""
+    """The networks from which this node accepts packets. An empty list accepts packets from every address."""
 
     def __init__(self, networks: Iterable[Network] = ()) -> None:
         given = tuple(networks)
-        #: The networks, without those that lie within another network of the list.
+        #: The networks of the list, except networks that lie within another network of the list.
         self.networks: tuple[Network, ...] = (
             *ipaddress.collapse_addresses(n for n in given if isinstance(n, ipaddress.IPv4Network)),
             *ipaddress.collapse_addresses(n for n in given if isinstance(n, ipaddress.IPv6Network)),
@@ -59,7 +59,7 @@ class AllowList:
             self._last[network.version].append(int(network.broadcast_address))
 
     def __bool__(self) -> bool:
-        """Whether the list excludes any address."""
+        """Whether the list has any network, and thus excludes all other addresses."""
         return bool(self.networks)
 
     def admits(self, ip: str) -> bool:
@@ -74,7 +74,7 @@ class AllowList:
         return at >= 0 and int(address) <= self._last[address.version][at]
 
     def entries(self) -> dict[tuple[int, bytes], bool]:
-        """Entries for a longest-prefix table: (prefix length in bits, address of 16 bytes) -> whether to accept it.
+        """Map (prefix length in bits, address of 16 bytes) to whether to accept it, for a longest-prefix table.
 
         The table stores IPv4 addresses as IPv4-mapped IPv6 addresses, so they would match an IPv6 network such as ::/0.
         The entry for ::ffff:0:0/96 prevents an IPv4 address from matching an IPv6 network.

@@ -50,7 +50,7 @@ class TroubledFile:
 
 @dataclass(frozen=True)
 class TroubledFiles:
-    """The numbers of a member's rendered files and of its troubled files, and a list of the first troubled files."""
+    """How many files a member renders, how many are failed, drifted or pending, and a list of the first such files."""
 
     templates: int = 0
     troubled: int = 0

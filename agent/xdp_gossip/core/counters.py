@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The names of all counters of the engines, so that each counter starts at 0.
+"""The names of all counters of the engines. Each declared counter starts at 0.
 
 If a counter first appeared with the value 1, Prometheus' ``increase()`` would miss that first event.
 """

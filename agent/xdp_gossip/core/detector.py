@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The failure detector: it suspects silent members, probes them, and declares them dead.
+"""The failure detector suspects silent members, probes them, and declares them dead.
 
 Suspicion and indirect probes are from SWIM (Das, Gupta, Motivala 2002). Local health is from Lifeguard (Dadgar,
 Phillips, Currey 2017): a member that runs late, or gets no answers from any member, waits longer before it declares
@@ -29,9 +29,9 @@ ROUNDS = 3
 #: The worst local health (0 is healthy): probe timeouts are stretched by 1 + local health (Lifeguard's S).
 MAX_LOCAL_HEALTH = 8
 _STANDINGS = {State.ALIVE: "present", State.SUSPECT: "suspect", State.DEAD: "gone", State.LEFT: "gone"}
-#: Seconds after an indirect acknowledgement during which a peer's heartbeats count as signs of life although this host
-#: cannot reach the peer. Then: seconds after which this member asks other members again to probe a peer that no member
-#: reached.
+#: _VOUCHED: seconds after an indirect acknowledgement during which a peer's heartbeats count as signs of life although
+#: this host cannot reach the peer. _ASK_OTHERS_AGAIN: seconds after which this member asks other members again to probe
+#: a peer that no member reached.
 _VOUCHED, _ASK_OTHERS_AGAIN = 600.0, 60.0
 #: Seconds between two searches for dead nodes that are to be removed from the member list.
 _FORGET_EVERY = 10.0
@@ -48,7 +48,7 @@ class Detector:
         self._expected: float | None = None
         self._oldest = -math.inf  # lower bound of ``last_heard`` over all peers that are alive
         self._forget_at = 0.0
-        self._asked: dict[int, tuple[Address, int]] = {}  # nonce of our ping -> requesting member, its nonce
+        self._asked: dict[int, tuple[Address, int]] = {}  # our ping's nonce -> requesting member, its nonce
         self.local_health = 0
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
 
@@ -172,7 +172,7 @@ class Detector:
         self._out.send(Ack(request.nonce), packet.origin, packet.now)
 
     def on_indirect_ack(self, ack: IndirectAck, packet: Received) -> None:
-        """Handle the report of another member that it reached a node which this node could not reach."""
+        """Handle the report that another member reached a node which this node could not reach."""
         peer = self._membership.get(ack.sighting.address)
         if peer is None or later(peer.incarnation, ack.sighting.incarnation) or peer.liveness.state is State.LEFT:
             return
@@ -283,7 +283,7 @@ class Detector:
 
 
 def standing_of(peer: Peer, standing: str = "") -> Standing:
-    """The standing of a peer for the data plane: ``standing`` if given, otherwise the standing for the peer's state."""
+    """Return the event that updates a peer in the data plane. ``standing`` defaults to the peer's state."""
     window = peer.rumors
     return Standing(
         peer.address,

@@ -109,9 +109,10 @@ class DocumentChanged:
 
 @dataclass(frozen=True)
 class TombstonesCollected:
-    """The grace period of ``tombstones`` is over. The store keeps them, but may delete earlier versions of their keys.
+    """The grace period of ``tombstones`` is over.
 
-    ``dropped``: the oldest retired tombstones, which exceed their maximum number and are deleted.
+    The store keeps the tombstones, but may delete earlier versions of their keys. ``dropped``: the oldest retired
+    tombstones, which exceed their maximum number and are deleted.
     """
 
     tombstones: tuple[Document, ...]

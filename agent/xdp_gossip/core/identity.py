@@ -22,8 +22,8 @@ from .types import PRESENT, Address, Now
 #: Number of raises of its incarnation after which a node assumes a twin, another host with the same address. A node
 #: that merely lost its state raises its incarnation once.
 RAISES = 3
-#: Length in seconds of the interval in which a node counts raises of its incarnation. The mark ``twin`` also stays for
-#: this time.
+#: Length in seconds of the interval in which a node counts raises of its incarnation. The mark ``twin`` of this node
+#: expires after the same time.
 RAISES_IN = 600.0
 #: Number of packets from an earlier run of a node, within a minute or ten cycles, that prove that a second host uses
 #: the node's address.
@@ -57,11 +57,11 @@ class Identity:
     # -- one address, two hosts --------------------------------------------------------------------------------
 
     def may_go_beyond(self, now: Now) -> bool:
-        """Whether to raise our incarnation above a later incarnation of this address that another member knows.
+        """Whether this node may raise its incarnation above a later one that another member saw for its address.
 
         A lost state directory makes only one raise necessary. If more raises are necessary, a twin raises its
-        incarnation each time, too. Then this node stops raising, and the cluster accepts packets of the twin that
-        raised last.
+        incarnation each time, too. After ``RAISES`` raises, this node stops, and other members accept the packets of
+        the twin that raised last.
         """
         lately = [when for when in self._raises if now.mono - when <= RAISES_IN]
         if len(lately) < RAISES:
@@ -132,7 +132,7 @@ class Identity:
             self._tell_sharing(name, sharing)
 
     def named_here(self, before: str) -> None:
-        """Check the new name of the local node, which was ``before``, and warn if another member has the same name."""
+        """Check the local node's new name, and warn if another member has it. ``before``: the former name."""
         self._review(before)
         sharing = self._review(self._local.node.name)
         if len(sharing) > 1:

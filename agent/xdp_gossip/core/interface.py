@@ -60,7 +60,7 @@ class InvalidError(ProtocolError, ValueError):
 
 
 class Driven(Protocol):
-    """The interface of an engine for its runtime. Inputs: time and packets. Outputs: packets, events and a deadline.
+    """The interface of an engine for its runtime: time and packets go in; packets, events and a deadline come out.
 
     The runtime sets the attributes, which are callbacks from the engine into the runtime.
     """
@@ -78,7 +78,7 @@ class Driven(Protocol):
         """
 
     def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool | None:
-        """Process one packet from ``source``. A bad packet is counted and raises no error.
+        """Process one packet from ``source``. The engine counts a bad packet, and raises no error.
 
         ``screened``: a data plane has already found the packet authentic, fresh and new, and has relayed it. On a wire
         that relays rumors, returns True for an accepted rumor of another node (authentic, fresh, not seen before) and
@@ -165,10 +165,10 @@ class AskedDocuments(Protocol):
     ) -> list[Prepared] | None:
         """Prepare the documents of a :meth:`publish_many`, so that the shell can store them before :meth:`commit`.
 
-        :meth:`prepare` does not change the engine's documents; :meth:`commit` does. Returns None on a wire without this
-        operation; the caller then uses :meth:`publish_many`. ``pending``: documents prepared earlier and not committed
-        yet. Pending documents count toward the limits, and share no key with ``writes``. Raises the same errors as
-        :meth:`publish_many`.
+        The engine's documents change only in :meth:`commit`, not in :meth:`prepare`. Returns None on a wire without
+        this operation; the caller then uses :meth:`publish_many`. ``pending``: documents prepared earlier and not
+        committed yet. Pending documents count toward the limits, and share no key with ``writes``. Raises the same
+        errors as :meth:`publish_many`.
         """
 
     def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
@@ -187,7 +187,7 @@ class Asked(Protocol):
 
     settings: Settings
     #: ``applied_source`` returns the state of a document in this node's rendered files, and ``files_source`` returns
-    #: the troubled files, for queries of other members. The renderer sets both.
+    #: the failed, drifted and pending files, for queries of other members. The renderer sets both.
     applied_source: Callable[[str], Applied]
     files_source: Callable[[], TroubledFiles]
 
@@ -229,7 +229,7 @@ class Asked(Protocol):
         """Remove ``address`` from the seeds. The node stays in the NodeList."""
 
     def update_node(self, now: Now, name: str | None = None, private_data: str | None = None) -> bool:
-        """Change the local node's record and spread it. Returns False if nothing changed."""
+        """Change the local node's record, and spread the record. Returns False if nothing changed."""
 
     def pause(self, now: Now) -> bool:
         """Stop publishing heartbeats (PekoNode's ``Stop``). Other members drop this node after their timeout.

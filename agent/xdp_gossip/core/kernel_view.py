@@ -69,7 +69,7 @@ class KernelView:
         return self._last + (self._timing.tick if suspects else self._timing.cycle)
 
     def stop(self) -> None:
-        """Note that the data plane has stopped. From now on the engine receives every packet."""
+        """Note that the data plane has stopped. From now on, every packet goes through the engine."""
         self._last = None
         self._membership.informed_until = math.inf
 
@@ -93,8 +93,8 @@ class KernelView:
                 self._records.expect(peer, now)
             if highest != peer.rumors.highest or window != peer.rumors.bits:
                 self._membership.recorded(peer, highest, window, state, flags)
-                # The data plane compares other clocks with a clock that stops during a suspend, so its older clock
-                # differences are wrong after a suspend.
+                # The data plane compares the clocks of other nodes with a clock that stops during a suspend. After a
+                # suspend, clock differences that the data plane measured before are therefore wrong.
                 if last_seen >= self.woke_up_at:
                     self._admission.note_clock(peer, clock_ahead)
             live = peer.liveness
@@ -121,8 +121,8 @@ class KernelView:
             self._out.emit(Standing(address, "forgotten", 0, 0, 0, 0.0))
             return None
         if last_seen and now.mono - last_seen < self._timing.timeout:
-            self._detector.never_heard(peer)  # the member that heard the node will report the time
-        elif last_seen:  # the node died while this agent was not running
+            self._detector.never_heard(peer)  # Another member heard the node, and will report when.
+        elif last_seen:  # The node died while this agent was not running.
             self._membership.recorded_run(peer, incarnation, 0)
             self._detector.enter(peer, State.DEAD, last_seen, now)
         return peer

@@ -30,8 +30,8 @@ class Local:
         self.record = record
         self.incarnation = incarnation
         self.status = "new"
-        self.catching_up = True  # False once this node has caught up (``sync.catchup``)
-        self.problems: tuple[str, ...] = ()  # the same names as in ``Peer.problems``
+        self.catching_up = True  # False once this node has caught up (``sync.catchup``).
+        self.problems: tuple[str, ...] = ()  # The names are those of ``types.PROBLEMS``.
         #: Returns the keys of this node's documents that are not on the disk yet. The runtime sets it.
         self.unstored: UnstoredSource = frozenset
 

@@ -28,8 +28,8 @@ class PacketType(enum.IntEnum):
 #: Packet types that nodes relay, and that use the origin's rumor sequence. Packets of other types go to one node only.
 RUMORS = frozenset({PacketType.HEARTBEAT, PacketType.METADATA, PacketType.LEAVE, PacketType.RECORD})
 
-#: Maximum bytes of a packet that is sent as a datagram: IPv6's minimum MTU (1,280 bytes) less the headers of IPv6 and
-#: UDP.
+#: Maximum bytes of a packet that is sent as a datagram, equal to the minimum MTU of IPv6 (1,280 bytes) less the headers
+#: of IPv6 and UDP.
 LONG = 1232
 
 #: Flag: the origin has paused its heartbeats (``Stop``), so its packets do not count as signs of life.
@@ -42,7 +42,7 @@ FLAG_CATCHING_UP = 0x04
 
 @dataclass(frozen=True)
 class Header:
-    """The signed block and the relay area of a packet (layout: ``bpf/wire.h``)."""
+    """The signed block and the relay area of a packet. ``bpf/wire.h`` defines the layout."""
 
     type: PacketType
     origin: Address

@@ -4,7 +4,7 @@
 If a peer repeats a request over TCP, the datagram with the request or the answer was lost. A member that receives a
 repeated request sends the peer short and long pings, and compares which of the pings the peer answers (probes as in RFC
 8899). If the peer answers only short pings in two tests in a row, this member sends packets longer than ``SHORT`` to
-the peer over TCP. A test is discarded if two hosts share the tested address, because each host misses some of the
+the peer over TCP. The result of a test is ignored if two hosts share an address, because each host misses some of the
 answers.
 """
 
@@ -32,8 +32,8 @@ _HINTS, _HINTS_IN = 2, 60.0
 _TESTS = 2
 #: Number of pings of each length in a test, and seconds after which an unanswered ping counts as lost.
 _PINGS, _ANSWERS_IN = 3, 3.0
-#: Seconds until long datagrams are sent over a limited path again. If long datagrams are still lost, a new test limits
-#: the path again.
+#: Seconds after which this member tries long datagrams again on a limited path. If the path still loses long datagrams,
+#: a new test limits the path again.
 _AGAIN = 600.0
 #: Maximum bytes of a ping without its padding. The padding fills a long ping up to about ``LONG`` bytes.
 _OVERHEAD = 88 + 16 + 64
@@ -69,7 +69,7 @@ class Paths:
         return bool(self._tests)
 
     def asked_again(self, peer: Peer, now: Now) -> None:
-        """Count a request from ``peer`` that came over TCP although it fits a datagram. The second starts a test."""
+        """Count a request from ``peer`` that came over TCP although it fits a datagram, and perhaps test the path."""
         address = peer.address
         if address in self._tests or address in self._limited or not peer.present:
             return

@@ -24,8 +24,8 @@ _RETRIES = 4
 #: Cycles between two syncs with a random member while no member is overdue. A sync is the most expensive work of an
 #: idle member.
 _CALM = 3
-#: Maximum number of nodes known from an earlier run that this node contacts at start. It contacts further known nodes
-#: in later cycles, like dead nodes.
+#: Maximum number of nodes known from an earlier run that this node contacts at start. This node contacts the other
+#: known nodes in later cycles, like dead nodes.
 _FIRST_TRIES = 8
 
 
@@ -139,7 +139,7 @@ class PeerSelection:
         self._anti_entropy.request(self._rng.choice(differing).address, now)
 
     def _round(self, now: Now) -> None:
-        """Contact, once a cycle, some dead nodes and absent seeds, and a random member if one is due."""
+        """Contact, once a cycle, some dead nodes and absent seeds, and in some cycles a random member."""
         self._round_at = now.mono + self._timing.cycle * self._rng.uniform(0.9, 1.1)
         if self._local.status == "left":
             return

@@ -91,7 +91,7 @@ class Queries:
         self._out.emit(AppliedAnswered(answer.nonce, packet.origin, answer.state, version, answer.error))
 
     def on_files_query(self, query: FilesQuery, packet: Received) -> None:
-        """Answer a query with as many of this node's troubled rendered files as fit into one datagram."""
+        """Answer a query with this node's failed, drifted and pending files, as many as fit into one datagram."""
         found = for_an_answer(self.files_source())
         answer = FilesAnswer(query.nonce, found.templates, found.troubled, found.files)
         self._out.send(answer, packet.origin, packet.now)

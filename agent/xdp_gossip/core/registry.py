@@ -29,7 +29,7 @@ class Registration:
     """The wire format of one message class.
 
     ``tag``: number of the class, which is the first item of each message body. ``kinds``: packet types that may carry
-    the message. ``schema``: the message's fields on the wire.
+    the message. ``schema``: the format of the message's fields on the wire.
     """
 
     tag: int
@@ -53,8 +53,8 @@ def message(
     """Register a dataclass as a message.
 
     ``tag``: the permanent number of the message; never change or reuse a tag. ``kinds``: the packet types that may
-    carry the message; at most one of these types may be a direct one (sent to a single node). ``fields``: all fields of
-    the dataclass in the order of their definition, which is also the order on the wire. ``later``: see
+    carry the message; at most one of these may be a type that is sent to a single node. ``fields``: all fields of the
+    dataclass in the order of their definition, which is also the order on the wire. ``later``: see
     :class:`.schema.Struct`. Raises ``TypeError`` if the fields are not those of the dataclass, the tag is in use, or
     ``kinds`` is wrong.
     """
@@ -65,7 +65,7 @@ def message(
             raise TypeError(f"{cls.__name__}: fields {list(fields)} are registered, expected {names}")
         if tag in registered:
             owner = registered[tag].schema.cls.__name__
-            raise TypeError(f"{cls.__name__}: tag {tag} belongs to {owner}, expected an unused one")
+            raise TypeError(f"{cls.__name__}: tag {tag} belongs to {owner}, expected an unused tag")
         if not kinds or len(set(kinds) - RUMORS) > 1:
             raise TypeError(f"{cls.__name__}: packet types {kinds}, expected one or more, at most one of them direct")
         registered[tag] = Registration(tag, frozenset(kinds), Struct(cls, later, **fields))

@@ -4,7 +4,7 @@
 Incarnations are serial numbers of 32 bits (RFC 1982): number a is later than number b if a is ahead of b by less than
 half the range. Because the numbers wrap around, incarnations never run out. If a wrong clock or a lying member raises
 an incarnation too far, the node can still choose a later incarnation, because a number more than half the range ahead
-counts as earlier. 0 means that no run is known.
+counts as earlier. The number 0 means that no run is known.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def later(one: int, other: int) -> bool:
 
 
 def latest(one: int, other: int) -> int:
-    """The later one of two incarnations."""
+    """The later of the two incarnations ``one`` and ``other``."""
     return one if later(one, other) else other
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Building blocks for message bodies. Each packs a value into plain values, and checks every value that it unpacks.
+"""Building blocks for message bodies.
 
-Plain values are the values that msgpack can encode: integers, booleans, texts, bytes, lists and None. :mod:`.messages`
-defines the fields of every message and their order; ``wire/bodies.py`` encodes the list of fields as bytes.
+Each building block packs a value into plain values, and checks every value that it unpacks. Plain values are the values
+that msgpack can encode: integers, booleans, texts, bytes, lists and None. The module :mod:`.messages` defines the
+fields of every message and their order; ``wire/bodies.py`` encodes the list of fields as bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ T = TypeVar("T")
 
 
 class Field(NamedTuple):
-    """Packs and unpacks values of one type. ``unpack`` checks the value completely and raises ``ValueError``."""
+    """Packs and unpacks values of one type.
+
+    ``unpack`` checks the value completely, and raises ``ValueError`` if it is wrong.
+    """
 
     pack: Callable[[Any], Any]
     unpack: Callable[[Any], Any]
@@ -26,8 +30,8 @@ class Field(NamedTuple):
 class Struct(Generic[T]):
     """Packs an instance of the dataclass ``cls`` as an array of its fields.
 
-    ``later`` names the fields that were added after the first release. :meth:`pack` omits such fields at the end of the
-    array while they have their default, so that an older member can read the array.
+    ``later`` names the fields that were added after the first release. The method :meth:`pack` omits such fields at the
+    end of the array while they have their default, so that a member with an older release can read the array.
     """
 
     def __init__(self, cls: type[T], later: Sequence[str] = (), **fields: Field) -> None:
@@ -53,7 +57,7 @@ class Struct(Generic[T]):
 
     @property
     def field(self) -> Field:
-        """This struct as a field of another struct."""
+        """This struct, for use as a field of another struct."""
         return Field(self.pack, self.unpack)
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """The declarations of the settings that an engine reads, and the classes for declarations of settings.
 
-A setting is a field of a dataclass. :func:`setting` gives the field its default and a :class:`Knob` with its meaning,
-unit and range, for the library and for ``agent.yml``. The library (:mod:`xdp_gossip.node.parameters`) and the reader of
-``agent.yml`` (:mod:`xdp_gossip.config.reader`) check values by these declarations. ``.ci/tables`` writes the tables of
-the documentation from the declarations, and ``tests/tools/test_settings.py`` compares the declarations with the role's
-variables.
+A setting is a field of a dataclass. The function :func:`setting` gives the field its default and a :class:`Knob` with
+its meaning, unit and range, for the library and for ``agent.yml``. The library (:mod:`xdp_gossip.node.parameters`) and
+the reader of ``agent.yml`` (:mod:`xdp_gossip.config.reader`) check values by these declarations. ``.ci/tables`` writes
+the tables of the documentation from the declarations, and ``tests/tools/test_settings.py`` compares the declarations
+with the role's variables.
 
 :mod:`xdp_gossip.config.settings` declares the other settings of a node.
 """
@@ -42,10 +42,10 @@ class AgentYml:
     ``default``, ``least`` and ``most`` are None if ``agent.yml`` uses the library's value.
 
     The range in ``agent.yml`` may be narrower than in the library, because an extreme value in a file is probably a
-    typing error. ``key``: the name of the setting in ``agent.yml`` ("": the name of the dataclass field; None:
-    ``agent.yml`` has no such key, because the agent sets the value). ``reload``: a running agent applies a new value on
-    SIGHUP; any other setting needs a restart. ``pattern``: regular expression that a text must match. ``words``:
-    description of ``pattern`` for messages and tables.
+    typing error. ``key``: the name of the setting in ``agent.yml``; "" stands for the name of the dataclass field, and
+    None means that the setting is not in ``agent.yml`` because the agent computes its value. ``reload``: a running
+    agent applies a new value on SIGHUP; any other setting needs a restart. ``pattern``: regular expression that a text
+    must match. ``words``: description of ``pattern`` for messages and tables.
     """
 
     default: Any = None

@@ -41,9 +41,10 @@ MAX_EXPIRES_IN = 10 * 366 * 86_400
 
 @dataclass(frozen=True)
 class Now:
-    """One point in time on two clocks: ``mono``, monotonic seconds, and ``wall_ns``, nanoseconds since the epoch.
+    """One point in time on two clocks, ``mono`` (monotonic seconds) and ``wall_ns`` (nanoseconds since the epoch).
 
-    ``slept``: total seconds for which the machine was suspended since its boot. ``mono`` does not include this time.
+    ``slept``: total seconds for which the machine was suspended since its boot. ``mono`` does not include the time of
+    suspends.
     """
 
     mono: float
@@ -123,7 +124,7 @@ class Address:
     def may_be_node(self, of: Address) -> bool:
         """Whether the node ``of`` can reach another node at this address.
 
-        A node applies this rule to every address that it receives.
+        A node applies this rule to every node address in a received packet.
         """
         return not self.is_group and (not self.is_here or of.is_here)
 
@@ -131,7 +132,7 @@ class Address:
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
 
     def order(self) -> tuple[bytes, int]:
-        """The sort key of addresses."""
+        """The key by which addresses are sorted."""
         return (self.packed, self.port)
 
     def __lt__(self, other: object) -> bool:
@@ -200,8 +201,8 @@ class Record:
     """A node's description of itself: name, private data, agent version, mode.
 
     A node spreads its record after each change. Every heartbeat has the digest of its origin's record. ``plane``: the
-    mode. ``stamp``: (incarnation, sequence) at the time of the last change; a record with a higher stamp replaces a
-    record with a lower stamp.
+    mode. The pair ``stamp`` is the node's incarnation and sequence at the last change; a record with a higher stamp
+    replaces a record with a lower stamp.
     """
 
     name: str = ""
@@ -233,8 +234,8 @@ class Member:
     incarnation: int
     sequence: int
     record: Record | None
-    last_heard: float  # seconds ago
-    digest: int  # documents digest that the node last advertised
+    last_heard: float  # Seconds since the node was last heard.
+    digest: int  # Documents digest that the node last advertised.
     local: bool = False
     #: Names of the node's problems (docs/protocol.md, "Identity" and "Reach"); usually empty.
     problems: tuple[str, ...] = ()
@@ -337,7 +338,7 @@ class Document:
         """The rank of the document among documents of the same key: the document with the highest rank wins.
 
         The version comes first. The deleted flag and the content hash decide only if a node lost its state and used one
-        version for two documents. Every member must pick the same document even in this case.
+        version for two documents. Every member must pick the same document even after such a reuse of a version.
         """
         return (self.version, self.deleted, self.content_hash)
 
@@ -423,7 +424,7 @@ class Write:
     def typed(self, held: Document | None) -> Write:
         """A copy of this write with an explicit content type.
 
-        Raises :class:`TypeChanged` if that is not ``checked_as``.
+        Raises :class:`TypeChanged` if it is not ``checked_as``.
         """
         content_type = self.type_over(held)
         if self.checked_as not in (None, content_type):

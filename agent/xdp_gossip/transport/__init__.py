@@ -43,7 +43,7 @@ class Transport(Protocol):
 
     @property
     def name(self) -> str:
-        """The mode of the transport: "UDP", "TCP", or the mode of the kernel data plane."""
+        """The mode of the transport, which is "UDP", "TCP" or the mode of the kernel data plane."""
 
     @property
     def counters(self) -> Mapping[str, int]:

@@ -2,8 +2,8 @@
 """Accepts TCP and Unix connections, in place of asyncio's own servers.
 
 If no file descriptor is left, asyncio's servers retry up to ``backlog`` times in one turn of the event loop, and log
-each attempt. In the same case, this module stops accepting for a second. This module also accepts only a few
-connections per turn, so that many new connections do not delay other work of the event loop.
+each attempt. This module stops accepting for a second if no file descriptor is left. This module also accepts only a
+few connections per turn, so that many new connections do not delay other work of the event loop.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ TURN = 8
 PAUSE_S = 1.0
 _SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
-#: Callback for an accepted connection: (non-blocking socket, peer's address). The callback must close the socket.
+#: Callback with the arguments (non-blocking socket, peer's address) for an accepted connection. The callback must close
+#: the socket.
 Take = Callable[[socket.socket, Any], None]
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Frames: packets on a byte stream. Each packet follows its length in four bytes, big-endian."""
+"""Frames on a byte stream. A frame is the length of a packet in four bytes, big-endian, and then the packet."""
 
 from __future__ import annotations
 
 HEADER = 4
-#: Bytes by which a frame may exceed the configured size, because a peer may count fewer header bytes in the size.
+#: Bytes by which a frame may exceed the configured size, because a peer may count the bytes of headers differently.
 SLACK = 256
 
 

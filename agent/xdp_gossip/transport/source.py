@@ -2,8 +2,8 @@
 """Sets the source address of packets to ``node.addr``, by which peers know this node, whenever the host has it.
 
 For a socket that listens on every address, the kernel chooses the source address by the route. On a host with several
-addresses the kernel often chooses another address than ``node.addr``. Firewalls and data planes of the peers may then
-reject the packets, because their rules contain only ``node.addr``.
+addresses the kernel often chooses a source address other than ``node.addr``. Firewalls and data planes of the peers may
+then reject the packets, because their rules contain only ``node.addr``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TRY_AGAIN_S = 1.0
 
 #: Errors by which the kernel reports that no interface has the source address: for IPV6_PKTINFO, bind() and IP_PKTINFO.
 _NOT_HERE = (errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH)
-IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)  # in the socket module since Python 3.12
+IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)  # In the socket module since Python 3.12.
 #: Socket option: not bind() but connect() chooses the local port, so that connections to different peers may share a
 #: local port.
 _IP_BIND_ADDRESS_NO_PORT = 24
@@ -122,7 +122,7 @@ class Source:
 def absent(error: OSError) -> bool:
     """Whether ``error`` may mean that the host lacks the source address.
 
-    An unreachable destination may cause the same error.
+    An unreachable destination may cause the same error number.
     """
     return error.errno in _NOT_HERE
 

@@ -37,8 +37,8 @@ MAX_OUTGOING = 256
 MAX_INCOMING = 512
 #: Maximum number of connections from one address. Loopback is exempt, because many local agents may share its address.
 MAX_INCOMING_PER_ADDRESS = 32
-#: Number of rejected frames in a row after which a connection is closed. The peer has a different secret or is an
-#: attacker.
+#: Number of rejected frames in a row after which a connection is closed. The peer of such a connection has a different
+#: secret or is an attacker.
 MAX_REFUSED = 64
 #: Maximum number of frames that one connection delivers in one turn of the event loop.
 BURST = 64
@@ -172,7 +172,7 @@ class Streams:
 
 
 def _evict(connections: Collection[Incoming]) -> None:
-    """Close the first unproven connection in ``connections``, otherwise the first. They are ordered by last use."""
+    """Close the least recently used (first) connection that is not proven, or if all are proven, the first one."""
     strangers = (connection for connection in connections if not connection.proven)
     next(strangers, next(iter(connections))).drop("connections_evicted")
 
@@ -230,7 +230,7 @@ class Incoming(_Connection):
         self._decoder = FrameDecoder(streams.limit)
         self._useful = self._begun = streams.loop.time()
         self._scheduled = False
-        self._refused = 0  # number of rejected frames in a row
+        self._refused = 0  # Number of rejected frames in a row.
         #: Whether the connection has delivered an accepted packet, which shows that the peer is a member.
         self.proven = False
 
@@ -369,7 +369,7 @@ class Outgoing(_Connection):
             self.streams.counters["frames_sent"] += 1
 
     def data_received(self, data: bytes) -> None:
-        """Close the connection. Members never send data on a connection that they accepted; the peer is no member."""
+        """Close the connection. Members send no data on connections that they accepted, so the peer is no member."""
         self.streams.counters["frames_malformed"] += 1
         self.lose("frames_dropped_broken")
 

@@ -19,8 +19,8 @@ from .sockets import closing_on_error, listening_socket
 from .source import Source, absent
 from .streams import Streams, deliver
 
-#: Maximum bytes of a datagram that no path has to fragment: IPv6's minimum MTU (RFC 8200, section 5) less the headers
-#: of IPv6 and UDP.
+#: Maximum bytes of a datagram that no path has to fragment, equal to the minimum MTU of IPv6 (RFC 8200, section 5) less
+#: the headers of IPv6 and UDP.
 DATAGRAM = 1280 - 40 - 8
 #: Maximum number of datagrams read in one turn of the event loop, so that a flood leaves time for timers and the API.
 BURST = 256
@@ -242,7 +242,7 @@ class UdpTransport:
 
 
 def _kernel_drops(sock: socket.socket) -> int:
-    """Number of datagrams that the kernel dropped because the socket's buffer was full (SK_MEMINFO_DROPS)."""
+    """Number of datagrams that the kernel dropped because the receive buffer was full (SK_MEMINFO_DROPS)."""
     try:
         info = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 64)
     except OSError:

@@ -21,7 +21,7 @@ from ..core.settings import KEY_STATES
 
 @dataclass(frozen=True)
 class SlotKeys:
-    """The keys of one slot: ``mac``, 16 bytes, for the MAC; ``body``, 32 bytes, to derive each packet's AEAD key."""
+    """The keys of one slot, ``mac`` (16 bytes, for the MAC) and ``body`` (32 bytes, to derive AEAD keys of packets)."""
 
     mac: bytes = field(repr=False)
     body: bytes = field(repr=False)

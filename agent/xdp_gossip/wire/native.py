@@ -124,7 +124,10 @@ class NativeCodec:
         return bodies.unpack(header.type, raw)
 
     def encode(self, header: Header, message: Message | None) -> bytes:
-        """Return a signed and encrypted packet. It has the active key slot instead of the key slot in ``header``."""
+        """Return a signed and encrypted packet.
+
+        The packet has the active key slot instead of the key slot in ``header``.
+        """
         slot = self._keyring.active
         keys = self._keyring.get(slot)
         assert keys is not None
@@ -174,9 +177,10 @@ def mac(key: bytes, packet: bytes) -> bytes:
 
 
 def _aead(keys: SlotKeys, block: bytes, salt: bytes) -> ChaCha20Poly1305:
-    """The cipher for one packet. The key is derived from the signed block, which is different in each packet of a run.
+    """Return the cipher for the body of one packet.
 
-    Packets of two runs may have equal signed blocks if a state directory was restored and the clock stands still.
-    Because of the salt, the keys of such packets differ.
+    The key is derived from the signed block, which is different in each packet of a run. Packets of two runs may have
+    equal signed blocks if a state directory was restored and the clock stands still. Because of the salt, the keys of
+    such packets differ.
     """
     return ChaCha20Poly1305(hashlib.blake2s(block, digest_size=32, key=keys.body, salt=salt).digest())

@@ -9,7 +9,7 @@ from ..types import Now
 
 COUNTER_BITS = 16
 NS_PER_MS = 1_000_000
-#: Milliseconds since the epoch (the years 2023 and 2248). A wall clock outside this range is certainly wrong.
+#: Milliseconds since the epoch: start of 2023, and a day in 2248. A wall clock outside this range is certainly wrong.
 EARLIEST_MS = 1_672_531_200_000
 LATEST_MS = 1 << 43
 #: Members refuse versions with this clock reading or a higher one. So a higher reading exists for every accepted
@@ -34,8 +34,8 @@ class HybridClock:
         """Return a new reading; ``wall_ms`` is the present time in milliseconds since the epoch.
 
         If a wall clock ran far ahead and was corrected, the readings go back to the present time. Otherwise one wrong
-        clock would set the time of all later versions. If ``wall_ms`` is before 2023 and so must be wrong, the readings
-        do not go back.
+        clock would determine the time of all later versions. If ``wall_ms`` is before 2023 and so must be wrong, the
+        readings do not go back.
         """
         wall_ms = min(wall_ms, LATEST_MS)
         if wall_ms >= EARLIEST_MS and self.too_far_ahead(self._last, wall_ms):
@@ -67,7 +67,7 @@ class SteadyTime:
     """
 
     def __init__(self) -> None:
-        self._ahead: float | None = None  # milliseconds: cluster time minus time since boot
+        self._ahead: float | None = None  # Milliseconds: cluster time minus time since boot.
         # While a forward jump lasts: its start in monotonic seconds, and the smallest ``ahead`` in milliseconds since
         # then.
         self._leap: tuple[float, float] | None = None
@@ -94,9 +94,9 @@ def cluster_offset(samples: Iterable[float]) -> float:
     """Return the seconds by which the cluster's time is ahead of the local clock.
 
     ``samples``: the clock of each other member minus the local clock, in seconds. The result is the median of the
-    samples and 0 (the local clock). So a few wrong clocks cannot change the result much. If the number of members is
-    even, two clocks are in the middle and nobody knows which of them is right. Each member then uses the nearer of the
-    two to its own clock. So in a cluster of two, each member uses its own clock.
+    samples and 0 (the local clock). Therefore a few wrong clocks cannot change the result much. If the number of
+    members is even, two clocks are in the middle and nobody knows which of them is right. Each member then uses the
+    middle clock that is nearer to its own clock. In a cluster of two, each member thus uses its own clock.
     """
     # The module statistics has a median, but importing it takes 0.7 MB of memory in every agent.
     ordered = sorted((0.0, *samples))

@@ -47,7 +47,7 @@ class Expiry:
     def next_expiry(self) -> int | None:
         """Earliest recorded expiry in milliseconds, or None.
 
-        The expiry may belong to a version that was replaced since.
+        The version with this expiry may have been replaced.
         """
         return self._expiries[0][0] if self._expiries else None
 
@@ -62,7 +62,7 @@ class Expiry:
         return list(found.values())
 
     def is_old(self, document: Document, wall_ms: int) -> bool:
-        """Whether the grace period is over for a tombstone, or for the tombstones in the same batch as a document."""
+        """Whether the grace period is over for the tombstone ``document``, or for the tombstones in its batch."""
         return _since(document) < wall_ms - self._grace_ms
 
     def old(self, wall_ms: int) -> list[Document]:
@@ -96,7 +96,7 @@ class Expiry:
 
 
 def _since(tombstone: Document) -> int:
-    """Return when a document was deleted, in milliseconds since the epoch; for an expired one, when it was published.
+    """Return when a document was deleted (or when an expired document was published), in milliseconds since the epoch.
 
     The time comes from the version alone, because a list entry contains nothing else about the time, and all members
     must compute the same time.

@@ -184,7 +184,7 @@ class Metadata:
         if not self.outranked_by(entry, now) or self.refuses(entry, now):
             return False
         self._clock.observe(document.version.hlc + 1)
-        # After the grace period, no member sends the deletions of the batch any more, so the batch would never be
+        # After the grace period, no member sends the deletions of the batch any more, so the batch would never become
         # complete.
         if len(document.batch) > 1 and not self.expiry.is_old(document, self._ending_ms(now)):
             self._out.count("batches_dropped", self.staging.add(document, now))
@@ -194,7 +194,7 @@ class Metadata:
         return True
 
     def awaited(self, entry: Entry) -> bool:
-        """Whether the version of ``entry``, or a later one, has arrived and waits for the rest of its batch."""
+        """Whether the version of ``entry``, or a later version, has arrived and waits for the rest of its batch."""
         part = self.staging.get(entry.key)
         return part is not None and part.rank >= entry.rank
 
@@ -276,7 +276,7 @@ class Metadata:
         return early and not entry.deleted and entry.version == tombstone.base
 
     def _given_way(self, document: Document, now: Now) -> Document | None:
-        """Return the version that ``document`` replaces: from the table, or a tombstone retired by a wrong clock."""
+        """Return the version that ``document`` replaces: from the table, or a tombstone that a wrong clock retired."""
         held = self._known(document.key)
         if held is None or document.key in self.table:
             return held
@@ -287,7 +287,7 @@ class Metadata:
         return self.table.get(key) or self.expiry.retired.get(key)
 
     def refuses(self, entry: Entry, now: Now) -> bool:
-        """Whether a version of another member breaks a rule of this member. If so, count the version and warn."""
+        """Whether another member's version breaks a rule of this member. If so, count the refused version and warn."""
         reason = ""
         # A document needs one higher reading for its tombstone.
         if entry.version.hlc + (not entry.deleted) >= MAX_READING:
@@ -370,8 +370,8 @@ class Metadata:
                 if reading + 1 >= MAX_READING:
                     raise ProtocolError(
                         "version_exhausted",
-                        f"document {write.key!r}: no version can follow {held.version}, which no honest clock makes: "
-                        "others would refuse it; publish under another key",
+                        f"document {write.key!r}: no version can follow {held.version}, because other members would "
+                        "refuse a version with a higher clock reading; publish under another key",
                         key=write.key,
                         actual=str(held.version),
                     )
@@ -424,8 +424,8 @@ class Metadata:
             raise ProtocolError(
                 "store_full",
                 f"document {writes[0].key!r}: expected at most {limits.store} bytes in all documents "
-                f"(limits.store), there are {taken} and {growth} more would come; delete some, or raise "
-                "limits.store on every member",
+                f"(limits.store), got {taken} and this publish adds {growth}; delete some documents, or "
+                "raise limits.store on every member",
                 key=writes[0].key,
                 limit=limits.store,
                 size=taken + growth,
@@ -452,7 +452,7 @@ class Metadata:
 
     def _store(self, document: Document, held: Document | None, now: Now, local: bool) -> None:
         overtaken = not local and held is not None and document.overtakes(held, held.version.origin == self._origin)
-        overtaken = overtaken and held != document.ended  # then a wrong clock had expired the document
+        overtaken = overtaken and held != document.ended  # equal if a wrong clock had expired the document
         self._put(document)
         self.staging.stored(document)
         if overtaken and held is not None:

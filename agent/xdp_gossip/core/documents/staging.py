@@ -11,13 +11,13 @@ from .table import DocumentTable
 #: Seconds after which an incomplete batch is dropped, since the arrival of its newest document. A later sync fetches
 #: the batch again.
 LIFETIME = 60.0
-#: Maximum memory of all incomplete batches, in documents of the largest size. The limit is needed because other members
-#: decide what they send.
+#: Maximum memory of all incomplete batches, in documents of the largest size. Other members decide what they send, so
+#: the memory needs a limit.
 LARGEST = 4
 
 
 class _Batch:
-    """One incomplete batch: the parts that have arrived, and the keys whose parts are missing."""
+    """One incomplete batch: the documents that have arrived, and the keys whose documents are missing."""
 
     __slots__ = ("parts", "missing", "since")
 
@@ -28,7 +28,7 @@ class _Batch:
 
 
 class Staging:
-    """The documents of incomplete batches by key. A new part of a batch replaces an older part of the same key.
+    """The documents of incomplete batches by key. A newly arrived document replaces a waiting document of the same key.
 
     A batch is complete if this member has, for each key, the version of the batch or a later version that is visible. A
     later version counts, because members that have the later version cannot supply the earlier one any more.
@@ -38,8 +38,8 @@ class Staging:
         self._table = table
         self._most = LARGEST * max_document
         self._parts: dict[str, Document] = {}
-        self._batches: dict[Version, _Batch] = {}  # ordered by the arrival of the newest part, oldest first
-        self._waiting: dict[str, set[Version]] = {}  # key -> versions of the incomplete batches that lack the key
+        self._batches: dict[Version, _Batch] = {}  # Ordered by the arrival of the newest document, oldest first.
+        self._waiting: dict[str, set[Version]] = {}  # Key -> versions of the incomplete batches that lack it.
         self._ready: dict[Version, None] = {}
         self._bytes = 0
 
@@ -51,7 +51,10 @@ class Staging:
         return self._parts.get(key)
 
     def add(self, document: Document, now: Now) -> int:
-        """Store one document of a batch. Return the number of documents that were dropped to make room for it."""
+        """Store one document of a batch.
+
+        Return the number of documents that were dropped to make room for the new document.
+        """
         key, version = document.key, document.version
         self._drop(key)
         batch = self._batches.pop(version, None)
@@ -70,7 +73,10 @@ class Staging:
         return gone
 
     def stored(self, document: Document) -> None:
-        """Note that a document became visible. Batches no longer wait for this version or for earlier versions."""
+        """Note that a document became visible.
+
+        Batches no longer wait for this version of its key, or for an earlier version.
+        """
         for version in list(self._waiting.get(document.key, ())):
             if version <= document.version:
                 self._found(document.key, version)
@@ -122,9 +128,10 @@ class Staging:
         return len(batch.parts)
 
     def _drop(self, key: str) -> None:
-        """Drop the part of ``key``, because another version of the key arrives.
+        """Drop the waiting document of ``key``, because another version of it has arrived.
 
-        The batch of the dropped part then waits until its version of the key, or a later one, is visible.
+        The batch of the dropped document then waits until the batch's version of ``key``, or a later version, is
+        visible.
         """
         former = self._parts.pop(key, None)
         if former is None:

@@ -43,9 +43,9 @@ class DocumentTable:
     """Documents and tombstones by key.
 
     ``digest`` is the sum of all state hashes modulo 2^64. A sum does not depend on order, so members with the same
-    documents have the same digest, in whatever order the documents arrived. An update takes constant time. The keys are
-    divided into 256 buckets by hash, and ``buckets`` has one such sum for each bucket. Two members compare these sums
-    to find the buckets that differ, without listing all documents.
+    documents have the same digest, in whatever order the documents arrived. An update of the digest takes constant
+    time. The keys are divided into 256 buckets by hash, and ``buckets`` has the sum of the state hashes in each bucket.
+    Two members compare their ``buckets`` to find the buckets that differ, without listing all documents.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class DocumentTable:
         return self._documents.get(key)
 
     def put(self, document: Document) -> None:
-        """Put a document or tombstone into the table. It replaces the former document or tombstone of its key."""
+        """Put a document or tombstone into the table, in place of the former document or tombstone of its key."""
         bucket = bucket_of(document.key)
         delta = document.state_hash
         former = self._documents.get(document.key)

@@ -30,7 +30,7 @@ class Engine(Drive):
 
     @property
     def revision(self) -> int:
-        """A number that increases when the data of another node change. Signs of life do not increase it."""
+        """A number that increases whenever the data of another node change, except for signs of life."""
         return self._membership.revision.number
 
     def members(self, now: Now) -> list[Member]:
@@ -68,7 +68,10 @@ class Engine(Drive):
         self._selection.unseed(address)
 
     def former(self, now: Now) -> list[Known]:
-        """Return the forgotten members that this node still contacts. The runtime stores them for the next run."""
+        """Return the forgotten members that this node still contacts.
+
+        The runtime stores the returned members for the next run.
+        """
         long_ago = now.wall_ns - int(FORGET_AFTER * 1e9)
         return [Known(address, 1, 0, long_ago) for address in self._selection.seeds.former]
 
@@ -102,7 +105,7 @@ class Engine(Drive):
         return True
 
     def resume(self, now: Now) -> bool:
-        """Publish heartbeats again (PekoNode's ``Start``), also after a leave."""
+        """Publish heartbeats again (PekoNode's ``Start``), after a pause or a leave."""
         if self.status not in ("paused", "left"):
             return False
         self._local.status = "running"
@@ -121,7 +124,7 @@ class Engine(Drive):
         return True
 
     def repair(self, now: Now) -> int:
-        """Sync at once with every member whose documents digest differs. Returns the number of these members."""
+        """Sync at once with every member whose documents digest differs from this node's. Return their number."""
         differing = [
             peer for peer in self._membership if peer.present and peer.sync.documents_digest != self.documents.digest
         ]

@@ -59,7 +59,7 @@ class Drive(Parts):
 
     @property
     def incarnation(self) -> int:
-        """The number of the current run of the local node."""
+        """The incarnation: the number of the local node's current run."""
         return self._local.incarnation
 
     @property
@@ -69,7 +69,7 @@ class Drive(Parts):
 
     @property
     def local(self) -> Member:
-        """The local node as a member."""
+        """The local node as a ``Member``."""
         return Member(
             self._local.address,
             State.LEFT if self.status == "left" else State.ALIVE,
@@ -190,7 +190,7 @@ class Drive(Parts):
         return bool(self._membership.suspects or len(self._fetcher) or waiting or self._paths.testing)
 
     def _schedule_tick(self, when: float) -> None:
-        """Set the timer of the next tick. An earlier timer still fires, but then does nothing."""
+        """Set the timer of the next tick. A timer that was set before still fires, but does nothing."""
         self._next_tick = when
         self._timers.at(when, self._tick)
 
@@ -213,15 +213,15 @@ class Drive(Parts):
             self._tick(now)
 
     def _schedule_heartbeat(self, when: float) -> None:
-        """Set the timer of the next heartbeat. An earlier timer still fires, but then does nothing."""
+        """Set the timer of the next heartbeat. A timer that was set before still fires, but does nothing."""
         self._next_heartbeat = when
         self._timers.at(when, self._heartbeat)
 
     def _state_changed(self, now: Now) -> None:
         """Send the next heartbeat early, because its digest shows other members that this node's documents changed.
 
-        The delay is random, and its upper bound grows with the cluster. Otherwise all members would send at the same
-        moment after a publish.
+        The delay is random, and its upper bound grows with the cluster. Without a random delay, all members would send
+        heartbeats at the same moment after a publish.
         """
         self._schedule_expiry(now)
         size = self._timing.members
@@ -231,7 +231,7 @@ class Drive(Parts):
             self._schedule_heartbeat(soon)
 
     def _schedule_expiry(self, now: Now) -> None:
-        """Set the timer for the next document that expires. An earlier timer still fires, but then does nothing."""
+        """Set the timer of the next document expiry. A timer that was set before still fires, but does nothing."""
         left = self.documents.until_expiry(now)
         if left is None:
             return
@@ -265,7 +265,7 @@ class Drive(Parts):
     def observe(self, rows: Iterable[Observation], now: Now) -> None:
         """Apply the records that a kernel data plane has made of other nodes' packets.
 
-        After the first call, the engine relies on such records to decide which members are alive.
+        After the first call, the engine relies on records of the data plane to decide which members are alive.
         """
         self._look_at_clocks(now)
         if self.status not in ("new", "left"):
@@ -341,7 +341,7 @@ class Drive(Parts):
 
     @property
     def files_source(self) -> FilesSource:
-        """A function that returns this node's troubled rendered files, for queries of other members."""
+        """A function that returns this node's failed, drifted and pending files, for queries of other members."""
         return self._queries.files_source
 
     @files_source.setter
@@ -363,7 +363,7 @@ class Drive(Parts):
         self._out.emit(MemberChanged(self.local, State.ALIVE))
 
     def _refute(self, incarnation: int, now: Now) -> None:
-        """Refute a report that this node is dead: raise its incarnation above ``incarnation``, and announce itself."""
+        """Refute a report that this node is dead: raise its incarnation above ``incarnation``, spread its record."""
         if later(self.incarnation, incarnation) or self.status != "running":
             return
         if later(incarnation, self.incarnation):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The liveness of a peer: its state, the allowed transitions between states, and the progress of its probes.
+"""The liveness of a peer: its state, the allowed transitions between states, and the progress of probing it.
 
 Only the detector (``core/detector.py``) writes liveness data. ``tests/agent/test_core_members.py`` enforces this rule.
 """
@@ -51,13 +51,13 @@ class Liveness(Shown):
         self.state = State.SUSPECT
         self.introduced = False  # the peer was reported to the shell
         self.last_heard = now.mono
-        self.gone_at = (0, 0)  # (incarnation, sequence) of the peer's leave rumor
-        self.vouched_until = 0.0  # until then, the peer counts as reachable because it answered another member
-        self.probes = 0  # number of probe rounds so far
-        self.pinged = 0  # nonce of the last ping
+        self.gone_at = (0, 0)  # Incarnation and sequence of the peer's leave rumor.
+        self.vouched_until = 0.0  # The peer counts as reachable until then, because it answered another member.
+        self.probes = 0  # Number of probe rounds since the suspicion.
+        self.pinged = 0  # Nonce of the last ping.
         self.probe_due = 0.0
-        self.probe_nonce = 0  # nonce of the last round in which helpers were asked to probe the peer
-        self.helped = False  # a helper acknowledged the request to probe the peer
+        self.probe_nonce = 0  # Nonce of the last round in which other members were asked to probe the peer.
+        self.helped = False  # Another member acknowledged such a request.
 
     def move(self, state: State) -> None:
         """Change the state. A move to the current state changes nothing.

@@ -44,8 +44,8 @@ class Membership:
         self.revision = Revision()
         self.on_forget: Callable[[Peer], None] = lambda peer: None
         #: Monotonic time up to which liveness data are complete; silence after this time does not count. The value is
-        #: infinite while no data plane is active. The signs of life that a data plane records are read only once a
-        #: cycle.
+        #: infinite while no data plane is active. While a data plane is active, this member reads the recorded signs of
+        #: life only once a cycle.
         self.informed_until = math.inf
         self._present: list[Address] | None = None
         self._ordered: list[Address] | None = None
@@ -133,9 +133,10 @@ class Membership:
         return [address for address in chosen if address not in exclude][:amount]
 
     def screen(self, header: Header, screened: bool = False) -> Peer | None:
-        """Check a header against the replay window, without cryptography. Returns the origin's peer; None if unknown.
+        """Check a header against the replay window, without cryptography.
 
-        ``screened``: the data plane has already dropped duplicates. Raises ``Rejected``: duplicate, stale_incarnation.
+        Returns the origin's peer; None if the origin is unknown. ``screened``: the data plane has already dropped
+        duplicates. Raises ``Rejected``: duplicate, stale_incarnation.
         """
         peer = self._peers.get(header.origin)
         if peer is None or later(header.incarnation, peer.incarnation):
@@ -192,7 +193,7 @@ class Membership:
         self.changed(peer)
 
     def recorded_run(self, peer: Peer, incarnation: int, record_digest: int) -> None:
-        """Update a peer whose new incarnation or record digest was observed by a data plane."""
+        """Update a peer's incarnation and record digest to the values that a data plane observed."""
         if later(incarnation, peer.incarnation):
             self._begin(peer, incarnation)
         peer.record_digest = record_digest
@@ -206,7 +207,7 @@ class Membership:
         self._holds(peer.sync, documents_digest, flags)
 
     def _begin(self, peer: Peer, incarnation: int) -> None:
-        """Reset a peer for its new incarnation. The sequence numbers of a new run start again."""
+        """Reset a peer for its new incarnation. The sequence numbers of a new run start again at 1."""
         peer.incarnation = incarnation
         peer.sync.caught_up = False
         peer.sighted = 0
@@ -232,11 +233,11 @@ class Membership:
         return counts
 
     def silence(self, peer: Peer, now: Now) -> float:
-        """Seconds of silence of a peer. Time after :attr:`informed_until` does not count."""
+        """Seconds of silence of a peer. The time after :attr:`informed_until` does not count as silence."""
         return min(now.mono, self.informed_until) - peer.liveness.last_heard
 
     def overdue(self, silence: float, limit: int, now: Now) -> tuple[Sighting, ...]:
-        """Sightings of up to ``limit`` present peers that were silent for ``silence`` seconds, most silent first."""
+        """Sightings of up to ``limit`` present peers silent for at least ``silence`` seconds, longest silence first."""
         before = min(now.mono, self.informed_until) - silence
         late = [peer for peer in self if peer.liveness.last_heard < before and peer.present and peer.heard]
         late.sort(key=lambda peer: peer.liveness.last_heard)

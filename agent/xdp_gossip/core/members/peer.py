@@ -26,8 +26,8 @@ class PeerRecord(Shown):
     def __init__(self) -> None:
         self.revision = None
         self.value: Record | None = None
-        self.ask_at = 0.0  # time of the next request, monotonic seconds
-        self.asks = 0  # number of requests for the current record
+        self.ask_at = 0.0  # Time of the next request, monotonic seconds.
+        self.asks = 0  # Number of requests for the current record.
 
 
 class SyncState(Shown):
@@ -40,8 +40,8 @@ class SyncState(Shown):
     def __init__(self) -> None:
         self.revision = None
         self.documents_digest = 0
-        self.stored = True  # all documents in the digest are on the node's disk
-        self.caught_up = False  # the node has caught up in its present run (``catchup``)
+        self.stored = True  # All documents in the digest are on the node's disk.
+        self.caught_up = False  # The node has caught up in its present run (``catchup``).
 
 
 class Peer(Shown):
@@ -66,11 +66,11 @@ class Peer(Shown):
         self.sighted = 0  # newest rumor sequence of this node that any member received
         self.rumors = ReplayWindow(RUMOR_WINDOW)
         self.directs = ReplayWindow(DIRECT_WINDOW)
-        self.record_digest = 0  # record digest in the node's newest packet
-        self.key_slot: int | None = None  # slot of the key that signed the node's newest packet
-        self.clock_ahead: float | None = None  # the node's wall clock minus ours, seconds; ``Admission`` writes it
-        self.token = 0  # the node's summand in the digest of the NodeList
-        self.problems: tuple[str, ...] = ()  # the node's problems (``types.PROBLEMS``)
+        self.record_digest = 0  # Record digest in the node's newest packet.
+        self.key_slot: int | None = None  # Slot of the key that signed the node's newest packet.
+        self.clock_ahead: float | None = None  # The node's wall clock minus ours, in seconds.
+        self.token = 0  # The node's summand in the digest of the NodeList.
+        self.problems: tuple[str, ...] = ()  # The node's problems (``types.PROBLEMS``).
         self.liveness = Liveness(now)
         self.record = PeerRecord()
         self.sync = SyncState()
@@ -86,7 +86,7 @@ class Peer(Shown):
 
     @property
     def heard(self) -> bool:
-        """Whether any member has heard the peer at least once. False for a seed that never answered."""
+        """Whether any member has heard the peer at least once. A seed that never answered was not heard."""
         return self.incarnation > 0
 
     @property

@@ -35,8 +35,8 @@ class Seeds:
         self._membership = membership
         self._cycle = cycle
         self._rng = rng
-        self._given: dict[Address, Address] = {}  # seed address from the user -> the node's own address
-        self._urgent: dict[Address, tuple[float, float]] = {}  # address -> (next try, pause after that try)
+        self._given: dict[Address, Address] = {}  # Seed address from the user -> the node's own address.
+        self._urgent: dict[Address, tuple[float, float]] = {}  # Address -> (next try, pause after that try).
         self._turns: list[Address] = []
         self._former: dict[Address, None] = {}  # in the order of removal, latest last
         self._former_at = 0.0
@@ -82,13 +82,13 @@ class Seeds:
         self._former.pop(address, None)
 
     def is_alias(self, given: Address, own: Address) -> None:
-        """Store that the seed address ``given`` belongs to the node whose own address is ``own``."""
+        """Record that the seed address ``given`` belongs to the node that uses the address ``own`` itself."""
         self._urgent.pop(given, None)
         if given in self._given:
             self._given[given] = own
 
     def add_former(self, address: Address) -> None:
-        """Add a former member, which was removed after a day of silence or because the NodeList was full."""
+        """Add a former member, which was removed from the NodeList after a day of silence or to make room."""
         self._former.pop(address, None)
         self._former[address] = None
         while len(self._former) > MAX_FORMER:

@@ -63,9 +63,9 @@ _HASH_BYTES = 9
 _MEMBER_BYTES = 80
 _ENTRY_BYTES = 112
 _OVERDUE_LIMIT = 200
-#: Limits for one member in each window of its allowance. _LISTS: maximum number of complete member lists sent to the
-#: member. _ENTRIES plus four times the number of documents: maximum number of entries sent to the member. _NEWCOMERS:
-#: maximum number of unknown nodes that the member may report.
+#: Limits for one member in each window of its allowance. The member gets at most _LISTS complete member lists. It gets
+#: at most _ENTRIES list entries plus four times the number of documents. It may report at most _NEWCOMERS unknown
+#: nodes.
 _LISTS = 10
 _ENTRIES = 4096
 _NEWCOMERS = 2048
@@ -110,10 +110,11 @@ class AntiEntropy:
         self._lists = Allowance()
         self._entries = Allowance()
         self._newcomers = Allowance()
-        self._silent: dict[Address, tuple[float, int]] = {}  # time of the first, and number of unanswered requests
-        self._asked: dict[Address, float] = {}  # member -> time of the last request for entries
+        self._silent: dict[Address, tuple[float, int]] = {}  # Time of the first, and number of unanswered requests.
+        self._asked: dict[Address, float] = {}  # Member -> time of the last request for entries.
         self._listed_at = {"asked": -math.inf, "told": -math.inf}
-        #: Keys of this node's documents that a member has listed so far, by member and bucket. A list arrives in parts.
+        #: Keys of this node's documents that a member has listed so far, by member and bucket. A list of entries may
+        #: arrive in several messages.
         self._seen: dict[tuple[Address, int], tuple[set[str], float]] = {}
 
     @property
@@ -135,7 +136,7 @@ class AntiEntropy:
     def _stays_silent(self, to: Address, now: Now) -> bool:
         """Count a request to ``to``.
 
-        Return whether to send it over TCP, because ``to`` did not answer the last request. A live member that answers
+        Return whether to send it over TCP, because ``to`` has not answered earlier requests. A live member that answers
         no request for a while is marked as unreached.
         """
         since, asked = self._silent.get(to, (now.mono, 0))
@@ -179,9 +180,9 @@ class AntiEntropy:
                 self._ask_for_lists(differing, peer.address, now)
 
     def _busy(self, what: str, now: Now) -> bool:
-        """Whether too many fetches are pending for a request (``asked``) or an answer (``told``) with an entry list.
+        """Whether too many fetches are pending to request an entry list (``what``: asked) or to send one (told).
 
-        If not, store the present time as the time of the last such list.
+        If not, store the present time as the time of the last list that was requested or sent.
         """
         if len(self._fetcher) >= BUSY and now.mono - self._listed_at[what] < _BUSY_LISTS:
             return True
@@ -218,9 +219,9 @@ class AntiEntropy:
             self._out.send(ListRequest(tuple(asked), tuple(known)), peer, now)
 
     def _forget_alias(self, asked: Address, peer: Peer) -> None:
-        """If ``peer`` answered a request to ``asked``, another address of its node, remove ``asked`` from the NodeList.
+        """Remove ``asked`` from the NodeList if it is another address of ``peer``, which answered a request to it.
 
-        ``asked`` is then an alias: a seed address that differs from the address which the node itself uses.
+        Such an address is an alias: a seed address that differs from the address which the node itself uses.
         """
         alias = self._membership.get(asked)
         if asked != peer.address and alias is not None and not alias.heard:
@@ -230,7 +231,7 @@ class AntiEntropy:
     def answered(self, nonce: int) -> bool:
         """Whether ``nonce`` belongs to a sync that this node opened.
 
-        An answer with such a nonce cannot be a replayed recording. The origin of the answer may differ from the
+        If so, the answer with that nonce cannot be a replayed recording. The origin of the answer may differ from the
         destination of the request, because a seed may be any address of a node.
         """
         return nonce in self._open
@@ -281,8 +282,8 @@ class AntiEntropy:
         entries: tuple[Entry, ...] = ()
         buckets: tuple[int, ...] = ()
         complete = False
-        # While many fetches are pending, this member sends no list. It opens a sync itself when the documents have
-        # arrived.
+        # While many fetches are pending, this member sends no list. This member opens a sync itself when the documents
+        # have arrived.
         if packet.header.documents_digest != table.digest and not self._busy("told", now):
             complete = len(table) <= FEW_DOCUMENTS
             if complete:
@@ -454,9 +455,10 @@ class AntiEntropy:
         return owed
 
     def _take_entry(self, entry: Entry, peer: Address, now: Now) -> bool:
-        """Compare one entry of ``peer`` with this node's version. Fetch or send the version that is newer.
+        """Compare one entry of ``peer`` with this node's version.
 
-        Returns whether the entry is being fetched.
+        Fetch the peer's version or send this node's version, whichever is newer. Returns whether the entry is being
+        fetched.
         """
         held = self._metadata.table.get(entry.key)
         if self._buried(entry, peer, now):
@@ -477,8 +479,8 @@ class AntiEntropy:
     def _unknown_to_peer(self, seen: set[str], bucket: int, unknown: Iterable[int] | None = None) -> list[Document]:
         """Documents in ``bucket`` that a peer lacks, because its list ``seen`` does not contain their keys.
 
-        ``unknown``: the state hashes that the peer reported as unknown. If given, the method returns only documents
-        with these hashes.
+        ``unknown``: the state hashes that the peer reported as unknown. If ``unknown`` is given, the method returns
+        only documents with these hashes.
         """
         lacking = [document for document in self._metadata.table.in_bucket(bucket) if document.key not in seen]
         if unknown is None:

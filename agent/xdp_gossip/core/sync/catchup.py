@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Decides when this node has caught up: when it knows all documents and nodes that the cluster had at the node's start.
 
-The documents of a node that has not caught up may be old or missing. docs/protocol.md, "Catching up", states the rules.
+The documents of a node that has not caught up may be old or missing. The rules are in docs/protocol.md, "Catching up".
 A node that has caught up stays in that state until its process ends, even if it loses contact with the cluster.
 """
 
@@ -55,9 +55,9 @@ class CatchUp:
         self._expects_seeds = expects_seeds
         self._began = 0.0
         self._comparisons: dict[Address, _Comparison] = {}
-        self._documents = False  # this node has all documents of a member that has caught up
-        self._members = False  # this node has received the NodeList of a member that has caught up
-        self._records: dict[Address, None] = {}  # nodes in the received NodeList whose records are missing
+        self._documents = False  # This node has all documents of a member that has caught up.
+        self._members = False  # This node has received the NodeList of a member that has caught up.
+        self._records: dict[Address, None] = {}  # Nodes in the received NodeList whose records are missing.
         self._records_until = 0.0
         self._why = "not started yet"
 
@@ -89,20 +89,20 @@ class CatchUp:
             self._documents = True
 
     def compared(self, peer: Peer, owed: Iterable[Entry], unlisted: Iterable[int] = ()) -> None:
-        """Record a comparison with ``peer``, which will supply the entries ``owed``, and list buckets ``unlisted``."""
+        """Record a comparison with ``peer``: documents to fetch (``owed``), buckets not yet listed (``unlisted``)."""
         if not self.done:
             entries = {entry.key: entry for entry in owed}
             self._comparisons[peer.address] = _Comparison(peer.sync.caught_up, entries, set(unlisted))
 
     def listed(self, peer: Peer, owed: Iterable[Entry], finished: Iterable[int]) -> None:
-        """Record that ``peer`` listed further entries ``owed`` that this node fetches, and completed some buckets."""
+        """Record a further list of ``peer``: documents to fetch (``owed``), and fully listed buckets (``finished``)."""
         comparison = self._comparisons.get(peer.address)
         if comparison is not None:
             comparison.owed.update((entry.key, entry) for entry in owed)
             comparison.unlisted.difference_update(finished)
 
     def members_told(self, peer: Peer, now: Now) -> None:
-        """Record that ``peer`` has sent its NodeList, or has the same NodeList as this node."""
+        """Record that this node has received the NodeList of ``peer``, or already has an equal NodeList."""
         if not self.done and peer.sync.caught_up:
             self._members = True
             self._records = dict.fromkeys(self._membership.incomplete)

@@ -3,7 +3,7 @@
 
 The holders of a document are the members that have it. The sender of an announcement or of a list is a holder of each
 named document. A member with the same documents digest as a holder is also a holder. The class :class:`Fetcher` sends
-requests to several holders at once. If a holder does not answer, it sends the request to another holder.
+requests to several holders at once. If a holder does not answer, the class sends the request to another holder.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ..types import Address, Document, Now
 from .reassembly import Reassembly
 from .supply import CHUNKS, REQUEST_WANTS, Supply
 
-#: Maximum bytes of documents in one request. We send a new request to a holder only while the open requests to it ask
-#: for less than this, so less than twice this number of bytes is in flight. The limit bounds the holder's queue
-#: (transport/streams.py) and our memory.
+#: Maximum bytes of documents in one request. While the open requests to a holder ask for this number of bytes or more,
+#: this node sends the holder no new request. Less than twice this number is therefore in flight. The limit bounds the
+#: holder's queue (transport/streams.py) and our memory.
 REQUEST_BYTES = 256 * 1024
 #: Maximum number of holders with open requests, and maximum number of holders with open requests for one large
 #: document.
 MAX_HOLDERS = 8
 MAX_WINDOWS = 4
 #: Maximum number of large documents that are reassembled at once, and maximum of their total bytes. A single document
-#: may exceed these bytes.
+#: may be larger, so that this node can fetch documents of any size.
 MAX_LARGE = 4
 BUFFER_BYTES = 32 * 1024 * 1024
 #: RETRY: seconds without progress after which a request goes to another holder. TRIES: number of failed requests for a
@@ -105,10 +105,10 @@ class Fetcher:
         # One queue for each member: the keys of documents without an open request that this member named first, in
         # order of arrival. Thus many documents from one member do not delay the documents that other members named.
         self._queues: dict[Address, dict[str, None]] = {}
-        self._flying: dict[str, _Wanted] = {}  # wanted documents with open requests
-        self._large: dict[str, _Wanted] = {}  # large documents that are being reassembled
+        self._flying: dict[str, _Wanted] = {}  # Wanted documents with open requests.
+        self._large: dict[str, _Wanted] = {}  # Large documents that are being reassembled.
         self._loads: dict[Address, _Load] = {}
-        self._slow: dict[Address, float] = {}  # slow holder -> time until which to avoid it
+        self._slow: dict[Address, float] = {}  # slow holder -> end of the time in which to avoid it
         self._twins: dict[int, list[Address]] = {}
         self._twins_at = float("-inf")
         self._most = max_documents
@@ -201,7 +201,7 @@ class Fetcher:
             self.pump(now)
 
     def on_chunk(self, chunk: Chunk, packet: Received) -> None:
-        """Add a chunk to the reassembly of its large document."""
+        """Add a chunk to the large document to which it belongs."""
         holder, now = packet.origin, packet.now
         head = chunk.head
         wanted = self._wanted.get(head.key)
@@ -209,7 +209,7 @@ class Fetcher:
             self._out.count("chunks_unwanted")
             return
         rank = (head.version, head.deleted, chunk.content_hash)
-        if rank > wanted.entry.rank:  # the holder received a newer version after our request
+        if rank > wanted.entry.rank:  # a newer version reached the holder after our request
             entry = Entry(head.key, head.version, head.deleted, chunk.content_hash, chunk.size)
             if chunk.offset == 0 and not self._metadata.refuses(entry, now):
                 wanted = _Wanted(entry, holder)
@@ -294,7 +294,7 @@ class Fetcher:
         return able or list(found)
 
     def _may_open(self, wanted: _Wanted) -> bool:
-        """Whether the limits on large documents in reassembly allow one more: ``wanted``."""
+        """Whether the limits allow to reassemble ``wanted`` at the same time as the other large documents."""
         others = [item for key, item in self._large.items() if key != wanted.entry.key]
         total = sum(item.entry.size for item in others) + wanted.entry.size
         return not others or (len(others) < MAX_LARGE and total <= BUFFER_BYTES)

@@ -55,7 +55,7 @@ class NodeRecords:
     def expect(self, peer: Peer, now: Now) -> None:
         """Schedule a request for the record of ``peer``, whose newest packet has a new incarnation or record digest.
 
-        If the record arrives as a rumor before that time, this node sends no request.
+        If the record arrives as a rumor before the scheduled time, this node sends no request.
         """
         peer.record.ask_at, peer.record.asks = now.mono + _FIRST_ASK, 0
 
@@ -119,7 +119,7 @@ class NodeRecords:
         if fresh:
             self._identity.named(peer)
         if peer.record_missing:
-            self._membership.changed(peer)  # the received record is not the current one
+            self._membership.changed(peer)  # the received record is older than the current one
         else:
             peer.record.asks = 0
         if fresh and peer.liveness.introduced:
