@@ -111,8 +111,8 @@ class Admission:
         """Seconds to add to the local clock to get the cluster's time; 0 if the cluster's time is unknown.
 
         With fewer than two other members alive, no member can know which clock is right, so this member uses its local
-        clock. Exception: if the local clock was ahead while more members were alive, the last negative offset remains
-        in use.
+        clock. If the local clock was ahead while more members were alive, this member still subtracts the last known
+        difference.
         """
         samples = self._samples()
         self._known_offset = cluster_offset(samples) if len(samples) > 1 else min(0.0, self._known_offset)

@@ -65,7 +65,7 @@ class AllowList:
     def admits(self, ip: str) -> bool:
         """Whether this node accepts packets from the address ``ip`` (text).
 
-        This check runs before every other check of a packet, so it must stay cheap.
+        This method checks every packet before all other checks, so it must stay cheap.
         """
         if not self.networks:
             return True

@@ -26,7 +26,7 @@ from .types import Address, Member, Now, State
 INDIRECT = 3
 #: Number of unanswered probe rounds after which a silent node counts as dead.
 ROUNDS = 3
-#: The worst local health (0 is healthy): probe timeouts are stretched by 1 + local health (Lifeguard's S).
+#: Maximum local health score (0 means healthy). The detector multiplies probe timeouts by 1 + score (Lifeguard's S).
 MAX_LOCAL_HEALTH = 8
 _STANDINGS = {State.ALIVE: "present", State.SUSPECT: "suspect", State.DEAD: "gone", State.LEFT: "gone"}
 #: _VOUCHED: seconds after an indirect acknowledgement during which a peer's heartbeats count as signs of life although
@@ -92,7 +92,7 @@ class Detector:
     def recorded(live: Liveness, last_seen: float) -> None:
         """Record a sign of life that a data plane saw from a live peer at ``last_seen`` (monotonic seconds).
 
-        This method is a cheaper form of :meth:`heard`, for thousands of peers at once.
+        This method does the same as :meth:`heard` at less cost, for thousands of peers at once.
         """
         live.last_heard = last_seen
         live.probes = 0

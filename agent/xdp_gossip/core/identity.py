@@ -28,8 +28,8 @@ RAISES_IN = 600.0
 #: Number of packets from an earlier run of a node, within a minute or ten cycles, that prove that a second host uses
 #: the node's address.
 STALE = 5
-#: Seconds of uptime before a member reports unknown nodes as another fleet. Before that, the member's own fleet may
-#: still be forming.
+#: Seconds of uptime before a member reports unknown nodes as another fleet. In its first minutes, the member's own
+#: fleet may still be forming.
 _FORMED_AFTER = 600.0
 #: Minimum number of members for a group of nodes to count as a fleet.
 _FLEET = 2

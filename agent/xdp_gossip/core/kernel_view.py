@@ -77,7 +77,7 @@ class KernelView:
         """Apply the observations ``rows`` to the membership. ``documents_digest``: this node's documents digest."""
         first = self._last is None
         # A data plane that has just started has no replay windows and no list of dead nodes. Therefore the first call
-        # sends the state of every known peer to the data plane.
+        # of this method sends the state of every known peer to the data plane.
         known = [peer for peer in self._membership if peer.heard] if first else []
         self._last = self._membership.informed_until = now.mono
         by_key = self._membership.by_key

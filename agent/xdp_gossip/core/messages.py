@@ -365,5 +365,5 @@ class FilesAnswer(Message):
 #: The registrations of all messages, by the message's tag and by its class.
 BY_TAG: Mapping[int, Registration] = MappingProxyType(registered)
 BY_CLASS: Mapping[type[Message], Registration] = MappingProxyType({each.schema.cls: each for each in BY_TAG.values()})
-#: Packet types without a message. Their packets consist of a header only.
+#: Packet types without a message, whose packets consist of a header only.
 BODILESS = frozenset(PacketType).difference(*(each.kinds for each in BY_TAG.values()))

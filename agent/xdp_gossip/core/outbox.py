@@ -67,8 +67,8 @@ class Outbox:
         self.counters = Counters(NATIVE)
         self.rumor_sequence = 0
         self._direct_sequence = 0
-        #: For some peers: the bytes of the longest datagram that the path to the peer supports (``paths``). The paths
-        #: to other peers have no limit.
+        #: Peer -> bytes of the longest datagram that the path to the peer supports (``paths``). Paths to peers without
+        #: an entry have no limit.
         self.datagram_limits: dict[Address, int] = {}
         #: While the engine handles a request that came over TCP: the request's sender, so that the answer also goes
         #: over TCP.

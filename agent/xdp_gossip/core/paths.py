@@ -22,8 +22,8 @@ from .outbox import Outbox
 from .packets import LONG
 from .types import Address, Now
 
-#: Maximum bytes of a packet that passes every path. Such a packet and tunnel headers fit IPv4's minimum datagram of 576
-#: bytes.
+#: Maximum bytes of a packet that passes every path. A packet of this size and tunnel headers fit into IPv4's minimum
+#: datagram of 576 bytes.
 SHORT = 508
 #: Number of repeated requests over TCP, within this many seconds, that start a test of the path.
 _HINTS, _HINTS_IN = 2, 60.0

@@ -19,7 +19,7 @@ from .sync.records import NodeRecords
 from .timers import Timers
 from .types import Address, Node, Now, State
 
-#: Maximum number of dead nodes that are contacted again in each cycle.
+#: Maximum number of dead nodes that this node tries to contact in each cycle.
 _RETRIES = 4
 #: Cycles between two syncs with a random member while no member is overdue. A sync is the most expensive work of an
 #: idle member.

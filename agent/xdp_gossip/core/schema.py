@@ -49,7 +49,7 @@ class Struct(Generic[T]):
 
     def unpack(self, raw: Any) -> T:
         """Build an instance of the dataclass from an array. Raises ``ValueError``."""
-        # Additional items at the end are fields of a later release, and are ignored.
+        # Ignore additional items at the end of the array: they are fields of a later release.
         if not isinstance(raw, (list, tuple)) or len(raw) < self._least:
             raise ValueError(f"{self.cls.__name__}: expected {len(self._fields)} fields")
         pairs = zip(self._fields.items(), raw)
@@ -57,7 +57,7 @@ class Struct(Generic[T]):
 
     @property
     def field(self) -> Field:
-        """This struct, for use as a field of another struct."""
+        """A :class:`Field` for this struct, so that another struct can contain it."""
         return Field(self.pack, self.unpack)
 
 

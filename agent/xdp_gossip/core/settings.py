@@ -206,7 +206,7 @@ class Settings:
         agent=AgentYml(default=0.0, most=3600),
     )
     # As in PekoNode, a timeout that is not greater than the cycle means ``auto``. Only the reader of agent.yml rejects
-    # such a timeout.
+    # a timeout that is not greater than the cycle.
     timeout: float = setting(
         0.0,
         "silence after which a node becomes suspect",

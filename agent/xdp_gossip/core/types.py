@@ -143,9 +143,9 @@ class Address:
 
 @functools.lru_cache(maxsize=8192)
 def _unpacked(packed: bytes, port: int) -> Address:
-    """Unpack an address. Every packet has the address of its origin, so the result is cached.
+    """Unpack an address. Every packet contains the address of its origin, so the function caches its results.
 
-    Without the cache, unpacking the origin's address took half the processing time of a packet.
+    Without the cache, this function took half the processing time of a packet.
     """
     return Address.of(str(ipaddress.IPv6Address(packed)), port)
 
@@ -350,10 +350,10 @@ class Document:
     def ended(self) -> Document:
         """The tombstone that replaces the document when it expires. Every member computes the same tombstone by itself.
 
-        The clock reading in the tombstone's version is that of the document plus one. No author uses this version for
-        another document, because the clock reading of a new version is at least two above the reading of the version
-        that it replaces. The tombstone has the document's time of expiry, so that a member whose clock is corrected
-        later can detect that the document has not expired yet.
+        The clock reading in the tombstone's version is that of the document plus one. No author uses this version for a
+        document, because the clock reading of a new version is at least two above the reading of the version that it
+        replaces. The tombstone has the document's time of expiry, so that a member whose clock is corrected later can
+        detect that the document has not expired yet.
         """
         version = Version(self.version.hlc + 1, self.version.origin)
         return Document(
@@ -378,8 +378,8 @@ class Document:
     def overtakes(self, held: Document, ours: bool) -> bool:
         """Whether the author of this version had not read ``held``, the version that this version replaces.
 
-        If ``held`` is older than every listed ancestor, the member cannot tell whether the author had read ``held``. In
-        this case ``held`` counts as read, unless this node published ``held`` (``ours``), because other nodes may not
+        If ``held`` is older than every listed ancestor, the member cannot tell whether the author had read ``held``.
+        Such a ``held`` counts as read, except if this node published ``held`` (``ours``), because other nodes may not
         have received it.
         """
         if held.version == self.base or held.version in self.ancestors:

@@ -2,8 +2,8 @@
 """Accepts TCP and Unix connections, in place of asyncio's own servers.
 
 If no file descriptor is left, asyncio's servers retry up to ``backlog`` times in one turn of the event loop, and log
-each attempt. This module stops accepting for a second if no file descriptor is left. This module also accepts only a
-few connections per turn, so that many new connections do not delay other work of the event loop.
+each attempt. This module stops accepting for a second if no file descriptor is left. This module accepts only a few
+connections per turn, so that many new connections do not delay other work of the event loop.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ def listening_socket(listen: Address | tuple[str, int], kind: socket.SocketKind)
 def bound_socket(ip: str, port: int, kind: socket.SocketKind, *, only_six: bool = False) -> socket.socket:
     """A bound, non-blocking socket. A TCP socket also listens.
 
-    A socket on ``::`` also accepts IPv4, unless ``only_six`` is set. The socket receives packets as soon as an
-    interface has the address, even if no interface has it yet. Raises ``OSError``.
+    A socket on ``::`` also accepts IPv4, unless ``only_six`` is set. If no interface has the address yet, the socket
+    receives packets as soon as an interface has it. Raises ``OSError``.
     """
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)

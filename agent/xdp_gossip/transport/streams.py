@@ -2,8 +2,8 @@
 """Sends and receives frames over TCP, for every transport that needs frames.
 
 A connection carries frames in one direction only: each node opens its own connections to its peers. One timer checks
-all deadlines once a second. The class limits the connections, bytes and time of each peer, because it does not trust
-peers.
+the deadlines of all connections once a second. The class limits the connections, bytes and time of each peer, because
+it does not trust peers.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ WRITE_DEADLINE_S = 10.0
 FRAME_DEADLINE_S = 10.0
 OUTGOING_IDLE_S = 30.0
 #: Seconds without a frame after which an incoming connection is closed. The value is greater than ``OUTGOING_IDLE_S``,
-#: so that the sender of frames closes an idle connection, not the receiver. Only the sender knows that no frame is in
-#: flight.
+#: so that not the receiver but the sender of frames closes an idle connection. Only the sender of frames knows that no
+#: frame is in flight.
 INCOMING_IDLE_S = 60.0
 MAX_OUTGOING = 256
 MAX_INCOMING = 512
-#: Maximum number of connections from one address. Loopback is exempt, because many local agents may share its address.
+#: Maximum number of connections from one address. The limit does not apply to loopback addresses, because many local
+#: agents may share one.
 MAX_INCOMING_PER_ADDRESS = 32
 #: Number of rejected frames in a row after which a connection is closed. The peer of such a connection has a different
 #: secret or is an attacker.
@@ -189,7 +190,7 @@ def _nowhere(data: bytes, source: Address, screened: bool = False) -> bool:
 class _Connection(asyncio.Protocol):
     """Base class of incoming and outgoing connections.
 
-    A connection is closed only once, and a counter states the reason.
+    The class closes a connection only once, and counts the reason in a counter.
     """
 
     def __init__(self, streams: Streams) -> None:

@@ -28,7 +28,7 @@ class SlotKeys:
 
 
 def cluster_id(name: str) -> int:
-    """The 32-bit number of the cluster ``name`` on the wire. This cluster number is no secret."""
+    """The 32-bit number of the cluster ``name`` on the wire. The number of a cluster is no secret."""
     return int.from_bytes(hashlib.blake2s(name.encode(), digest_size=4, person=b"xg-clust").digest(), "big")
 
 

@@ -1,16 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Codec of native packets: a header of 88 bytes, then an encrypted body for some types (docs/wire.md; ``bpf/wire.h``).
 
-=======  =============================================================================================
-bytes    field, all integers big-endian
-=======  =============================================================================================
-0-63     signed block: magic 2, version 1, type 1, cluster 4, key slot 1, flags 1, port 2,
-         incarnation 4, sequence 8, origin address 16, wall time 8, documents digest 8, record digest 8
-64-79    MAC: SipHash-2-4-128 of all but this field and the relay area
-80-83    relay area, not signed: ttl 1, hops 1, reserved 2
-84-87    salt of the body, 0 without one
-88-      body: ChaCha20-Poly1305 (RFC 8439), the signed block as associated data
-=======  =============================================================================================
+The header has the signed block (64 bytes), its MAC (16 bytes), the relay area (4 bytes, not signed) and the salt of the
+body (4 bytes). All integers are big-endian.
 """
 
 from __future__ import annotations

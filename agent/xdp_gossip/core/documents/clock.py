@@ -12,7 +12,7 @@ NS_PER_MS = 1_000_000
 #: Milliseconds since the epoch: start of 2023, and a day in 2248. A wall clock outside this range is certainly wrong.
 EARLIEST_MS = 1_672_531_200_000
 LATEST_MS = 1 << 43
-#: Members refuse versions with this clock reading or a higher one. So a higher reading exists for every accepted
+#: Members refuse versions with this clock reading or a higher one. A higher reading therefore exists for every accepted
 #: reading.
 MAX_READING = 1 << 63
 #: Seconds for which a forward jump of the clock must last before documents expire by the new time.
@@ -33,9 +33,9 @@ class HybridClock:
     def tick(self, wall_ms: int) -> int:
         """Return a new reading; ``wall_ms`` is the present time in milliseconds since the epoch.
 
-        If a wall clock ran far ahead and was corrected, the readings go back to the present time. Otherwise one wrong
-        clock would determine the time of all later versions. If ``wall_ms`` is before 2023 and so must be wrong, the
-        readings do not go back.
+        If a wall clock ran far ahead and was corrected, the readings go back to the present time. Without such a
+        correction, one wrong clock would determine the time of all later versions. If ``wall_ms`` is before 2023 and so
+        must be wrong, the readings do not go back.
         """
         wall_ms = min(wall_ms, LATEST_MS)
         if wall_ms >= EARLIEST_MS and self.too_far_ahead(self._last, wall_ms):
@@ -46,8 +46,8 @@ class HybridClock:
     def observe(self, reading: int) -> None:
         """Note another member's reading, so that all later readings of this clock are higher than that reading.
 
-        The clock ignores a reading beyond ``LATEST_MS``, which no correct clock produces. Otherwise all later readings
-        of this clock would exceed that limit, and other members would refuse such readings.
+        The clock ignores a reading beyond ``LATEST_MS``, which no correct clock produces. If it did not, all later
+        readings of this clock would exceed ``LATEST_MS``, and other members would refuse them.
         """
         if reading >> COUNTER_BITS <= LATEST_MS:
             self._last = max(self._last, reading)
@@ -61,8 +61,8 @@ class SteadyTime:
     """The cluster's time without short forward jumps. Documents expire by this time.
 
     Expiry deletes the value of a document on all members. If a wrong clock caused the expiry, nobody could restore the
-    value. So a forward jump of the cluster's clock counts only after ``LEAP_HOLDS`` seconds. Until then :meth:`read`
-    returns a time that continues as before the jump. A backward jump counts at once, because a backward jump makes no
+    value. Therefore a forward jump of the cluster's clock counts only after ``LEAP_HOLDS`` seconds. In the meantime
+    :meth:`read` returns the time without the jump. A backward jump counts at once, because a backward jump makes no
     document expire.
     """
 
@@ -94,9 +94,9 @@ def cluster_offset(samples: Iterable[float]) -> float:
     """Return the seconds by which the cluster's time is ahead of the local clock.
 
     ``samples``: the clock of each other member minus the local clock, in seconds. The result is the median of the
-    samples and 0 (the local clock). Therefore a few wrong clocks cannot change the result much. If the number of
-    members is even, two clocks are in the middle and nobody knows which of them is right. Each member then uses the
-    middle clock that is nearer to its own clock. In a cluster of two, each member thus uses its own clock.
+    samples and 0 (the local clock). A few wrong clocks cannot change a median much. If the number of members is even,
+    two clocks are in the middle and nobody knows which of them is right. Each member then uses the middle clock that is
+    nearer to its own clock. In a cluster of two, each member thus uses its own clock.
     """
     # The module statistics has a median, but importing it takes 0.7 MB of memory in every agent.
     ordered = sorted((0.0, *samples))

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Finds documents that have expired, and tombstones that are old enough to be retired.
 
-Members send each other a tombstone for a grace period, so that all of them delete the document. Then each member
-*retires* the tombstone: the tombstone stays in memory and on the disk, but is no longer part of digests and lists and
-causes no traffic. If a member was away for longer than the grace period and offers the deleted document, this member
-answers with the tombstone. Members thus remember each deletion by its key and version, and do not decide by time
-whether other documents were deleted. If a wrong clock retired tombstones, they return to the table after the clock was
+Members send each other a tombstone for a grace period, so that all of them delete the document. After the grace period,
+each member *retires* the tombstone: the tombstone stays in memory and on the disk, but is no longer part of digests and
+lists and causes no traffic. If a member was away for longer than the grace period and offers the deleted document, this
+member answers with the tombstone. Members thus remember each deletion by key and version, and never infer from the age
+of a document that it was deleted. If a wrong clock retired tombstones, they return to the table after the clock was
 corrected.
 """
 

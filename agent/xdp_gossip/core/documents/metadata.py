@@ -184,8 +184,8 @@ class Metadata:
         if not self.outranked_by(entry, now) or self.refuses(entry, now):
             return False
         self._clock.observe(document.version.hlc + 1)
-        # After the grace period, no member sends the deletions of the batch any more, so the batch would never become
-        # complete.
+        # After the grace period of the tombstones in a batch, no member sends them any more, so the batch would never
+        # become complete.
         if len(document.batch) > 1 and not self.expiry.is_old(document, self._ending_ms(now)):
             self._out.count("batches_dropped", self.staging.add(document, now))
         else:
@@ -218,7 +218,7 @@ class Metadata:
     def expire(self, now: Now) -> None:
         """Replace expired documents by tombstones.
 
-        Each member does so by itself, and all members create identical tombstones.
+        Each member creates these tombstones by itself, and all members create identical ones.
         """
         for held in self.expiry.expired(self._ending_ms(now)):
             self._out.count("documents_expired")
@@ -239,7 +239,7 @@ class Metadata:
     def buried(self, entry: Entry, now: Now) -> Document | None:
         """Return the retired tombstone that outranks an entry of another member; None if there is none.
 
-        If there is such a tombstone, the method counts the entry as refused.
+        If the method finds such a tombstone, it counts the entry as refused.
         """
         tombstone = self.expiry.retired.get(entry.key)
         if tombstone is None or self.table.get(entry.key) is not None:
@@ -252,8 +252,8 @@ class Metadata:
     def outranked_by(self, entry: Entry, now: Now) -> bool:
         """Whether another member's version replaces the local version: the version of higher rank wins.
 
-        One exception: if another member replaced an expired document by a tombstone, the tombstone does not win before
-        the document has also expired by the clock of this member.
+        One exception: if another member replaced an expired document by a tombstone, this tombstone wins only after the
+        document has also expired by the clock of this member.
         """
         if self.awaited(entry):
             return False
@@ -287,9 +287,9 @@ class Metadata:
         return self.table.get(key) or self.expiry.retired.get(key)
 
     def refuses(self, entry: Entry, now: Now) -> bool:
-        """Whether another member's version breaks a rule of this member. If so, count the refused version and warn."""
+        """Whether another member's version breaks a rule of this member. If it breaks a rule, count it and warn."""
         reason = ""
-        # A document needs one higher reading for its tombstone.
+        # A document needs a higher reading for the tombstone that will replace it.
         if entry.version.hlc + (not entry.deleted) >= MAX_READING:
             reason = "future"
         elif entry.size > self._settings.limits.document:
@@ -357,8 +357,8 @@ class Metadata:
         """Return the clock reading for a new version; 0 if no write changes anything. Raises ``ProtocolError``.
 
         The reading is higher than the readings of all replaced versions, and of the tombstones that those versions
-        leave when they expire. So even with a wrong clock, a new version outranks the acknowledged version that it
-        replaces.
+        leave when they expire. Even with a wrong clock, a new version therefore outranks the acknowledged version that
+        it replaces.
         """
         if not any(changed):
             return 0

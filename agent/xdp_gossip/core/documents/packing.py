@@ -25,7 +25,10 @@ def packed(documents: Sequence[Document], codec: Codec) -> Iterator[Message]:
 
 
 def _grouped(items: Sequence[T], message: Callable[[tuple[T, ...]], Message], codec: Codec) -> Iterator[Message]:
-    """Yield messages that together carry all ``items`` in order. Each message has as many items as fit one datagram."""
+    """Yield messages that together carry all ``items`` in order.
+
+    Each message has as many items as fit into one datagram.
+    """
     group: list[T] = []
     for item in items:
         if group and codec.size_of(message((*group, item))) > LONG:

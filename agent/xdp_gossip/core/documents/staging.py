@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from ..types import Document, Now, Version
 from .table import DocumentTable
 
-#: Seconds after which an incomplete batch is dropped, since the arrival of its newest document. A later sync fetches
-#: the batch again.
+#: Seconds from the arrival of the newest document of an incomplete batch until this member drops the batch. A later
+#: sync fetches the batch again.
 LIFETIME = 60.0
 #: Maximum memory of all incomplete batches, in documents of the largest size. Other members decide what they send, so
 #: the memory needs a limit.
@@ -31,7 +31,7 @@ class Staging:
     """The documents of incomplete batches by key. A newly arrived document replaces a waiting document of the same key.
 
     A batch is complete if this member has, for each key, the version of the batch or a later version that is visible. A
-    later version counts, because members that have the later version cannot supply the earlier one any more.
+    later version of a key is enough, because members that have the later version cannot supply the earlier version.
     """
 
     def __init__(self, table: DocumentTable, max_document: int) -> None:

@@ -139,7 +139,7 @@ class Drive(Parts):
     def _warn_of_absence(self, known: Sequence[Known], now: Now) -> None:
         """Warn if this node was absent for longer than members remember deletions.
 
-        After such an absence, this node may have stored documents that the cluster has deleted.
+        After a longer absence, this node may have stored documents that the cluster has deleted.
         """
         if not known or not self.documents.table.live:
             return
@@ -284,7 +284,7 @@ class Drive(Parts):
     def relay_targets(self, limit: int) -> list[Address]:
         """Return up to ``limit`` members for a data plane to relay to, in random order.
 
-        Each call replaces some members.
+        Each call replaces some members of the list.
         """
         return self._ring.refresh(limit)
 
@@ -292,8 +292,8 @@ class Drive(Parts):
         """Return up to ``limit`` destinations of this node's packets that have the node's address family.
 
         The destinations are the present members, or the seeds while no member is present. If there are more than
-        ``limit``, the method selects them by a hash of the address, so that the result changes only when members or
-        seeds change.
+        ``limit`` destinations, the method selects some by a hash of the address, so that the result changes only when
+        members or seeds change.
         """
         six = ":" in self.node.address.ip
         for known in (self._membership.present, self._selection.seeds.given):

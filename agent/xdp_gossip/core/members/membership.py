@@ -19,7 +19,7 @@ from ..types import Address, Now, State
 from .peer import DIRECT_WINDOW, RUMOR_WINDOW, Peer, SyncState
 from .window import ReplayWindow
 
-#: Seconds for which a dead node stays in the NodeList and is contacted again from time to time.
+#: Seconds for which a dead node stays in the NodeList. During this time, members contact the node now and then.
 FORGET_AFTER = 86_400.0
 
 _MASK = (1 << 64) - 1
@@ -43,8 +43,8 @@ class Membership:
         #: The revision number, which increases with every visible change of a peer.
         self.revision = Revision()
         self.on_forget: Callable[[Peer], None] = lambda peer: None
-        #: Monotonic time up to which liveness data are complete; silence after this time does not count. The value is
-        #: infinite while no data plane is active. While a data plane is active, this member reads the recorded signs of
+        #: Monotonic time up to which liveness data are complete; silence after this time does not count. While no data
+        #: plane is active, this time is infinite. While a data plane is active, this member reads the recorded signs of
         #: life only once a cycle.
         self.informed_until = math.inf
         self._present: list[Address] | None = None
@@ -62,10 +62,10 @@ class Membership:
         return self._peers.get(address)
 
     def add(self, address: Address, now: Now) -> Peer:
-        """Add a new peer and return it. No other method adds peers, so the checks here apply to every new address.
+        """Add a new peer and return it.
 
-        Raises ``Rejected``: bad_address (no remote node can have the address), table_full (all entries are present
-        nodes).
+        No other method adds peers, so the checks of this method apply to every new address. Raises ``Rejected``:
+        bad_address (no remote node can have the address), table_full (all entries are present nodes).
         """
         if not address.may_be_node(self._local):
             raise Rejected("bad_address")

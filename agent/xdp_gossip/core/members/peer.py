@@ -45,7 +45,7 @@ class SyncState(Shown):
 
 
 class Peer(Shown):
-    """A remote node. The object is mutable and never leaves the protocol core.
+    """A remote node. The object is mutable, and code outside of the protocol core never gets it.
 
     Each attribute has one writer (``tests/agent/test_core_members.py``): the detector writes ``liveness``,
     ``NodeRecords`` writes ``record``, and the membership writes ``sync`` and the fields from packet headers.
@@ -69,7 +69,7 @@ class Peer(Shown):
         self.record_digest = 0  # Record digest in the node's newest packet.
         self.key_slot: int | None = None  # Slot of the key that signed the node's newest packet.
         self.clock_ahead: float | None = None  # The node's wall clock minus ours, in seconds.
-        self.token = 0  # The node's summand in the digest of the NodeList.
+        self.token = 0  # The number that the node adds to the digest of the NodeList.
         self.problems: tuple[str, ...] = ()  # The node's problems (``types.PROBLEMS``).
         self.liveness = Liveness(now)
         self.record = PeerRecord()

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The members to which a data plane relays rumors: a random sample. Each refresh replaces a part of the sample."""
+"""The members to which a data plane relays rumors: a random sample.
+
+Each call of :meth:`RelayRing.refresh` replaces a part of the sample.
+"""
 
 from __future__ import annotations
 

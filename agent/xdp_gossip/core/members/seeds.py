@@ -2,7 +2,7 @@
 """Addresses of absent nodes to contact: configured seeds, and former members.
 
 Invariant (docs/protocol.md, "Reach"): this node contacts every absent seed and former member again and again, with
-pauses. Therefore a partition of any length heals as long as one side knows an address of the other side.
+pauses. A partition of any length therefore heals as long as one side knows an address of the other side.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from collections.abc import Callable
 from ..types import Address, Now
 from .membership import Membership
 
-#: Seconds from the first to the second contact of a new seed. Each later pause is twice as long as the pause before.
+#: Seconds from the first to the second contact of a new seed. Each later pause between contacts is twice as long as the
+#: pause before.
 _FIRST_PAUSE = 0.5
 #: Maximum pause in seconds between contacts of a new seed; the maximum is one cycle if a cycle is longer. After the
 #: longest pause, only the regular rounds contact the seed.
 _LAST_PAUSE = 5.0
-#: Maximum number of absent seeds that are contacted in each round.
+#: Maximum number of absent seeds that this node contacts in each round.
 _SEEDS_A_ROUND = 2
 #: Maximum number of former members, and seconds between two contacts with a former member.
 MAX_FORMER = 64
@@ -36,7 +37,7 @@ class Seeds:
         self._cycle = cycle
         self._rng = rng
         self._given: dict[Address, Address] = {}  # Seed address from the user -> the node's own address.
-        self._urgent: dict[Address, tuple[float, float]] = {}  # Address -> (next try, pause after that try).
+        self._urgent: dict[Address, tuple[float, float]] = {}  # Address -> (time of the next try, pause after it).
         self._turns: list[Address] = []
         self._former: dict[Address, None] = {}  # in the order of removal, latest last
         self._former_at = 0.0

@@ -7,8 +7,8 @@ from ..types import Address, Now
 
 #: Seconds after which an allowance is renewed.
 WINDOW = 5.0
-#: Maximum number of members with an entry. If there are more, the entry of the member with the oldest last request is
-#: dropped.
+#: Maximum number of members with an entry. If there are more members, the class drops the entry of the member whose
+#: last request is the oldest.
 _MOST = 4096
 
 

@@ -44,10 +44,10 @@ from .supply import Supply
 #: Maximum number of documents for which a response lists all entries at once, without bucket digests.
 FEW_DOCUMENTS = 32
 #: Maximum bytes of documents that this node pushes at once to a member that lacks them. This node only announces
-#: further documents, and the member fetches those at its own pace.
+#: further documents, and the member fetches the announced documents at its own pace.
 PUSH_BYTES = 64 * 1024
 #: Maximum bytes of announcements that this node sends at once to one member. If the member lacks further documents, its
-#: digest still differs afterwards, and it requests a list.
+#: documents digest still differs afterwards, and the member requests a list.
 ANNOUNCE_BYTES = 64 * 1024
 #: With ``BUSY`` or more pending fetches, this member neither requests nor sends entry lists, because most entries are
 #: already in flight. One list every ``_BUSY_LISTS`` seconds is still allowed, because a malicious member may have
@@ -63,9 +63,9 @@ _HASH_BYTES = 9
 _MEMBER_BYTES = 80
 _ENTRY_BYTES = 112
 _OVERDUE_LIMIT = 200
-#: Limits for one member in each window of its allowance. The member gets at most _LISTS complete member lists. It gets
-#: at most _ENTRIES list entries plus four times the number of documents. It may report at most _NEWCOMERS unknown
-#: nodes.
+#: Limits for one member in each window of its allowance. The member gets at most _LISTS complete member lists. The
+#: member gets at most _ENTRIES list entries plus four times the number of documents. The member may report at most
+#: _NEWCOMERS unknown nodes.
 _LISTS = 10
 _ENTRIES = 4096
 _NEWCOMERS = 2048
@@ -136,8 +136,8 @@ class AntiEntropy:
     def _stays_silent(self, to: Address, now: Now) -> bool:
         """Count a request to ``to``.
 
-        Return whether to send it over TCP, because ``to`` has not answered earlier requests. A live member that answers
-        no request for a while is marked as unreached.
+        Return whether the request should go over TCP because ``to`` left requests unanswered. If a live member answers
+        no request for a while, the method marks the member as unreached.
         """
         since, asked = self._silent.get(to, (now.mono, 0))
         self._silent[to] = (since, asked + 1)
@@ -231,7 +231,7 @@ class AntiEntropy:
     def answered(self, nonce: int) -> bool:
         """Whether ``nonce`` belongs to a sync that this node opened.
 
-        If so, the answer with that nonce cannot be a replayed recording. The origin of the answer may differ from the
+        A packet that repeats such a nonce cannot be a replayed recording. The origin of the answer may differ from the
         destination of the request, because a seed may be any address of a node.
         """
         return nonce in self._open

@@ -55,8 +55,8 @@ class CatchUp:
         self._expects_seeds = expects_seeds
         self._began = 0.0
         self._comparisons: dict[Address, _Comparison] = {}
-        self._documents = False  # This node has all documents of a member that has caught up.
-        self._members = False  # This node has received the NodeList of a member that has caught up.
+        self._documents = False  # Whether this node has all documents of a member that has caught up.
+        self._members = False  # Whether this node has received the NodeList of a member that has caught up.
         self._records: dict[Address, None] = {}  # Nodes in the received NodeList whose records are missing.
         self._records_until = 0.0
         self._why = "not started yet"

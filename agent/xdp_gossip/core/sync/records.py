@@ -23,8 +23,8 @@ _MOST = 4096
 #: Seconds from a packet with a new record digest until the record is requested. Usually the record arrives within this
 #: time, as a rumor.
 _FIRST_ASK = 0.3
-#: Seconds between the first two requests for a record, and maximum seconds between two requests. Each pause is twice
-#: the pause before.
+#: Seconds between the first two requests for a record, and maximum seconds between two requests. Each pause between two
+#: requests is twice the pause before.
 _PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 #: The count of requests stops at this value, because the pause grows exponentially with the count.
 _MOST_TRIES = 10
@@ -73,8 +73,8 @@ class NodeRecords:
     def on_request(self, request: RecordsRequest, packet: Received) -> None:
         """Send the requested records, with as many records in each frame as fit into it.
 
-        If the request's source address differs from its origin's address, the request came over TCP because datagrams
-        were lost. The answer to a request over TCP also goes over TCP.
+        If the source address of a request differs from its origin's address, the request came over TCP, because
+        datagrams were lost. In this case the answer also goes over TCP.
         """
         requester, now = packet.origin, packet.now
         reliable = packet.source != requester
