@@ -65,7 +65,7 @@ class QuietFilter(logging.Filter):
         self._quiet = Quiet(logging.getLogger(), clock=clock)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to log ``record``. Records with the same format string are of the same kind."""
+        """Whether to log ``record``. Records with the same format string count as one kind of line."""
         line = self._quiet.line(str(record.msg), record.getMessage())
         if line is None:
             return False

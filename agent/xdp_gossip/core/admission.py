@@ -54,7 +54,7 @@ class Admission:
         self._timing = timing
         self._max_clock_drift = max_clock_drift
         self._challenged: dict[Address, float] = {}
-        self._told: dict[tuple[Address, bool], float] = {}  # Times of the last incarnation notices.
+        self._told: dict[tuple[Address, bool], float] = {}  # Times of the last pings about a later incarnation.
         self._clocks_apart: float | None = None  # Wall clock minus monotonic clock, seconds.
         self._slept = 0.0  # Seconds suspended since boot.
         self._known_offset = 0.0
@@ -88,7 +88,7 @@ class Admission:
         return peer or self._newcomer(header, now), header, message
 
     def tick(self, now: Now) -> None:
-        """Forget challenges sent more than one cycle ago, and incarnation notices sent more than one second ago."""
+        """Forget challenges sent more than a cycle ago, and pings about a later incarnation sent more than 1 s ago."""
         self._challenged = {a: t for a, t in self._challenged.items() if now.mono - t < self._timing.cycle}
         self._told = {a: t for a, t in self._told.items() if now.mono - t < 1.0}
 
@@ -180,9 +180,9 @@ class Admission:
         """Compare the packet's time with its origin's clock, so that a replayed recording cannot revive a dead node.
 
         If the packet's time and the origin's clock differ too much, reject the packet and challenge the origin with a
-        sync request that only a live node can answer. The origin may challenge this node in the same way. Therefore
-        this node acknowledges even a sync request that it rejects; otherwise two nodes with different clocks would
-        challenge each other forever. Raises ``Rejected``: stale_time.
+        sync request that only a live node can answer. The origin may also challenge this node with a sync request.
+        Therefore this node acknowledges even a sync request that it rejects; otherwise two nodes with different clocks
+        would challenge each other forever. Raises ``Rejected``: stale_time.
         """
         known = peer.clock_ahead if peer is not None else None
         expected = self.cluster_offset() or 0.0 if known is None else known

@@ -55,8 +55,9 @@ PEKONODE = (
 class Counters(dict[str, int]):
     """Counters by name. Every declared counter is present from the start."""
 
-    #: Whether :meth:`add` raises for an undeclared name; tests set it to True. If False, :meth:`add` creates the
-    #: counter and also counts :data:`UNDECLARED`, so that a missing declaration does not drop a packet.
+    #: Whether :meth:`add` raises for an undeclared name; tests set this attribute to True. If the attribute is False,
+    #: :meth:`add` creates the counter and also counts :data:`UNDECLARED`, so that a missing declaration does not drop a
+    #: packet.
     strict: ClassVar[bool] = False
 
     def __init__(self, names: Iterable[str]) -> None:

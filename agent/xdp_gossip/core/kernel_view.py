@@ -122,7 +122,7 @@ class KernelView:
             return None
         if last_seen and now.mono - last_seen < self._timing.timeout:
             self._detector.never_heard(peer)  # Another member heard the node, and will report when.
-        elif last_seen:  # The node died while this agent was not running.
+        elif last_seen:  # ``peer`` died while this agent was not running.
             self._membership.recorded_run(peer, incarnation, 0)
             self._detector.enter(peer, State.DEAD, last_seen, now)
         return peer

@@ -338,7 +338,8 @@ class Document:
         """The rank of the document among documents of the same key: the document with the highest rank wins.
 
         The version comes first. The deleted flag and the content hash decide only if a node lost its state and used one
-        version for two documents. Every member must pick the same document even after such a reuse of a version.
+        version for two documents. Even if one version was used for two documents, every member must pick the same
+        document.
         """
         return (self.version, self.deleted, self.content_hash)
 
@@ -350,10 +351,10 @@ class Document:
     def ended(self) -> Document:
         """The tombstone that replaces the document when it expires. Every member computes the same tombstone by itself.
 
-        The clock reading in the tombstone's version is that of the document plus one. No author uses this version for a
-        document, because the clock reading of a new version is at least two above the reading of the version that it
-        replaces. The tombstone has the document's time of expiry, so that a member whose clock is corrected later can
-        detect that the document has not expired yet.
+        The clock reading in the tombstone's version is the document's clock reading plus one. No author uses the
+        tombstone's version for a document, because the clock reading of a new version is at least two above the reading
+        of the version that it replaces. The tombstone has the document's time of expiry, so that a member whose clock
+        is corrected later can detect that the document has not expired yet.
         """
         version = Version(self.version.hlc + 1, self.version.origin)
         return Document(
@@ -424,7 +425,7 @@ class Write:
     def typed(self, held: Document | None) -> Write:
         """A copy of this write with an explicit content type.
 
-        Raises :class:`TypeChanged` if it is not ``checked_as``.
+        Raises :class:`TypeChanged` if the content type is not ``checked_as``.
         """
         content_type = self.type_over(held)
         if self.checked_as not in (None, content_type):

@@ -130,7 +130,7 @@ class Streams:
         """Add a new incoming connection, and close an older connection if there are too many.
 
         The method first closes connections that have never delivered an accepted packet, so that strangers cannot
-        displace members' connections. Among several such connections, it closes the least recently used one.
+        displace members' connections. Among several such connections, the method closes the least recently used one.
         """
         self.counters["connections_accepted"] += 1
         same = [other for other in self.incoming if other.source.ip == connection.source.ip]
@@ -190,7 +190,7 @@ def _nowhere(data: bytes, source: Address, screened: bool = False) -> bool:
 class _Connection(asyncio.Protocol):
     """Base class of incoming and outgoing connections.
 
-    The class closes a connection only once, and counts the reason in a counter.
+    The class closes a connection only once, and increments the counter of the reason.
     """
 
     def __init__(self, streams: Streams) -> None:

@@ -108,8 +108,8 @@ class UdpTransport:
     def _bind(self) -> tuple[socket.socket, socket.socket | None]:
         """Create the UDP socket and the listening TCP socket on the same port. Raises ``TransportError``.
 
-        With port 0, the port that the kernel chooses for UDP may be in use for TCP. If so, the method tries another
-        port for UDP and TCP.
+        With port 0, the port that the kernel chooses for UDP may be in use for TCP. If the port is in use for TCP, the
+        method tries another port for UDP and TCP.
         """
         ip, port = self._listen if isinstance(self._listen, tuple) else (self._listen.ip, self._listen.port)
         for attempts_left in range(0 if port else 30, -1, -1):

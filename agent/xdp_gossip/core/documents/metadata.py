@@ -218,7 +218,7 @@ class Metadata:
     def expire(self, now: Now) -> None:
         """Replace expired documents by tombstones.
 
-        Each member creates these tombstones by itself, and all members create identical ones.
+        Each member creates the tombstones by itself. The tombstones of all members are identical.
         """
         for held in self.expiry.expired(self._ending_ms(now)):
             self._out.count("documents_expired")
@@ -287,7 +287,10 @@ class Metadata:
         return self.table.get(key) or self.expiry.retired.get(key)
 
     def refuses(self, entry: Entry, now: Now) -> bool:
-        """Whether another member's version breaks a rule of this member. If it breaks a rule, count it and warn."""
+        """Whether another member's version breaks a rule of this member.
+
+        If the version breaks a rule, count it as refused and emit a warning.
+        """
         reason = ""
         # A document needs a higher reading for the tombstone that will replace it.
         if entry.version.hlc + (not entry.deleted) >= MAX_READING:

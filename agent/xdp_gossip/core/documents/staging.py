@@ -39,7 +39,7 @@ class Staging:
         self._most = LARGEST * max_document
         self._parts: dict[str, Document] = {}
         self._batches: dict[Version, _Batch] = {}  # Ordered by the arrival of the newest document, oldest first.
-        self._waiting: dict[str, set[Version]] = {}  # Key -> versions of the incomplete batches that lack it.
+        self._waiting: dict[str, set[Version]] = {}  # Key -> incomplete batches that lack its document.
         self._ready: dict[Version, None] = {}
         self._bytes = 0
 

@@ -26,7 +26,7 @@ def entry_of(document: Document) -> Entry:
 
 
 def unread(versions: Sequence[Document], held: Version | None, own: Address) -> set[Version]:
-    """Return the ``versions`` of one document whose replacing author had not read them (conflicts).
+    """Return the ``versions`` of one document that an author replaced without having read them (conflicts).
 
     ``held``: the current version. ``own``: the address of this node; :meth:`Document.overtakes` is stricter for
     versions that this node published.

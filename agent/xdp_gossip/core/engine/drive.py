@@ -139,7 +139,8 @@ class Drive(Parts):
     def _warn_of_absence(self, known: Sequence[Known], now: Now) -> None:
         """Warn if this node was absent for longer than members remember deletions.
 
-        After a longer absence, this node may have stored documents that the cluster has deleted.
+        After an absence longer than the grace period of tombstones, this node may have stored documents that the
+        cluster has deleted.
         """
         if not known or not self.documents.table.live:
             return

@@ -37,7 +37,7 @@ TRANSITIONS: Mapping[State, Mapping[State, str]] = {
 
 
 class Liveness(Shown):
-    """The state of one peer, when it was last heard, and the progress of its probes. Times are monotonic seconds."""
+    """The state of one peer, when it was last heard, and the progress of probing it. Times are monotonic seconds."""
 
     __slots__ = (
         "state", "introduced", "last_heard", "gone_at", "vouched_until", "probes", "pinged", "probe_due", "probe_nonce",

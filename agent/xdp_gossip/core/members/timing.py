@@ -52,7 +52,7 @@ class Timing:
         return self.cycle * 2.5
 
     def copies(self, kind: PacketType) -> int:
-        """Number of members k to which a node sends a rumor. About one in e^k misses the rumor (docs/protocol.md)."""
+        """Number of members k to which a node sends a rumor. About one member in e^k misses the rumor."""
         amount = self._settings.amount
         return min(MAX_COPIES, WIDE * amount) if kind in WIDE_RUMORS else amount
 

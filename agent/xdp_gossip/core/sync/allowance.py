@@ -7,15 +7,15 @@ from ..types import Address, Now
 
 #: Seconds after which an allowance is renewed.
 WINDOW = 5.0
-#: Maximum number of members with an entry. If there are more members, the class drops the entry of the member whose
-#: last request is the oldest.
+#: Maximum number of members whose use of their allowance is stored. If there are more members, the class drops the
+#: entry of the member whose last request is the oldest.
 _MOST = 4096
 
 
 class Allowance:
     """The work that each member has caused on this node in its current window.
 
-    The caller of :meth:`take` chooses the unit.
+    The caller of :meth:`take` chooses the unit of the work, such as bytes or entries.
     """
 
     def __init__(self) -> None:

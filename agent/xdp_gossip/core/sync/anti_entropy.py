@@ -231,8 +231,8 @@ class AntiEntropy:
     def answered(self, nonce: int) -> bool:
         """Whether ``nonce`` belongs to a sync that this node opened.
 
-        A packet that repeats such a nonce cannot be a replayed recording. The origin of the answer may differ from the
-        destination of the request, because a seed may be any address of a node.
+        A packet with the nonce of an open sync cannot be a replayed recording. The origin of the answer may differ from
+        the destination of the request, because a seed may be any address of a node.
         """
         return nonce in self._open
 

@@ -140,7 +140,10 @@ class CatchUp:
             self._finish(f"{self._why}, {self._wait:g} s after the start: what is here has to do")
 
     def _settled(self, comparison: _Comparison) -> bool:
-        """Whether this node has every listed document. Removes the documents that have arrived from ``comparison``."""
+        """Whether this node has every listed document.
+
+        The method removes documents from ``comparison`` when they have arrived.
+        """
         while comparison.owed:
             entry = next(iter(comparison.owed.values()))
             held = self._metadata.table.get(entry.key)

@@ -23,8 +23,8 @@ from .reassembly import Reassembly
 from .supply import CHUNKS, REQUEST_WANTS, Supply
 
 #: Maximum bytes of documents in one request. While the open requests to a holder ask for this number of bytes or more,
-#: this node sends the holder no new request. Less than twice this number is therefore in flight. The limit bounds the
-#: holder's queue (transport/streams.py) and our memory.
+#: this node sends the holder no new request. The documents in flight from one holder thus have less than twice this
+#: number of bytes. The limit bounds the holder's queue (transport/streams.py) and our memory.
 REQUEST_BYTES = 256 * 1024
 #: Maximum number of holders with open requests, and maximum number of holders with open requests for one large
 #: document.
@@ -78,7 +78,7 @@ class _Wanted:
 
 
 class _Load:
-    """The number of documents and bytes in the open requests to one holder, and when it last sent a document."""
+    """The open requests to one holder, in documents and bytes, and when the holder last sent a document."""
 
     __slots__ = ("wants", "bytes", "heard")
 

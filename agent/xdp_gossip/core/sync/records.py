@@ -26,7 +26,8 @@ _FIRST_ASK = 0.3
 #: Seconds between the first two requests for a record, and maximum seconds between two requests. Each pause between two
 #: requests is twice the pause before.
 _PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-#: The count of requests stops at this value, because the pause grows exponentially with the count.
+#: Maximum value of the counter of requests for a record. The pause between requests grows exponentially with the
+#: counter.
 _MOST_TRIES = 10
 
 
@@ -74,7 +75,7 @@ class NodeRecords:
         """Send the requested records, with as many records in each frame as fit into it.
 
         If the source address of a request differs from its origin's address, the request came over TCP, because
-        datagrams were lost. In this case the answer also goes over TCP.
+        datagrams were lost. The answer to a request over TCP also goes over TCP.
         """
         requester, now = packet.origin, packet.now
         reliable = packet.source != requester
