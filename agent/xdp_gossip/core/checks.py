@@ -14,7 +14,7 @@ from .shown import shown
 
 T = TypeVar("T")
 
-#: Maximum bytes of UTF-8 in a text such as a name or a secret. A longer text must be a mistake of the caller.
+#: Maximum bytes of UTF-8 in a text such as a name or a secret. A text of more bytes must be a mistake of the caller.
 MOST_TEXT = 64 * 1024
 
 

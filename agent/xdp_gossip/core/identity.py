@@ -23,7 +23,7 @@ from .types import PRESENT, Address, Now
 #: that merely lost its state raises its incarnation once.
 RAISES = 3
 #: Length in seconds of the interval in which a node counts raises of its incarnation. The mark ``twin`` of this node
-#: expires after the same time.
+#: expires this long after the last raise.
 RAISES_IN = 600.0
 #: Number of packets from an earlier run of a node, within a minute or ten cycles, that prove that a second host uses
 #: the node's address.

@@ -67,7 +67,7 @@ class Driven(Protocol):
 
     #: Returns whether this host has an address of the same family as the given address.
     reaches: Callable[[Address], bool]
-    #: Returns the keys of documents that are not on the disk yet. Other members do not count such a document as stored
+    #: Returns the keys of documents that are not on the disk yet. Other members do not count these documents as stored
     #: on this node.
     unstored_source: Callable[[], Container[str]]
 

@@ -93,8 +93,8 @@ class KernelView:
                 self._records.expect(peer, now)
             if highest != peer.rumors.highest or window != peer.rumors.bits:
                 self._membership.recorded(peer, highest, window, state, flags)
-                # The data plane compares the clocks of other nodes with a clock that stops during a suspend. After a
-                # suspend, clock differences that the data plane measured before are therefore wrong.
+                # The data plane compares the clocks of other nodes with a clock that stops during a suspend. Therefore
+                # the clock differences that it measured before a suspend are wrong afterwards.
                 if last_seen >= self.woke_up_at:
                     self._admission.note_clock(peer, clock_ahead)
             live = peer.liveness

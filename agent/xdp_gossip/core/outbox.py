@@ -45,7 +45,7 @@ class Local:
 class Outbox:
     """Numbers, signs and queues packets; queues events; counts events.
 
-    ``digest`` returns the documents digest of this node. Every packet carries that digest.
+    ``digest`` returns the documents digest of this node. Every packet of this node carries the digest.
 
     Rumors and direct packets have separate sequences. With a shared sequence, the answers of a busy node would use up
     many numbers, and other members' replay windows would reject the node's rumors as too old.

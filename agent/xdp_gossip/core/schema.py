@@ -30,8 +30,8 @@ class Field(NamedTuple):
 class Struct(Generic[T]):
     """Packs an instance of the dataclass ``cls`` as an array of its fields.
 
-    ``later`` names the fields that were added after the first release. The method :meth:`pack` omits such fields at the
-    end of the array while they have their default, so that a member with an older release can read the array.
+    ``later`` names the fields that were added after the first release. The method :meth:`pack` omits ``later`` fields
+    at the end of the array while they have their default, so that a member with an older release can read the array.
     """
 
     def __init__(self, cls: type[T], later: Sequence[str] = (), **fields: Field) -> None:

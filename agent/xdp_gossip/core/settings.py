@@ -107,7 +107,7 @@ class Knob:
     def check(self, name: str, value: object) -> Any:
         """Check a ``value`` that a program passed to the library for the setting ``name``.
 
-        Returns the checked value. Raises ``TypeError`` or ``ValueError``.
+        Returns the value to use, which is infinity for an allowed None. Raises ``TypeError`` or ``ValueError``.
         """
         if self.words:
             raise AssertionError(f"{name}: expected separate code to check this setting")
@@ -205,8 +205,8 @@ class Settings:
         auto="1 s up to 250 nodes, then nodes/250 s",
         agent=AgentYml(default=0.0, most=3600),
     )
-    # As in PekoNode, a timeout that is not greater than the cycle means ``auto``. Only the reader of agent.yml rejects
-    # a timeout that is not greater than the cycle.
+    # As in PekoNode, the engine treats a timeout that is not greater than the cycle as ``auto``; only the reader of
+    # agent.yml rejects such a timeout.
     timeout: float = setting(
         0.0,
         "silence after which a node becomes suspect",

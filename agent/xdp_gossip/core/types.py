@@ -379,9 +379,9 @@ class Document:
     def overtakes(self, held: Document, ours: bool) -> bool:
         """Whether the author of this version had not read ``held``, the version that this version replaces.
 
-        If ``held`` is older than every listed ancestor, the member cannot tell whether the author had read ``held``.
-        Such a ``held`` counts as read, except if this node published ``held`` (``ours``), because other nodes may not
-        have received it.
+        If ``held`` is older than every listed ancestor, the member cannot tell whether the author had read ``held``. A
+        version ``held`` that is older than all ancestors counts as read, except if this node published it (``ours``),
+        because other nodes may not have received it.
         """
         if held.version == self.base or held.version in self.ancestors:
             return False

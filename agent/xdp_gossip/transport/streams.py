@@ -38,8 +38,8 @@ MAX_INCOMING = 512
 #: Maximum number of connections from one address. The limit does not apply to loopback addresses, because many local
 #: agents may share one.
 MAX_INCOMING_PER_ADDRESS = 32
-#: Number of rejected frames in a row after which a connection is closed. The peer of such a connection has a different
-#: secret or is an attacker.
+#: Number of rejected frames in a row after which a connection is closed. A peer that sends so many rejected frames has
+#: a different secret or is an attacker.
 MAX_REFUSED = 64
 #: Maximum number of frames that one connection delivers in one turn of the event loop.
 BURST = 64
@@ -130,7 +130,7 @@ class Streams:
         """Add a new incoming connection, and close an older connection if there are too many.
 
         The method first closes connections that have never delivered an accepted packet, so that strangers cannot
-        displace members' connections. Among several such connections, the method closes the least recently used one.
+        displace members' connections. Among the candidates, the method closes the least recently used connection.
         """
         self.counters["connections_accepted"] += 1
         same = [other for other in self.incoming if other.source.ip == connection.source.ip]

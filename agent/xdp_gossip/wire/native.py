@@ -173,6 +173,6 @@ def _aead(keys: SlotKeys, block: bytes, salt: bytes) -> ChaCha20Poly1305:
 
     The key is derived from the signed block, which is different in each packet of a run. Packets of two runs may have
     equal signed blocks if a state directory was restored and the clock stands still. Because of the salt, packets of
-    two runs have different keys even then.
+    two runs have different keys even if their signed blocks are equal.
     """
     return ChaCha20Poly1305(hashlib.blake2s(block, digest_size=32, key=keys.body, salt=salt).digest())

@@ -33,9 +33,9 @@ class HybridClock:
     def tick(self, wall_ms: int) -> int:
         """Return a new reading; ``wall_ms`` is the present time in milliseconds since the epoch.
 
-        If a wall clock ran far ahead and was corrected, the readings go back to the present time. Without such a
-        correction, one wrong clock would determine the time of all later versions. If ``wall_ms`` is before 2023 and so
-        must be wrong, the readings do not go back.
+        If a wall clock ran far ahead and was corrected, the readings go back to the present time. If the readings did
+        not go back, one wrong clock would determine the time of all later versions. If ``wall_ms`` is before 2023 and
+        so must be wrong, the readings do not go back.
         """
         wall_ms = min(wall_ms, LATEST_MS)
         if wall_ms >= EARLIEST_MS and self.too_far_ahead(self._last, wall_ms):
@@ -95,8 +95,8 @@ def cluster_offset(samples: Iterable[float]) -> float:
 
     ``samples``: the clock of each other member minus the local clock, in seconds. The result is the median of the
     samples and 0 (the local clock). A few wrong clocks cannot change a median much. If the number of members is even,
-    two clocks are in the middle and nobody knows which of them is right. Each member then uses the middle clock that is
-    nearer to its own clock. In a cluster of two, each member thus uses its own clock.
+    two clocks are in the middle and nobody knows which of them is right. In this case each member uses the one of the
+    two middle clocks that is nearer to its own clock. In a cluster of two, each member thus uses its own clock.
     """
     # The module statistics has a median, but importing it takes 0.7 MB of memory in every agent.
     ordered = sorted((0.0, *samples))

@@ -359,7 +359,7 @@ class Metadata:
     def _reading(self, writes: Sequence[Write], changed: Sequence[bool], now: Now) -> int:
         """Return the clock reading for a new version; 0 if no write changes anything. Raises ``ProtocolError``.
 
-        The reading is higher than the readings of all replaced versions, and of the tombstones that those versions
+        The new reading is higher than the readings of all replaced versions, and of the tombstones that those versions
         leave when they expire. Even with a wrong clock, a new version therefore outranks the acknowledged version that
         it replaces.
         """

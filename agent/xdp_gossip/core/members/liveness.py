@@ -52,12 +52,12 @@ class Liveness(Shown):
         self.introduced = False  # the peer was reported to the shell
         self.last_heard = now.mono
         self.gone_at = (0, 0)  # Incarnation and sequence of the peer's leave rumor.
-        self.vouched_until = 0.0  # The peer counts as reachable until then, because it answered another member.
+        self.vouched_until = 0.0  # Until this time the peer counts as reachable, because it answered another member.
         self.probes = 0  # Number of probe rounds since the suspicion.
         self.pinged = 0  # Nonce of the last ping.
         self.probe_due = 0.0
         self.probe_nonce = 0  # Nonce of the last round in which other members were asked to probe the peer.
-        self.helped = False  # Another member acknowledged such a request.
+        self.helped = False  # Another member acknowledged the request to probe the peer.
 
     def move(self, state: State) -> None:
         """Change the state. A move to the current state changes nothing.

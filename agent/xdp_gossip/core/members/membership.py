@@ -19,7 +19,8 @@ from ..types import Address, Now, State
 from .peer import DIRECT_WINDOW, RUMOR_WINDOW, Peer, SyncState
 from .window import ReplayWindow
 
-#: Seconds for which a dead node stays in the NodeList. During this time, members contact the node now and then.
+#: Seconds for which a dead node stays in the NodeList. As long as a dead node is in the NodeList, this member contacts
+#: it now and then.
 FORGET_AFTER = 86_400.0
 
 _MASK = (1 << 64) - 1
@@ -44,8 +45,8 @@ class Membership:
         self.revision = Revision()
         self.on_forget: Callable[[Peer], None] = lambda peer: None
         #: Monotonic time up to which liveness data are complete; silence after this time does not count. While no data
-        #: plane is active, this time is infinite. While a data plane is active, this member reads the recorded signs of
-        #: life only once a cycle.
+        #: plane is active, ``informed_until`` is infinite. While a data plane is active, this member reads the recorded
+        #: signs of life only once a cycle.
         self.informed_until = math.inf
         self._present: list[Address] | None = None
         self._ordered: list[Address] | None = None

@@ -39,7 +39,7 @@ class Seeds:
         self._given: dict[Address, Address] = {}  # Seed address from the user -> the node's own address.
         self._urgent: dict[Address, tuple[float, float]] = {}  # Address -> (time of the next try, pause after it).
         self._turns: list[Address] = []
-        self._former: dict[Address, None] = {}  # in the order of removal, latest last
+        self._former: dict[Address, None] = {}  # in the order of removal from the NodeList
         self._former_at = 0.0
 
     @property

@@ -8,8 +8,8 @@ from ..settings import Settings
 from .membership import Membership
 
 #: Rare and urgent rumors go to this many times ``amount`` members. At 50 nodes and an amount of 4, only about one of
-#: these rumors in 3,000 fails to reach some member. If such rumors went to ``amount`` members, most rumors would miss a
-#: member.
+#: these rumors in 3,000 fails to reach some member. If rare and urgent rumors went only to ``amount`` members, most of
+#: them would miss a member.
 WIDE = 3
 WIDE_RUMORS = frozenset({PacketType.METADATA, PacketType.LEAVE})
 MAX_COPIES = 64

@@ -182,7 +182,8 @@ class AntiEntropy:
     def _busy(self, what: str, now: Now) -> bool:
         """Whether too many fetches are pending to request an entry list (``what``: asked) or to send one (told).
 
-        If not, store the present time as the time of the last list that was requested or sent.
+        If the result is False, the method stores the present time as the time of the last list that was requested or
+        sent.
         """
         if len(self._fetcher) >= BUSY and now.mono - self._listed_at[what] < _BUSY_LISTS:
             return True
@@ -221,7 +222,7 @@ class AntiEntropy:
     def _forget_alias(self, asked: Address, peer: Peer) -> None:
         """Remove ``asked`` from the NodeList if it is another address of ``peer``, which answered a request to it.
 
-        Such an address is an alias: a seed address that differs from the address which the node itself uses.
+        The removed address is an alias: a seed address that differs from the address which the node itself uses.
         """
         alias = self._membership.get(asked)
         if asked != peer.address and alias is not None and not alias.heard:

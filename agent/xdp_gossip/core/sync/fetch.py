@@ -23,15 +23,15 @@ from .reassembly import Reassembly
 from .supply import CHUNKS, REQUEST_WANTS, Supply
 
 #: Maximum bytes of documents in one request. While the open requests to a holder ask for this number of bytes or more,
-#: this node sends the holder no new request. The documents in flight from one holder thus have less than twice this
-#: number of bytes. The limit bounds the holder's queue (transport/streams.py) and our memory.
+#: this node sends the holder no new request. The documents in flight from one holder therefore have less than twice
+#: this number of bytes. The limit bounds the holder's queue (transport/streams.py) and our memory.
 REQUEST_BYTES = 256 * 1024
 #: Maximum number of holders with open requests, and maximum number of holders with open requests for one large
 #: document.
 MAX_HOLDERS = 8
 MAX_WINDOWS = 4
 #: Maximum number of large documents that are reassembled at once, and maximum of their total bytes. A single document
-#: may be larger, so that this node can fetch documents of any size.
+#: may exceed ``BUFFER_BYTES``, so that this node can fetch documents of any size.
 MAX_LARGE = 4
 BUFFER_BYTES = 32 * 1024 * 1024
 #: RETRY: seconds without progress after which a request goes to another holder. TRIES: number of failed requests for a
@@ -103,7 +103,8 @@ class Fetcher:
         self._membership = membership
         self._wanted: dict[str, _Wanted] = {}
         # One queue for each member: the keys of documents without an open request that this member named first, in
-        # order of arrival. Thus many documents from one member do not delay the documents that other members named.
+        # order of arrival. Many documents named by one member therefore do not delay the documents named by other
+        # members.
         self._queues: dict[Address, dict[str, None]] = {}
         self._flying: dict[str, _Wanted] = {}  # Wanted documents with open requests.
         self._large: dict[str, _Wanted] = {}  # Large documents that are being reassembled.
@@ -175,7 +176,7 @@ class Fetcher:
         share = MAX_HOLDERS * 2 * REQUEST_WANTS // max(1, len(tellers))
         found = [self._wanted[key] for teller in tellers for key in islice(self._queues[teller], share)]
         for teller in tellers if len(self._queues) > MAX_HOLDERS else ():
-            self._queues[teller] = self._queues.pop(teller)  # rotate: start with another queue next time
+            self._queues[teller] = self._queues.pop(teller)  # rotate the queues: another one is first next time
         return found
 
     def tick(self, now: Now) -> None:
@@ -258,8 +259,8 @@ class Fetcher:
     def _choose(self, wanted: _Wanted, now: Now, batches: dict[Address, list[_Wanted]] | None = None) -> Address | None:
         """The best holder for a request: one whose unsent batch has room, otherwise one with the fewest open bytes.
 
-        A slow holder is chosen only if there is no other. Returns None if every holder has its maximum of open
-        requests.
+        The method chooses a slow holder only if there is no other holder. Returns None if every holder has its maximum
+        of open requests.
         """
         best: tuple[bool, int, float] | None = None
         chosen: Address | None = None
