@@ -93,8 +93,8 @@ class KernelView:
                 self._records.expect(peer, now)
             if highest != peer.rumors.highest or window != peer.rumors.bits:
                 self._membership.recorded(peer, highest, window, state, flags)
-                # The data plane compares the clocks of other nodes with a clock that stops during a suspend. Therefore
-                # the clock differences that it measured before a suspend are wrong afterwards.
+                # The data plane compares the clocks of other nodes with a clock that stops during a suspend. Clock
+                # differences that the data plane measured before a suspend are therefore wrong after the suspend.
                 if last_seen >= self.woke_up_at:
                     self._admission.note_clock(peer, clock_ahead)
             live = peer.liveness
@@ -121,7 +121,7 @@ class KernelView:
             self._out.emit(Standing(address, "forgotten", 0, 0, 0, 0.0))
             return None
         if last_seen and now.mono - last_seen < self._timing.timeout:
-            self._detector.never_heard(peer)  # Another member heard the node, and will report when.
+            self._detector.never_heard(peer)  # Another member heard ``peer`` and will report the time.
         elif last_seen:  # ``peer`` died while this agent was not running.
             self._membership.recorded_run(peer, incarnation, 0)
             self._detector.enter(peer, State.DEAD, last_seen, now)

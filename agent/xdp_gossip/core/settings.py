@@ -7,7 +7,7 @@ the reader of ``agent.yml`` (:mod:`xdp_gossip.config.reader`) check values by th
 the tables of the documentation from the declarations, and ``tests/tools/test_settings.py`` compares the declarations
 with the role's variables.
 
-:mod:`xdp_gossip.config.settings` declares the other settings of a node.
+The module :mod:`xdp_gossip.config.settings` declares the settings that no engine reads.
 """
 
 from __future__ import annotations

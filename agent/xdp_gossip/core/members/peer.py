@@ -11,8 +11,8 @@ from .window import ReplayWindow
 #: Number of rumors in a replay window. Rumors of one origin overtake each other only while they spread, so a short
 #: window suffices. The data plane's replay window has the same size.
 RUMOR_WINDOW = 64
-#: Number of direct packets in a replay window. Packets over UDP and TCP overtake each other, and a transfer has a few
-#: dozen packets in flight.
+#: Number of packets in the replay window for direct packets, which a node sends to one node only. Packets over UDP and
+#: TCP overtake each other, and a transfer has a few dozen packets in flight.
 DIRECT_WINDOW = 1024
 
 

@@ -50,8 +50,8 @@ PUSH_BYTES = 64 * 1024
 #: documents digest still differs afterwards, and the member requests a list.
 ANNOUNCE_BYTES = 64 * 1024
 #: With ``BUSY`` or more pending fetches, this member neither requests nor sends entry lists, because most entries are
-#: already in flight. One list every ``_BUSY_LISTS`` seconds is still allowed, because a malicious member may have
-#: listed documents that do not exist.
+#: already in flight. Even then, one list every ``_BUSY_LISTS`` seconds is allowed, because the pending fetches may be
+#: of documents that do not exist, listed by a malicious member.
 BUSY, _BUSY_LISTS = 256, 10.0
 #: KNOWN: maximum number of state hashes in one list request; the answer omits the documents with these hashes.
 #: MOSTLY_EQUAL: if more than this number of buckets differ, most documents differ, so the list request contains no
