@@ -41,11 +41,13 @@ _INTERFACE = re.compile(r"(?!\.{1,2}$)[^\s/:]{1,15}")
 
 #: The settings of the section ``node``, which becomes a :class:`Node`.
 NODE = {
-    "addr": Knob("", "required: the address at which other nodes reach this one", words="an IP address of one host"),
+    "addr": Knob("", "required: the address at which other nodes reach this node", words="an IP address of one host"),
     "port": Knob(8000, "gossip port, UDP and TCP", least=1, most=65535),
     "name": Knob("", "name of the node; none: the host's name", agent=AgentYml(most=MAX_NAME, reload=True)),
     "private_data": Knob(
-        "", "text that other nodes see, for purposes of your own", agent=AgentYml(most=MAX_PRIVATE_DATA, reload=True)
+        "",
+        "text of your choice, which every node of the cluster receives",
+        agent=AgentYml(most=MAX_PRIVATE_DATA, reload=True),
     ),
 }
 
@@ -69,7 +71,9 @@ class ApiConfig:
     token_file: str = setting("", "file with the token that TCP clients must send", words="a private file")
     token: str | None = field(default=None, repr=False)
     tls_cert: str = setting("", "the API's certificate in PEM", words="a file", agent=AgentYml(key="tls.cert"))
-    tls_key: str = setting("", "private key of that certificate", words="a private file", agent=AgentYml(key="tls.key"))
+    tls_key: str = setting(
+        "", "private key of the API's certificate", words="a private file", agent=AgentYml(key="tls.key")
+    )
     ui: bool = setting(False, "serve the read-only web page `/ui/`")
 
 
@@ -107,7 +111,7 @@ class AgentConfig(NodeSettings, _Origin):
     allow_insecure: bool = setting(False, "run without any secret")
     seeds: tuple[Address, ...] = setting(
         (),
-        "nodes to contact first; names are looked up repeatedly",
+        "nodes that the agent contacts first; the agent resolves names repeatedly",
         words="a list of ADDRESS:PORT or NAME:PORT",
         agent=AgentYml(reload=True),
     )
@@ -117,9 +121,7 @@ class AgentConfig(NodeSettings, _Origin):
     log: LogConfig = setting(LogConfig(), "the agent's log", words="a section", agent=AgentYml(reload=True))
     templates: tuple[TemplateConfig, ...] = setting((), "files to render: [rendering.md](rendering.md)", words="a list")
     services: tuple[ServiceConfig, ...] = setting((), "services that read several rendered files", words="a list")
-    files_helper: HelperConfig = setting(
-        HelperConfig(), "the helper that puts rendered files in place", words="a section"
-    )
+    files_helper: HelperConfig = setting(HelperConfig(), "the helper that installs rendered files", words="a section")
 
 
 #: The keys at the top level of the configuration file.

@@ -41,11 +41,11 @@ class DataPlaneConfig:
         agent=AgentYml(words="an absolute path"),
     )
     prepare_interface: bool = setting(
-        False, "the loader may change offloads and queues of the interface that prevent a mode"
+        False, "whether the loader may change offloads and queues of the interface that prevent a mode"
     )
     allow: tuple[str, ...] = setting(
         (),
-        "networks that may talk to this node, over any protocol; none: all",
+        "networks from which this node accepts gossip packets, over any protocol; none: all networks",
         words="at most 256 networks such as 10.0.0.0/8",
     )
 
@@ -56,7 +56,7 @@ class NodeSettings(Settings):
 
     buffer: int = setting(
         0,
-        "most packets queued for one peer, and for the kernel",
+        "maximum number of packets in the queue for one peer, and in the queue for the kernel",
         unit="packets",
         least=1,
         most=1_000_000,
@@ -64,14 +64,14 @@ class NodeSettings(Settings):
     )
     secret_key: str = setting(
         "",
-        "the secret, the same on all nodes; without one, packets are checked for damage but not authenticated",
+        "the secret, the same on all nodes; without a secret, packets are checked for damage but not authenticated",
         secret=True,
         agent=AgentYml(key="secret_key_file", words="a private file with one line of at least 16 bytes"),
     )
     protocol: str = setting(
         "UDP",
         "`UDP` (long packets still use TCP) or `TCP`; `auto` uses the kernel data plane if one is loaded, "
-        "else UDP; `XDP` and `TC` require it in that mode",
+        "else UDP; `XDP` and `TC` require the kernel data plane in that mode",
         choices=PROTOCOLS,
         any_case=True,
         agent=AgentYml(default="auto"),
@@ -85,7 +85,7 @@ class NodeSettings(Settings):
     wire: str = setting("native", "`native`, or `pekonode` to join a [PekoNode cluster](pekonode.md)", choices=WIRES)
     cluster: str = setting(
         "default",
-        "name of the cluster; members of two clusters do not hear each other",
+        "name of the cluster; members of different clusters ignore each other's packets",
         unit="bytes of UTF-8",
         least=1,
         most=255,
@@ -96,13 +96,13 @@ class NodeSettings(Settings):
     )
     keys: tuple[KeySlot, ...] = setting(
         (),
-        "key slots instead of one secret, to rotate the key",
+        "key slots for key rotation, set instead of one secret",
         words="a list of (slot, state, secret)",
         agent=AgentYml(words="a list of {id, state, file}; id 0 to 255, state staged, active or retiring"),
     )
     state_dir: str = setting(
         "",
-        "directory that keeps identity, nodes and documents across restarts",
+        "directory in which the node stores its identity, nodes and documents",
         words="a path",
         agent=AgentYml(default="/var/lib/xdp-gossip", words="an absolute path"),
     )

@@ -189,7 +189,7 @@ class Settings:
 
     amount: int = setting(
         3,
-        "fan-out: how many nodes a heartbeat is sent to, and relayed to by each node that sees it first",
+        "fan-out: number of nodes to which a node sends its heartbeat, and to which it relays each new heartbeat",
         unit="nodes",
         least=1,
         most=64,
@@ -209,7 +209,7 @@ class Settings:
     # agent.yml rejects such a timeout.
     timeout: float = setting(
         0.0,
-        "silence after which a node becomes suspect",
+        "time without packets from a node after which this node becomes suspect",
         unit="seconds",
         least=0,
         most=_DAY,
@@ -235,13 +235,13 @@ class Settings:
     )
     max_clock_drift: float = setting(
         60.0,
-        "by how much the clocks of two nodes may differ",
+        "maximum difference between the clocks of two nodes",
         unit="seconds",
         least=0.001,
         most=_TEN_YEARS,
         agent=AgentYml(least=0.1, most=_DAY),
     )
-    limits: Limits = setting(Limits(), "bounds on what others can make this node keep", words="`Limits`")
+    limits: Limits = setting(Limits(), "bounds on the nodes and documents that this node stores", words="`Limits`")
     tombstone_grace: float = setting(
         7 * _DAY,
         "how long members remember a deletion and report it to each other",
@@ -252,7 +252,7 @@ class Settings:
     )
     wait_for_members: float = setting(
         60.0,
-        "time after its start until a node counts as caught up if no member answers",
+        "time that a started node waits for a member's answer, and then counts as caught up without an answer",
         unit="seconds",
         least=0,
         most=_TEN_YEARS,
@@ -261,6 +261,6 @@ class Settings:
     )
     expects_seeds: bool = setting(
         False,
-        "seeds are added after the node has joined, so a node without seeds does not count as alone",
+        "set this if the program adds seeds after the join: a node without seeds then does not count as alone",
         agent=AgentYml(key=None),
     )
