@@ -43,7 +43,7 @@ _INTERFACE = re.compile(r"(?!\.{1,2}$)[^\s/:]{1,15}")
 NODE = {
     "addr": Knob("", "required: the address at which other nodes reach this node", words="an IP address of one host"),
     "port": Knob(8000, "gossip port, UDP and TCP", least=1, most=65535),
-    "name": Knob("", "name of the node; none: the host's name", agent=AgentYml(most=MAX_NAME, reload=True)),
+    "name": Knob("", "name of the node; if not set, the host's name", agent=AgentYml(most=MAX_NAME, reload=True)),
     "private_data": Knob(
         "",
         "text of your choice, which every node of the cluster receives",

@@ -32,7 +32,9 @@ class DataPlaneConfig:
     """Settings of the kernel data plane: its interface, its directory, and the networks whose packets are accepted."""
 
     interface: str = setting(
-        "", "interface of the data plane; none: the interface that has `node.addr`", words="the name of an interface"
+        "",
+        "interface of the data plane; if not set, the interface that has `node.addr`",
+        words="the name of an interface",
     )
     directory: str = setting(
         "/run/xdp-gossip-dataplane",
@@ -45,7 +47,7 @@ class DataPlaneConfig:
     )
     allow: tuple[str, ...] = setting(
         (),
-        "networks from which this node accepts gossip packets, over any protocol; none: all networks",
+        "networks from which this node accepts gossip packets, over any protocol; if not set, all networks",
         words="at most 256 networks such as 10.0.0.0/8",
     )
 
@@ -70,7 +72,7 @@ class NodeSettings(Settings):
     )
     protocol: str = setting(
         "UDP",
-        "`UDP` (long packets still use TCP) or `TCP`; `auto` uses the kernel data plane if one is loaded, "
+        "`UDP` (long packets still use TCP) or `TCP`; `auto` uses the kernel data plane if it is loaded, "
         "else UDP; `XDP` and `TC` require the kernel data plane in that mode",
         choices=PROTOCOLS,
         any_case=True,

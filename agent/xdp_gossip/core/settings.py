@@ -244,7 +244,7 @@ class Settings:
     limits: Limits = setting(Limits(), "bounds on the nodes and documents that this node stores", words="`Limits`")
     tombstone_grace: float = setting(
         7 * _DAY,
-        "how long members remember a deletion and report it to each other",
+        "how long members remember a deletion and report the deletion to each other",
         unit="seconds",
         least=1,
         most=_TEN_YEARS,
