@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Decides which clients may hold a connection.
+"""Decides which clients may keep a connection to the API open.
 
-Each source has a share of the connections, and clients that have not authenticated leave room for clients with a token.
-A source is an IPv4 address, an IPv6 /64 (a host with one address of it can use them all), or a user on the Unix socket.
-A new connection is admitted even if its source, or all unauthenticated clients together, have used up their share. To
-make room, the oldest unauthenticated connection of the source with the most connections is closed. So clients that only
-hold connections open cannot lock out others.
+The number of connections of each source is limited. The number of unauthenticated connections is limited too, so that
+they cannot lock out clients with a token. A source is an IPv4 address, an IPv6 /64 (a host with one address of a /64
+can use all addresses of that /64), or a user on the Unix socket. If a new connection would exceed a limit, the
+admission closes the oldest unauthenticated connection and admits the new one. The closed connection is one of the same
+source if the source's limit is reached, otherwise one of the source with the most unauthenticated connections.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from typing import Any, Callable
 
 from ..common.quiet import Quiet
 
-#: Most connections of one socket in total, most that have not authenticated, and most of one source.
+#: Limits of the number of connections of one listening socket: in total, unauthenticated, and from one source.
 MAX_CONNECTIONS = 512
 MAX_STRANGERS = 256
 MAX_PER_SOURCE = 64
-#: Most connections of one user on the Unix socket, and of all users except root and the agent's own. Everyone who can
-#: connect to the Unix socket is authorised.
+#: Limits of the number of connections on the Unix socket: of one user, and of all users together. Connections of root
+#: and of the agent's own user are not counted. Everyone who can connect to the Unix socket is authorised.
 MAX_PER_USER = 256
 MAX_USERS = 384
 #: Freed memory is returned to the system once ``_TRIM_AFTER`` connections have closed, after a delay of
 #: ``_TRIM_SECONDS``.
 _TRIM_AFTER, _TRIM_SECONDS = 64, 5.0
 
-#: The names of the admission's counters. All counters are reported from the start, with 0.
+#: Names of the counters that the admission increases. Each counter is reported from the start, with the value 0.
 NAMES = (
     *("api_refused_full", "api_refused_source", "api_evicted", "api_closed_idle", "api_closed_stalled"),
     *("api_closed_flood", "api_malformed", "api_tls_failed", "api_unauthorized"),
@@ -40,7 +40,7 @@ NAMES = (
 
 
 def source_of(peer: Any) -> str:
-    """The source of a peer's socket address; "" if the address has none."""
+    """Return the source of the socket address ``peer`` of a client; "" if the address names no client."""
     if not isinstance(peer, tuple) or not peer:
         return ""
     try:
@@ -59,7 +59,7 @@ def _nothing() -> None:
 
 
 class Place:
-    """The admission state of one connection. ``proven``: the client has authenticated."""
+    """The admission state of one connection. ``proven`` is True once the client has authenticated."""
 
     __slots__ = ("admission", "cut", "handled", "heads", "proven", "refused", "source", "unread")
 
@@ -74,8 +74,8 @@ class Place:
         self.handled = 0
         #: Closes the connection.
         self.cut: Callable[[], None] = _nothing
-        #: Ends the body of a refused request. Without this call, aiohttp reads and discards the body for a while, even
-        #: after the client has disconnected.
+        #: Marks the body of a refused request as read to its end. Without this call, aiohttp would read and discard the
+        #: body for a while, even after the client has disconnected.
         self.unread: Callable[[], None] = _nothing
 
     def prove(self) -> None:
@@ -85,14 +85,17 @@ class Place:
             self.admission.proved(self)
 
     def leave(self) -> None:
-        """Release the place and clear its references: a cycle would survive until garbage is collected."""
+        """Stop counting the connection, and clear its callbacks, because a reference cycle would keep it in memory."""
         self.unread()
         self.cut = self.unread = _nothing
         self.admission.left(self)
 
 
 class Admission:
-    """All connections of one socket. ``counters`` receives the counts; ``log`` receives notable events."""
+    """All connections of one listening socket.
+
+    ``counters`` receives the counts of refused and closed connections; ``log`` receives notable events.
+    """
 
     def __init__(self, counters: dict[str, int], log: logging.Logger, *, local: bool = False) -> None:
         self.counters = counters
@@ -111,11 +114,11 @@ class Admission:
 
     @property
     def open(self) -> int:
-        """The number of connections."""
+        """The number of open connections."""
         return len(self._places)
 
     def admit(self, source: str) -> Place | None:
-        """Admit a new connection and return its place; None if the connection must be refused."""
+        """Admit a new connection and return its state (``Place``); return None if the connection must be refused."""
         share = MAX_PER_USER if self._local else MAX_PER_SOURCE
         if source and self._per_source[source] >= share and not self._evict(source):
             self.counters["api_refused_source"] += 1
@@ -137,7 +140,7 @@ class Admission:
     def _evict(self, source: str) -> bool:
         """Close the oldest unauthenticated connection of ``source``; "" selects the source that has the most.
 
-        Returns False if there is none.
+        Returns False if ``source`` has no unauthenticated connection.
         """
         if not source:
             source = max(self._strangers, key=lambda name: len(self._strangers[name]), default="")
@@ -164,7 +167,7 @@ class Admission:
             del self._strangers[place.source]
 
     def left(self, place: Place) -> None:
-        """Release a place. Idempotent."""
+        """Stop counting the connection of ``place``. Idempotent."""
         if place not in self._places:
             return
         del self._places[place]
@@ -186,8 +189,8 @@ class Admission:
 def _give_back() -> None:
     """Return the memory of closed connections to the system.
 
-    The objects of a connection refer to each other, so only the garbage collector frees them, and it runs rarely. The C
-    library does not return freed memory to the system by itself, hence ``malloc_trim``.
+    The objects of a connection refer to each other, so only the garbage collector frees them, and the collector runs
+    rarely. The C library does not return freed memory to the system by itself, hence ``malloc_trim``.
     """
     gc.collect()
     with contextlib.suppress(ImportError, AttributeError, OSError, MemoryError):  # no malloc_trim without glibc

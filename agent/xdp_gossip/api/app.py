@@ -43,7 +43,7 @@ def _authorised(request: web.Request, token: str) -> bool:
 def _auth_middleware(token: str, public: frozenset[str]) -> Middleware:
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Check the token before anything else of the request is read (RFC 6750)."""
+        """Check the token (RFC 6750) before any handler reads the request."""
         place = place_of(request)
         if place is not None:
             place.handled += 1
@@ -92,16 +92,17 @@ def build_app(
     requests: RequestLog | None = None,
     ui: bool = False,
 ) -> web.Application:
-    """Build the API application over ``node_list``. Call this function inside the event loop that will serve the
-    application.
+    """Build the application that serves the API for ``node_list``.
+
+    Call this function inside the event loop that will serve the application.
 
     ``local`` is for the Unix socket: no token is needed, and eGossip's GET /stop and /start are served. Otherwise
-    ``token`` is required. ``max_document`` is in bytes. ``counters`` are reported with those of the protocol (see
-    ``ApiServer``). ``rendered`` returns the state of the rendered files. ``waiting`` returns the name of what the agent
-    waits for at its start, or "". ``compared`` compares the configuration file with the agent's current settings.
-    ``requests`` stores the outcomes of requests with an id; all sockets of an agent share it. ``ui`` adds the web page
-    under /ui/, whose files need no token because they contain no data. Raises ``ValueError`` for an API without any
-    authentication.
+    ``token`` is required. ``max_document`` is in bytes. ``counters`` are the API's own counters, which the API reports
+    together with the protocol's counters (see ``ApiServer``). ``rendered`` returns the state of the rendered files.
+    ``waiting`` returns the name of the data plane that the starting agent waits for; "" if the agent does not wait.
+    ``compared`` compares the configuration file with the agent's current settings. ``requests`` stores the outcomes of
+    requests with an id; all sockets of an agent share it. ``ui`` adds the web page under /ui/, whose files need no
+    token because they contain no data. Raises ``ValueError`` for an API without any authentication.
     """
     if not local and not token:
         raise ValueError("API on TCP: expected a token, got none")

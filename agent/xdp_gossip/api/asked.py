@@ -41,7 +41,7 @@ def _timeout(text: str | None) -> float | None:
 
 
 class Asked:
-    """One request, with a check whether its client still waits for the answer.
+    """One request. :meth:`check` tells whether the client still waits for the answer.
 
     A client that gives up closes its connection. The kernel records the close even while this process is stopped or
     busy, so the check asks the kernel. If the network hides the close, the client's own deadline ends the request.
@@ -86,7 +86,7 @@ def _is_closed(sock: Any) -> bool:
 
 
 def _silence(sock: Any) -> float:
-    """Seconds since the client's last byte arrived; 0.0 for a Unix socket, where the kernel does not report it."""
+    """Return the seconds since the client's last byte arrived; 0.0 for a Unix socket, which has no such time."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return 0.0
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_AT + _LAST_DATA.size)

@@ -19,7 +19,7 @@ _MEMBERS = (
 
 
 def text(body: dict[str, Any], name: str, most: int, *, required: bool = False, where: str = "") -> str:
-    """The JSON key ``name`` of ``body``: printable text of at most ``most`` bytes; "" if it is missing.
+    """Return the string ``name`` of ``body``: printable text of at most ``most`` bytes; "" if the key is missing.
 
     Raises :class:`Fault` 400.
     """
@@ -34,7 +34,7 @@ def text(body: dict[str, Any], name: str, most: int, *, required: bool = False, 
 def writes(body: dict[str, Any]) -> list[Write]:
     """Parse the documents of ``body`` into a list of writes in the same order.
 
-    Raises :class:`Fault` 400, whose message names the invalid document by its position.
+    Raises :class:`Fault` 400 if a document is invalid; the message names the document by its position.
     """
     documents = body.get("documents")
     if not isinstance(documents, list) or not 1 <= len(documents) <= MAX_BATCH:
@@ -71,7 +71,10 @@ def _flag(item: dict[str, Any], name: str, where: str) -> bool:
 
 
 def seconds(item: dict[str, Any], where: str) -> float | None:
-    """The JSON key ``expires_in`` of ``item``, in seconds; None if it is missing. Raises :class:`Fault` 400."""
+    """Return the value of the JSON key ``expires_in`` of ``item``, in seconds; None if the key is missing.
+
+    Raises :class:`Fault` 400.
+    """
     value = item.get("expires_in")
     if value is None:
         return None

@@ -20,13 +20,14 @@ from ..core.shown import shown
 from .eventstream import MEDIA_TYPE, Event, Parser
 from .headers import ID_HEADER, TIMEOUT_HEADER
 
-#: Most bytes of one response that the client reads: enough for a long node list, or for a few documents in base64.
+#: Maximum size, in bytes, of a response that the client reads: enough for a long node list, or for a few documents in
+#: base64.
 MAX_ANSWER = 256 * 1024 * 1024
 
-#: Entries that the client requests per page of a list.
+#: Number of entries that the client requests per page of a list.
 _PAGE = 1000
 
-#: Seconds that the client adds to the wait time it requests, before it gives up on a waiting request.
+#: Seconds that the client waits for a response beyond the wait time in its request, before it gives up.
 _GRACE = 10.0
 
 #: Fraction of the client's timeout within which a write must take effect; the rest is left for the answer to arrive.
@@ -41,7 +42,7 @@ _SILENCE = 45.0
 class ApiError(Exception):
     """The agent's error response.
 
-    ``status`` is the HTTP status; ``details`` are the JSON keys beside code and message.
+    ``status`` is the HTTP status. ``details`` contains the JSON keys of the error other than ``code`` and ``message``.
     """
 
     def __init__(self, code: str, message: str, status: int, details: Mapping[str, Any]) -> None:
@@ -55,8 +56,8 @@ class ApiError(Exception):
 class Unreachable(Exception):
     """No valid response came from ``endpoint``; ``why`` gives the reason.
 
-    ``sent``: whether the request may have arrived. ``request``: the id of a write that may still take effect, otherwise
-    "".
+    ``sent``: whether the request may have reached the agent. ``request``: the id of a write that may still take effect,
+    otherwise "".
     """
 
     def __init__(self, endpoint: str, why: str, *, sent: bool = True, request: str = "") -> None:
@@ -73,12 +74,12 @@ def _reason(error: BaseException) -> str:
     cause = getattr(error, "os_error", None) or error
     number = getattr(cause, "errno", None)
     if isinstance(number, int) and number > 0 and not isinstance(cause, ssl.SSLError):
-        return os.strerror(number)  # strerror of asyncio's error only says "Connect call failed"
+        return os.strerror(number)  # asyncio's own error message only says "Connect call failed"
     return str(cause) or type(cause).__name__
 
 
 def _params(**values: Any) -> dict[str, str]:
-    """The query parameters as strings, without those that are None."""
+    """Convert the query parameters to strings, and omit parameters whose value is None."""
     return {name: str(value) for name, value in values.items() if value is not None}
 
 
@@ -110,7 +111,7 @@ class Client:
         self._headers = {"Accept-Encoding": "identity"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
-        # Compression of lists pays off only over a network.
+        # On the Unix socket, compressing lists would only cost processor time.
         self._lists = {} if self._unix_path else {"Accept-Encoding": "gzip"}
         self._timeout = timeout
         self._session: aiohttp.ClientSession | None = None
@@ -252,7 +253,7 @@ class Client:
         return int((await self.json("POST", "/v1/node/join", value={"nodes": addresses}))["added"])
 
     async def switch(self, operation: str) -> dict[str, Any]:
-        """POST /v1/node/start, stop or leave."""
+        """POST /v1/node/OPERATION, where ``operation`` is start, stop or leave."""
         return dict(await self.json("POST", f"/v1/node/{operation}"))
 
     async def documents(
@@ -344,7 +345,7 @@ class Client:
         return await self._write("POST", f"/v1/rollback/{quote(key, safe='/')}", value=value, headers=headers)
 
     async def repair(self) -> int:
-        """POST /v1/repair; returns how many members were asked."""
+        """POST /v1/repair; returns the number of members with which a sync was started."""
         return int((await self.json("POST", "/v1/repair", value={}))["asked"])
 
     async def history(self, key: str, *, values: bool = False, diff: bool = False) -> dict[str, Any]:
@@ -357,12 +358,15 @@ class Client:
     async def watch(
         self, since: int | None = None, timeout: float = 30.0, prefix: str = "", kind: str = ""
     ) -> dict[str, Any]:
-        """GET /v1/watch: one long poll of at most ``timeout`` (60) seconds."""
+        """GET /v1/watch: one long poll that waits at most ``timeout`` seconds (maximum 60) for a change."""
         params = _params(since=since, timeout=timeout, prefix=prefix or None, kind=kind or None)
         return dict(await self.json("GET", "/v1/watch", params=params, timeout=timeout + _GRACE))
 
     def watch_stream(self, prefix: str = "", since: int | None = None, kind: str = "") -> WatchStream:
-        """GET /v1/watch as an event stream. ``kind`` "document" or "node" restricts it to changes of that kind."""
+        """GET /v1/watch as an event stream.
+
+        ``kind`` "document" or "node" restricts the stream to changes of that kind.
+        """
         return WatchStream(self, prefix, since, kind)
 
     async def stream(self, path: str, params: Mapping[str, str]) -> AsyncGenerator[Event, None]:
@@ -397,7 +401,7 @@ class Client:
         wait: str = "all",
         timeout: float = 0.0,
     ) -> dict[str, Any]:
-        """GET /v1/convergence, waiting at most ``timeout`` (60) seconds."""
+        """GET /v1/convergence; waits at most ``timeout`` seconds (maximum 60) for convergence."""
         flag = "1" if deleted else None
         one = "1" if applied else None
         params = _params(key=key, version=version, digest=digest, deleted=flag, applied=one, wait=wait, timeout=timeout)
@@ -422,8 +426,9 @@ class Client:
 
 
 class WatchStream:
-    """An asynchronous iterator over changes as they happen; the entries are those in ``changes`` of
-    :meth:`Client.watch`.
+    """An asynchronous iterator over changes as they happen.
+
+    Each change has the form of an entry in ``changes`` of :meth:`Client.watch`.
 
     If changes were lost, the stream yields ``{"revision": N, "kind": "resync", "event": "gap"}``: the caller must read
     everything again. The stream ends when the agent closes it, and raises :class:`Unreachable` if the connection is

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Limits each connection before aiohttp sees it.
+"""Enforces limits on the data and the time of each connection, before aiohttp receives the data.
 
 aiohttp itself limits neither the data of an unauthenticated client nor the time of a client that stalls.
 """
@@ -14,7 +14,7 @@ from .admission import Place
 
 #: Seconds within which the first request head must be complete.
 HEAD_SECONDS = 10.0
-#: A client that has read nothing of its response for this many seconds is disconnected.
+#: The agent disconnects a client that has read nothing of its response for this many seconds.
 STALL_SECONDS = 30.0
 #: Limits for a client that has not authenticated: bytes of a request head, bytes after a head, and concurrent requests.
 MAX_HEAD = 32 * 1024
@@ -51,7 +51,7 @@ class GuardedProtocol(asyncio.Protocol):
         """Start the deadline for the first request head."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        # Set only now: before the end of the TLS handshake there is no transport, only the socket can be closed.
+        # ``cut`` is set only now, because there is no transport to abort before the end of the TLS handshake.
         self.place.cut = self._break_off
         self._arm(HEAD_SECONDS, "api_closed_idle")
         self._inner.connection_made(transport)
@@ -74,12 +74,13 @@ class GuardedProtocol(asyncio.Protocol):
         self._break_off()
 
     def data_received(self, data: bytes) -> None:
-        """Forward data to aiohttp, unless the client exceeds a limit; then close the connection."""
+        """Forward ``data`` to aiohttp; close the connection instead if the client exceeds a limit."""
         place = self.place
         if self._transport is None or place.refused or self._transport.is_closing():
             return
         if self._waits_for_head or not place.proven:
-            # The last three bytes are kept, because an end mark of four bytes may be split between two reads.
+            # Keep the last three bytes for the next read, because the four bytes that end a head may be split between
+            # two reads.
             text = self._tail + data
             self._tail = text[-3:]
             found = text.count(_END)
@@ -118,7 +119,7 @@ class GuardedProtocol(asyncio.Protocol):
         self._inner.resume_writing()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Release the connection's place in the admission."""
+        """Stop counting the connection in the admission."""
         self._disarm()
         self._is_lost = True
         if self._lost is not None and not self._lost.done():
@@ -131,13 +132,13 @@ class GuardedProtocol(asyncio.Protocol):
 
 
 def place_of(request: web.Request) -> Place | None:
-    """The admission place of the connection that carries ``request``; None if the connection is closed."""
+    """Return the admission state of the connection that carries ``request``; None if the connection is closed."""
     protocol = request.transport.get_protocol() if request.transport is not None else None
     return protocol.place if isinstance(protocol, GuardedProtocol) else None
 
 
 def gone(request: web.Request) -> asyncio.Future[None]:
-    """A future that completes when the client of ``request`` closes its connection.
+    """Return a future that completes when the client of ``request`` closes its connection.
 
     aiohttp itself would detect the close only on its next write.
     """

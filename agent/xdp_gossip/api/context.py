@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Most requests that may wait (watch, convergence, publish with a wait) at the same time.
+#: Maximum number of requests that may wait (watch, convergence, publish with a wait) at the same time.
 MAX_WAITING = 256
-#: Most event streams that may be open at the same time. Streams do not count against ``MAX_WAITING``.
+#: Maximum number of event streams that may be open at the same time. Streams do not count against ``MAX_WAITING``.
 MAX_STREAMS = 128
 #: Longest wait of one request, in seconds. A client that wants to wait longer repeats its request.
 MAX_WAIT = 60.0
@@ -40,7 +40,10 @@ class Budget:
 
     @contextlib.contextmanager
     def take(self, amount: int) -> Iterator[None]:
-        """Reserve ``amount`` while the ``with`` block runs. Raises :class:`Fault` 503 if less than that is free."""
+        """Reserve ``amount`` while the ``with`` block runs.
+
+        Raises :class:`Fault` 503 if less than ``amount`` is free.
+        """
         if self.used + amount > self.total:
             raise Fault(503, "busy", f"too many {self.what} at this moment, try again", headers={"Retry-After": "1"})
         self.used += amount
@@ -52,11 +55,11 @@ class Budget:
 
 @dataclass
 class Context:
-    """The node list that one API serves, and the API's access rules.
+    """The node list that one API serves, and the rules for access to this API.
 
     ``local`` is true for the Unix socket, whose file permissions are the authentication; ``token`` is for TCP.
-    ``counters`` are the API's own counters, reported with those of the protocol. ``compared`` returns how the
-    configuration file differs from the agent's current settings; None if the agent has no such file.
+    ``counters`` are the API's own counters, reported together with the protocol's counters. ``compared`` returns how
+    the configuration file differs from the agent's current settings; None if the agent has no configuration file.
     """
 
     node_list: AsyncNodeList
@@ -78,10 +81,12 @@ class Context:
         self.uploads = Uploads(_UPLOADS * (self.max_document + MAX_JSON), self.counters)
 
     async def wait(self, work: Callable[[], Awaitable[T]], gone: asyncio.Future[None] | None = None) -> T:
-        """Return the result of ``work()``. If the agent closes first, raise :class:`Fault` 503 ``shutting_down`` at
-        once.
+        """Return the result of ``work()``.
 
-        ``gone`` is a future that completes when the client disconnects (``connection.gone``); the slot is then freed.
+        If the agent shuts down before ``work()`` returns, raise :class:`Fault` 503 ``shutting_down`` at once.
+
+        ``gone`` is a future that completes when the client disconnects (``connection.gone``); the request then no
+        longer counts against ``MAX_WAITING``.
         """
         with self.waiting.take(1):
             task = asyncio.ensure_future(work())

@@ -34,10 +34,12 @@ _PREFIX = "/v1/documents/"
 _HISTORY = "/v1/history/"
 _ROLLBACK = "/v1/rollback/"
 
-#: Most bytes of values in one history response. Versions beyond this limit are listed without their values.
+#: Maximum total size, in bytes, of the values in one history response. Versions beyond this limit are listed without
+#: their values.
 MAX_HISTORY_VALUES = 32 * 1024 * 1024
 
-#: JSON member names of a batch, and most JSON values in a whole batch: one document has about ten.
+#: The allowed JSON keys of a batch, and the maximum number of JSON values in a batch. One document has about ten
+#: values.
 _BATCH = ("documents", "author", "comment")
 MAX_BATCH_VALUES = 20 * MAX_BATCH
 
@@ -47,7 +49,7 @@ _MEDIA_TYPES = {"json": "application/json", "yaml": "application/yaml", "text": 
 
 
 def media_type(content_type: str) -> str:
-    """The HTTP Content-Type header for a document with this ``content_type``."""
+    """Return the HTTP Content-Type header for a document whose content type is ``content_type``."""
     if not _CONTENT_TYPE.fullmatch(content_type):
         return "application/octet-stream"
     return content_type if "/" in content_type else _MEDIA_TYPES.get(content_type, "application/octet-stream")
@@ -62,14 +64,14 @@ def written(result: Any) -> dict[str, Any]:
 
 
 def written_or_nothing(key: str, result: Any) -> dict[str, Any]:
-    """The JSON answer to a publish or a delete of ``key``, also to a delete if there never was a document."""
+    """Build the JSON response to a publish or delete of ``key``; the document may never have existed."""
     if result.document is None:
         return {"key": key, "version": None, "changed": False, "previous_version": None}
     return written(result)
 
 
 def prefix_of(query: dict[str, str]) -> str:
-    """The query parameter ``prefix``, the beginning of the selected keys; "" selects all."""
+    """Return the query parameter ``prefix``: the selected keys begin with it; "" selects all keys."""
     prefix = query.get("prefix", "")
     if len(prefix.encode("utf-8", "surrogatepass")) > MAX_KEY:
         raise bad_request(f"prefix: expected at most {MAX_KEY} bytes")
@@ -85,10 +87,10 @@ class Documents:
         self._requests = context.requests
 
     def routes(self) -> list[web.RouteDef]:
-        """Paths and handlers.
+        """Return the routes of this class: paths and handlers.
 
-        A key may contain ``/``. The pattern also matches line feeds, so that the handler rejects such a key with a
-        clear error.
+        A key may contain ``/``. The pattern also matches line feeds, so that the handler rejects a key with a line feed
+        with a clear error.
         """
         return [
             web.get("/v1/documents", self.list),
@@ -233,7 +235,7 @@ class Documents:
     async def publish_many(self, request: web.Request) -> web.Response:
         """Write and delete several documents atomically: either all of them or none."""
         params.query(request, ())
-        # Encoded values are longer: base64 takes four bytes for three, and a JSON escape takes six bytes for one.
+        # Encoded values are longer: base64 encodes three bytes in four, and JSON escapes one byte in up to six.
         most = 2 * self._context.max_document + params.MAX_JSON
         raw = await params.read_body(request, self._context.uploads, most)
         body = params.as_object(await self._parse(raw), _BATCH)
@@ -317,6 +319,6 @@ def _pairs(versions: list[Document]) -> list[tuple[bytes, bytes, str, str]]:
 async def read_document(request: web.Request, context: Context) -> bytes:
     """Read a document's value from the request body.
 
-    The size limits of one document and of all concurrent uploads apply.
+    Raises :class:`Fault` if the value exceeds the size limit of one document or of all concurrent uploads.
     """
     return await params.read_body(request, context.uploads, context.max_document, "document_too_large")

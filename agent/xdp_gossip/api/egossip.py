@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The control verbs of eGossip (NTHU-LSALAB/eGossip, ``modules/nodeList/http.go``) with eGossip's field names.
+"""Serves the HTTP paths of eGossip (NTHU-LSALAB/eGossip, ``modules/nodeList/http.go``) with eGossip's field names.
 
 The API deliberately differs from eGossip in two ways. Responses are JSON. A GET that changes state is served on the
 Unix socket only, because a web page could make a browser send such a GET over TCP.
@@ -32,7 +32,10 @@ class EGossip:
         self._node_list = context.node_list
 
     def routes(self) -> list[web.RouteDef]:
-        """Paths and handlers. GETs that change state are served only on the Unix socket (``context.local``)."""
+        """Return the routes of this class.
+
+        GETs that change state are served only on the Unix socket (``context.local``).
+        """
         routes = [
             web.get("/list", self.list),
             web.get("/metadata", self.metadata),
@@ -58,7 +61,7 @@ class EGossip:
         return web.Response(body=self._node_list.read(DEFAULT_KEY), headers=headers)
 
     async def set(self, request: web.Request) -> web.Response:
-        """Add the node, or the nodes, in the body to the node list, which then contacts them."""
+        """Add the nodes in the request body (an object or a list) to the node list, which then contacts them."""
         params.query(request, ())
         body = await params.read_json(request, self._context.uploads)
         entries = body if isinstance(body, list) else [body]
@@ -92,7 +95,7 @@ class EGossip:
 
 
 def _node(index: int, entry: Any, local: Node) -> Node:
-    """Parse a node from its JSON. Raises :class:`Fault` 400.
+    """Parse the node ``entry``, number ``index`` of the request. Raises :class:`Fault` 400.
 
     As in PekoNode, a missing ``Addr`` means 0.0.0.0, this host. This address is accepted only if ``local`` itself has
     an address that no other host can reach (loopback or 0.0.0.0).

@@ -35,7 +35,10 @@ _PROTOCOL_STATUS = {
 
 
 class Fault(Exception):
-    """An error response, raised as an exception. ``details`` become JSON keys beside ``code`` and ``message``."""
+    """An error response, raised as an exception.
+
+    ``details`` are added to the JSON error object beside ``code`` and ``message``.
+    """
 
     def __init__(
         self, status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None, **details: Any
@@ -92,7 +95,8 @@ def to_fault(error: BaseException) -> Fault | None:
     return None
 
 
-#: Error code -> counter of the requests whose client stopped waiting before they took effect.
+#: Error code -> name of the counter. The errors and counters concern requests that did not take effect because the
+#: client stopped waiting.
 GIVEN_UP = {
     "client_gone": "api_client_gone",
     "deadline_passed": "api_deadline_passed",
@@ -103,7 +107,7 @@ GIVEN_UP = {
 def errors_as_json(counters: dict[str, int]) -> Middleware:
     """Build a middleware that converts a handler's exceptions to JSON error responses.
 
-    An unexpected exception is recorded and answered with status 500.
+    For an unexpected exception, the middleware records the exception and responds with status 500.
     """
     for name in GIVEN_UP.values():
         counters.setdefault(name, 0)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 MEDIA_TYPE = "text/event-stream"
 
-#: Most bytes of one event that a reader accepts. The longest event of an agent, a long key with its comment, is far
-#: shorter.
+#: Maximum size, in bytes, of an event that the parser accepts. The longest event that an agent sends (a long key and a
+#: comment) is far shorter.
 MAX_EVENT = 1 << 20
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -20,7 +20,7 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 class Event:
     """One event. ``id`` is None if the event has no id.
 
-    A message without data is not an event for the client, but its id still moves the position to continue from.
+    A client ignores an event without data, except that it continues from the event's id after a reconnect.
     """
 
     name: str
@@ -35,9 +35,10 @@ def encode(name: str, data: bytes, number: int | None = None) -> bytes:
 
 
 def keep_alive(number: int) -> bytes:
-    """Encode a comment with the id from which the client should continue.
+    """Encode a comment that carries the event id from which the client continues after a reconnect.
 
-    Readers skip the comment but store its id, so after a reconnect they do not re-read changes that the filter dropped.
+    A client skips the comment but stores its id. After a reconnect, the server does not examine again the changes
+    before this id, none of which matched the client's filter.
     """
     return f": keep-alive\nid: {number}\n\n".encode("ascii")
 
@@ -64,7 +65,7 @@ class Parser:
         start = 0
         for end in _LINE_END.finditer(text):
             if end.group() == b"\r" and end.end() == len(text):
-                break  # this may be the first half of a CR LF line end
+                break  # a CR at the end may be the first half of CR LF
             line, start = text[start : end.start()], end.end()
             if line:
                 self._field(line)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Names of the HTTP headers that agent and clients share."""
+"""Names of the HTTP headers that both the agent and its clients use."""
 
 #: Request header: seconds that the client waits for the answer, counted from the arrival of the request.
 TIMEOUT_HEADER = "X-XDP-Gossip-Timeout"

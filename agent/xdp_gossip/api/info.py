@@ -16,7 +16,7 @@ from .errors import Fault
 
 @functools.lru_cache(maxsize=1)
 def openapi_text() -> str:
-    """The text of ``openapi.yaml``, the OpenAPI description beside this module."""
+    """Return the text of ``openapi.yaml``, the OpenAPI description in this module's directory."""
     return Path(__file__).with_name("openapi.yaml").read_text(encoding="utf-8")
 
 
@@ -45,7 +45,7 @@ class Info:
     async def health(self, request: web.Request) -> web.Response:
         """Return 200 while the node takes part in the cluster and its writes to disk succeed.
 
-        If the node does not, return 503 with one word that names the reason.
+        Otherwise return 503 with one word that names the reason.
         """
         from ..nodelist import NotReadyError
 
@@ -89,7 +89,7 @@ class Info:
     async def metrics(self, request: web.Request) -> web.Response:
         """Return the metrics in the Prometheus text format."""
         params.query(request, ())
-        from . import metrics  # imported late: saves 1 MB without a scraper
+        from . import metrics  # imported late: saves 1 MB of memory if nothing scrapes the metrics
 
         status = self._status()
         members = self._node_list.members()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Accepts connections itself, so that admission counts each connection before its TLS handshake.
+"""Accepts the API's connections, so that the admission counts each connection before its TLS handshake.
 
 asyncio's own servers report a connection only after the handshake.
 """
@@ -25,7 +25,10 @@ _CREDENTIALS = struct.Struct("3i")  # layout of struct ucred: pid, uid, gid (uni
 
 
 class Listener:
-    """One listening socket, which this object closes. ``inner`` creates the protocol of an admitted connection."""
+    """One listening socket.
+
+    The listener owns the socket and closes it. ``inner`` creates the protocol of an admitted connection.
+    """
 
     def __init__(
         self,
@@ -77,7 +80,7 @@ class Listener:
             text = f"API: a client made no TLS connection ({type(error).__name__})"
             self._admission.quiet("TLS", text, place.source)
             place.leave()
-            without_frames(error)  # the error's frames hold 300 KiB of TLS state
+            without_frames(error)  # the error's traceback refers to 300 KiB of TLS state
         except BaseException:
             place.leave()
             raise

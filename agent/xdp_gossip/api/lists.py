@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Pages of lists by ``limit`` and ``cursor``, and long JSON responses that do not block other requests."""
+"""Splits lists into pages by ``limit`` and ``cursor``, and encodes long responses without blocking other requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .errors import bad_request
 
 T = TypeVar("T")
 
-#: Most entries of one page.
+#: Maximum number of entries of one page.
 MAX_PAGE = 10_000
 #: Number of entries that are encoded before the event loop runs other tasks.
 _SLICE = 250
@@ -38,14 +38,17 @@ class Page(NamedTuple):
         return None if self.limit is None else self.limit + 1
 
     def cut(self, found: list[T], key: Callable[[T], str]) -> tuple[list[T], str | None]:
-        """The entries of the page, and the cursor of the next page (None if there is no next page)."""
+        """Return the entries of ``found`` on this page, and the cursor of the next page (None for the last page)."""
         if self.limit is None or len(found) <= self.limit:
             return found, None
         return found[: self.limit], key(found[self.limit - 1])
 
 
 def page(query: dict[str, str], longest: int) -> Page:
-    """Parse the parameters ``limit`` and ``cursor``, a key of at most ``longest`` bytes. Raises :class:`Fault` 400."""
+    """Parse the query parameters ``limit`` and ``cursor``.
+
+    The cursor is a key of at most ``longest`` bytes. Raises :class:`Fault` 400.
+    """
     cursor = query.get("cursor", "")
     if len(cursor.encode("utf-8", "surrogatepass")) > longest:
         raise bad_request(f"cursor: expected the next_cursor of an answer, at most {longest} bytes")
@@ -63,7 +66,7 @@ async def answer(
     more: dict[str, Any],
     headers: dict[str, str],
 ) -> web.Response:
-    """Build the JSON response with ``entries`` under the key ``name``, and the keys of ``more`` beside it.
+    """Build the JSON response with ``entries`` under the key ``name``, and the keys of ``more`` beside ``name``.
 
     The entries are encoded in slices, and the event loop runs other tasks between slices. The response is compressed if
     the client accepts gzip. Only lists are compressed: the length of a compressed document would reveal its content to

@@ -23,7 +23,7 @@ _STATES = ("running", "paused", "left")
 
 
 class StatusCollector:
-    """A Prometheus collector over one status (GET /v1/status, docs/api.md) and the present nodes."""
+    """A Prometheus collector: computes metrics from one status (GET /v1/status, docs/api.md) and the present nodes."""
 
     def __init__(
         self, status: Mapping[str, Any], members: Sequence[Member], rendered: Sequence[Mapping[str, Any]] = ()
@@ -123,9 +123,10 @@ class StatusCollector:
 
 
 def _verdicts(status: Mapping[str, Any]) -> Mapping[str, int]:
-    """The counters of the kernel data plane; all 0 while no data plane is loaded but one can still be loaded.
+    """Return the counters of the kernel data plane; all are 0 if no data plane is loaded yet.
 
-    Empty if a data plane is loaded but its counters cannot be read: a restart from 0 would look like new traffic.
+    Returns no counters if a data plane is loaded but its counters cannot be read. With 0 instead, the next true value
+    would look like new traffic.
     """
     plane = status.get("dataplane")
     if plane is not None:
@@ -141,7 +142,7 @@ def _verdicts(status: Mapping[str, Any]) -> Mapping[str, int]:
 def render(
     status: Mapping[str, Any], members: Sequence[Member], rendered: Sequence[Mapping[str, Any]] = ()
 ) -> tuple[bytes, str]:
-    """The Prometheus text for ``status`` and the present ``members``, and its content type."""
+    """Return the Prometheus text for ``status`` and the present ``members``, and the content type of the text."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(StatusCollector(status, members, rendered))  # type: ignore[arg-type]  # a base class only since 0.15
     return generate_latest(registry), CONTENT_TYPE_LATEST

@@ -14,9 +14,9 @@ from . import lists, params, render
 from .context import Context
 from .errors import bad_request
 
-#: Most addresses in one join request. A few addresses are enough to join a fleet of any size.
+#: Maximum number of addresses in one join request. A few addresses are enough to join a fleet of any size.
 MAX_JOIN = 1000
-#: Most bytes of a cursor, which is a node's address.
+#: Maximum length, in bytes, of a cursor, which is a node's address.
 _CURSOR = 64
 
 
@@ -62,7 +62,7 @@ class Nodes:
         ]
 
     async def list(self, request: web.Request) -> web.Response:
-        """List the nodes in the requested states. The entity tag does not change for heartbeats alone."""
+        """List the nodes in the requested states. The entity tag does not change if only heartbeats have changed."""
         query = params.query(request, ("state", "limit", "cursor"))
         wanted, page = parse_states(query.get("state")), lists.page(query, _CURSOR)
         after = _address(page.cursor) if page.cursor else None
@@ -131,7 +131,7 @@ class Nodes:
         return await self._operate(request, self._node_list.start)
 
     async def stop(self, request: web.Request) -> web.Response:
-        """Stop publishing heartbeats; the other nodes drop this node after their timeout."""
+        """Stop publishing heartbeats. The other nodes remove this node from their lists after their timeout."""
         return await self._operate(request, self._node_list.stop)
 
     async def _operate(self, request: web.Request, operation: Callable[[], bool]) -> web.Response:
@@ -140,7 +140,7 @@ class Nodes:
         return switched(self._node_list, operation())
 
     async def leave(self, request: web.Request) -> web.Response:
-        """Leave the cluster: the other nodes drop this node at once."""
+        """Leave the cluster. The other nodes remove this node from their lists at once."""
         params.query(request, ())
         await params.no_body(request, self._context.uploads)
         return switched(self._node_list, await self._node_list.leave())
@@ -152,7 +152,7 @@ def switched(node_list: Any, changed: bool) -> web.Response:
 
 
 def add_nodes(node_list: Any, nodes: list[Node]) -> int:
-    """Pass ``nodes`` to the node list. Returns how many of them the list did not contain before."""
+    """Pass ``nodes`` to the node list. Returns the number of nodes that the list did not contain before."""
     present = {node.address for node in node_list.get()}
     new = {node.address: node for node in nodes if node.address not in present}
     for node in new.values():

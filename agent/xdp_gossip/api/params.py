@@ -23,7 +23,7 @@ from .asked import Asked
 from .errors import Fault, bad_request
 from .uploads import Uploads
 
-#: Most bytes of a JSON request body. A JSON body contains only a few settings or a list of addresses.
+#: Maximum size, in bytes, of a JSON request body. A JSON body contains only a few settings or a list of addresses.
 MAX_JSON = 1 << 20
 #: A client must send its whole body within this many seconds; after that, its request is rejected.
 BODY_SECONDS = 30.0
@@ -32,7 +32,7 @@ _ETAG = re.compile(r'(W/)?"([^"]*)"')
 
 
 def query(request: web.Request, allowed: Sequence[str]) -> dict[str, str]:
-    """The query parameters as a plain mapping.
+    """Return the query parameters as a plain mapping.
 
     Raises :class:`Fault` 400 for an unknown or repeated parameter: ignoring a mistyped name would hide the mistake.
     """
@@ -48,7 +48,7 @@ def query(request: web.Request, allowed: Sequence[str]) -> dict[str, str]:
 
 
 def seconds(params: dict[str, str], name: str, default: float, most: float) -> float:
-    """The query parameter ``name`` as a duration of 0 to ``most`` seconds; ``default`` if it is missing."""
+    """Return the query parameter ``name`` as a duration of 0 to ``most`` seconds; ``default`` if it is missing."""
     text = params.get(name)
     if text is None:
         return default
@@ -62,7 +62,7 @@ def seconds(params: dict[str, str], name: str, default: float, most: float) -> f
 
 
 def natural(params: dict[str, str], name: str, default: int) -> int:
-    """The query parameter ``name`` as a non-negative integer; ``default`` if it is missing."""
+    """Return the query parameter ``name`` as a non-negative integer; ``default`` if the parameter is missing."""
     text = params.get(name)
     if text is None:
         return default
@@ -72,7 +72,7 @@ def natural(params: dict[str, str], name: str, default: int) -> int:
 
 
 def flag(params: dict[str, str], name: str) -> bool:
-    """Whether the query parameter ``name`` is 1; False if it is 0 or missing."""
+    """Return True if the query parameter ``name`` is 1, and False if the parameter is 0 or missing."""
     text = params.get(name, "0")
     if text not in ("0", "1"):
         raise bad_request(f"{name}: expected 0 or 1, got {shown(text)}")
@@ -80,7 +80,7 @@ def flag(params: dict[str, str], name: str) -> bool:
 
 
 def choice(params: dict[str, str], name: str, values: Sequence[str]) -> str:
-    """The query parameter ``name``, which must be one of ``values``; "" if it is missing."""
+    """Return the query parameter ``name``, which must be one of ``values``; "" if the parameter is missing."""
     text = params.get(name)
     if text is None:
         return ""
@@ -90,7 +90,7 @@ def choice(params: dict[str, str], name: str, values: Sequence[str]) -> str:
 
 
 def text_limit(params: dict[str, str], name: str, default: str, most: int) -> str:
-    """The query parameter ``name``: at most ``most`` bytes of text without control characters."""
+    """Return the query parameter ``name``: at most ``most`` bytes of text without control characters."""
     value = params.get(name, default)
     if len(value.encode("utf-8", "surrogatepass")) > most or not value.isprintable():
         raise bad_request(f"{name}: expected at most {most} bytes of printable text")
@@ -114,7 +114,7 @@ def key(text: str, name: str = "key") -> str:
 
 
 def path_key(request: web.Request, prefix: str) -> str:
-    """The document key that follows ``prefix`` in the request path.
+    """Return the document key that follows ``prefix`` in the request path.
 
     The key is decoded from the raw path, because aiohttp's decoded path replaces bytes that are not UTF-8.
     """
@@ -161,10 +161,11 @@ def _ask_for_body(request: web.Request) -> None:
 async def read_body(request: web.Request, uploads: Uploads, limit: int, code: str = "body_too_large") -> bytes:
     """Read and return the whole body: at most ``limit`` bytes, within :data:`BODY_SECONDS`.
 
-    Each chunk that arrives is charged to ``uploads``. Raises :class:`Fault` 413 if the body is too long (before
-    reading, if the announced length is), 408 if it is not complete in time, and 503 if ``uploads`` has no room. Also
-    raises 503 if the client has closed the connection or its deadline has passed. Every request that changes something
-    reads its body first, so it is never executed for such a client.
+    The size of each chunk that arrives is added to the total that ``uploads`` limits. Raises :class:`Fault` 413 if the
+    body is too long (before the body is read, if the declared length is too long already), 408 if the body is not
+    complete in time, and 503 if the body would exceed the total of ``uploads``. Also raises 503 if the client has
+    closed the connection or its deadline has passed. The handler of every state-changing request reads the body first,
+    so the request is not executed if its client no longer waits.
     """
     asked = Asked.of(request)
     length = request.content_length
@@ -191,13 +192,13 @@ async def read_body(request: web.Request, uploads: Uploads, limit: int, code: st
 async def read_json(request: web.Request, uploads: Uploads) -> Any:
     """Read the body and parse it as JSON (RFC 8259: no NaN).
 
-    Raises :class:`Fault` 400 also for a repeated member name and for deep nesting.
+    Raises :class:`Fault` 400 if the body is not valid JSON, repeats a key of an object, or is nested too deeply.
     """
     return parse_json(await read_body(request, uploads, MAX_JSON))
 
 
 def parse_json(raw: bytes) -> Any:
-    """Parse the JSON text ``raw``. Raises :class:`Fault` 400 if it is not valid JSON."""
+    """Parse the JSON text ``raw``. Raises :class:`Fault` 400 if ``raw`` is not valid JSON."""
     try:
         return content.parse_json(raw)
     except (ValueError, RecursionError) as error:
@@ -210,12 +211,12 @@ def no_json(reason: str) -> Fault:
 
 
 async def read_object(request: web.Request, uploads: Uploads, allowed: Sequence[str]) -> dict[str, Any]:
-    """Read the body as a JSON object that has no members other than ``allowed``."""
+    """Read the body as a JSON object whose keys are all in ``allowed``."""
     return as_object(await read_json(request, uploads), allowed)
 
 
 def as_object(value: Any, allowed: Sequence[str]) -> dict[str, Any]:
-    """Return ``value`` if it is an object with no members other than ``allowed``. Raises :class:`Fault` 400."""
+    """Return ``value`` if ``value`` is a JSON object whose keys are all in ``allowed``. Raises :class:`Fault` 400."""
     if not isinstance(value, dict):
         raise bad_request(f"body: expected a JSON object, got {type(value).__name__}")
     for name in value:

@@ -11,10 +11,12 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 
 def usage() -> dict[str, int]:
-    """The object ``process`` of ``GET /v1/status``: file descriptors, and bytes of memory. A limit of 0 means no limit.
+    """Return the object ``process`` of ``GET /v1/status``: file descriptors and bytes of memory in use, with limits.
 
-    The memory is that of the control group if the group has a limit (set by ``MemoryMax``), otherwise that of the
-    process.
+    A limit of 0 means no limit.
+
+    The memory is the control group's memory if the group has a limit (set by ``MemoryMax``), otherwise the process's
+    memory.
     """
     limit = _number(_group() / "memory.max")
     return {
@@ -27,13 +29,13 @@ def usage() -> dict[str, int]:
 
 def _descriptors() -> int:
     try:
-        return len(os.listdir("/proc/self/fd")) - 1  # without the descriptor of the listing itself
+        return len(os.listdir("/proc/self/fd")) - 1  # one descriptor is that of the listing itself
     except OSError:
         return 0  # /proc is hidden, or no file descriptor is free
 
 
 def _descriptors_limit() -> int:
-    """The limit of file descriptors, read from /proc because the unit's system call filter forbids getrlimit(2)."""
+    """Read the limit of file descriptors from /proc, because the unit's system call filter forbids getrlimit(2)."""
     try:
         lines = Path("/proc/self/limits").read_text().splitlines()
     except OSError:
@@ -51,7 +53,7 @@ def _resident() -> int:
 
 @functools.cache
 def _group() -> Path:
-    """The directory of this process's control group in the unified hierarchy."""
+    """Return the directory of this process's control group in the unified hierarchy."""
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -61,7 +63,7 @@ def _group() -> Path:
 
 
 def _number(path: Path) -> int:
-    """The number in a file of the control group; 0 if the file contains ``max`` or does not exist."""
+    """Return the number in a file of the control group; 0 if the file contains ``max`` or does not exist."""
     try:
         text = path.read_text().strip()
     except OSError:

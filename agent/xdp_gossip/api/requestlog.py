@@ -24,7 +24,8 @@ from .asked import Asked
 from .errors import Fault, bad_request, to_fault
 from .headers import ID_HEADER
 
-#: Most requests that the log stores, and most bytes of their answers. The log drops its oldest entries first.
+#: Maximum number of requests that the log stores, and maximum total size of their answers in bytes. The log drops its
+#: oldest entries first.
 MAX_REMEMBERED = 4096
 MAX_BYTES = 8 * 1024 * 1024
 
@@ -68,13 +69,14 @@ class RequestLog:
 
     @contextlib.contextmanager
     def once(self, request: web.Request, body: bytes) -> Iterator[Outcome]:
-        """Context manager: run a request, unless it has an answer already or the client no longer waits for one.
+        """Context manager: run a request, unless the log already has its answer or the client no longer waits.
 
-        The block runs the request if ``answer`` of the outcome is None, and sets ``answer``. A publish in the block
-        takes effect only while the client waits. A request with an id runs at most once: if the same request arrives
-        again with the same id, it gets the stored answer. A request that failed is run again.
+        The ``with`` block runs the request if the outcome's ``answer`` is None, and then sets ``answer``. A publish in
+        the ``with`` block takes effect only while the client waits. A request with an id runs at most once: if the same
+        request arrives again with the same id, it gets the stored answer. If the request failed, the same request may
+        run again.
 
-        Raises :class:`Fault` 503 as :meth:`Asked.check` does, and 409 ``request_cancelled``, ``request_pending`` and
+        Raises the errors of :meth:`Asked.check`, and :class:`Fault` 409 ``request_cancelled``, ``request_pending`` and
         ``request_id_reused``.
         """
         asked = Asked.of(request)
@@ -105,7 +107,7 @@ class RequestLog:
         self._end(entry, "done", 200, outcome.answer)
 
     def find(self, number: str) -> Entry:
-        """The entry of a request id. Raises :class:`Fault` 404 if the log has none."""
+        """Return the entry of the request id ``number``. Raises :class:`Fault` 404 if the log has no entry for it."""
         entry = self._entries.get(number)
         if entry is None:
             text = f"this agent knows of no request {number!r} since it started; the document's history may tell"
@@ -125,7 +127,7 @@ class RequestLog:
         if entry.state == "pending":
             entry.given_up = True
             if entry.committing:
-                await entry.over.wait()  # the outcome of a commit is known within moments
+                await entry.over.wait()  # the outcome of the commit is known shortly
             else:
                 entry.state = "cancelled"
         return entry
@@ -185,6 +187,6 @@ def _cancelled(number: str) -> Fault:
 
 
 def _fingerprint(request: web.Request, body: bytes) -> bytes:
-    """Hash of method, path, conditions and body; two requests with the same hash are the same request."""
+    """Hash the method, path, conditions and body of ``request``; equal requests have the same hash."""
     head = [request.method, request.path_qs, *(request.headers.get(name, "") for name in ("If-Match", "If-None-Match"))]
     return hashlib.blake2b(json.dumps(head).encode() + b"\n" + body, digest_size=16).digest()

@@ -26,7 +26,7 @@ _log = logging.getLogger("xdp_gossip.api")
 _KEEPALIVE_SECONDS = 30.0
 #: Seconds for which the server reads and discards an unwanted body, so that the client receives the response.
 _LINGERING_SECONDS = 1.0
-#: Seconds that running requests have to finish when the agent closes.
+#: Seconds within which running requests must finish when the agent shuts down.
 _CLOSE_SECONDS = 2.0
 
 
@@ -44,9 +44,10 @@ class _NoTraceback(logging.Filter):
         self._admission = admission
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Keep records that do not concern a single request.
+        """Let a log record pass if it does not concern a single request.
 
-        For records about one request, count errors that clients cause and record errors of the agent, but log neither.
+        If ``record`` concerns one request, count an error that the client caused or record an error of the agent, and
+        drop ``record``.
         """
         error = record.exc_info[1] if record.exc_info else None
         if error is None:
@@ -56,15 +57,19 @@ class _NoTraceback(logging.Filter):
             RECORD.add("API request", error)
             return False
         self._admission.counters["api_malformed"] += 1
-        without_frames(error)  # the error's frames hold the connection
+        without_frames(error)  # the error's traceback refers to the connection
         if not foreseen:
-            # Clients can cause these uncaught errors of aiohttp as often as they like: log them at a limited rate.
+            # Clients can cause these uncaught errors of aiohttp as often as they like, so log the errors at a limited
+            # rate.
             self._admission.quiet("aiohttp", f"API: a request failed before it was handled ({type(error).__name__})")
         return False
 
 
 class ApiServer:
-    """One API application on one socket. ``counters``, which servers may share, receives the counts of connections."""
+    """One API application on one socket.
+
+    ``counters`` receives the counts of connections; several servers may share it.
+    """
 
     def __init__(self, app: web.Application, counters: dict[str, int] | None = None) -> None:
         self._app = app
@@ -120,7 +125,9 @@ class ApiServer:
         self._socket_path = path
 
     async def open_tcp(self, listen: Address, tls: ssl.SSLContext | None = None) -> Address:
-        """Listen on a TCP address, even if no interface has it yet. Returns the address in use.
+        """Listen on a TCP address, even if no interface has this address yet.
+
+        Returns the address and port on which the server listens.
 
         Raises :class:`ApiBindError`.
         """
@@ -136,7 +143,7 @@ class ApiServer:
             await self._listener.close()
         if self._runner is not None:
             if self._runner.server is not None:
-                # aiohttp's own site classes make these calls, but they cannot install GuardedProtocol.
+                # aiohttp's own site classes would make these calls, but those classes cannot install GuardedProtocol.
                 await self._runner.shutdown()
                 await self._runner.server.shutdown(_CLOSE_SECONDS)
             await self._runner.cleanup()

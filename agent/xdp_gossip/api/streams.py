@@ -2,8 +2,9 @@
 """Serves the change feed as server-sent events.
 
 A connected client receives every change; a client that does not read is disconnected. A stream has no queue of its own:
-changes that the client has not read yet stay in the change feed. If the feed has dropped them too, the stream sends an
-event that asks the client to read everything again. So a slow client costs one socket buffer and no more.
+changes that the client has not read yet stay in the change feed. If the feed has already dropped those changes, the
+stream sends an event that asks the client to read everything again. So a slow client uses the memory of one socket
+buffer and no more.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from .connection import gone
 from .context import Context
 from .eventstream import MEDIA_TYPE, encode, keep_alive
 
-#: After this many seconds without an event, the stream sends a comment that shows that it is alive.
+#: After this many seconds without an event, the stream sends a comment to show that the connection is alive.
 KEEP_ALIVE = 15.0
-#: A client that has read nothing for this many seconds is disconnected.
+#: The agent disconnects a client that has read nothing for this many seconds.
 STALLED = 20.0
 #: ``_SLICE``: number of changes that a stream writes before it yields to other tasks. ``_TEXTS``: number of changes
 #: whose encoded text is cached, because all streams send the same text.
@@ -32,7 +33,7 @@ _SLICE, _TEXTS = 64, 1024
 _HEADERS = {
     "Content-Type": f"{MEDIA_TYPE}; charset=utf-8",
     "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",  # nginx would otherwise buffer events until a page is full
+    "X-Accel-Buffering": "no",  # without this header, nginx would buffer events until a page is full
 }
 
 
@@ -101,7 +102,7 @@ class Streams:
             return response
 
     async def _feed(self, stream: _Stream, since: int, prefix: str, kind: str) -> None:
-        # Imported late, because the facade imports many modules that the API does not need.
+        # Imported late, because nodelist imports many modules that the API does not need.
         from ..nodelist import NotReadyError
 
         closing = asyncio.ensure_future(self._context.closing.wait())
@@ -136,8 +137,9 @@ class Streams:
     async def _next(
         self, position: int, seconds: float, prefix: str, kind: str, ends: set[asyncio.Future[Any]]
     ) -> Any | None:
-        """The next changes after ``position``; an empty result after ``seconds``; None if one of ``ends`` completes
-        first.
+        """Wait for changes after ``position`` and return them.
+
+        The result is empty if nothing changes within ``seconds``, and None if one of ``ends`` completes first.
         """
         task = asyncio.ensure_future(self._context.node_list.changes(position, seconds, prefix, kind))
         try:
@@ -156,7 +158,7 @@ class Streams:
             await asyncio.sleep(0)
 
     def _text(self, change: Any) -> bytes:
-        """The event text of ``change``, encoded once and shared by all streams."""
+        """Return the event text of ``change``, which is encoded once and shared by all streams."""
         text = self._texts.get(change.revision)
         if text is None:
             if len(self._texts) >= _TEXTS:
@@ -184,8 +186,10 @@ class _Stream:
         self._writer = await self._response.prepare(self._request)
 
     async def write(self, text: bytes) -> None:
-        """Send ``text``. Raises ``asyncio.TimeoutError`` if the client does not read it in time, and
-        ``ConnectionError``.
+        """Send ``text``.
+
+        Raises ``asyncio.TimeoutError`` if the client does not read ``text`` in time, and ``ConnectionError`` if the
+        client has disconnected.
         """
         await asyncio.wait_for(self._send(text), STALLED)
 

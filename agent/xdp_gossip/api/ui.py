@@ -11,7 +11,7 @@ from aiohttp import web
 from . import params
 from .errors import Fault
 
-#: The served files and their media types, by name; "" is the page itself. No other name reaches the file system.
+#: Media types of the served files, by file name; the name "" is the page itself. No other name reaches the file system.
 _SCRIPT = "text/javascript; charset=utf-8"
 FILES = {
     "": "text/html; charset=utf-8",
@@ -68,13 +68,14 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
-    # The browser revalidates its cache each time, so after an upgrade it never combines an old script with a new page.
+    # The browser revalidates its cache each time, so after an upgrade the browser never combines an old script with a
+    # new page.
     "Cache-Control": "no-cache",
 }
 
 
 def directory() -> Path:
-    """The directory of this package that contains the page's files."""
+    """Return the directory of this package that contains the page's files."""
     return Path(__file__).parent.parent / "web"
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Limits the total size of all request bodies that are being received, so that a stalled body cannot block others.
+"""Limits the total size of the request bodies that are being received, so that a stalled upload does not block others.
 
-A declared length reserves no room, because declaring one costs the client nothing. If a body needs more room than is
-left, the body that is furthest behind the minimum rate is dropped. If no body is behind, the new one is refused.
+The Content-Length header of a request reserves no memory, because sending a large number costs the client nothing. If a
+chunk of a body would exceed the total, the body that is furthest behind the minimum rate is dropped. If no other body
+is behind the minimum rate, the body with the new chunk is refused.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from aiohttp import StreamReader
 
 from .errors import Fault
 
-#: Bytes per second. A body slower than this rate is dropped when another body needs its room; otherwise it may go on.
+#: Minimum rate of a body, in bytes per second. A slower body is dropped only when another body needs its memory.
 LEAST_PACE = 64 * 1024
-#: Seconds for which a body may stall before it counts as behind, because networks lose packets. A body that arrives
-#: faster than the minimum rate gains no extra time.
+#: Seconds for which a body may stall before it counts as slower than the minimum rate, because networks lose packets. A
+#: body that arrives faster than the minimum rate may not stall longer than this.
 PATIENCE = 2.0
 
 REFUSED, CUT = "api_uploads_refused", "api_uploads_cut"
@@ -31,16 +32,18 @@ class Upload:
 
     def __init__(self, now: float) -> None:
         self.data = bytearray()
-        #: Monotonic time until which the body is on schedule for the minimum rate.
+        #: Monotonic time after which the body counts as slower than the minimum rate, unless more bytes arrive.
         self.due = now + PATIENCE
-        #: Completes when the body is dropped to make room for another. The received bytes are freed at that moment.
+        #: Completes when the body is dropped because another body needs its memory. The received bytes are freed at
+        #: once.
         self.cut: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
 class Uploads:
-    """All bodies that are being received, at most ``total`` bytes together.
+    """All request bodies that are being received, limited to ``total`` bytes together.
 
-    ``counters`` counts the bodies that found no room and those that were dropped for another.
+    ``counters`` receives the number of bodies that were refused for lack of memory, and of bodies that were dropped
+    because another body needed their memory.
     """
 
     def __init__(self, total: int, counters: dict[str, int], clock: Callable[[], float] = time.monotonic) -> None:
@@ -64,7 +67,7 @@ class Uploads:
             self.used -= len(upload.data)
 
     def add(self, upload: Upload, chunk: bytes) -> None:
-        """Add a received chunk to ``upload``. Raises :class:`Fault` 503 if there is no room for it."""
+        """Add a received chunk to ``upload``. Raises :class:`Fault` 503 if ``chunk`` would exceed the total."""
         now = self._clock()
         while self.used + len(chunk) > self.total:
             late = [other for other in self._open if other is not upload and other.data and other.due < now]
@@ -84,10 +87,10 @@ class Uploads:
             upload.cut.set_result(None)
 
     async def read(self, content: StreamReader, upload: Upload, most: int, seconds: float) -> bool:
-        """Read all of ``content`` into ``upload``. Returns False as soon as it is longer than ``most`` bytes.
+        """Read all of ``content`` into ``upload``. Returns False as soon as ``content`` is longer than ``most`` bytes.
 
-        Raises :class:`Fault` 503 if there is no room or the body was dropped for another, ``asyncio.TimeoutError``
-        after ``seconds``, and the errors of the stream.
+        Raises :class:`Fault` 503 if the body would exceed the total or was dropped because another body needed its
+        memory, ``asyncio.TimeoutError`` after ``seconds``, and the errors of ``content``.
         """
         end = self._clock() + seconds
         while True:
@@ -105,7 +108,7 @@ class Uploads:
                 chunk = piece.result()
             finally:
                 if not piece.cancel() and not piece.cancelled():
-                    piece.exception()  # mark the exception as retrieved: the client gets another error
+                    piece.exception()  # mark the exception as retrieved: the caller raises a different error
             if not chunk:
                 return True
             if len(upload.data) + len(chunk) > most:

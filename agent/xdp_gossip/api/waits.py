@@ -41,10 +41,10 @@ class Waits:
         ]
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
-        """Return the changes after revision ``since`` (default: the current one) as soon as there are any.
+        """Return the changes after revision ``since`` (default: the current revision) as soon as a change exists.
 
-        Returns an empty list after ``timeout`` seconds. A client that accepts text/event-stream receives every change
-        for as long as it stays connected.
+        Returns an empty list if nothing changes within ``timeout`` seconds. A client that accepts text/event-stream
+        receives all changes as events until it disconnects.
         """
         query = params.query(request, ("since", "timeout", "prefix", "kind"))
         since = params.natural(query, "since", self._node_list.revision)
@@ -65,9 +65,9 @@ class Waits:
         return render.json_response({"revision": found.revision, "gap": found.gap, "changes": changes})
 
     async def convergence(self, request: web.Request) -> web.Response:
-        """Return whether all members, a majority or a given number of members hold a document.
+        """Return whether all members, a majority or a given number of members have stored a document.
 
-        Without a key, the complete state of this member is compared.
+        Without a key, the check compares the complete state of the members with that of this member.
         """
         query = params.query(request, ("key", "version", "digest", "deleted", "applied", "wait", "timeout"))
         key = params.key(query["key"]) if "key" in query else None
@@ -94,7 +94,7 @@ class Waits:
         return render.json_response(convergence_json(found))
 
     async def troubled_files(self, request: web.Request) -> web.Response:
-        """Return the rendered files of all members that differ from their documents."""
+        """Return the rendered files of all members whose content differs from the source documents."""
         query = params.query(request, ("timeout",))
         timeout = params.seconds(query, "timeout", _DEFAULT_ANSWERS, MAX_WAIT)
         found = await self._context.wait(lambda: self._node_list.troubled_files(timeout), gone(request))

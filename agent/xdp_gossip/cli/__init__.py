@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command ``xdp-gossip``: runs the agent, and queries or changes a running one."""
+"""The command ``xdp-gossip``: runs the agent, and queries or changes a running agent."""
 
 from __future__ import annotations
 

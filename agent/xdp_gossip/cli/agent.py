@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add the commands to the parser."""
+    """Add the commands ``agent`` and ``check-config`` to the parser."""
     agent = add_command(
         commands,
         "agent",
@@ -45,7 +45,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
 def run_agent(args: argparse.Namespace) -> int:
     """Run the agent until SIGTERM or SIGINT.
 
-    Returns 2 if the configuration is invalid, 1 if the agent cannot start or fails.
+    Returns exit code 2 if the configuration is invalid, 1 if the agent cannot start or fails.
     """
     from ..config.agent import ConfigError, load
 
@@ -69,15 +69,18 @@ def _spare_charset_detection() -> None:
     """Prevent aiohttp from loading a charset detector, which saves 1.2 MB of the agent's memory.
 
     aiohttp imports ``cchardet``, or else ``charset_normalizer``, to guess the encoding of responses in its HTTP client.
-    The agent uses only aiohttp's server, which does not guess. An empty module named ``cchardet`` prevents both
-    imports.
+    The agent uses only aiohttp's server, which does not guess encodings. An empty module named ``cchardet`` prevents
+    both imports.
     """
     if "aiohttp" not in sys.modules:
         sys.modules.setdefault("cchardet", types.ModuleType("cchardet"))
 
 
 def check_config(args: argparse.Namespace) -> int:
-    """Print every problem of the configuration file to stderr, one per line. Returns 2 if the file has any."""
+    """Print every problem of the configuration file to stderr, one per line.
+
+    Returns exit code 2 if the file has a problem.
+    """
     from ..config.agent import ConfigError, describe, load
 
     try:

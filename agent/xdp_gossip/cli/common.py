@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Functions that all commands share: exit codes, the connection to an agent, and the output of results."""
+"""Code that all commands share: exit codes, the connection to an agent, and the output of results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OK, FAILED, USAGE, UNREACHABLE, CONFLICT = 0, 1, 2, 3, 4
 #: Exit codes after SIGINT, SIGPIPE and SIGTERM: 128 plus the signal number, as shells report them.
 INTERRUPTED, NO_READER, TERMINATED = 130, 141, 143
 
-#: Exit code -> ``code`` in the JSON error, for an error that has no code of the API.
+#: Exit code -> ``code`` in the JSON error, for errors that do not come from the API.
 _CODES = {FAILED: "failed", USAGE: "usage", UNREACHABLE: "unreachable", CONFLICT: "conflict"}
 
 DEFAULT_SOCKET = "/run/xdp-gossip/api.sock"
@@ -50,7 +50,7 @@ class CommandError(Exception):
 def read_token(args: argparse.Namespace) -> str | None:
     """Read the token for a TCP endpoint from --token-file, otherwise from the variable XDP_GOSSIP_TOKEN.
 
-    Returns None if neither is given.
+    Returns None if neither the option nor the variable is set.
     """
     name = getattr(args, "token_file", None)
     if name is None:
@@ -66,7 +66,7 @@ def read_token(args: argparse.Namespace) -> str | None:
 
 
 def endpoint(args: argparse.Namespace) -> str:
-    """The URL of the agent to use: --endpoint, --socket, XDP_GOSSIP_ENDPOINT, or the default socket, in this order."""
+    """Return the URL of the agent: the first of --endpoint, --socket, XDP_GOSSIP_ENDPOINT and the default socket."""
     if getattr(args, "endpoint", None):
         return str(args.endpoint)
     if getattr(args, "socket", None):
@@ -75,10 +75,10 @@ def endpoint(args: argparse.Namespace) -> str:
 
 
 def call(args: argparse.Namespace, work: Callable[[Client], Awaitable[int]], timeout: float = 30.0) -> int:
-    """Run ``work`` with a client of the selected agent and return its exit code.
+    """Run ``work`` with a client of the selected agent, and return the exit code that ``work`` returns.
 
-    ``timeout`` is the limit for one request, in seconds. Raises :class:`CommandError` with the matching exit code for
-    every error of the agent or the connection.
+    ``timeout`` is the limit for one request, in seconds. Converts every error of the agent or the connection to a
+    :class:`CommandError` with the exit code for this error.
     """
     import asyncio  # imported late: asyncio and the client take 200 ms, too long for --help
 
@@ -114,12 +114,12 @@ def print_json(value: Any) -> None:
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
-        text = json.dumps(value, indent=2)  # stdout cannot encode some characters, so JSON escapes them as ASCII
+        text = json.dumps(value, indent=2)  # stdout cannot encode some characters of the value, so escape them
     sys.stdout.write(text + "\n")
 
 
 def output(args: argparse.Namespace, value: Any, text: Callable[[], None]) -> None:
-    """Print ``value`` as JSON if --json was given; otherwise call ``text``, which prints for people."""
+    """Print ``value`` as JSON if --json was given; otherwise call ``text``, which prints it as text."""
     if wants_json(args):
         print_json(value)
     else:
@@ -127,7 +127,10 @@ def output(args: argparse.Namespace, value: Any, text: Callable[[], None]) -> No
 
 
 def answer(args: argparse.Namespace, ask: Callable[[Client], Awaitable[T]], text: Callable[[T], None]) -> int:
-    """Print what the agent answers to ``ask``: as JSON when asked for, else with ``text``. Returns the exit code."""
+    """Call ``ask`` and print its result: as JSON if --json was given, otherwise with ``text``.
+
+    Returns the exit code.
+    """
 
     async def work(client: Client) -> int:
         found = await ask(client)

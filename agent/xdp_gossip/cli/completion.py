@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""``completion``: completion scripts for bash, zsh and fish, and the candidates that they offer.
+"""The command ``completion``: prints completion scripts for bash, zsh and fish, and the candidates for these scripts.
 
-The scripts contain no candidates. The scripts call this command, which takes the candidates from the parser, so the
-candidates are always current. Keys, versions and addresses come from the agent.
+The scripts contain no candidates. They call the command ``completion``, which takes commands and options from the
+argument parser, and keys, versions and addresses from the agent. So the candidates are always current.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from ..api.client import Client
 
 SHELLS = ("bash", "zsh", "fish")
-#: Seconds that the agent has to answer. The limit is short, because a user waits at the keyboard.
+#: Seconds to wait for the agent's answer. The limit is short, because a user waits at the keyboard.
 _TIMEOUT = 2.0
-#: If more keys than this match, each is offered only up to its next slash.
+#: If more keys than this match, each key is offered only up to its next slash.
 _MANY = 100
-#: Lines that ask the shell to complete file or directory names itself. No other candidate begins with a colon and
+#: Output lines that make the script complete file or directory names. No other candidate begins with a colon and
 #: contains a space.
 FILES, DIRECTORIES = ": files", ": directories"
 _OF_THE_SHELL = {"FILE": FILES, "PATH": FILES, "DIR": DIRECTORIES}
@@ -43,7 +43,7 @@ Candidates = Iterable[tuple[str, str]]
 
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add the command to the parser."""
+    """Add the command ``completion`` to the parser."""
     completion = add_command(
         commands,
         "completion",
@@ -58,19 +58,23 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         common,
     )
     completion.add_argument("shell", metavar="SHELL", choices=SHELLS, help="bash, zsh or fish")
-    # Internal options for the scripts: bash passes the line up to the cursor, the other shells pass the words up to it.
+    # Internal options for the scripts: bash passes the line up to the cursor; zsh and fish pass the words up to the
+    # cursor.
     completion.add_argument("--line", type=raw, help=argparse.SUPPRESS)
     completion.add_argument("--words", type=raw, nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     completion.set_defaults(handler=run)
 
 
 def script(shell: str) -> str:
-    """The completion script for ``shell``."""
+    """Return the completion script for ``shell``."""
     return resources.files(__package__).joinpath(f"completion.{shell}").read_text(encoding="utf-8")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the script, or the candidates for the end of a line. Finding no candidate is not an error."""
+    """Print a completion script, or the candidates for the end of a command line.
+
+    The exit code is 0 even without candidates.
+    """
     if args.line is not None:
         sys.stdout.writelines(f"{line}\n" for line in _for_bash(args.line))
     elif args.words is not None:
@@ -85,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def candidates(words: Sequence[str]) -> list[tuple[str, str]]:
-    """The completions of the last word in ``words`` (the words after ``xdp-gossip``), each with a description or ""."""
+    """Return the completions of the last of ``words`` (which follow ``xdp-gossip``), each with a description or ""."""
     from .main import build_parser
 
     parser: Parser = build_parser()
@@ -144,7 +148,7 @@ def _described(action: argparse.Action) -> str:
 
 
 def _values(action: argparse.Action, word: str, given: dict[str, str]) -> Candidates:
-    """Candidates for an option's value or a positional argument; keys, versions and addresses come from the agent."""
+    """Return the candidates for an option's value or a positional argument, some of them read from the agent."""
     if isinstance(action, argparse._SubParsersAction):
         return [(str(choice.dest), choice.help or "") for choice in action._choices_actions]
     if action.choices is not None:
@@ -179,7 +183,7 @@ async def _keys(client: Client, word: str, given: dict[str, str]) -> list[tuple[
 
 
 def _to_slash(key: str, begin: int) -> str:
-    """``key`` up to and including the first slash at or after ``begin``; the whole key if there is none."""
+    """Return ``key`` up to and including its first slash at or after ``begin``; the whole key if no slash follows."""
     at = key.find("/", begin)
     return key if at < 0 else key[: at + 1]
 
@@ -201,7 +205,7 @@ async def _addresses(client: Client, word: str, given: dict[str, str]) -> list[t
 
 
 def _for_bash(line: str) -> list[str]:
-    """Quoted candidates for the end of a line, without the beginning that bash treats as separate words."""
+    """Return the quoted candidates for the last word of ``line``, without the part that bash does not replace."""
     try:
         words, quote = _split(line)
     except ValueError:
@@ -217,7 +221,7 @@ def _for_bash(line: str) -> list[str]:
 
 
 def _split(line: str) -> tuple[list[str], str]:
-    """The words of an unfinished line, and the open quote around the last word ("" if there is none)."""
+    """Return the words of an unfinished line, and the open quote around the last word ("" if no quote is open)."""
     for quote in ("", '"', "'"):
         with contextlib.suppress(ValueError):
             lexer = shlex.shlex(line + quote, posix=True, punctuation_chars=False)

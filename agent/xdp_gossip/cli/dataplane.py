@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``dataplane up|down|status``: load the kernel data plane, remove it, or show it."""
+"""The commands ``dataplane up``, ``down`` and ``status``: load, remove and show the kernel data plane."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from ..config.agent import AgentConfig
     from ..dataplane.loader.state import State
 
-#: Exit code if nothing is up, the same as systemctl's. Both ``status`` and, if the configuration allows UDP, ``up`` use
-#: this exit code.
+#: Exit code if no data plane is up, the same as that of ``systemctl status`` for a stopped unit. Both ``status`` and,
+#: if the configuration allows UDP, ``up`` use this exit code.
 NOT_UP = 3
-#: Most lines of compiler or verifier output in the log; ``status --json`` contains more.
+#: Maximum number of lines of compiler or verifier output that a command prints. ``status --json`` contains more lines.
 _LOG_LINES = 10
 
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add the command to the parser."""
+    """Add the command ``dataplane`` to the parser."""
     dataplane = add_command(
         commands,
         "dataplane",
@@ -68,9 +68,9 @@ def run_up(args: argparse.Namespace) -> int:
     """Load the data plane and return the exit code.
 
     0: the data plane is up, or the configuration selects none. 1: no mode can be loaded. 3: no mode can be loaded but
-    the configuration allows UDP, or a missing interface, address or route is being waited for. If the BPF source makes
-    LLVM abort, LLVM ends this process with exit code 1, whatever the configuration: this is a fault of the release, not
-    of the host.
+    the configuration allows UDP, or the loader waits for a missing interface, address or route. If the BPF source makes
+    LLVM abort, LLVM ends this process with exit code 1, whatever the configuration. Such a source is a fault of the
+    release, not of the host.
     """
     from ..config.agent import ConfigError, load
     from ..dataplane.headers import HeaderError
@@ -111,10 +111,11 @@ def _print_up(done: str, state: State) -> None:
 
 
 def _up(config: AgentConfig, args: argparse.Namespace) -> tuple[str, State]:
-    """Load the data plane. If the interface or address is missing, record what the loader waits for and raise the
-    error.
+    """Load the data plane.
 
-    Raises ``LoaderError``, ``HeaderError``.
+    If the interface or address is missing, store in the state file what the loader waits for, and raise the error.
+
+    Raises ``LoaderError`` or ``HeaderError``.
     """
     from ..dataplane.loader import runner, settings
     from ..dataplane.loader.errors import LoaderError
@@ -131,8 +132,9 @@ def _up(config: AgentConfig, args: argparse.Namespace) -> tuple[str, State]:
 
 
 def _failure(config: AgentConfig, error: Exception) -> int:
-    """The exit code of a failed ``up``: 3, not 1, with protocol auto or while the loader waits for an interface or
-    address.
+    """Return the exit code of a failed ``up``.
+
+    The code is 3 with protocol auto or while the loader waits for an interface or address; otherwise 1.
     """
     from ..dataplane.loader.settings import Absent
 
@@ -140,7 +142,7 @@ def _failure(config: AgentConfig, error: Exception) -> int:
 
 
 def run_down(args: argparse.Namespace) -> int:
-    """Remove the data plane. Returns 0 once no data plane is up, whether or not one was up before."""
+    """Remove the data plane. Returns exit code 0, whether or not a data plane was up before."""
     from ..dataplane.loader import runner
     from ..dataplane.loader.errors import LoaderError
 
@@ -153,7 +155,7 @@ def run_down(args: argparse.Namespace) -> int:
 
 
 def run_status(args: argparse.Namespace) -> int:
-    """Print the state of the data plane. Returns 0 if a data plane is up, 3 if none is."""
+    """Print the state of the data plane. Returns exit code 0 if a data plane is up, otherwise 3."""
     from ..dataplane import unprivileged
     from ..dataplane.loader import status
     from ..dataplane.loader.errors import LoaderError
@@ -172,7 +174,7 @@ def _moment(seconds: float) -> str:
 
 
 def _show(described: dict[str, Any], args: argparse.Namespace) -> None:
-    """Print a report of ``dataplane.loader.status`` as text."""
+    """Print ``described``, a report of ``dataplane.loader.status``, as text."""
     from ..dataplane import headers
     from ..dataplane.loader import refusals
 
@@ -222,7 +224,10 @@ def _explained(error: Any, status: int) -> CommandError:
 
 
 def _directory(args: argparse.Namespace) -> Path:
-    """The directory of the data plane. An unreadable configuration is ignored, so that ``down`` always works."""
+    """Return the directory that contains the state and the pins of the data plane.
+
+    If the configuration cannot be read, return the default directory, so that ``down`` always works.
+    """
     from ..dataplane.loader import settings
 
     return Path(settings.directory(None if args.directory else _readable_config(args), args.directory))

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""``doctor``: checks everything that an agent needs on this host, and reports each problem with a remedy.
+"""The command ``doctor``: checks everything that an agent needs on this host, and reports each problem with a remedy.
 
-Each module checks one subject. ``CHECKS`` orders the modules so that findings which explain others come first. Each
-check runs in its own process (:mod:`.apart`), so a check that hangs or crashes does not affect the others.
+Each module of this package checks one subject. ``CHECKS`` orders the modules so that a cause is reported before its
+consequences. Each check runs in its own process (:mod:`.apart`), so a check that hangs or crashes does not affect the
+others.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from ..parser import add_command, add_config
 from ..text import escaped
 from .finding import LEVELS, Finding, Subject
 
-#: Modules of the checks, in the order of their findings. Each module has a function ``examine(look)``.
+#: Modules of the checks, in the order in which their findings are reported. Each module has a function
+#: ``examine(look)``.
 CHECKS = (
     *("libraries", "configuration", "rights", "certificates", "disks", "units", "asking", "process", "ports"),
     *("identity", "members", "versions", "clocks", "keys", "documents", "rendered", "traffic", "dataplane"),
 )
-#: Default time limit of one check, in seconds. The data plane's check gets ``_MUCH``, because it compiles programs,
-#: which takes longer on a busy host.
+#: Default time limit of one check, in seconds. The limit of the data plane's check is ``_MUCH``, because this check
+#: compiles programs, which takes longer on a busy host.
 SECONDS = 10.0
 _MUCH = 12.0
 
@@ -34,7 +36,7 @@ _SAYS = Subject("doctor", timeout="error", internal="error", unseen="note")
 
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add the command to the parser."""
+    """Add the command ``doctor`` to the parser."""
     text = "Examine this host and its agent. Each finding has a remedy. Exit code 1: there is an error."
     examples = ["xdp-gossip doctor", "xdp-gossip doctor --json", "xdp-gossip doctor --timeout 60"]
     doctor = add_command(commands, "doctor", "find out what is wrong on this host", text, examples, common)
@@ -48,14 +50,14 @@ def _seconds(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
-        seconds = 0.0  # not a number: rejected below like a number out of range
+        seconds = 0.0  # text that is not a number is rejected below, like a number out of range
     if not 0.1 <= seconds <= 3600:
         raise argparse.ArgumentTypeError(f"expected 0.1 to 3600 seconds, got {shown(text)}")
     return seconds
 
 
 def run_doctor(args: argparse.Namespace) -> int:
-    """Print all findings. Returns 1 if a finding is an error, otherwise 0 (notes and warnings are allowed)."""
+    """Print all findings. Returns exit code 1 if a finding is an error; 0 if there are only notes and warnings."""
     counts: Counter[str] = Counter()
     findings = []
     for finding in examine(args):
@@ -72,7 +74,10 @@ def run_doctor(args: argparse.Namespace) -> int:
 
 
 def examine(args: argparse.Namespace) -> Iterator[Finding]:
-    """Yield all findings; those that explain others come first. A check that fails does not stop the other checks."""
+    """Yield the findings of all checks, in the order of ``CHECKS``.
+
+    A check that fails does not stop the other checks.
+    """
     from .look import Look, gather
 
     seconds = getattr(args, "timeout", SECONDS)
@@ -108,5 +113,5 @@ def _bounded(name: str, work: Any, seconds: float) -> Iterator[Any]:
 
 
 def unseen(what: str) -> Finding:
-    """A finding that says what this user has no permission to examine."""
+    """Return a finding which says that this user may not examine ``what``."""
     return _SAYS("unseen", f"{what}: not for this user to see", "run doctor as root")

@@ -34,7 +34,7 @@ def each(work: Callable[[], Iterable[T]], seconds: float) -> Iterator[T]:
     """Yield the items of ``work()``, which runs in another process. The items must be picklable.
 
     After the items, raises :class:`TookTooLong` or :class:`Broken` if the work did not finish. A child that cannot be
-    killed because it waits for a disk is abandoned; it ends when the disk answers.
+    killed because it waits for a disk is left running; the child ends when the disk answers.
     """
     reading, writing = os.pipe()
     child = os.fork()
@@ -47,7 +47,7 @@ def each(work: Callable[[], Iterable[T]], seconds: float) -> Iterator[T]:
     finally:
         os.close(reading)
         with contextlib.suppress(OSError):
-            os.killpg(child, signal.SIGKILL)  # kill the child and the processes that it started
+            os.killpg(child, signal.SIGKILL)  # the group includes the processes that the child started
         with contextlib.suppress(OSError):
             os.kill(child, signal.SIGKILL)  # the child may not have created its process group yet
         _reap(child)
@@ -69,8 +69,9 @@ def each(work: Callable[[], Iterable[T]], seconds: float) -> Iterator[T]:
 
 
 def _read(reading: int, deadline: float) -> tuple[bytes, bool]:
-    """Read until the other end closes the pipe or the deadline passes. Returns the bytes, and whether the pipe was
-    closed.
+    """Read from the pipe until the child closes it or the deadline passes.
+
+    Returns the bytes, and whether the child closed the pipe.
     """
     raw = bytearray()
     while True:
@@ -84,7 +85,7 @@ def _read(reading: int, deadline: float) -> tuple[bytes, bool]:
 
 
 def _reap(child: int) -> None:
-    """Wait up to 0.2 seconds for a killed child to end; a child that cannot die yet is abandoned."""
+    """Wait up to 0.2 seconds for a killed child to end; a child that is still alive then is left running."""
     for _ in range(20):
         with contextlib.suppress(OSError):
             if not os.waitpid(child, os.WNOHANG)[0]:
@@ -94,8 +95,9 @@ def _reap(child: int) -> None:
 
 
 def _work(work: Callable[[], Iterable[object]], writing: int) -> NoReturn:
-    """Body of the child process. Its standard streams are /dev/null: a hanging child must not keep the caller's pipes
-    open.
+    """Run ``work`` in the child process and write its items to the pipe.
+
+    The child's standard streams are /dev/null, because a hanging child must not keep the caller's pipes open.
     """
     try:
         os.setpgid(0, 0)

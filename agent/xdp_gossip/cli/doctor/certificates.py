@@ -57,7 +57,7 @@ def examine(look: Look) -> Iterator[Finding]:
 
 
 def parse(raw: bytes) -> list[Certificate]:
-    """Parse all certificates of a PEM file. Raises ``ValueError`` if the file contains none."""
+    """Parse all certificates of a PEM file. Raises ``ValueError`` if the file contains no certificate."""
     from cryptography import x509
 
     end = b"-----END CERTIFICATE-----"
@@ -83,7 +83,7 @@ def _times(path: str, chain: list[Certificate]) -> Iterator[Finding]:
 
 
 def _names(path: str, leaf: Certificate, look: Look) -> Iterator[Finding]:
-    """Check the names in the certificate: clients use the API's address, the node's address, or its host name."""
+    """Check that the certificate names the address or the host name by which clients connect."""
     from cryptography import x509
 
     if look.config is None:
@@ -114,7 +114,7 @@ def _matches(name: str, hosts: set[str]) -> bool:
 def _issuers(path: str, chain: list[Certificate], look: Look) -> Iterator[Finding]:
     """Check that each certificate is signed by the next one in the file.
 
-    With ``--ca-file``, the last certificate must be signed by a certificate of that file, or be one of them.
+    With ``--ca-file``, the last certificate must be signed by a certificate of that file, or be in that file itself.
     """
     authorities: list[Certificate] = []
     if look.ca_file:
@@ -150,7 +150,7 @@ def _signed(certificate: Certificate, issuer: Certificate) -> bool:
         elif isinstance(key, (ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)):
             key.verify(signature, signed)
     except InvalidSignature:
-        # RSA signatures with PSS padding are not verified; matching names are accepted.
+        # RSA signatures with PSS padding are not verified; it is enough that the issuer's name matches.
         return isinstance(key, rsa.RSAPublicKey) and "pss" in str(certificate.signature_algorithm_oid).lower()
     return True
 
@@ -203,9 +203,9 @@ def _subject(certificate: Certificate) -> str:
 
 
 def _end(certificate: Certificate) -> datetime.datetime:
-    """The end of a certificate's validity, in UTC.
+    """Return the time at which the certificate expires, in UTC.
 
-    cryptography 42 deprecates the attributes without a time zone; older versions have no others.
+    cryptography 42 deprecates the attributes without a time zone; older versions lack the attributes with one.
     """
     found = getattr(certificate, "not_valid_after_utc", None)
     return found or certificate.not_valid_after.replace(tzinfo=datetime.timezone.utc)

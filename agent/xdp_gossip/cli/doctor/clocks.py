@@ -13,7 +13,7 @@ _SAYS = Subject("clock", offset="error", stepped="note", unsynchronised="warning
 _NTP = "synchronise it (timedatectl set-ntp true)"
 #: Default of the setting max_clock_drift in seconds, used if the configuration cannot be read.
 _DRIFT = 60.0
-#: The status bit STA_UNSYNC of adjtimex(2), and its return value TIME_ERROR.
+#: The status bit STA_UNSYNC of adjtimex(2), and the return value TIME_ERROR of adjtimex(2).
 _UNSYNC, _TIME_ERROR = 0x40, 5
 
 
@@ -61,7 +61,7 @@ class _Timex(ctypes.Structure):
 
 
 def unsynchronised() -> bool:
-    """Whether the kernel reports that nothing synchronises its clock (adjtimex(2), which needs no privilege)."""
+    """Return whether the kernel reports that its clock is not synchronised (adjtimex(2), which needs no privilege)."""
     timex = _Timex()
     answer = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
     return answer == _TIME_ERROR and bool(timex.status & _UNSYNC)

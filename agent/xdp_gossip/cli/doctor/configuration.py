@@ -20,7 +20,7 @@ _SAYS = Subject(
     another="warning",
     insecure="note",
 )
-#: Problems of the configuration file that another subject reports with a better remedy.
+#: Problems of the configuration file that another module of ``doctor`` reports with a better remedy.
 _ELSEWHERE = re.compile(r": (api\.tls\.[a-z]+: expected|[\w.\[\]]+: expected a file that others cannot use)")
 
 

@@ -70,7 +70,9 @@ _KERNEL = Subject("kernel", refuses="warning error", rejects="warning", lockdown
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Yield findings about the data plane; none without a valid configuration, which selects the data plane."""
+    """Yield findings about the data plane; no findings if the configuration is invalid, because it selects the data
+    plane.
+    """
     if look.sound is not None:
         yield from of(look.sound, look.status, look.nodes)
 
