@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Commands ``publish``, ``read``, ``delete``, ``documents``, ``history``, ``rollback``, ``request`` and ``verify``."""
+"""The commands ``publish``, ``read``, ``delete``, ``documents``, ``history``, ``rollback``, ``request`` and
+``verify``.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,12 @@ from .text import escaped, printable
 if TYPE_CHECKING:
     from ..api.client import Client
 
-#: Longest wait of one request that the agent accepts, in seconds. The command repeats the request for longer waits.
+#: Longest wait, in seconds, that the agent accepts in one request. To wait longer, the command repeats the request.
 _ONE_WAIT = 60.0
 
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add the commands to the parser."""
+    """Add the commands of this module to the parser."""
     publish = add_command(
         commands,
         "publish",
@@ -187,7 +189,7 @@ def _add_wait(parser: argparse.ArgumentParser, text: str, default: str | None) -
 
 
 def run_publish(args: argparse.Namespace) -> int:
-    """Publish a document, and with --wait, wait until enough members have it."""
+    """Publish a document. With --wait, wait until the required number of members have stored it."""
     given = [source for source in (args.source, args.value, args.file) if source is not None]
     if len(given) != 1:
         raise CommandError(f"publish: expected one of --value, --file and -, got {len(given) or 'none'}", USAGE)
@@ -220,7 +222,7 @@ def run_publish(args: argparse.Namespace) -> int:
 
 
 def _suffix(name: str | None) -> str | None:
-    """The suffix of a file name, if it can serve as a content type; otherwise None."""
+    """Return the suffix of a file name if the suffix can determine a content type; otherwise None."""
     suffix = os.path.splitext(name or "")[1]
     return suffix if suffix[1:].isalnum() and len(suffix.encode()) <= MAX_CONTENT_TYPE else None
 
@@ -242,7 +244,8 @@ def _print_written(written: dict[str, Any], found: dict[str, Any] | None, args: 
 
 
 async def converge(client: Client, wait: str, timeout: float, **question: Any) -> dict[str, Any]:
-    """Ask the agent whether the fleet holds a document, until it does or ``timeout`` seconds have passed.
+    """Ask the agent whether the members have stored a document, until the answer is yes or ``timeout`` seconds have
+    passed.
 
     Each request waits at most ``_ONE_WAIT`` seconds. Returns the last answer.
     """
@@ -287,7 +290,7 @@ def _write(value: bytes, name: str | None) -> None:
 
 
 def run_delete(args: argparse.Namespace) -> int:
-    """Delete a document. Returns 0 even if the document did not exist."""
+    """Delete a document. Returns exit code 0 even if the document did not exist."""
 
     async def work(client: Client) -> int:
         author = args.author if args.author is not None else _user()
@@ -345,7 +348,7 @@ def run_rollback(args: argparse.Namespace) -> int:
 
 
 def run_request(args: argparse.Namespace) -> int:
-    """Show the outcome of a write. Returns 0 if the write has taken effect, otherwise 1."""
+    """Show the outcome of a write. Returns exit code 0 if the write has taken effect, otherwise 1."""
 
     async def work(client: Client) -> int:
         found = await (client.cancel_request(args.id) if args.cancel else client.find_request(args.id))
@@ -358,9 +361,9 @@ def run_request(args: argparse.Namespace) -> int:
 
 
 def run_verify(args: argparse.Namespace) -> int:
-    """Check whether as many members as requested hold the document.
+    """Check whether the required number of members have stored the document.
 
-    Returns 0 if enough members hold it; otherwise prints the members that do not, and returns 1.
+    Returns exit code 0 if they have; otherwise prints the members that have not, and returns 1.
     """
     digest = args.digest
     if args.file is not None:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""``top``: a live view of the fleet, its documents, the last publish's progress, and this host's rendered files."""
+"""The command ``top``: a live view of the members, the documents, the last publish's progress, and this host's rendered
+files.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +23,15 @@ if TYPE_CHECKING:
 
 #: Seconds for which the progress of a publish is tracked.
 _FOLLOW = 60.0
-#: Fraction of the time that may be spent on convergence requests. The answer of a large fleet takes longer, so the
-#: requests become rarer.
+#: Maximum fraction of the time that may be spent on convergence requests. In a large fleet each request takes longer,
+#: so there are fewer requests per minute.
 _SHARE = 0.1
 _DOCUMENT_COLUMNS = ("document", "size", "published", "author", "held by", "applied by")
 _FILE_COLUMNS = ("rendered file", "path", "state", "error")
 
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add the command to the parser."""
+    """Add the command ``top`` to the parser."""
     top = add_command(
         commands,
         "top",
@@ -46,7 +48,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def run_top(args: argparse.Namespace) -> int:
-    """Show everything once; on a terminal, refresh it until the user quits."""
+    """Show the view; on a terminal, refresh the view until the user quits."""
 
     async def work(client: Client) -> int:
         from .liveview import View
@@ -75,7 +77,7 @@ def _print(view: View, args: argparse.Namespace) -> None:
 
 
 async def _live(client: Client, view: View, interval: float) -> int:
-    """Refresh the screen until the user or a signal ends it. Returns the exit code."""
+    """Refresh the screen until the user or a signal ends the command. Returns the exit code."""
     import asyncio
 
     from .livescreen import screen
@@ -107,7 +109,10 @@ async def _live(client: Client, view: View, interval: float) -> int:
 
 
 async def _look(client: Client, view: View) -> None:
-    """Refresh ``view``. If the agent does not answer, for example because it restarts, record the error for display."""
+    """Refresh ``view``.
+
+    If the agent does not answer, for example during its restart, store the error in ``view.away``.
+    """
     from ..api.client import ApiError, Unreachable
 
     try:
@@ -118,7 +123,7 @@ async def _look(client: Client, view: View) -> None:
 
 
 async def _watch(client: Client, view: View, changed: asyncio.Event) -> None:
-    """Track each new publish; set the event ``changed`` when the screen must be redrawn."""
+    """Store the progress of each new publish in ``view``, and set ``changed`` when the screen must be redrawn."""
     import asyncio
 
     from ..api.client import ApiError, Unreachable

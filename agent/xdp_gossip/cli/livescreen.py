@@ -13,8 +13,8 @@ from .liveview import View
 from .nodes import summary
 from .text import escaped, middle
 
-#: ``_HEAD``: fields of the status that are always shown. ``_FINE``: fields that are shown only if they differ from
-#: these values.
+#: ``_HEAD``: fields of the status that are always shown. ``_FINE``: fields that are shown only if their value differs
+#: from the value here.
 _HEAD = ("plane", "kernel", "members", "documents")
 _FINE = {"storage": "ok", "state": "running"}
 _NODES = ("name", "state", "heard", "address", "in sync", "plane", "agent", "private data")
@@ -28,7 +28,8 @@ _ROOMY = 20
 class _Section:
     """One table of the screen.
 
-    The first ``urgent`` rows have problems. ``total`` counts all entries, of which ``rows`` may contain only some.
+    The first ``urgent`` rows (a number) show entries with problems. ``total`` counts all entries, of which ``rows`` may
+    contain only some.
     """
 
     what: str
@@ -38,7 +39,7 @@ class _Section:
     total: int
 
     def lines(self, shown: int, columns: int) -> list[str]:
-        """The lines of the table with its first ``shown`` rows, for a terminal of ``columns`` columns."""
+        """Return the lines of the table with its first ``shown`` rows, for a terminal of ``columns`` columns."""
         lines = tables.drawn(self.columns, self.rows[:shown], columns, drop=True) if shown else []
         left = self.total - shown
         if left > 0:
@@ -62,7 +63,10 @@ def screen(view: View, columns: int, lines: int) -> list[str]:
 
 
 def _shares(sections: Sequence[_Section], room: int, gap: int) -> list[int]:
-    """The number of rows to show of each table: first the rows with problems, then one row per table in turn."""
+    """Return the number of rows to show of each table.
+
+    Rows with problems get space first; then each table gets one more row in turn.
+    """
     shown = [0] * len(sections)
 
     def needed() -> int:
@@ -99,7 +103,7 @@ def _head(view: View, columns: int) -> list[str]:
 
 
 def _trouble(view: View) -> str:
-    """A summary of the problems in the fleet with their counts, such as "2 dead nodes, 1 failed file"."""
+    """Return the number of problems of each kind in the fleet, such as "2 dead nodes, 1 failed file"."""
     members = view.status["members"]
     counts = [(f"{state} node", members.get(state, 0)) for state in ("suspect", "dead")]
     counts += [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The data behind ``top``. The cost of fetching this data does not grow with the number of nodes and documents."""
+"""Fetches the data that ``top`` shows. The cost of a refresh does not grow with the number of nodes and documents."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from . import tables
 
 #: Number of documents that are shown, newest first.
 DOCUMENTS = 8
-#: Number of nodes that are requested: more than a terminal has lines.
+#: Number of nodes that are requested, which is more than a terminal has lines.
 _NODES = 200
-#: Number of steps of a publish's progress bar.
+#: Width of a publish's progress bar, in characters.
 _BAR = 30
 #: Least number of seconds between two reads of the document list, even if one of the newest documents was deleted.
 _REST = 5.0
@@ -24,7 +24,7 @@ _NOBODY: dict[str, Any] = {"members": 0, "confirmed": 0, "results": []}
 
 
 class Publish:
-    """The last publish: how many members hold it and have applied it, and how long that took."""
+    """The last published version: how many members have stored it, how many have applied it, and how long that took."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         self.document = document
@@ -35,7 +35,7 @@ class Publish:
         self.took: float | None = None
 
     def note(self, found: dict[str, Any]) -> None:
-        """Store a convergence answer: which members hold and have applied the document."""
+        """Store a convergence answer, which says which members have stored and applied the version."""
         results = found["results"]
         self.members = found["members"]
         self.held = sum(bool(result["holds"]) for result in results)
@@ -52,7 +52,9 @@ class Publish:
             self.took = time.monotonic() - self.began
 
     def lines(self) -> list[str]:
-        """The lines to display about the publish: progress bars, time taken, and members that refused the document."""
+        """Return the lines to display about the publish: progress bars, time taken, and members that could not apply
+        the version.
+        """
         document = self.document
         what = "deleted" if document["deleted"] else "published"
         seconds = self.took if self.took is not None else time.monotonic() - self.began
@@ -73,7 +75,10 @@ def _applied(result: dict[str, Any]) -> str:
 
 
 async def holders(client: Client, document: dict[str, Any]) -> dict[str, Any]:
-    """Ask which members hold a version and have applied it. For a deletion, ask only which members hold it."""
+    """Ask which members have stored and applied the version ``document``.
+
+    For a deletion, ask only which members have stored it.
+    """
     deleted = document["deleted"]
     try:
         return await client.convergence(
@@ -88,12 +93,13 @@ class View:
 
     def __init__(self) -> None:
         self.status: dict[str, Any] = {}
-        #: Nodes with problems first, then the local node, then others; limited to what a terminal can show.
+        #: Nodes with problems first, then the local node, then other nodes; limited to the number that a terminal can
+        #: show.
         self.nodes: list[dict[str, Any]] = []
         self.files: list[dict[str, Any]] = []
         self.held: dict[str, dict[str, Any]] = {}
         self.publish: Publish | None = None
-        #: The error if the agent does not answer; otherwise "".
+        #: The error message if the agent does not answer; otherwise "".
         self.away = ""
         self._newest: dict[str, dict[str, Any]] = {}
         self._read_at: float | None = None
@@ -108,7 +114,7 @@ class View:
     async def look(self, client: Client, *, whole: bool = False) -> None:
         """Fetch all data from the agent; with ``whole``, fetch all nodes.
 
-        The holders of a document are requested again only if they may have changed.
+        Convergence is requested again only for documents whose result may have changed.
         """
         self.status, self.files, self.nodes = await asyncio.gather(
             client.status(), client.rendered(), _all_nodes(client) if whole else _some_nodes(client)
@@ -130,7 +136,7 @@ class View:
         return bool(found["confirmed"] < found["members"])
 
     def note(self, changes: list[dict[str, Any]]) -> None:
-        """Apply document changes to the list of the newest documents, so that the list need not be read again."""
+        """Apply document changes to the list of the newest documents, so that the list need not be requested again."""
         for document in changes:
             if document["deleted"]:
                 self._stale |= self._newest.pop(document["key"], None) is not None
@@ -139,11 +145,11 @@ class View:
         self._newest = {one["key"]: one for one in self.documents}
 
     def missed(self) -> None:
-        """Mark the document list as stale, because changes were missed; the next refresh reads it again."""
+        """Mark the document list as stale, because changes were missed. The next refresh requests the list again."""
         self._stale, self._read_at = True, None
 
     def rows(self) -> list[list[Any]]:
-        """The newest documents as table rows."""
+        """Return the newest documents as table rows."""
         rows = []
         for one in self.documents:
             found = self.held.get(one["key"], _NOBODY)

@@ -27,10 +27,10 @@ examples:
   xdp-gossip COMMAND --help"""
 
 
-#: Modules that define the commands, in the order of the help text.
+#: Modules that define the commands, in the order in which the help text lists them.
 _COMMANDS = ("agent", "nodes", "documents", "watch", "live", "dataplane", "doctor", "rendered", "completion")
-#: Services (command -> modules to load). A service runs for months, so it loads no other commands, to save memory.
-#: Unexpected exceptions of a service are logged with a traceback.
+#: Commands that run as services: command -> modules to load. A service runs for months, so it loads no other modules,
+#: to save memory. Unexpected exceptions of a service are logged with a traceback.
 _SERVICES = {"agent": ("agent",), "files-helper": ("rendered",)}
 
 
@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         streams.finish()
     except OSError:
-        pass  # report the first error, not this one
+        pass  # report the error of the command, not that of flushing stdout
     if failure is not None:
         # Problems of a configuration begin with the file's name, as compiler messages do, so they get no prefix.
         prefix = "" if failure.code == "configuration" else "xdp-gossip: "
@@ -97,7 +97,10 @@ def _run(words: list[str], modules: Sequence[str]) -> int:
 
 
 def _asks_for_json(words: list[str]) -> bool:
-    """Whether ``words`` contain --json or an abbreviation of it. The words may be too malformed for the parser."""
+    """Return whether ``words`` contain --json or an abbreviation of it.
+
+    The parser is not used, because it may reject ``words``.
+    """
     own = words[: words.index("--")] if "--" in words else words
     return any(len(word) > 2 and "--json".startswith(word) for word in own)
 

@@ -45,13 +45,13 @@ _STATUSES = (
 
 
 def files() -> dict[str, str]:
-    """The content of each generated file, by its path below ``share``."""
+    """Return the content of each generated file, by the file's path below ``share``."""
     scripts = {name: script(shell) for shell, name in _SCRIPTS.items()}
     return {"man/man1/xdp-gossip.1": page(), **scripts}
 
 
 def page() -> str:
-    """The man page, written with the macros of man(7)."""
+    """Return the man page, which uses the macros of man(7)."""
     parser = build_parser()
     return "\n".join(_page(parser)) + "\n"
 
@@ -100,7 +100,7 @@ def _commands(parser: argparse.ArgumentParser, common: set[str]) -> Iterator[str
 
 
 def _own(parser: argparse.ArgumentParser, common: set[str]) -> list[argparse.Action]:
-    """The options of ``parser`` that are not common to all commands."""
+    """Return the options of ``parser`` that are not in ``common``."""
     found = [one for one in parser._actions if one.option_strings and one.help != argparse.SUPPRESS]
     return [one for one in found if not common & set(one.option_strings)]
 
@@ -127,7 +127,7 @@ def _escaped(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Format a paragraph so that no line is taken for a roff request."""
+    """Format a paragraph so that roff interprets no line as a request."""
     return "\n".join(_line(line) for line in textwrap.wrap(text, 72, break_long_words=False, break_on_hyphens=False))
 
 

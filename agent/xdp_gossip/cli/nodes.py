@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add the commands to the parser."""
+    """Add the commands of this module to the parser."""
     members = add_command(
         commands,
         "members",
@@ -111,7 +111,7 @@ def run_members(args: argparse.Namespace) -> int:
 
 
 def summary(status: dict[str, Any]) -> dict[str, object]:
-    """Select the fields that ``status`` prints, by label."""
+    """Return the fields that the command ``status`` prints: label -> value."""
     node, members = status["node"], status["members"]
     plane = status.get("dataplane")
     return {
@@ -133,13 +133,13 @@ def summary(status: dict[str, Any]) -> dict[str, object]:
 
 
 def _kernel(plane: dict[str, Any]) -> str:
-    """A line with the packet counts of the kernel data plane since it was loaded."""
+    """Return a line with the numbers of packets that the kernel data plane has handled since it was loaded."""
     counters = plane["counters"]
 
     def total(prefix: str) -> int:
         return sum(count for name, count in counters.items() if name.startswith(prefix))
 
-    # take_newcomer is left out, because those rumors are also counted by their type
+    # take_newcomer is left out, because its rumors are also counted by their type
     taken = total("take_") - counters["take_newcomer"]
     return f"{taken} rumors taken, {counters['relay']} relayed, {total('drop_')} dropped on {plane['interface']}"
 

@@ -17,12 +17,12 @@ from .common import DEFAULT_CONFIG, DEFAULT_SOCKET, USAGE, CommandError
 class Help(argparse.HelpFormatter):
     """A help formatter that fills paragraphs.
 
-    Lines that begin with a space, such as examples, are only broken where a shell allows it.
+    Lines that begin with a space, such as examples, are broken only where a shell allows a line break.
     """
 
     def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None) -> str:
-        """Write the usage line with "[options]", because the single options would take several lines and are listed
-        below it.
+        """Write the usage line with "[options]", because the names of all options would take several lines, and the
+        help text lists the options anyway.
         """
         if usage is None:
             options = ["[options]"] if any(action.option_strings for action in actions) else []
@@ -62,7 +62,7 @@ def _broken(line: str, width: int) -> str:
 class Parser(argparse.ArgumentParser):
     """A parser that raises :class:`CommandError` and checks that arguments without a type are valid UTF-8.
 
-    ``takes_command``: another program's command line may follow ``--``. ``examples``: example command lines.
+    ``takes_command``: whether another program's command line may follow ``--``. ``examples``: example command lines.
     """
 
     takes_command = False
@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
         self.register("type", None, text)
 
     def add_subparsers(self, **options: Any) -> Any:
-        """Add subcommands as argparse does, but leave the words after a command's name to that command's parser."""
+        """Add subcommands as argparse does, but pass all words after a command's name to the command's parser."""
         action = super().add_subparsers(**options)
         action.type = raw
         return action
@@ -108,7 +108,10 @@ def add_command(
     common: argparse.ArgumentParser | None = None,
     **options: Any,
 ) -> Any:
-    """Add a parser for one command. ``summary`` is its line in lists of commands; ``examples`` are command lines."""
+    """Add a parser for one command.
+
+    ``summary`` describes the command in lists of commands; ``examples`` are command lines.
+    """
     parser = commands.add_parser(
         name,
         help=summary,
@@ -122,7 +125,10 @@ def add_command(
 
 
 def connection_options() -> argparse.ArgumentParser:
-    """The options that select an agent, as a parent parser. The options are accepted before and after the command."""
+    """Return a parent parser with the options that select an agent.
+
+    The options are accepted before and after the command.
+    """
     parent = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     group = parent.add_argument_group("agent and output")
     where = group.add_mutually_exclusive_group()

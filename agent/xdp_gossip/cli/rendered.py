@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The commands ``rendered``, which lists this host's rendered files, and ``files-helper``, which writes them."""
+"""The commands ``rendered``, which lists this host's rendered files, and ``files-helper``, which writes rendered
+files.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add the commands to the parser."""
+    """Add the commands ``rendered`` and ``files-helper`` to the parser."""
     rendered = add_command(
         commands,
         "rendered",
@@ -58,7 +60,10 @@ def run_rendered(args: argparse.Namespace) -> int:
 
 
 def run_helper(args: argparse.Namespace) -> int:
-    """Run the files helper until SIGTERM. Returns 2 if the configuration is invalid, 1 if the helper cannot listen."""
+    """Run the files helper until SIGTERM.
+
+    Returns exit code 2 if the configuration is invalid, 1 if the helper cannot listen.
+    """
     from ..service import logs
     from ..service.systemd import Systemd
     from ..templates.helper import server

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Makes the standard streams usable whatever their state and encoding, and prints messages to stderr."""
+"""Prepares the standard streams, which may be closed or lack characters in their encoding, and prints messages to
+stderr.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from typing import Any
 
 from .text import ELLIPSIS, escaped
 
-#: Most characters of one line of a message.
+#: Maximum length, in characters, of one line of a message.
 _LINE = 1000
 
 
@@ -42,7 +44,10 @@ def _point(number: int, flags: int) -> None:
 
 
 def finish() -> None:
-    """Flush stdout and stderr. Raises ``OSError`` if stdout fails; the rest of its output is then discarded."""
+    """Flush stdout and stderr.
+
+    Raises ``OSError`` if writing to stdout fails; the unwritten output is then discarded.
+    """
     try:
         sys.stderr.flush()
     except OSError:
@@ -66,8 +71,8 @@ def give_up(stream: Any) -> None:
 def tell(kind: str, lines: Sequence[str], as_json: bool, prefix: str = "xdp-gossip: ", **more: Any) -> None:
     """Print one message to stderr.
 
-    With ``as_json``, the message is one line of JSON with the member ``kind`` (error, notice); otherwise ``prefix``
-    precedes the text. If nobody reads stderr any more, the failed write is ignored.
+    With ``as_json``, the message is one line of JSON, an object with the key ``kind`` (error or notice); otherwise
+    ``prefix`` precedes the text. If the reader of stderr has closed it, the failed write is ignored.
     """
     if as_json:
         written = json.dumps({kind: {**more, "message": "\n".join(lines)}})
@@ -81,7 +86,8 @@ def tell(kind: str, lines: Sequence[str], as_json: bool, prefix: str = "xdp-goss
 
 
 def _short(line: str) -> str:
-    """Shorten a line that is too long: keep its beginning and end, because a long line usually has a value in its
-    middle.
+    """Shorten a line that is too long.
+
+    Keep the beginning and the end of the line, because its middle is usually a long value.
     """
     return line if len(line) <= _LINE else f"{line[: _LINE // 2]}{ELLIPSIS}{line[-_LINE // 2 :]}"

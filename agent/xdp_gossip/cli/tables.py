@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Tables in text form: cut to the width of a terminal, complete on any other output."""
+"""Formats tables as text.
+
+On a terminal, tables are cut to the terminal's width; any other output gets complete tables.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +27,22 @@ STYLES = {
 }
 BOLD = "1"
 _GAP = "  "
-#: A column is not cut below this width, which leaves room for a beginning, the ellipsis and an end.
+#: Minimum width of a cut column: room for the beginning of a value, an ellipsis and the end of the value.
 _LEAST = 7
 
 Rows = Sequence[Sequence[object]]
 
 
 def styled(text: str, style: str) -> str:
-    """``text`` with the escape codes of ``style``; plain if NO_COLOR is set or the terminal is dumb."""
+    """Return ``text`` with the escape codes of ``style``; without escape codes if NO_COLOR is set or the terminal is
+    dumb.
+    """
     plain_one = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return f"\x1b[{style}m{text}\x1b[0m" if style and not plain_one else text
 
 
 def aligned(columns: Sequence[str], rows: Rows, most: int | None = None, rigid: bool = False) -> list[list[str]] | None:
-    """The heading and the rows as fields of equal width per column.
+    """Return the heading and the rows as lists of fields; all fields of a column have the same width.
 
     If ``most`` is given, the widest columns are cut until the table fits into ``most`` terminal columns; with ``rigid``
     only the first column is cut. Returns None if the table cannot fit.
@@ -75,9 +80,9 @@ def plain(columns: Sequence[str], rows: Rows, stream: TextIO) -> None:
 
 
 def drawn(columns: Sequence[str], rows: Rows, most: int, drop: bool = False) -> list[str]:
-    """The lines of a table for a terminal of ``most`` columns, with colours.
+    """Return the lines of a table, with colours, for a terminal of ``most`` columns.
 
-    If the columns do not fit, each row becomes a block of names and values; with ``drop``, the last columns are omitted
+    If the table does not fit, print each row as a block of names and values; with ``drop``, omit the last columns
     instead.
     """
     shown = len(columns)
@@ -114,7 +119,7 @@ def show(columns: Sequence[str], rows: Rows, args: argparse.Namespace | None = N
 
 
 def terminal_columns() -> int:
-    """The number of columns of the terminal on stdout; 80 if unknown."""
+    """Return the number of columns of the terminal on stdout; 80 if the number is unknown."""
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or 80
     except (OSError, ValueError):
@@ -148,7 +153,7 @@ NODE_COLUMNS = ("name", "address", "state", "heard", "agent", "plane", "in sync"
 
 
 def node_rows(nodes: Sequence[Mapping[str, Any]], digest: str) -> list[list[object]]:
-    """The table rows of ``nodes``, starting with the queried member; ``digest`` is that member's documents digest."""
+    """Return the table rows of ``nodes``. The first row is the queried member, whose documents digest is ``digest``."""
     return [
         [
             node["name"],

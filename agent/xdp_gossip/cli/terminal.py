@@ -20,12 +20,13 @@ _TAKE, _GIVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
 
 
 class Terminal:
-    """The terminal on stdout in full-screen mode, and key presses on stdin if stdin is a terminal. Needs a running
-    event loop.
+    """The terminal on stdout in full-screen mode, and key presses on stdin if stdin is a terminal.
+
+    The constructor needs a running event loop.
 
     The future ``ended`` receives the exit code when the user or a signal ends the program: 0 for the key q, 128 plus
-    its number for a signal. ``wake`` is called when the whole screen must be drawn again. On SIGTSTP, the terminal is
-    restored while the program is stopped.
+    the signal number for a signal. ``wake`` is called when the whole screen must be drawn again. On SIGTSTP, the
+    terminal is restored while the program is stopped.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:
@@ -59,7 +60,9 @@ class Terminal:
                 raise  # after a hangup the terminal cannot be restored, and the exit code reports the hangup already
 
     def size(self) -> tuple[int, int]:
-        """The number of columns and lines of the terminal; 80 and 24 if the terminal does not report them."""
+        """Return the number of columns and lines of the terminal; 80 and 24 if the terminal does not report its
+        size.
+        """
         try:
             found = os.get_terminal_size(sys.stdout.fileno())
         except OSError:
@@ -67,7 +70,7 @@ class Terminal:
         return found.columns or 80, found.lines or 24
 
     def draw(self, lines: list[str]) -> None:
-        """Replace the screen with ``lines``, which must fit."""
+        """Replace the screen with ``lines``, which must fit on the terminal."""
         sys.stdout.write("\x1b[H" + "\r\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J")
         sys.stdout.flush()
 
@@ -93,7 +96,7 @@ class Terminal:
         except OSError:
             found = b""
         if not found:
-            self._end(128 + signal.SIGHUP)  # end of input: the terminal was closed
+            self._end(128 + signal.SIGHUP)  # empty input means that the terminal was closed
         elif found in (b"q", b"Q") or b"\x04" in found:
             self._end(OK)
 

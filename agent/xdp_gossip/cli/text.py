@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Escapes text for a terminal, so that no part of it is a control sequence or invisible, and measures its width."""
+"""Escapes control sequences and invisible characters of text for a terminal, and measures the width of text."""
 
 from __future__ import annotations
 
 import unicodedata
 
-#: Characters that Unicode classifies as printable but that show nothing: Hangul fillers, the Braille blank, joiners,
+#: Characters that Unicode classifies as printable but that are invisible: Hangul fillers, the Braille blank, joiners,
 #: selectors.
 _INVISIBLE = frozenset(
     map(chr, (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), 0x2800, 0x3164, 0xFFA0, 0x1D159))
@@ -16,14 +16,14 @@ ELLIPSIS = "…"
 
 
 def escaped(text: str) -> str:
-    """``text`` with escapes for characters that are not printable or show nothing.
+    """Return ``text`` with escapes for characters that are not printable or not visible.
 
-    Other nodes choose these texts. Such texts must not move the cursor, add colour, or imitate other output.
+    Other nodes choose such texts, so a text must not be able to move the cursor, add colour, or imitate other output.
     """
     if text.isascii() and text.isprintable():
         return text
     shown: list[str] = []
-    before = ""  # a combining mark at the beginning must not join the character on its left
+    before = ""  # a combining mark at the beginning must not combine with a character of the surrounding output
     for char in text:
         good = char.isprintable() and char not in _INVISIBLE
         if good and unicodedata.category(char)[0] == "M":
@@ -45,7 +45,9 @@ def printable(value: object) -> str:
 
 
 def width(text: str) -> int:
-    """The number of terminal columns of an escaped text: wide characters take two (UAX #11), combining marks none."""
+    """Return the number of terminal columns of an escaped text: wide characters take two columns (UAX #11), combining
+    marks take none.
+    """
     if text.isascii():
         return len(text)
     columns, before = 0, ""
@@ -78,5 +80,5 @@ def _beginning(text: str, most: int) -> str:
 
 
 def padded(text: str, columns: int) -> str:
-    """``text`` padded with spaces to a width of ``columns``."""
+    """Return ``text`` padded with spaces to a width of ``columns``."""
     return text + " " * (columns - width(text))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``watch``: prints one line for each change, or runs a command for each burst of changes."""
+"""The command ``watch``: prints one line for each change, or runs a program for each burst of changes."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ if TYPE_CHECKING:
     from ..api.client import Client
 
 _POLL = 30.0
-#: Seconds for which changes are collected after the first one, before the command runs.
+#: Seconds for which changes are collected after the first change, before the COMMAND runs.
 _BURST = 0.2
-#: Seconds until a lost connection is retried, initially and at most. A restart of the agent takes one or two seconds.
+#: Seconds to wait before connecting again after a lost connection: the first and the longest wait. A restart of the
+#: agent takes one or two seconds.
 _BACK_OFF, _BACK_OFF_MOST = 0.25, 2.0
-#: Seconds that a running command has to end when the watch ends.
+#: Seconds within which a running COMMAND must end when the watch ends.
 _END = 5.0
 
 Change = dict[str, Any]
 
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add the command to the parser."""
+    """Add the command ``watch`` to the parser."""
     watch = add_command(
         commands,
         "watch",
@@ -73,7 +74,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Watch until the requested number of changes or the time limit is reached.
 
-    Returns 1 if a run of the command failed.
+    Returns exit code 1 if a run of the COMMAND failed.
     """
     if args.since is not None and (args.initial or args.state):
         raise CommandError("--since: expected none with --initial or --state, which say where to begin", USAGE)
@@ -121,9 +122,9 @@ def _line(change: Change) -> str:
 
 
 async def _bursts(client: Client, args: argparse.Namespace, seen: Seen | None) -> AsyncIterator[list[Change]]:
-    """Yield non-empty lists of changes until the time limit.
+    """Yield non-empty lists of changes until the time limit (--timeout).
 
-    Changes that arrive while the caller is busy come as one list.
+    Changes that arrive while the caller processes a list are yielded together in the next list.
     """
     import asyncio
 
@@ -131,7 +132,7 @@ async def _bursts(client: Client, args: argparse.Namespace, seen: Seen | None) -
 
     deadline = None if args.timeout is None else time.monotonic() + args.timeout
     since, back_off, connected = args.since, _BACK_OFF, False
-    away: float | None = None  # time at which the agent stopped answering
+    away: float | None = None  # monotonic time since which the agent has not answered
     initial, look = args.initial, args.initial or seen is not None
     while True:
         left = _POLL if deadline is None else min(_POLL, max(0.0, deadline - time.monotonic()))
@@ -139,8 +140,8 @@ async def _bursts(client: Client, args: argparse.Namespace, seen: Seen | None) -
             left = 0.0  # the first request does not wait, so a missing agent is reported at once
         try:
             if look:
-                # The revision is read before the lists, so changes made while the lists are read are reported after
-                # them.
+                # The revision is read before the documents and nodes, so that changes made in between are reported
+                # later and not missed.
                 since = (await client.watch(None, 0.0))["revision"]
                 burst = await _look(client, args, seen, since, initial)
                 initial = look = False
@@ -156,8 +157,7 @@ async def _bursts(client: Client, args: argparse.Namespace, seen: Seen | None) -
         except (Unreachable, ApiError) as error:
             if not connected or (isinstance(error, ApiError) and error.status < 500):
                 raise
-            # The agent may be restarting. No change is missed: if the agent no longer has the changes, it reports a
-            # gap.
+            # The agent may be restarting. No change is missed: if the agent has lost changes, it reports a gap.
             if away is None:
                 away = time.monotonic()
                 notice(args, f"the agent does not answer ({error}); waiting until it is back")
@@ -175,7 +175,10 @@ async def _bursts(client: Client, args: argparse.Namespace, seen: Seen | None) -
 
 
 async def _poll(client: Client, args: argparse.Namespace, since: int | None, left: float) -> dict[str, Any]:
-    """The next changes. If a command is to run, also the changes that follow within ``_BURST`` seconds."""
+    """Wait for the next changes and return them.
+
+    With a COMMAND, collect changes for ``_BURST`` seconds after the first change.
+    """
     import asyncio
 
     found = await client.watch(since, left, args.prefix)
@@ -196,8 +199,10 @@ def _wanted(change: Change, args: argparse.Namespace, seen: Seen | None) -> bool
 async def _look(
     client: Client, args: argparse.Namespace, seen: Seen | None, revision: int, initial: bool
 ) -> list[Change]:
-    """The changes at the start: all documents and nodes with ``initial``, otherwise the changes that ``seen`` has
-    missed.
+    """Return the changes to report at the start.
+
+    With ``initial``, these are all documents and nodes; otherwise they are the changes since the state file ``seen``
+    was written.
     """
     if not initial:
         assert seen is not None
@@ -285,7 +290,7 @@ async def _run_command(command: list[str], burst: list[Change]) -> int:
 
 
 async def _end(process: Any) -> None:
-    """Terminate a command and all processes that it started."""
+    """Terminate ``process`` and all processes that it started."""
     import asyncio
 
     for number in (signal.SIGTERM, signal.SIGKILL):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The state file of ``watch --state``: the processed version of each document, from which a later run continues.
 
-The file stores versions and not a revision, because revisions restart with each run of an agent, and the next run may
-ask another agent.
+The file stores versions and not a revision, because revisions restart with each run of an agent, and the next run of
+``watch`` may ask another agent.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ Change = dict[str, Any]
 
 
 class Seen:
-    """The versions of the documents under one prefix that were processed."""
+    """The processed version of each document whose key begins with one prefix."""
 
     def __init__(self, path: Path, prefix: str) -> None:
-        """Load the state file if it exists. Raises :class:`CommandError` if the file is not a state file of this
-        prefix.
+        """Load the state file if it exists.
+
+        Raises :class:`CommandError` if the file is not a state file, or is one of another prefix than ``prefix``.
         """
         self._path = path
         self._prefix = prefix
-        #: Key -> processed version. The file contains exactly this mapping.
+        #: Key -> processed version. Key -> processed version: the content of the state file.
         self._kept: dict[str, str] = {}
         self.is_new = not path.exists()
         if not self.is_new:
@@ -58,7 +59,9 @@ class Seen:
         return kept
 
     def fresh(self, change: Change) -> bool:
-        """Whether ``change`` is a document change that was not passed on before. Marks the change as passed on."""
+        """Return whether ``change`` is a document change that was not passed to the caller before; mark it as
+        passed.
+        """
         if change["kind"] != "document":
             return False
         key, version = change["document"]["key"], change["document"]["version"]
@@ -68,10 +71,11 @@ class Seen:
         return True
 
     async def missed(self, client: Client, revision: int) -> list[Change]:
-        """The differences between the file and the agent's documents, with only the last version of each document.
+        """Return the differences between the state file and the agent's documents, with only the last version of each
+        document.
 
-        A document that the agent does not have counts as deleted only if the agent's history contains the deletion: an
-        agent that is new or has lost its state has no documents yet.
+        A document that the agent does not have counts as deleted only if the agent's history contains the deletion. An
+        agent that is new or has lost its state has no documents yet, although none was deleted.
         """
         here = {document["key"]: document async for document in client.each_document(self._prefix)}
         found = [("published", document) for document in here.values()]
@@ -83,7 +87,7 @@ class Seen:
             {"revision": revision, "kind": "document", "event": event, "document": document}
             for event, document in found
         ]
-        # Mark the changes as passed on only now: if a request had failed before, they would be lost.
+        # Mark the changes as passed only now. If they were marked earlier and a request failed, they would be lost.
         return [change for change in changes if self.fresh(change)]
 
     async def begin(self, client: Client) -> None:
@@ -93,7 +97,7 @@ class Seen:
         self._write()
 
     def done(self, changes: list[Change]) -> None:
-        """Mark ``changes`` as processed and write the file to disk. Raises :class:`CommandError`."""
+        """Mark ``changes`` as processed, and write the state file to disk. Raises :class:`CommandError`."""
         for change in changes:
             document = change.get("document")
             if document is None:
@@ -120,7 +124,7 @@ class Seen:
 
 
 async def _deletion(client: Client, key: str) -> dict[str, Any] | None:
-    """The last version of a document if it is a deletion; otherwise None."""
+    """Return the last version of the document ``key`` if this version is a deletion; otherwise None."""
     from ..api.client import ApiError
 
     try:

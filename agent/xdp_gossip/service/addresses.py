@@ -2,8 +2,8 @@
 """Monitors which of the agent's listening addresses are present on this host.
 
 Sockets are bound even to an address that no interface has yet (IP_FREEBIND, ip(7)), and receive packets as soon as an
-interface has it. So the agent needs no restart if DHCP, keepalived or a slow switch is late. This module reports the
-missing addresses.
+interface has the address. So the agent needs no restart if DHCP, keepalived or a slow switch provides the address late.
+This module reports the addresses that are missing.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ..common.internal_errors import guarded
 
 _log = logging.getLogger("xdp_gossip.addresses")
 
-#: Most notifications that are read per wake-up.
+#: Maximum number of notifications that are read per wake-up.
 _BURST = 64
 
 
 class Addresses:
     """The listening addresses in ``settings``, a mapping from setting name to IP address ("" for none).
 
-    Each change is logged once. The event :attr:`changed` is set with it, to wake the task that reports to systemd.
+    Each change is logged once and sets the event :attr:`changed`, which wakes the task that reports to systemd.
     """
 
     def __init__(self, settings: Mapping[str, str]) -> None:
@@ -39,13 +39,15 @@ class Addresses:
 
     @property
     def waiting(self) -> str:
-        """The missing addresses, such as ``address 198.18.0.5 (listen_addr)``; "" when all are present."""
+        """The missing addresses, such as ``address 198.18.0.5 (listen_addr)``; "" when all addresses are present."""
         return "; ".join(f"address {ip} ({', '.join(self._names[ip])})" for ip in self._missing)
 
     def open(self) -> None:
-        """Check the addresses and subscribe to changes. Must be called in a running event loop.
+        """Check the addresses and subscribe to the kernel's notifications of changes.
 
-        If the kernel does not report changes, only :meth:`look` finds them.
+        Must be called in a running event loop.
+
+        If the subscription fails, only :meth:`look` detects changes.
         """
         self.look()
         if not self._names:
@@ -100,8 +102,9 @@ class Addresses:
 
 
 def present(ip: str) -> bool:
-    """Whether sockets on this host can be bound to ``ip``. An IPv6 address counts only after duplicate address
-    detection.
+    """Return whether this host has the address ``ip``, which means that a socket can be bound to it.
+
+    An IPv6 address counts only after duplicate address detection.
     """
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The agent process: builds the node list from the configuration, serves the API, and handles signals and shutdown.
 
-A stopped agent does not leave the cluster: the other members expect it back, then suspect it, then drop it after their
-timeout. ``xdp-gossip node leave`` leaves the cluster. After an unexpected exception, the process exits with an error,
-so that systemd starts a new process.
+A stopped agent does not leave the cluster: the other members first suspect the missing node, and then remove it from
+their lists after their timeout. ``xdp-gossip node leave`` leaves the cluster. After an unexpected exception, the
+process exits with an error, so that systemd starts a new process.
 """
 
 from __future__ import annotations
@@ -48,13 +48,16 @@ _log = logging.getLogger("xdp_gossip.daemon")
 #: Seconds that the shutdown may take. After this time, the process exits without waiting any longer.
 CLOSE_SECONDS = 10.0
 _STATUS_SECONDS = 5.0
-#: Limit of file descriptors that the agent requests. Connections may use a fortieth of it, so that some always remain
-#: for the store and the sockets.
+#: Limit of file descriptors that the agent sets for its process. Connections may use a fortieth of the limit, so that
+#: descriptors always remain for the store and the sockets.
 _DESCRIPTORS = 65536
 
 
 def node_list_from(settings: AgentConfig) -> AsyncNodeList:
-    """Build the node list for ``settings``, with its local node and seeds; it does not join the cluster yet."""
+    """Build the node list for ``settings``, with its local node and seeds.
+
+    The node list does not join the cluster yet.
+    """
     node_list = node_list_with(settings)
     node_list.new(settings.node)
     add_seeds(node_list, settings)
@@ -96,7 +99,7 @@ class Agent:
         self._resolving: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
-        """Run the agent until a signal arrives. Returns 0 after an orderly shutdown, 1 after a failure."""
+        """Run the agent until a signal arrives. Returns exit code 0 after an orderly shutdown, 1 after a failure."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._on_unforeseen)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -146,7 +149,8 @@ class Agent:
             self.node_list.tell_applied(self.rendering.applied, self.rendering.troubled)
             for task in self.rendering.start():
                 task.add_done_callback(self._on_task_done)
-        # Objects created at the start are never freed. Freezing them spares the garbage collector from visiting them.
+        # Objects created at the start are never freed. Freezing these objects spares the garbage collector from
+        # visiting them.
         gc.collect()
         gc.freeze()
         self.ready.set()
@@ -166,11 +170,14 @@ class Agent:
 
     @property
     def _waits(self) -> str:
-        """The data plane that the agent waits for before it joins the cluster; "" if it does not wait."""
+        """The data plane that the agent waits for before joining the cluster; "" if the agent does not wait."""
         return self._plane_wait.waiting if self._plane_wait is not None else ""
 
     def _on_waiting(self) -> None:
-        """Report the unit as started while the agent waits: the wait must not delay the boot or ``systemctl start``."""
+        """Report to systemd that the unit has started.
+
+        Waiting for a data plane must not delay the boot or ``systemctl start``.
+        """
         self.systemd.tell("READY=1", self._told())
 
     def _told(self) -> str:
@@ -228,12 +235,13 @@ class Agent:
             self.fail("a background task failed", task.exception())
 
     def _on_unforeseen(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """The event loop's exception handler: count a peer's broken connection; end the process for any other
-        exception.
+        """Handle an uncaught exception of the event loop: count it if it is a broken connection, otherwise end the
+        process.
         """
         error = context.get("exception")
         if error is None or isinstance(error, (OSError, asyncio.CancelledError)):
-            # Unauthenticated clients can cause any number of these errors.
+            # Unauthenticated clients can cause any number of these errors, so they are only counted, and logged at a
+            # limited rate.
             self.counters["loop_errors"] += 1
             what = str(context.get("message", "event loop"))
             self._quiet(what, f"{what}{f': {error}' if error else ''}")
@@ -250,7 +258,9 @@ class Agent:
         self._stop()
 
     async def _heartbeat(self) -> None:
-        """Report the state to systemd periodically, and send watchdog messages while the protocol works."""
+        """Report the state to systemd periodically, and send watchdog messages while the protocol's timer is not
+        overdue.
+        """
         watchdog = self.systemd.watchdog_seconds()
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
@@ -267,8 +277,8 @@ class Agent:
             self.systemd.tell(*lines)
 
     def reload(self) -> None:
-        """Reload the configuration file (SIGHUP): apply the settings that can change at run time, and log those that
-        need a restart.
+        """Reload the configuration file (SIGHUP): apply the changed settings that need no restart, and log the changed
+        settings that need one.
         """
         self.systemd.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
@@ -292,7 +302,9 @@ class Agent:
         return {"file": path, "problems": [], "reload": reload, "restart": restart}
 
     def _differences(self, new: AgentConfig) -> tuple[list[str], list[str]]:
-        """Names of the settings that differ in ``new``: those that a reload applies, those that need a restart."""
+        """Return the names of the settings that differ in ``new``, in two lists: those that a reload applies, and those
+        that need a restart.
+        """
         old = self.settings
         differing = [
             name
@@ -341,7 +353,9 @@ async def run(settings: AgentConfig) -> int:
 
 
 def _raise_descriptor_limit() -> None:
-    """Raise the limit of file descriptors. The default of 1024 is less than the possible number of connections."""
+    """Raise the limit of file descriptors, because the default of 1024 is less than the possible number of
+    connections.
+    """
     if not 0 <= os.sysconf("SC_OPEN_MAX") < _DESCRIPTORS:
         return
     import resource  # imported late: under systemd, the unit has set the limit already

@@ -21,7 +21,7 @@ _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERRO
 class TextFormatter(logging.Formatter):
     """Formats lines as ``TIME LEVEL LOGGER: MESSAGE``.
 
-    For the journal, which adds the time itself, the line begins with a priority instead of the time.
+    For systemd's journal, which adds the time itself, a line begins with the priority instead of the time.
     """
 
     def __init__(self, journal: bool) -> None:
@@ -41,9 +41,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats lines as JSON ``{"time", "level", "logger", "message"}``, plus ``error`` with the traceback if there is
-    one.
-    """
+    """Formats records as JSON ``{"time", "level", "logger", "message"}``, plus ``error`` with a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Format ``record`` as one JSON object."""
@@ -60,7 +58,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def _to_journal(stream: TextIO) -> bool:
-    """Whether ``stream`` leads to the journal (systemd.exec(5): JOURNAL_STREAM contains its device and inode)."""
+    """Return whether ``stream`` is connected to systemd's journal (systemd.exec(5): JOURNAL_STREAM contains its device
+    and inode).
+    """
     try:
         found = os.fstat(stream.fileno())
     except (OSError, ValueError):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Joins the cluster once the kernel data plane that ``protocol: XDP`` or ``TC`` requires is loaded.
 
-The process keeps running while it waits. If the process exited, systemd would restart it every two seconds, and each
-start would make the loader compile the programs. This process asks the loader at growing intervals
+The process keeps running while it waits. If the process exited instead, systemd would restart it every two seconds, and
+each start would make the loader compile the programs. The waiting process requests a load at growing intervals
 (``dataplane/asking.py``).
 """
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("xdp_gossip.dataplane")
 
-#: Seconds between two checks of the loader's state: ``PEEK_EVERY`` while a loader may be running, otherwise
+#: Seconds between two checks whether the data plane is loaded: ``PEEK_EVERY`` while a loader may be running, otherwise
 #: ``LOOK_EVERY``.
 PEEK_EVERY, LOOK_EVERY = 0.5, 5.0
 
 
 class PlaneWait:
-    """Joins ``node_list`` to its cluster once the data plane in ``directory`` is loaded. ``ip`` is the local node's
-    address.
+    """Joins ``node_list`` to its cluster once the data plane in ``directory`` is loaded.
 
-    ``toward`` contains the known addresses of seeds. ``told`` is called whenever :attr:`waiting` changes.
+    ``ip`` is the local node's address. ``toward`` contains the known addresses of seeds. :class:`PlaneWait` calls
+    ``told`` whenever :attr:`waiting` changes.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class PlaneWait:
         self._wake = asyncio.Event()
         self._stopped = False
         self._said: deque[str] = deque(maxlen=8)
-        #: What the agent waits for, and the reason; "" if it does not wait.
+        #: What the agent waits for, and the reason; "" if the agent does not wait.
         self.waiting = ""
 
     async def join(self) -> bool:
@@ -94,14 +94,16 @@ class PlaneWait:
         if waiting == self.waiting:
             return
         self.waiting = waiting
-        # The reason "a loader is at work" alternates with the loader's result, so each reason is logged only once.
+        # While a loader runs, the reason changes to "a loader is at work" and back, so each reason is logged only once.
         if why not in self._said:
             self._said.append(why)
             _log.warning("%s; no member until there is one; %s", why, self._asking.words())
         self._told()
 
     def _follow(self) -> None:
-        """Subscribe to changes of interfaces and addresses. After each change, the loader is asked at once."""
+        """Subscribe to changes of interfaces and addresses, so that each change causes a new request to the loader at
+        once.
+        """
         self._monitor.on_change = self._wake.set
         self._monitor.open()
         now = _now()

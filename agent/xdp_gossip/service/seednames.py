@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Resolves seeds given by host name repeatedly, because their addresses may change, and outside the event loop.
+"""Resolves the host names of seeds.
 
-If a name does not resolve, the lookup is retried forever, and the name's former addresses remain seeds meanwhile.
+Lookups are repeated, because addresses may change, and run outside the event loop. If a lookup fails, it is retried
+forever, and the name's former addresses remain seeds.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ _log = logging.getLogger("xdp_gossip.seeds")
 
 #: Seconds between two lookups of all names: ``ALONE_EVERY`` while no other member is present, otherwise ``EVERY``.
 ALONE_EVERY, EVERY = 5.0, 60.0
-#: Most addresses of one host name that are used as seeds.
+#: Maximum number of addresses of one host name that are used as seeds.
 MOST_ADDRESSES = 32
-#: Seconds to wait for one lookup. A lookup that takes longer continues in its thread, and no other one starts until it
-#: ends.
+#: Seconds to wait for one lookup. A lookup that takes longer continues in its thread, and no other lookup starts until
+#: it ends.
 LOOKUP_SECONDS = 10.0
 
 Name = tuple[str, int]
@@ -40,7 +41,7 @@ def look_up(host: str, port: int) -> list[str]:
 class SeedNames:
     """Updates the seeds of ``node_list`` to the addresses of the configured names, until :meth:`run` is cancelled.
 
-    ``counters`` receives ``seed_lookups`` and ``seed_lookups_failed``.
+    ``counters`` receives the counts ``seed_lookups`` and ``seed_lookups_failed``.
     """
 
     def __init__(
@@ -60,8 +61,9 @@ class SeedNames:
             counters.setdefault(counter, 0)
 
     def configure(self, names: Sequence[Name], fixed: Iterable[Address]) -> None:
-        """Replace the names to resolve and the ``fixed`` seeds, which are given by address. New names are looked up at
-        once.
+        """Replace the names to resolve, and the ``fixed`` seeds, which need no lookup.
+
+        New names are looked up at once.
         """
         self._names = tuple(names)
         self._fixed = frozenset(fixed)

@@ -25,7 +25,7 @@ class Systemd:
         return bool(self._address)
 
     def tell(self, *lines: str) -> None:
-        """Send assignments such as READY=1. Never raises an error, even if no service manager listens."""
+        """Send assignments such as READY=1 to systemd. Raises no error, even if no service manager listens."""
         if self._address:
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
                 manager.setblocking(False)
@@ -33,7 +33,9 @@ class Systemd:
 
     @staticmethod
     def watchdog_seconds() -> float | None:
-        """Seconds between watchdog messages: half of systemd's limit; None if systemd does not watch this process."""
+        """Return the seconds between watchdog messages: half of systemd's limit; None if systemd does not watch this
+        process.
+        """
         try:
             microseconds = int(os.environ["WATCHDOG_USEC"])
             watched = int(os.environ.get("WATCHDOG_PID", os.getpid()))

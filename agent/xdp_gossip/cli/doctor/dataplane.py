@@ -93,10 +93,11 @@ def of(config: AgentConfig, agent: Mapping[str, Any] | None, nodes: Sequence[Map
             text = f"{found['mode']} is up on {found['interface']}, but the configuration wants none"
             yield _SAYS("unwanted", text, "xdp-gossip dataplane down")
         return
-    # With protocol auto, a host without a data plane is still a member, so its findings are only warnings.
+    # With protocol auto, a host without a data plane can still be a member, so these findings are only warnings.
     level = "warning" if config.protocol == "auto" else "error"
     wanted = None
-    # If the agent's user does not exist, try again with root, so that the interface is still checked.
+    # If the user of the agent does not exist, try again with the user root, so that the interface is checked
+    # nevertheless.
     for user in (found.get("user", ""), "root"):
         try:
             wanted = settings.wanted(config, user=user)
@@ -121,8 +122,8 @@ def of(config: AgentConfig, agent: Mapping[str, Any] | None, nodes: Sequence[Map
 
 
 def loaded(found: Mapping[str, Any], level: str) -> Iterator[Finding]:
-    """Yield findings about the state that the loader left: the mode, the reasons against a better mode, and the
-    counters.
+    """Yield findings about the state that the loader stored: the mode, the reasons why a better mode is not used, and
+    the counters.
     """
     if found["up"]:
         yield _SAYS.ok(f"{found['mode']} on {found['interface']}")
@@ -147,9 +148,9 @@ def loaded(found: Mapping[str, Any], level: str) -> Iterator[Finding]:
 def kernel(found: Mapping[str, Any], wanted: settings.Settings | None, level: str) -> Iterator[Finding]:
     """Yield findings about which BPF programs this kernel accepts.
 
-    The findings come from the loader's records. If nothing is up and doctor runs as root, all programs are loaded as a
-    trial. The kernel's version does not answer this: acceptance depends on the compiler's code and on the
-    distribution's patches.
+    The findings come from the loader's records. If no data plane is up and doctor runs as root, doctor loads all
+    programs as a trial. The kernel's version alone does not tell which programs the kernel accepts, because that also
+    depends on the compiler and on the distribution's patches.
     """
     rejected = {name: (each["reason"], each["remedy"]) for name, each in found.get("rejected", {}).items()}
     if found["up"]:
@@ -174,15 +175,13 @@ def kernel(found: Mapping[str, Any], wanted: settings.Settings | None, level: st
     for name, (reason, remedy) in rejected.items():
         lost = proof.lost_modes(name)
         if found["up"] and not lost:
-            continue  # the loader's notes report this program already
+            continue  # the loader's notes already report the rejected program
         yield _KERNEL("rejects", f"{reason}; without it there is no {' or '.join(lost) or 'self-test'}", remedy)
 
 
 def carries(directory: Path, found: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield findings on whether the loaded data plane delivers packets now, which copies vanish, and whose packets are
-    dropped.
-
-    Only root can test the delivery.
+    """Yield findings on whether the loaded data plane delivers packets, whether copies of packets are lost, and from
+    which sources it drops packets. Only root can test the delivery.
     """
     if found["up"] and os.geteuid() == 0:
         try:
@@ -228,7 +227,7 @@ def _differences(found: Mapping[str, Any], wanted: settings.Settings) -> Iterato
 
 
 def prospects(wanted: settings.Settings) -> Iterator[Finding]:
-    """Yield findings about what would prevent a data plane that is not up from using its best mode."""
+    """Yield findings about what would prevent a data plane, if it were loaded now, from using its best mode."""
     name = wanted.interface.name
     try:
         who = attach.incumbent(wanted.interface)

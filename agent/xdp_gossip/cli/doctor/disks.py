@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks the directories that must be writable: the agent's state, and the state of the helper for rendered files."""
+"""Checks the directories that must be writable: the state directories of the agent and of the files helper."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SAYS = Subject(
     lost="warning",
 )
 _MIB = 1024 * 1024
-#: With fewer free bytes than this, publishes are about to fail.
+#: Limit of free bytes: with less free space, publishes will soon fail.
 _LEAST_FREE = 64 * _MIB
 #: A disk counts as nearly full if more than this fraction is used and fewer than ``_ENOUGH`` bytes are free.
 _NEARLY = 0.9
@@ -97,8 +97,9 @@ def _room(path: str, room: os.statvfs_result) -> Iterator[Finding]:
 
 
 def _probe(path: str) -> Iterator[Finding]:
-    """Write a block to an unnamed temporary file, which the kernel deletes when it is closed, and report a failed or
-    slow write.
+    """Write a block to an unnamed temporary file, and report a failed or slow write.
+
+    The kernel deletes the file when it is closed.
     """
     try:
         handle = os.open(path, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
@@ -112,7 +113,7 @@ def _probe(path: str) -> Iterator[Finding]:
         os.fsync(handle)
         seconds = time.monotonic() - begin
     except OSError as error:
-        if error.errno != errno.ENOSPC:  # the check of the free space reports this
+        if error.errno != errno.ENOSPC:  # the check of the free space reports a full disk
             yield _SAYS("denied", f"{path}: cannot be written: {error.strerror}", "dmesg")
         return
     finally:

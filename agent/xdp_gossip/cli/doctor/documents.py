@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks the number of documents, the space left, and whether a limit kept documents out."""
+"""Checks the number and total size of the documents, and whether a limit made this node reject documents."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from .look import Look
 
 #: A value above this fraction of its limit counts as close to the limit.
 _NEAR = 0.8
-#: Suffix of a counter -> the limit of this node that rejected another node's document.
+#: Suffix of a counter of rejected documents -> name of the setting (``limits.NAME``) because of which they were
+#: rejected.
 _REFUSED = {"too_large": "document", "too_many": "documents", "store_full": "store"}
 
 _SAYS = Subject("document", room="warning", many="warning", refused="error", conflicts="note", given_up="note")
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Compare the bytes and counts of documents with their limits, then report documents that were lost."""
+    """Compare the total size and number of documents with their limits, then report lost documents."""
     status, config, counters = look.status, look.sound, look.counters
     if status is None:
         return

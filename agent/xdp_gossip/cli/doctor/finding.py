@@ -14,8 +14,8 @@ LEVELS = ("ok", "note", "warning", "error")
 class Finding:
     """The result of one check.
 
-    ``id`` is stable (docs/operations.md, "Findings of doctor"). ``text`` contains names and numbers. ``remedy`` says
-    what to do; it is empty if ``level`` is ok.
+    ``id`` is stable (docs/operations.md, "Findings of doctor"). ``text`` describes the finding, with names and numbers.
+    ``remedy`` says what to do; it is empty if ``level`` is ok.
     """
 
     level: str
@@ -27,10 +27,11 @@ class Finding:
 class Subject:
     """Creates the findings of one subject, with ids of the form ``SUBJECT.WHAT``.
 
-    The keywords declare each WHAT with its allowed levels; the first level is the default.
+    Each keyword argument declares one WHAT with its allowed levels, separated by spaces; the first level is the
+    default.
     """
 
-    #: Subject name -> subject, for all modules that have been imported.
+    #: Subject name -> subject, for the imported modules of ``doctor``.
     ALL: ClassVar[dict[str, Subject]] = {}
 
     def __init__(self, name: str, **levels: str) -> None:

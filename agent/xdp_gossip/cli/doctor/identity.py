@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks this node's identity as the node and the other members see it: address, duplicates, reachability."""
+"""Checks this node's address and name: whether they are unique, and whether other members can reach the address."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .. import tables
 from .finding import Finding, Subject
 from .look import Look
 
-#: Problem of a node (docs/protocol.md) -> level on the node that has it, explanation, remedy.
+#: Problem of a node (docs/protocol.md) -> level of the finding on the node with the problem, explanation, remedy.
 PROBLEMS = {
     "twin": (
         "error",
@@ -42,9 +42,9 @@ PROBLEMS = {
         "set node.name (the role: xdp_gossip_agent_name), then reload",
     ),
 }
-#: Received packet types that count as a sign of another node.
+#: Types of received packets that prove that another node can reach this node.
 _RECEIVED = ("heartbeat", "swap_request", "swap_response", "metadata", "record", "probe")
-#: After this many requests without a single received packet, the node counts as unreachable for others.
+#: If this node has sent this many requests and received no packet at all, it counts as unreachable.
 _IN_VAIN = 5
 
 _SAYS = Subject(
@@ -53,8 +53,8 @@ _SAYS = Subject(
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Check the address that the node announces, its listening address, whether any packet arrives, and its own
-    problems.
+    """Check the address that this node announces, its listening address, whether it receives packets, and the problems
+    that it reports about itself.
     """
     status = look.status
     if status is None:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Checks the key slots: whether a rotation is in progress, and whether members are at different steps of it."""
+"""Checks the key slots: whether a rotation is in progress, and whether members are at different steps of the
+rotation.
+"""
 
 from __future__ import annotations
 

@@ -30,14 +30,14 @@ _STATUS = frozenset(
 
 @dataclass(frozen=True)
 class Look:
-    """The data about one host that the checks examine.
+    """The collected data about one host, on which the checks work.
 
     ``config`` is None if not even the node's address can be parsed. ``problems`` are the errors in the configuration
-    file; the file is valid if there are none. ``files``: setting -> path of each file that the configuration names,
-    usable or not. ``status`` is None if the agent returned none; then ``state`` is down, hidden (from this user),
-    silent, starting or refused, and ``why`` gives the reason. ``local``: the agent that answered is the one of
-    ``config``. ``untold``: name of each other answer that the agent did not give -> reason. ``pid``, ``uid`` and
-    ``gid`` of the agent are -1 if unknown.
+    file; without errors, the file is valid. ``files``: setting -> path, for each file that the configuration names,
+    whether or not the file exists. If the agent returned no status, ``status`` is None, ``state`` is down, hidden (from
+    this user), silent, starting or refused, and ``why`` gives the reason. ``local``: whether the agent that answered is
+    the agent that ``config`` configures. ``untold``: name of a request that the agent did not answer (other than for
+    its status) -> reason. ``pid``, ``uid`` and ``gid`` of the agent are -1 if unknown.
     """
 
     path: str
@@ -60,7 +60,7 @@ class Look:
 
     @property
     def local(self) -> bool:
-        """Whether the agent that answered is the one of the configuration: both have the same address and port."""
+        """Whether the node of the agent that answered has the address and port of the configuration."""
         if self.config is None or self.status is None:
             return self.config is not None
         node, asked = self.config.node, self.status["node"]
@@ -78,8 +78,9 @@ class Look:
 
 
 def gather(args: argparse.Namespace, seconds: float) -> Iterator[Look]:
-    """Yield the collected data step by step, each time more complete; the caller uses the last one that arrives in
-    time.
+    """Yield the collected data step by step, each time more complete.
+
+    The caller uses the last step that arrives in time.
     """
     from ...config.agent import understood
 
@@ -98,7 +99,7 @@ def gather(args: argparse.Namespace, seconds: float) -> Iterator[Look]:
 
 
 def _files(path: str) -> dict[str, str]:
-    """The files that a configuration names: setting -> path.
+    """Return the files that the configuration file ``path`` names: setting -> path.
 
     The paths are read from the raw YAML, because the parsed configuration has no value for an invalid setting.
     """
@@ -130,7 +131,10 @@ def _in(value: object, *keys: str) -> object:
 
 
 def _peer(where: str, seconds: float) -> tuple[int, int, int]:
-    """The process, user and group ids of the server of a Unix socket (SO_PEERCRED, unix(7)). Raises ``OSError``."""
+    """Return the process, user and group id of the server of a Unix socket (SO_PEERCRED, unix(7)).
+
+    Raises ``OSError``.
+    """
     if not where.startswith("unix://"):
         return -1, -1, -1
     with socket.socket(socket.AF_UNIX) as probe:
@@ -158,7 +162,8 @@ async def _answers(look: Look, token: str | None, seconds: float) -> Look:
     found: dict[str, Any] = {}
     untold: dict[str, str] = {}
     try:
-        # A single request may fail. All requests share one time limit, which leaves time to report what was found.
+        # If one request fails, the others are still made. All requests share one time limit, which leaves time to
+        # report the findings.
         async with api.Client(look.endpoint, token=token, ca_file=look.ca_file or None, timeout=seconds) as client:
             found["status"] = _known(await client.status())
             more: dict[str, Callable[[], Awaitable[Any]]] = {
@@ -189,8 +194,9 @@ async def _answers(look: Look, token: str | None, seconds: float) -> Look:
 
 
 def _known(status: dict[str, Any]) -> dict[str, Any]:
-    """Return ``status``. Raises ``ValueError`` if it is not the status of an agent, because another program listens
-    there.
+    """Return ``status``.
+
+    Raises ``ValueError`` if ``status`` is not that of an agent, which means that another program answered.
     """
     lacking = sorted(_STATUS - status.keys())
     if lacking:
@@ -203,5 +209,5 @@ async def _all(nodes: AsyncIterator[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def may_not(error: OSError) -> bool:
-    """Whether ``error`` means that this user lacks the permission, which root has."""
+    """Return whether ``error`` means that this user lacks a permission that root has."""
     return isinstance(error, PermissionError) and os.geteuid() != 0

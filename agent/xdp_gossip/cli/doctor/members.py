@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks which members this node sees, which it should see, and which problems they report."""
+"""Checks which members this node sees, which members it should see, and which problems the members report."""
 
 from __future__ import annotations
 

@@ -17,7 +17,9 @@ _SAYS = Subject("port", taken="error", address="warning", refused="error")
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Yield findings about the agent's ports; none while the agent runs, because it occupies them itself."""
+    """Yield findings about the agent's ports; no findings while the agent runs, because the agent itself has bound the
+    ports.
+    """
     config = look.config
     if config is None or look.problems or look.state != "down" or look.status is not None:
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks for rendered files that differ from their documents."""
+"""Checks whether the rendered files are up to date with the documents that they use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SAYS = Subject("rendered", failed="error", drifted="warning", pending="note")
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Yield a finding for each rendered file that failed or differs from its documents."""
+    """Yield a finding for each rendered file that could not be written or is not up to date with its documents."""
     for template in look.rendered:
         text = f"{template['name']} ({template['path']}): {template['error'] or template.get('drift')}"
         if template.get("drift"):

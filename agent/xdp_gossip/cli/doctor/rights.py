@@ -38,7 +38,7 @@ def examine(look: Look) -> Iterator[Finding]:
 
 
 def named(look: Look) -> tuple[list[str], list[str]]:
-    """The existing files that contain secrets, and the existing files that only root or the agent may write."""
+    """Return the existing files that contain secrets, and the existing files that only root or the agent may write."""
     secrets = [path for setting, path in look.files.items() if not setting.endswith((".cert", ".source"))]
     others = [path for path in (os.path.abspath(look.path), *look.files.values()) if path not in secrets]
     return [path for path in secrets if os.path.exists(path)], [path for path in others if os.path.exists(path)]
@@ -64,7 +64,9 @@ def _one(path: str, secret: bool, look: Look) -> Iterator[Finding]:
 
 
 def _agent(look: Look) -> tuple[int, int]:
-    """The user and group of the running agent; if it is not running, those of the account that the role creates."""
+    """Return the user and group id of the running agent; if no agent runs, the ids of the account that the role
+    creates.
+    """
     if look.uid >= 0:
         return look.uid, look.gid
     try:

@@ -11,7 +11,7 @@ from .look import Look
 
 
 class _Cause(NamedTuple):
-    """Counters that share one cause and one remedy; in the finding, ``text`` follows their sum."""
+    """Counters that share one cause and one remedy. The finding consists of the counters' sum followed by ``text``."""
 
     counters: tuple[str, ...]
     text: str
@@ -19,7 +19,8 @@ class _Cause(NamedTuple):
     level: str = "warning"
 
 
-#: Causes by id. Counters that other subjects check (keys, versions, clocks, documents, disks) are not repeated here.
+#: Causes by id. Counters that other modules of ``doctor`` check (keys, versions, clocks, documents, disks) are not
+#: repeated here.
 CAUSES = {
     "cluster": _Cause(
         ("rx_foreign_cluster",), "packets of another cluster", "give `cluster` the same value on every member"
@@ -120,7 +121,8 @@ CAUSES = {
 }
 
 _SAYS = Subject("traffic", dials="warning", **{what: cause.level for what, cause in CAUSES.items()})
-#: Report failed connections to members only from this number and this fraction on: members that left explain a few.
+#: Failed connections to members are reported only from this number and this fraction of all connections on, because a
+#: few failures are normal when members leave.
 _DIALS, _PART = 5, 0.5
 
 

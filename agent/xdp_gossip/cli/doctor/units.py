@@ -18,13 +18,13 @@ _UNITS = (
     *("xdp-gossip-dataplane-again.service", "xdp-gossip-files.service"),
 )
 _SHOWN = "Id,LoadState,ActiveState,SubState,Result,NRestarts,UnitFileState,NeedDaemonReload,ActiveEnterTimestamp"
-#: Number of automatic restarts, since the unit was last started by hand or at boot, that counts as often.
+#: Number of automatic restarts, since the unit was last started by hand or at boot, from which ``doctor`` warns.
 _OFTEN = 3
 _BOOTED = "/run/systemd/system"
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Yield findings about the installed units; none on a host without systemd (sd_booted(3))."""
+    """Yield findings about the installed units; no findings on a host without systemd (sd_booted(3))."""
     systemctl = shutil.which("systemctl")
     if systemctl is None or not os.path.isdir(_BOOTED):
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks for different releases: between members, and between the installed release and the running one."""
+"""Checks whether all members run the same release, and whether the running agent is of the installed release."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SAYS = Subject("version", mixed="warning", installed="warning", wire="warning")
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Yield findings about releases, taken from the members' own records."""
+    """Yield findings about the releases of the members, which each member announces about itself."""
     status = look.status
     if status is None:
         return
