@@ -47,7 +47,7 @@ def _write(item: Any, where: str) -> Write:
         raise bad_request(f"{where[:-1]}: expected an object, got {type(item).__name__}")
     unknown = next((name for name in item if name not in _MEMBERS), None)
     if unknown is not None:
-        raise bad_request(f"{where[:-1]}: expected no member but {', '.join(_MEMBERS)}, got {shown(unknown)}")
+        raise bad_request(f"{where[:-1]}: expected no key but {', '.join(_MEMBERS)}, got {shown(unknown)}")
     key = params.key(item.get("key") or "", f"{where}key")
     deleted = _flag(item, "delete", where)
     version = text(item, "if_version", MAX_KEY, where=where)

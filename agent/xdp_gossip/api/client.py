@@ -216,7 +216,9 @@ class Client:
         try:
             return json.loads(content)
         except ValueError:
-            raise Unreachable(self.endpoint, "the answer is not JSON: expected an agent's API there") from None
+            raise Unreachable(
+                self.endpoint, "the answer is not JSON: expected the API of an agent at this endpoint"
+            ) from None
 
     async def status(self) -> dict[str, Any]:
         """GET /v1/status."""
@@ -382,7 +384,9 @@ class Client:
                 if answer.status != 200:
                     raise _error(answer.status, answer.reason or "", await _read(answer))
                 if answer.content_type != MEDIA_TYPE:
-                    raise Unreachable(self.endpoint, f"expected {MEDIA_TYPE}, got {answer.content_type}: an old agent?")
+                    raise Unreachable(
+                        self.endpoint, f"expected {MEDIA_TYPE}, got {answer.content_type}; the agent may be too old"
+                    )
                 parser = Parser()
                 async for piece in answer.content.iter_any():
                     for event in parser.feed(piece):

@@ -42,7 +42,7 @@ def query(request: web.Request, allowed: Sequence[str]) -> dict[str, str]:
             expected = f"one of {', '.join(allowed)}" if allowed else "no parameter"
             raise bad_request(f"query parameter: expected {expected}, got {shown(name)}", "unknown_parameter")
         if name in found:
-            raise bad_request(f"query parameter {name}: expected it once", "repeated_parameter")
+            raise bad_request(f"query parameter {name}: expected it only once", "repeated_parameter")
         found[name] = value
     return found
 
@@ -221,7 +221,7 @@ def as_object(value: Any, allowed: Sequence[str]) -> dict[str, Any]:
         raise bad_request(f"body: expected a JSON object, got {type(value).__name__}")
     for name in value:
         if name not in allowed:
-            raise bad_request(f"body: expected no member but {', '.join(allowed)}, got {shown(name)}")
+            raise bad_request(f"body: expected no key but {', '.join(allowed)}, got {shown(name)}")
     return value
 
 

@@ -79,7 +79,7 @@ class Waits:
         if applied and key is None:
             raise bad_request("applied: expected key as well, to name the document")
         if deleted and digest is not None:
-            raise bad_request("deleted: expected no digest with it: a deleted document has no content")
+            raise bad_request("deleted: expected no digest as well, because a deleted document has no content")
         pattern, shape = (_CONTENT_DIGEST, "sha256:<64 hex digits>") if key else (_STATE_DIGEST, "16 hex digits")
         if digest is not None and not pattern.fullmatch(digest):
             raise bad_request(f"digest: expected {shape}, got {shown(digest)}")

@@ -32,8 +32,8 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         commands,
         "publish",
         "publish a document",
-        "Publish a document. Its value is text, a file or standard input. With --wait the command ends when that many "
-        "members hold it.",
+        "Publish a document. Its value is text, a file or standard input. With --wait, the command ends when that many "
+        "members have stored the document.",
         [
             "xdp-gossip publish app/motd --value 'hello, world'",
             "xdp-gossip publish app/config.yml --file config.yml --wait all",
@@ -46,17 +46,21 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     publish.add_argument("--value", metavar="TEXT", type=raw, help="the value as text")
     publish.add_argument("--file", metavar="FILE", type=path, help="read the value from FILE (- for stdin)")
     condition = publish.add_mutually_exclusive_group()
-    text = "only if the agent holds this version"
+    text = "write only if the agent has this version of the document"
     condition.add_argument("--if-version", metavar="VERSION", type=version, help=text)
     condition.add_argument("--if-absent", action="store_true", help="write only if the document does not exist")
     kind = (
         "json, yaml, text, raw or a media type (default: as in the current version, else by the suffix of KEY or FILE)"
     )
     publish.add_argument("--content-type", metavar="TYPE", type=some_text, help=kind)
-    publish.add_argument("--comment", metavar="TEXT", help="reason, kept in the history")
-    publish.add_argument("--expires-in", metavar="SECONDS", type=seconds, help="delete it everywhere after this time")
-    publish.add_argument("--author", metavar="NAME", help="author, kept in the history (default: the user)")
-    _add_wait(publish, "wait until this many members hold it: all, majority or a number", None)
+    publish.add_argument("--comment", metavar="TEXT", help="reason for the change, stored in the history")
+    publish.add_argument(
+        "--expires-in", metavar="SECONDS", type=seconds, help="delete the document everywhere after this time"
+    )
+    publish.add_argument(
+        "--author", metavar="NAME", help="author of the change, stored in the history (default: the user)"
+    )
+    _add_wait(publish, "wait until this many members have stored the document: all, majority or a number", None)
     publish.set_defaults(handler=run_publish)
 
     read = add_command(
@@ -77,16 +81,18 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         commands,
         "delete",
         "delete a document",
-        "Delete a document everywhere. If there is none, that is no error.",
+        "Delete a document everywhere. It is no error if the document does not exist.",
         ["xdp-gossip delete app/motd --comment 'not needed' --wait all"],
         common,
     )
     _add_key(delete)
-    text = "only if the agent holds this version"
+    text = "delete only if the agent has this version of the document"
     delete.add_argument("--if-version", metavar="VERSION", type=version, help=text)
-    delete.add_argument("--comment", metavar="TEXT", help="reason, kept in the history")
-    delete.add_argument("--author", metavar="NAME", help="author, kept in the history (default: the user)")
-    _add_wait(delete, "wait until this many members know of it: all, majority or a number", None)
+    delete.add_argument("--comment", metavar="TEXT", help="reason for the change, stored in the history")
+    delete.add_argument(
+        "--author", metavar="NAME", help="author of the change, stored in the history (default: the user)"
+    )
+    _add_wait(delete, "wait until this many members know of the deletion: all, majority or a number", None)
     delete.set_defaults(handler=run_delete)
 
     documents = add_command(
@@ -97,7 +103,14 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         ["xdp-gossip documents", "xdp-gossip documents app/ --wide"],
         common,
     )
-    documents.add_argument("prefix", metavar="PREFIX", type=prefix, nargs="?", default="", help="beginning of the keys")
+    documents.add_argument(
+        "prefix",
+        metavar="PREFIX",
+        type=prefix,
+        nargs="?",
+        default="",
+        help="list only documents whose keys begin with this text",
+    )
     documents.set_defaults(handler=run_documents)
 
     history = add_command(
@@ -109,7 +122,9 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         common,
     )
     _add_key(history)
-    history.add_argument("--diff", action="store_true", help="show what each version changed")
+    history.add_argument(
+        "--diff", action="store_true", help="show the difference between each version and its predecessor"
+    )
     history.set_defaults(handler=run_history)
 
     rollback = add_command(
@@ -122,10 +137,10 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     _add_key(rollback)
     rollback.add_argument("to", metavar="VERSION", type=version, help="a former version, as listed by history")
-    text = "only if the agent holds this version"
+    text = "write only if the agent has this version of the document"
     rollback.add_argument("--if-version", metavar="VERSION", type=version, help=text)
-    rollback.add_argument("--comment", metavar="TEXT", help="reason, kept in the history")
-    life = "delete it everywhere after this time, or never (default: when VERSION would have expired)"
+    rollback.add_argument("--comment", metavar="TEXT", help="reason for the change, stored in the history")
+    life = "delete the document everywhere after this time, or never (default: when VERSION would have expired)"
     rollback.add_argument("--expires-in", metavar="SECONDS", type=_life, help=life)
     rollback.set_defaults(handler=run_rollback)
 
@@ -133,7 +148,8 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         commands,
         "request",
         "show the outcome of a write whose answer was lost",
-        "Show the outcome of a write whose answer was lost. With --cancel, prevent it if it has not taken effect yet.",
+        "Show the outcome of a write whose answer was lost. With --cancel, cancel the write if it has not taken "
+        "effect yet.",
         ["xdp-gossip request 3f6c0d1e5a7b9c8d --cancel"],
         common,
     )
@@ -144,9 +160,9 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     verify = add_command(
         commands,
         "verify",
-        "check that the fleet holds a document",
-        "Check that the members hold a document, or have deleted it; without KEY, that all hold the same documents. "
-        "Exit code 1: they do not within the time.",
+        "check that the members have stored a document",
+        "Check that the members have stored a document, or have deleted it; without KEY, check that all members have "
+        "the same documents. Exit code 1: the condition is not met within the time limit.",
         [
             "xdp-gossip verify",
             "xdp-gossip verify app/config.yml --file config.yml --applied --timeout 30",
@@ -156,15 +172,17 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     text = "document key; if omitted, compare the complete state"
     verify.add_argument("key", metavar="KEY", type=key, nargs="?", help=text)
-    text = "version that members must hold"
+    text = "version that members must have stored"
     verify.add_argument("--version", metavar="VERSION", type=version, dest="document_version", help=text)
     content = verify.add_mutually_exclusive_group()
-    text = "sha256:HEX of the value, or without KEY a documents digest"
+    text = "sha256:HEX of the value; without KEY, a documents digest"
     content.add_argument("--digest", metavar="DIGEST", type=some_text, help=text)
-    content.add_argument("--file", metavar="FILE", type=path, help="file with the value that members must hold")
-    content.add_argument("--deleted", action="store_true", help="check that no member holds the document")
-    verify.add_argument("--applied", action="store_true", help="also require that the members' rendered files use it")
-    _add_wait(verify, "how many members must hold it: all, majority or a number", "all")
+    content.add_argument("--file", metavar="FILE", type=path, help="file with the value that members must have stored")
+    content.add_argument("--deleted", action="store_true", help="check that no member has the document")
+    verify.add_argument(
+        "--applied", action="store_true", help="also require that the members' rendered files use the document"
+    )
+    _add_wait(verify, "number of members that must meet the condition: all, majority or a number", "all")
     verify.set_defaults(handler=run_verify)
 
 

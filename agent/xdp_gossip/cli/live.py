@@ -36,8 +36,8 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         commands,
         "top",
         "a live view of the cluster",
-        "Show the fleet, problems first: nodes, the newest documents with who holds and who applied them, the last "
-        "publish on its way, this host's rendered files. Press q to end. Times are UTC.",
+        "Show the nodes, the newest documents with the members that have stored and applied them, the progress of the "
+        "last publish, and this host's rendered files. Problems come first. Press q to quit. Times are UTC.",
         ["xdp-gossip top", "xdp-gossip top --interval 5", "xdp-gossip top --once --json"],
         common,
     )

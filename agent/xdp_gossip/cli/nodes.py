@@ -73,8 +73,8 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         ["xdp-gossip node set --name web1 --private-data 'rack 7'"],
         common,
     )
-    change.add_argument("--name", metavar="NAME", help="the name that others see, up to 255 bytes")
-    change.add_argument("--private-data", metavar="TEXT", help="text that others see, for purposes of your own")
+    change.add_argument("--name", metavar="NAME", help="the name that other nodes see, up to 255 bytes")
+    change.add_argument("--private-data", metavar="TEXT", help="text that other nodes see, for purposes of your own")
     change.set_defaults(handler=run_set)
     join = add_command(
         actions,

@@ -40,18 +40,18 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     watch = add_command(
         commands,
         "watch",
-        "print changes of documents and nodes, or run a command at each",
-        "Print one line for each change. With a COMMAND, run it once for each burst of changes, and never twice at a "
-        "time. It gets the changes as a JSON list on standard input, and key, event and version of the last change in "
-        "XDP_GOSSIP_KEY, XDP_GOSSIP_EVENT and XDP_GOSSIP_VERSION. With --initial there is a first run for the state at "
-        "the start, even if it is empty, with the event 'present' for each document and node. With --state, changes "
-        "that happened while the watch or its agent did not run are reported once both run.",
+        "print changes of documents and nodes, or run a command for them",
+        "Print one line for each change. With a COMMAND, run the COMMAND once for each burst of changes, one run at a "
+        "time. The COMMAND gets the changes as a JSON list on standard input, and key, event and version of the last "
+        "change in XDP_GOSSIP_KEY, XDP_GOSSIP_EVENT and XDP_GOSSIP_VERSION. With --initial, the first run reports each "
+        "present document and node with the event 'present', and takes place even if there are none. With --state, "
+        "changes that happened while the watch or its agent did not run are reported once both run.",
         ["xdp-gossip watch", "xdp-gossip watch app/ --json", "xdp-gossip watch app/ --initial -- ./apply"],
         common,
         usage="%(prog)s [options] [PREFIX] [-- COMMAND [ARGUMENT...]]",
     )
     watch.takes_command = True
-    text = "only documents whose key begins with this"
+    text = "report only documents whose key begins with this text"
     watch.add_argument("prefix", metavar="PREFIX", type=prefix, nargs="?", default="", help=text)
     text = "report changes after this revision (default: now)"
     watch.add_argument("--since", metavar="REVISION", type=number_from(0), help=text)
@@ -60,14 +60,16 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         "--state",
         metavar="FILE",
         type=path,
-        help="file that remembers the handled version of each document, to continue from there (documents only)",
+        help="file that stores the processed version of each document, for a later run to continue (documents only)",
     )
     text = "end after N changes, or N runs of the command"
     watch.add_argument("--count", metavar="N", type=number_from(1), help=text)
     watch.add_argument(
         "--timeout", metavar="SECONDS", type=seconds, help="end after this many seconds (default: never)"
     )
-    watch.add_argument("--documents", action="store_true", help="report no changes of nodes (as with a PREFIX)")
+    watch.add_argument(
+        "--documents", action="store_true", help="report only changes of documents (implied by a PREFIX)"
+    )
     watch.set_defaults(handler=run, command=[])
 
 

@@ -123,7 +123,7 @@ class SeedNames:
             return await asyncio.wait_for(asyncio.shield(future), LOOKUP_SECONDS)
         except asyncio.TimeoutError:
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
-            raise OSError(f"no answer of the resolver within {LOOKUP_SECONDS:g} s") from None
+            raise OSError(f"no answer from the resolver within {LOOKUP_SECONDS:g} s") from None
 
     def _mean(self, name: Name, addresses: tuple[Address, ...]) -> None:
         for address in addresses:
