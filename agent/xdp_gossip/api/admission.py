@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Decides which clients may keep a connection to the API open.
 
-The number of connections of each source is limited. The number of unauthenticated connections is limited too, so that
-they cannot lock out clients with a token. A source is an IPv4 address, an IPv6 /64 (a host with one address of a /64
-can use all addresses of that /64), or a user on the Unix socket. If a new connection would exceed a limit, the
-admission closes the oldest unauthenticated connection and admits the new one. The closed connection is one of the same
-source if the source's limit is reached, otherwise one of the source with the most unauthenticated connections.
+The number of connections of each source is limited. The number of unauthenticated connections is also limited, so that
+unauthenticated clients cannot lock out clients with a token. A source is an IPv4 address, an IPv6 /64 (a host with one
+address of a /64 can use all addresses of that /64), or a user on the Unix socket. If a new connection would exceed a
+limit, the admission closes the oldest unauthenticated connection and admits the new one. If the source's limit is
+reached, a connection of the same source is closed; otherwise one of the source with the most unauthenticated
+connections.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ NAMES = (
 
 
 def source_of(peer: Any) -> str:
-    """Return the source of the socket address ``peer`` of a client; "" if the address names no client."""
+    """Return the source (IP address or network) of the socket address ``peer``; "" if ``peer`` contains no address."""
     if not isinstance(peer, tuple) or not peer:
         return ""
     try:
@@ -55,7 +56,10 @@ def source_of(peer: Any) -> str:
 
 
 def _nothing() -> None:
-    """Do nothing: the placeholder for a connection that cannot be closed yet, or is closed already."""
+    """Do nothing.
+
+    This function stands in for the callbacks of a connection that cannot be closed yet or is closed already.
+    """
 
 
 class Place:
@@ -92,7 +96,7 @@ class Place:
 
 
 class Admission:
-    """All connections of one listening socket.
+    """Manages all connections of one listening socket.
 
     ``counters`` receives the counts of refused and closed connections; ``log`` receives notable events.
     """
@@ -138,7 +142,8 @@ class Admission:
         return place
 
     def _evict(self, source: str) -> bool:
-        """Close the oldest unauthenticated connection of ``source``; "" selects the source that has the most.
+        """Close the oldest unauthenticated connection of ``source``; "" selects the source with the most
+        unauthenticated connections.
 
         Returns False if ``source`` has no unauthenticated connection.
         """

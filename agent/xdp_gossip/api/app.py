@@ -28,7 +28,7 @@ from .waits import Waits
 if TYPE_CHECKING:
     from ..nodelist import AsyncNodeList
 
-#: Paths served without a token: a load balancer's probe has none, and the answer is a single word.
+#: Paths served without a token: a load balancer's probe sends no token, and the answer reveals only a single word.
 _PUBLIC = frozenset({"/v1/health"})
 _SCHEME = "bearer"
 
@@ -53,7 +53,7 @@ def _auth_middleware(token: str, public: frozenset[str]) -> Middleware:
             return await handler(request)
         if request.rel_url.raw_path in public and not request.body_exists and "Upgrade" not in request.headers:
             return await handler(request)
-        # No handler reads the body of this request, so the rest of the connection is ignored.
+        # No handler reads the body of this request, so ignore all further data of the connection.
         if place is not None:
             place.refused = True
             place.unread = request.content.feed_eof
@@ -114,7 +114,7 @@ def build_app(
     middlewares: list[Middleware] = [errors_as_json(context.counters)]
     if not local:
         middlewares.append(_auth_middleware(str(token), public))
-    # This body limit applies to handlers that do not use params.read_body, which has its own limit.
+    # ``client_max_size`` applies only to handlers that do not use params.read_body, which has its own limit.
     app = web.Application(middlewares=middlewares, client_max_size=max_document)
     for topic in (Info, Nodes, Documents, Requests, Waits, EGossip):
         app.add_routes(

@@ -30,7 +30,7 @@ _PAGE = 1000
 #: Seconds that the client waits for a response beyond the wait time in its request, before it gives up.
 _GRACE = 10.0
 
-#: Fraction of the client's timeout within which a write must take effect; the rest is left for the answer to arrive.
+#: Fraction of the client's timeout within which a write must take effect. The rest of the timeout is for the answer.
 _SHARE = 0.9
 #: Seconds within which the client must find out, or cancel, the outcome of a write whose answer was lost.
 _SETTLE = 5.0
@@ -166,7 +166,9 @@ class Client:
             raise Unreachable(self.endpoint, _reason(error), sent=sent) from error
 
     async def _write(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """Send a request that changes documents. If the answer is lost, cancel the request or find out its outcome.
+        """Send a request that changes documents.
+
+        If the answer is lost, find out whether the request took effect, and cancel it if it did not.
 
         Raises :class:`Unreachable`, whose ``request`` is set if the write may still take effect.
         """
@@ -195,7 +197,10 @@ class Client:
         return dict(await self.json("GET", f"/v1/requests/{quote(number, safe='')}"))
 
     async def cancel_request(self, number: str, *, timeout: float | None = None) -> dict[str, Any]:
-        """DELETE /v1/requests/ID: the outcome of a write; if the write has not taken effect yet, it never will."""
+        """DELETE /v1/requests/ID: cancel a write and return its outcome.
+
+        A write that has not taken effect yet never will.
+        """
         return dict(await self.json("DELETE", f"/v1/requests/{quote(number, safe='')}", timeout=timeout))
 
     def _open_session(self) -> aiohttp.ClientSession:
@@ -374,7 +379,8 @@ class Client:
     async def stream(self, path: str, params: Mapping[str, str]) -> AsyncGenerator[Event, None]:
         """Yield the events of an event stream until the agent ends it.
 
-        Raises the same errors as :meth:`request`; :class:`Unreachable` also if the stream is silent for too long.
+        Raises the same errors as :meth:`request`; :class:`Unreachable` also if nothing arrives for ``_SILENCE``
+        seconds.
         """
         limit = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=_SILENCE)
         try:
@@ -435,8 +441,8 @@ class WatchStream:
     Each change has the form of an entry in ``changes`` of :meth:`Client.watch`.
 
     If changes were lost, the stream yields ``{"revision": N, "kind": "resync", "event": "gap"}``: the caller must read
-    everything again. The stream ends when the agent closes it, and raises :class:`Unreachable` if the connection is
-    lost. A new iteration continues from :attr:`revision`.
+    everything again. The iteration ends when the agent closes the stream, and raises :class:`Unreachable` if the
+    connection is lost. A new iteration continues from :attr:`revision`.
     """
 
     def __init__(self, client: Client, prefix: str, since: int | None, kind: str) -> None:

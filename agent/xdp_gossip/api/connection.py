@@ -40,7 +40,7 @@ class GuardedProtocol(asyncio.Protocol):
 
     @property
     def lost(self) -> asyncio.Future[None]:
-        """A future that is done when the connection is lost."""
+        """A future that completes when the connection is lost."""
         if self._lost is None:
             self._lost = asyncio.get_running_loop().create_future()
             if self._is_lost:

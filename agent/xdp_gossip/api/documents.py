@@ -89,8 +89,8 @@ class Documents:
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of this class: paths and handlers.
 
-        A key may contain ``/``. The pattern also matches line feeds, so that the handler rejects a key with a line feed
-        with a clear error.
+        A key may contain ``/``. The pattern also matches line feeds, so that a key with a line feed reaches the
+        handler, which rejects it with a clear error.
         """
         return [
             web.get("/v1/documents", self.list),
@@ -118,7 +118,7 @@ class Documents:
         return await lists.answer(request, "documents", documents, shapes.document, more, headers)
 
     async def read(self, request: web.Request) -> web.Response:
-        """Return the raw value of a document, or its value and metadata as JSON with ``format=json``.
+        """Return the raw value of a document; with ``format=json``, return the value and the metadata as JSON.
 
         The parameter ``version`` selects an earlier version.
         """
@@ -252,7 +252,7 @@ class Documents:
         return render.json_response(done.answer)
 
     async def _parse(self, raw: bytes) -> Any:
-        """Parse the JSON of a batch, in a worker process if it is long."""
+        """Parse the JSON text of a batch. A long text is parsed in a worker process."""
         if len(raw) <= SMALL:
             return params.parse_json(raw)
         try:

@@ -45,7 +45,7 @@ class EGossip:
             web.post("/start", self.start),
         ]
         if self._context.local:
-            # HEAD is not served: it must be safe (RFC 9110, 9.2.1), and these requests change state.
+            # HEAD is not served, because a HEAD request must not change state (RFC 9110, 9.2.1) and these requests do.
             routes += [web.get("/stop", self.stop, allow_head=False), web.get("/start", self.start, allow_head=False)]
         return routes
 

@@ -75,7 +75,7 @@ def _from_http(error: web.HTTPException) -> Fault:
 
 def to_fault(error: BaseException) -> Fault | None:
     """Convert an exception of the lower layers to a :class:`Fault`; None if the client must not see its text."""
-    # Imported late, because nodelist imports many modules that this one does not need.
+    # Imported late, because nodelist imports many modules that this module does not need.
     from ..nodelist import NotReadyError
     from ..store.sqlite import StoreError
 
@@ -95,8 +95,7 @@ def to_fault(error: BaseException) -> Fault | None:
     return None
 
 
-#: Error code -> name of the counter. The errors and counters concern requests that did not take effect because the
-#: client stopped waiting.
+#: Error code -> counter, for requests that did not take effect because their client stopped waiting.
 GIVEN_UP = {
     "client_gone": "api_client_gone",
     "deadline_passed": "api_deadline_passed",

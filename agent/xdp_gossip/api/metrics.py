@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Prometheus metrics, computed from the agent's status at each scrape; there are no separate counters."""
+"""Computes the Prometheus metrics from the agent's status at each scrape."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class Nodes:
         return render.json_response(shapes.node(self._node_list.local()))
 
     async def join(self, request: web.Request) -> web.Response:
-        """Contact the given nodes now, and retry until they answer."""
+        """Add the given nodes to the node list, which contacts them now and retries until they answer."""
         params.query(request, ())
         wanted = (await params.read_object(request, self._context.uploads, ("nodes",))).get("nodes")
         if not isinstance(wanted, list) or not 1 <= len(wanted) <= MAX_JOIN:

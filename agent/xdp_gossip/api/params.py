@@ -25,7 +25,7 @@ from .uploads import Uploads
 
 #: Maximum size, in bytes, of a JSON request body. A JSON body contains only a few settings or a list of addresses.
 MAX_JSON = 1 << 20
-#: A client must send its whole body within this many seconds; after that, its request is rejected.
+#: A client must send the whole body within this many seconds; otherwise its request is rejected.
 BODY_SECONDS = 30.0
 
 _ETAG = re.compile(r'(W/)?"([^"]*)"')

@@ -29,7 +29,7 @@ def usage() -> dict[str, int]:
 
 def _descriptors() -> int:
     try:
-        return len(os.listdir("/proc/self/fd")) - 1  # one descriptor is that of the listing itself
+        return len(os.listdir("/proc/self/fd")) - 1  # subtract the descriptor that the listing itself uses
     except OSError:
         return 0  # /proc is hidden, or no file descriptor is free
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Stores the outcomes of requests that carry an id.
 
-A request id is executed at most once, and a request that its client cancelled is never executed.
+A request with an id is executed at most once, and a request that its client has cancelled is never executed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from .asked import Asked
 from .errors import Fault, bad_request, to_fault
 from .headers import ID_HEADER
 
-#: Maximum number of requests that the log stores, and maximum total size of their answers in bytes. The log drops its
-#: oldest entries first.
+#: Maximum number of requests that the log stores, and maximum total size of their answers in bytes. A full log drops
+#: its oldest entries first.
 MAX_REMEMBERED = 4096
 MAX_BYTES = 8 * 1024 * 1024
 
@@ -73,8 +73,8 @@ class RequestLog:
 
         The ``with`` block runs the request if the outcome's ``answer`` is None, and then sets ``answer``. A publish in
         the ``with`` block takes effect only while the client waits. A request with an id runs at most once: if the same
-        request arrives again with the same id, it gets the stored answer. If the request failed, the same request may
-        run again.
+        request arrives again with the same id, its client gets the stored answer. If the request failed, the same
+        request may run again.
 
         Raises the errors of :meth:`Asked.check`, and :class:`Fault` 409 ``request_cancelled``, ``request_pending`` and
         ``request_id_reused``.
@@ -115,7 +115,7 @@ class RequestLog:
         return entry
 
     async def cancel(self, number: str) -> Entry:
-        """Cancel a request, unless it has already taken effect, and return its entry.
+        """Cancel the request with the id ``number``, unless it has already taken effect, and return its entry.
 
         A cancelled request never takes effect, even if it arrives only after this call.
         """

@@ -30,7 +30,7 @@ class Requests:
         return render.json_response(self._log.find(check_id(request.match_info["id"])).json())
 
     async def cancel(self, request: web.Request) -> web.Response:
-        """Cancel a request. A cancelled request never takes effect, even if it arrives only after its cancellation."""
+        """Cancel a request. A cancelled request never takes effect, even if it arrives only after the cancellation."""
         params.query(request, ())
         await params.no_body(request, self._uploads)
         return render.json_response((await self._log.cancel(check_id(request.match_info["id"]))).json())

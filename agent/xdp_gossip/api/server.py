@@ -24,7 +24,8 @@ from .listener import Listener
 _log = logging.getLogger("xdp_gossip.api")
 
 _KEEPALIVE_SECONDS = 30.0
-#: Seconds for which the server reads and discards an unwanted body, so that the client receives the response.
+#: Seconds for which the server reads and discards the rest of a refused request's body, so that the client receives the
+#: response.
 _LINGERING_SECONDS = 1.0
 #: Seconds within which running requests must finish when the agent shuts down.
 _CLOSE_SECONDS = 2.0
@@ -35,8 +36,9 @@ class ApiBindError(OSError):
 
 
 class _NoTraceback(logging.Filter):
-    """A filter of aiohttp's log, which prints a traceback for each request that is malformed or whose client
-    disconnected.
+    """A filter for aiohttp's log.
+
+    Without it, aiohttp would log a traceback for each malformed request and each request whose client disconnected.
     """
 
     def __init__(self, admission: Admission) -> None:
@@ -44,7 +46,7 @@ class _NoTraceback(logging.Filter):
         self._admission = admission
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let a log record pass if it does not concern a single request.
+        """Return True, which lets ``record`` pass, if it does not concern a single request.
 
         If ``record`` concerns one request, count an error that the client caused or record an error of the agent, and
         drop ``record``.
@@ -110,7 +112,7 @@ class ApiServer:
             _remove_stale(path)
             bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                # Create the socket with mode 0600 and widen it to the group later, so nobody else can connect between
+                # Create the socket with mode 0600 and give the group access later, so nobody else can connect between
                 # bind and chmod.
                 before = os.umask(0o177)
                 try:

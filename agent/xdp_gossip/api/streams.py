@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Serves the change feed as server-sent events.
 
-A connected client receives every change; a client that does not read is disconnected. A stream has no queue of its own:
-changes that the client has not read yet stay in the change feed. If the feed has already dropped those changes, the
-stream sends an event that asks the client to read everything again. So a slow client uses the memory of one socket
-buffer and no more.
+A connected client receives every change; a client that does not read is disconnected. A stream has no queue of its own.
+Changes that the client has not read yet remain stored in the change feed. If the feed has already dropped those
+changes, the stream sends an event that asks the client to read everything again. So a slow client uses the memory of
+one socket buffer and no more.
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ class Streams:
                 if found is None:
                     return
                 if not told:
-                    # After a gap, the hello event carries no id. With an id, a client that reconnects now would skip
-                    # the gap.
+                    # After a gap in the changes, the event ``hello`` is sent without an id. With an id, a client that
+                    # reconnects now would skip the gap.
                     where = found.revision if found.gap else position
                     text = b"retry: 2000\n" + encode("hello", _revision(where), None if found.gap else where)
                     await stream.write(text)

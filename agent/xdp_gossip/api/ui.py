@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Serves the web page under /ui/: a fixed list of static files, with headers that block any other content."""
+"""Serves the web page under /ui/: a fixed list of static files, with headers that make the browser block any other
+content.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from aiohttp import web
 from . import params
 from .errors import Fault
 
-#: Media types of the served files, by file name; the name "" is the page itself. No other name reaches the file system.
+#: Media types of the served files, by file name; the name "" is the page itself. A request for another name does not
+#: reach the file system.
 _SCRIPT = "text/javascript; charset=utf-8"
 FILES = {
     "": "text/html; charset=utf-8",

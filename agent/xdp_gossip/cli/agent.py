@@ -68,9 +68,9 @@ def wrong_configuration(error: ConfigError) -> CommandError:
 def _spare_charset_detection() -> None:
     """Prevent aiohttp from loading a charset detector, which saves 1.2 MB of the agent's memory.
 
-    aiohttp imports ``cchardet``, or else ``charset_normalizer``, to guess the encoding of responses in its HTTP client.
-    The agent uses only aiohttp's server, which does not guess encodings. An empty module named ``cchardet`` prevents
-    both imports.
+    aiohttp imports ``cchardet`` or, if that is missing, ``charset_normalizer``. aiohttp's HTTP client uses them to
+    guess the encoding of responses. The agent uses only aiohttp's server, which does not guess encodings. An empty
+    module named ``cchardet`` prevents aiohttp from loading either library.
     """
     if "aiohttp" not in sys.modules:
         sys.modules.setdefault("cchardet", types.ModuleType("cchardet"))

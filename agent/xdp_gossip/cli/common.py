@@ -77,7 +77,7 @@ def endpoint(args: argparse.Namespace) -> str:
 def call(args: argparse.Namespace, work: Callable[[Client], Awaitable[int]], timeout: float = 30.0) -> int:
     """Run ``work`` with a client of the selected agent, and return the exit code that ``work`` returns.
 
-    ``timeout`` is the limit for one request, in seconds. Converts every error of the agent or the connection to a
+    ``timeout`` is the time limit of each request, in seconds. Converts every error of the agent or the connection to a
     :class:`CommandError` with the exit code for this error.
     """
     import asyncio  # imported late: asyncio and the client take 200 ms, too long for --help
@@ -104,7 +104,7 @@ def call(args: argparse.Namespace, work: Callable[[Client], Awaitable[int]], tim
 
 
 def wants_json(args: argparse.Namespace) -> bool:
-    """Whether --json was given, before or after the command."""
+    """Return whether the option --json was given, before or after the command's name."""
     return bool(getattr(args, "json", False))
 
 
@@ -119,7 +119,7 @@ def print_json(value: Any) -> None:
 
 
 def output(args: argparse.Namespace, value: Any, text: Callable[[], None]) -> None:
-    """Print ``value`` as JSON if --json was given; otherwise call ``text``, which prints it as text."""
+    """Print ``value`` as JSON if --json was given; otherwise call ``text``, which prints the value as text."""
     if wants_json(args):
         print_json(value)
     else:

@@ -214,7 +214,7 @@ def _for_bash(line: str) -> list[str]:
     if found and found[0] in (FILES, DIRECTORIES):
         return found
     word = words[-1]
-    # Outside of quotes, bash replaces only the text after the last of these characters.
+    # Outside of quotes, bash replaces only the part of a word after the last character that is in COMP_WORDBREAKS.
     breaks = os.environ.get("COMP_WORDBREAKS", " \t\n\"'><=;|&(:")
     cut = 0 if quote else max((word.rfind(char) + 1 for char in breaks if char not in " \t\n\"'"), default=0)
     return [_quoted(value[cut:], quote) for value in found]

@@ -207,7 +207,7 @@ def _add_wait(parser: argparse.ArgumentParser, text: str, default: str | None) -
 
 
 def run_publish(args: argparse.Namespace) -> int:
-    """Publish a document. With --wait, wait until the required number of members have stored it."""
+    """Publish a document. With --wait, wait until the required number of members have stored the document."""
     given = [source for source in (args.source, args.value, args.file) if source is not None]
     if len(given) != 1:
         raise CommandError(f"publish: expected one of --value, --file and -, got {len(given) or 'none'}", USAGE)
@@ -265,7 +265,8 @@ async def converge(client: Client, wait: str, timeout: float, **question: Any) -
     """Ask the agent whether the members have stored a document, until the answer is yes or ``timeout`` seconds have
     passed.
 
-    Each request waits at most ``_ONE_WAIT`` seconds. Returns the last answer.
+    Each request to the agent waits at most ``_ONE_WAIT`` seconds; the command repeats the request. Returns the last
+    answer.
     """
     start = time.monotonic()
     while True:
@@ -381,7 +382,7 @@ def run_request(args: argparse.Namespace) -> int:
 def run_verify(args: argparse.Namespace) -> int:
     """Check whether the required number of members have stored the document.
 
-    Returns exit code 0 if they have; otherwise prints the members that have not, and returns 1.
+    Otherwise prints the members that have not stored it, and returns exit code 1.
     """
     digest = args.digest
     if args.file is not None:

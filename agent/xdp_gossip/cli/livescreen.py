@@ -70,7 +70,7 @@ def _shares(sections: Sequence[_Section], room: int, gap: int) -> list[int]:
     shown = [0] * len(sections)
 
     def needed() -> int:
-        # Each table needs a heading, its rows, and a line that counts the rows that are not shown.
+        # Besides its rows, each table needs a line for the heading and a line that counts the hidden rows.
         return sum(gap + (count > 0) + count + (count < section.total) for section, count in zip(sections, shown))
 
     for limit in (lambda section: section.urgent, lambda section: len(section.rows)):

@@ -18,7 +18,8 @@ DOCUMENTS = 8
 _NODES = 200
 #: Width of a publish's progress bar, in characters.
 _BAR = 30
-#: Least number of seconds between two reads of the document list, even if one of the newest documents was deleted.
+#: Minimum number of seconds between two requests for the document list, even if one of the newest documents was
+#: deleted.
 _REST = 5.0
 _NOBODY: dict[str, Any] = {"members": 0, "confirmed": 0, "results": []}
 
@@ -77,7 +78,7 @@ def _applied(result: dict[str, Any]) -> str:
 async def holders(client: Client, document: dict[str, Any]) -> dict[str, Any]:
     """Ask which members have stored and applied the version ``document``.
 
-    For a deletion, ask only which members have stored it.
+    For a deletion, ask only which members know of the deletion.
     """
     deleted = document["deleted"]
     try:
@@ -108,7 +109,7 @@ class View:
 
     @property
     def documents(self) -> list[dict[str, Any]]:
-        """The newest documents, at most ``DOCUMENTS``."""
+        """The newest documents, at most ``DOCUMENTS`` of them."""
         return _newest(self._newest.values())
 
     async def look(self, client: Client, *, whole: bool = False) -> None:

@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         status, failure = INTERRUPTED, None
     except BrokenPipeError:
-        # The reader of the pipe closed it (for example ``| head``), so no message is printed.
+        # The reader of stdout has closed the pipe (for example ``| head``), so no message is printed.
         status, failure = NO_READER, None
     except CommandError as error:
         status, failure = error.status, error

@@ -26,7 +26,8 @@ def prepare(*, service: bool = False) -> None:
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            # Open /dev/null in the wrong direction, so that reading or writing fails as on a closed descriptor.
+            # Open /dev/null write-only for stdin and read-only for stdout, so that using the stream fails as on a
+            # closed descriptor.
             closed = (os.O_WRONLY, os.O_WRONLY if service else os.O_RDONLY, os.O_WRONLY)[number]
             _point(number, closed)
             mode = "r" if number == 0 else "w"

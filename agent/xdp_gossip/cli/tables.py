@@ -63,7 +63,8 @@ def aligned(columns: Sequence[str], rows: Rows, most: int | None = None, rigid: 
 def _shrunk(widths: list[int], least: list[int], room: int) -> list[int]:
     """Reduce column widths until they fit into ``room``.
 
-    All columns are cut to the same bound, the largest that fits; no column becomes narrower than its ``least``.
+    All wider columns are cut to the same width, the largest that fits. No column becomes narrower than its minimum in
+    ``least``.
     """
     low, high = 0, max(widths, default=0)
     while low < high:

@@ -36,7 +36,7 @@ def escaped(text: str) -> str:
 def printable(value: object) -> str:
     """Format a value as a table field: ``-`` for no value.
 
-    Text that looks like ``-`` or has spaces at its ends is put in quotes.
+    Text that could be mistaken for ``-`` or that begins or ends with a space is put in quotes.
     """
     text = "yes" if value is True else "no" if value is False else "-" if value in (None, "") else str(value)
     if isinstance(value, str) and value and (value == "-" or value != value.strip(" ")):
@@ -61,7 +61,7 @@ def width(text: str) -> int:
 
 
 def middle(text: str, most: int) -> str:
-    """Shorten ``text`` to at most ``most`` columns (1 or more), with an ellipsis in place of its middle."""
+    """Shorten ``text`` to at most ``most`` columns (1 or more), with an ellipsis in place of the middle of ``text``."""
     if len(text) <= most and width(text) <= most:
         return text
     end = (most - 1) // 2

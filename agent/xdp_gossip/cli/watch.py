@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _POLL = 30.0
 #: Seconds for which changes are collected after the first change, before the COMMAND runs.
 _BURST = 0.2
-#: Seconds to wait before connecting again after a lost connection: the first and the longest wait. A restart of the
-#: agent takes one or two seconds.
+#: Seconds to wait before connecting again after a lost connection: the first and the longest wait. The waits are short,
+#: because a restart of the agent takes one or two seconds.
 _BACK_OFF, _BACK_OFF_MOST = 0.25, 2.0
 #: Seconds within which a running COMMAND must end when the watch ends.
 _END = 5.0
@@ -159,7 +159,7 @@ async def _bursts(client: Client, args: argparse.Namespace, seen: Seen | None) -
         except (Unreachable, ApiError) as error:
             if not connected or (isinstance(error, ApiError) and error.status < 500):
                 raise
-            # The agent may be restarting. No change is missed: if the agent has lost changes, it reports a gap.
+            # The agent may be restarting. No change is missed, because an agent that has lost changes reports a gap.
             if away is None:
                 away = time.monotonic()
                 notice(args, f"the agent does not answer ({error}); waiting until it is back")

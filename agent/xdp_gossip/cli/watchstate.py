@@ -28,7 +28,7 @@ class Seen:
     """The processed version of each document whose key begins with one prefix."""
 
     def __init__(self, path: Path, prefix: str) -> None:
-        """Load the state file if it exists.
+        """Load the state file ``path`` if it exists.
 
         Raises :class:`CommandError` if the file is not a state file, or is one of another prefix than ``prefix``.
         """
@@ -87,7 +87,8 @@ class Seen:
             {"revision": revision, "kind": "document", "event": event, "document": document}
             for event, document in found
         ]
-        # Mark the changes as passed only now. If they were marked earlier and a request failed, they would be lost.
+        # Mark the changes as passed only now. If a failed request had ended this method after the mark, the changes
+        # would be lost.
         return [change for change in changes if self.fresh(change)]
 
     async def begin(self, client: Client) -> None:

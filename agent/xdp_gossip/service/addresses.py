@@ -102,7 +102,7 @@ class Addresses:
 
 
 def present(ip: str) -> bool:
-    """Return whether this host has the address ``ip``, which means that a socket can be bound to it.
+    """Return whether this host has the address ``ip``, so that a socket can be bound to it.
 
     An IPv6 address counts only after duplicate address detection.
     """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The agent process: builds the node list from the configuration, serves the API, and handles signals and shutdown.
 
-A stopped agent does not leave the cluster: the other members first suspect the missing node, and then remove it from
-their lists after their timeout. ``xdp-gossip node leave`` leaves the cluster. After an unexpected exception, the
-process exits with an error, so that systemd starts a new process.
+A stopped agent does not leave the cluster: the other members first suspect the missing node, and remove it from their
+lists after their timeout. ``xdp-gossip node leave`` leaves the cluster. After an unexpected exception, the process
+exits with an error, so that systemd starts a new process.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _DESCRIPTORS = 65536
 
 
 def node_list_from(settings: AgentConfig) -> AsyncNodeList:
-    """Build the node list for ``settings``, with its local node and seeds.
+    """Build the node list for ``settings``, with the local node and the seeds.
 
     The node list does not join the cluster yet.
     """
@@ -65,8 +65,8 @@ def node_list_from(settings: AgentConfig) -> AsyncNodeList:
 
 
 def add_seeds(node_list: AsyncNodeList, settings: AgentConfig) -> None:
-    """Add the configured seeds to ``node_list``, except the node itself: all hosts of a fleet may share one list of
-    seeds.
+    """Add the configured seeds to ``node_list``, except the node itself: all hosts of a fleet may be configured with
+    the same list of seeds.
     """
     for seed in settings.seeds:
         if seed != settings.node.address:
@@ -161,7 +161,7 @@ class Agent:
         if self.settings.protocol not in ("XDP", "TC"):
             await self.node_list.join()
             return True
-        from .planewait import PlaneWait  # imported late: protocol auto does not need it
+        from .planewait import PlaneWait  # imported late: not needed with protocol auto
 
         plane, ip = Path(self.settings.dataplane.directory), self.settings.node.address.ip
         seeds = [seed.ip for seed in self.settings.seeds if (":" in seed.ip) == (":" in ip)]
@@ -235,8 +235,8 @@ class Agent:
             self.fail("a background task failed", task.exception())
 
     def _on_unforeseen(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Handle an uncaught exception of the event loop: count it if it is a broken connection, otherwise end the
-        process.
+        """Handle an uncaught exception of the event loop: count a broken connection; end the process for any other
+        exception.
         """
         error = context.get("exception")
         if error is None or isinstance(error, (OSError, asyncio.CancelledError)):
@@ -366,8 +366,9 @@ def _raise_descriptor_limit() -> None:
 
 
 def main(settings: AgentConfig) -> int:
-    """Configure logging and run the agent. Returns the exit code: 1, with one line on stderr, if the agent cannot
-    start.
+    """Configure logging and run the agent.
+
+    Returns the exit code. If the agent cannot start, prints one line to stderr and returns 1.
     """
     logs.configure(settings.log.level, settings.log.format)
     # asyncio logs a warning for every write to a lost connection; the filter limits them.

@@ -101,8 +101,8 @@ class PlaneWait:
         self._told()
 
     def _follow(self) -> None:
-        """Subscribe to changes of interfaces and addresses, so that each change causes a new request to the loader at
-        once.
+        """Subscribe to changes of interfaces and addresses, so that each change immediately causes a new request to the
+        loader.
         """
         self._monitor.on_change = self._wake.set
         self._monitor.open()

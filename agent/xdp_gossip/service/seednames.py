@@ -105,7 +105,10 @@ class SeedNames:
             self._mean(name, addresses)
 
     async def _look_up(self, name: Name) -> list[str]:
-        """Look up ``name`` in a separate thread, one lookup at a time. The thread does not delay the process exit."""
+        """Look up ``name`` in a separate thread; only one lookup runs at a time.
+
+        The thread does not delay the process exit.
+        """
         if self._busy is not None and not self._busy.done():
             raise OSError(f"the resolver is still busy with an earlier name after {LOOKUP_SECONDS:g} s")
         found: Future[list[str]] = Future()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Runs work in a separate process, so that a hanging disk or program does not hang the caller.
+"""Runs a function in a separate process, so that a hanging disk or program does not block the caller.
 
 A thread would not be enough: a thread that waits for a dead disk prevents its process from ending, even by SIGKILL.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks whether the agent answers, and which problems it reports about itself."""
+"""Checks whether the agent answers, and which problems the agent reports about itself."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Checks the certificates of the API: validity, names, issuers, and whether the agent serves them."""
+"""Checks the certificates of the API: validity, names, issuers, and whether the agent serves the current
+certificate.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ _RENEW = "renew it, then systemctl restart xdp-gossip"
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Yield findings about the API's certificates; none if the API does not use TLS."""
+    """Yield findings about the API's certificates; no findings if the API does not use TLS."""
     path, key = look.files.get("api.tls.cert"), look.files.get("api.tls.key")
     if not path:
         return
@@ -112,7 +114,7 @@ def _matches(name: str, hosts: set[str]) -> bool:
 
 
 def _issuers(path: str, chain: list[Certificate], look: Look) -> Iterator[Finding]:
-    """Check that each certificate is signed by the next one in the file.
+    """Check that each certificate is signed by the next certificate in the file.
 
     With ``--ca-file``, the last certificate must be signed by a certificate of that file, or be in that file itself.
     """
@@ -205,7 +207,7 @@ def _subject(certificate: Certificate) -> str:
 def _end(certificate: Certificate) -> datetime.datetime:
     """Return the time at which the certificate expires, in UTC.
 
-    cryptography 42 deprecates the attributes without a time zone; older versions lack the attributes with one.
+    cryptography 42 deprecates the attributes without a time zone; older versions have only these attributes.
     """
     found = getattr(certificate, "not_valid_after_utc", None)
     return found or certificate.not_valid_after.replace(tzinfo=datetime.timezone.utc)

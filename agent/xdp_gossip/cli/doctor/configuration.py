@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks whether the configuration file is valid, and whether the running agent uses its settings."""
+"""Checks whether the configuration file is valid, and whether the running agent uses the settings in the file."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _PROCESS = Path("/proc/self/status")
 _NEIGHBOURS = Path("/proc/sys/net")
 #: Bits of the capabilities that the loader needs (linux/capability.h).
 _CAPABILITIES = {"CAP_CHOWN": 0, "CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
-#: Data plane counters that indicate a problem, each with its remedy.
+#: Data plane counters that indicate a problem -> remedy.
 _TROUBLE = {
     "drop_bad_mac": "is the secret the same everywhere?",
     "drop_unknown_key": "add the key as staged everywhere before using it",
@@ -181,7 +181,7 @@ def kernel(found: Mapping[str, Any], wanted: settings.Settings | None, level: st
 
 def carries(directory: Path, found: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield findings on whether the loaded data plane delivers packets, whether copies of packets are lost, and from
-    which sources it drops packets. Only root can test the delivery.
+    which sources it drops packets. Only root can test whether packets are delivered.
     """
     if found["up"] and os.geteuid() == 0:
         try:

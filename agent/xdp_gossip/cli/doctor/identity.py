@@ -44,7 +44,8 @@ PROBLEMS = {
 }
 #: Types of received packets that prove that another node can reach this node.
 _RECEIVED = ("heartbeat", "swap_request", "swap_response", "metadata", "record", "probe")
-#: If this node has sent this many requests and received no packet at all, it counts as unreachable.
+#: If this node has sent this many requests and received no packet at all, ``doctor`` reports that no packet reaches
+#: this node.
 _IN_VAIN = 5
 
 _SAYS = Subject(

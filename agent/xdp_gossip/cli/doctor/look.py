@@ -162,8 +162,8 @@ async def _answers(look: Look, token: str | None, seconds: float) -> Look:
     found: dict[str, Any] = {}
     untold: dict[str, str] = {}
     try:
-        # If one request fails, the others are still made. All requests share one time limit, which leaves time to
-        # report the findings.
+        # If one request fails, the other requests are still made. All requests share one time limit, which leaves time
+        # to report the findings.
         async with api.Client(look.endpoint, token=token, ca_file=look.ca_file or None, timeout=seconds) as client:
             found["status"] = _known(await client.status())
             more: dict[str, Callable[[], Awaitable[Any]]] = {

@@ -9,7 +9,7 @@ from .finding import Finding, Subject
 from .look import Look
 
 _SAYS = Subject("process", descriptors="warning", memory="warning")
-#: A value above this fraction of its limit counts as close to the limit.
+#: A value above this fraction of its limit (file descriptors, memory) is reported as close to the limit.
 _NEAR = 0.8
 _MIB = 1024 * 1024
 
