@@ -4,9 +4,9 @@
 The number of connections of each source is limited. The number of unauthenticated connections is also limited, so that
 unauthenticated clients cannot lock out clients with a token. A source is an IPv4 address, an IPv6 /64 (a host with one
 address of a /64 can use all addresses of that /64), or a user on the Unix socket. If a new connection would exceed a
-limit, the admission closes the oldest unauthenticated connection and admits the new one. If the source's limit is
-reached, a connection of the same source is closed; otherwise one of the source with the most unauthenticated
-connections.
+limit, the admission closes the oldest unauthenticated connection and admits the new connection; without an
+unauthenticated connection, the new connection is refused. If the source's limit is reached, a connection of the same
+source is closed; otherwise one of the source with the most unauthenticated connections.
 """
 
 from __future__ import annotations

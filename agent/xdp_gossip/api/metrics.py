@@ -14,10 +14,10 @@ from ..core.types import PROBLEMS, Member
 from ..dataplane import headers
 
 _PROCESS = {
-    "descriptors": "File descriptors in use.",
-    "descriptors_limit": "File descriptors at most; 0 for no limit.",
+    "descriptors": "Number of open file descriptors.",
+    "descriptors_limit": "Maximum number of open file descriptors; 0 for no limit.",
     "memory": "Bytes of memory in use.",
-    "memory_limit": "Bytes of memory at most; 0 for no limit.",
+    "memory_limit": "Maximum bytes of memory; 0 for no limit.",
 }
 _STATES = ("running", "paused", "left")
 
@@ -40,23 +40,25 @@ class StatusCollector:
             "Version, cluster, wire and data plane of the agent.",
             value={name: str(status[name]) for name in ("version", "cluster", "wire", "protocol", "mode")},
         )
-        members = GaugeMetricFamily("xdp_gossip_members", "Nodes known, by state.", labels=["state"])
+        members = GaugeMetricFamily("xdp_gossip_members", "Number of known nodes, by state.", labels=["state"])
         for state, count in status["members"].items():
             members.add_metric([state], count)
         yield members
-        local = GaugeMetricFamily("xdp_gossip_state", "1 for the state the agent is in.", labels=["state"])
+        local = GaugeMetricFamily(
+            "xdp_gossip_state", "1 for the current state of the agent, 0 for the other states.", labels=["state"]
+        )
         for state in _STATES:
             local.add_metric([state], int(status["state"] == state))
         yield local
         problems = GaugeMetricFamily(
-            "xdp_gossip_problems", "Present nodes that have a problem, by kind.", labels=["problem"]
+            "xdp_gossip_problems", "Number of present nodes with a problem, by kind of problem.", labels=["problem"]
         )
         for problem in PROBLEMS:
             problems.add_metric([problem], sum(problem in member.problems for member in self._members))
         yield problems
         for name, text, value in self._gauges():
             yield GaugeMetricFamily(name, text, value=value)
-        counters = CounterMetricFamily("xdp_gossip_events", "What the agent counted, by name.", labels=["name"])
+        counters = CounterMetricFamily("xdp_gossip_events", "The counters of the agent, by name.", labels=["name"])
         for name, count in sorted(status["counters"].items()):
             counters.add_metric([name], count)
         yield counters
@@ -64,7 +66,7 @@ class StatusCollector:
         if verdicts:
             packets = CounterMetricFamily(
                 "xdp_gossip_dataplane_packets",
-                "What the kernel data plane counted, by verdict (docs/operations.md).",
+                "Packets that the kernel data plane handled, by verdict (docs/operations.md).",
                 labels=["verdict"],
             )
             for name, count in verdicts.items():
@@ -73,17 +75,23 @@ class StatusCollector:
 
         if self._rendered:
             outcome = GaugeMetricFamily(
-                "xdp_gossip_template_state", "1 for the state a rendered file is in.", labels=["template", "state"]
+                "xdp_gossip_template_state",
+                "1 for the current state of a rendered file, 0 for the other states.",
+                labels=["template", "state"],
             )
             for entry in self._rendered:
                 for state in ("applied", "failed", "pending"):
                     outcome.add_metric([entry["name"], state], int(entry["state"] == state))
             yield outcome
             drifted = GaugeMetricFamily(
-                "xdp_gossip_template_drifted", "1 while a rendered file is changed by hand.", labels=["template"]
+                "xdp_gossip_template_drifted",
+                "1 while a rendered file differs after a manual change.",
+                labels=["template"],
             )
             drifts = CounterMetricFamily(
-                "xdp_gossip_template_drifts", "Times that a rendered file was changed by hand.", labels=["template"]
+                "xdp_gossip_template_drifts",
+                "Number of times that a rendered file was changed by hand.",
+                labels=["template"],
             )
             for entry in self._rendered:
                 drifted.add_metric([entry["name"]], int(bool(entry["drift"])))
@@ -91,7 +99,7 @@ class StatusCollector:
             yield drifted
             yield drifts
             renderings = CounterMetricFamily(
-                "xdp_gossip_template_renderings", "How often a template was rendered.", labels=["template"]
+                "xdp_gossip_template_renderings", "Number of times that a template was rendered.", labels=["template"]
             )
             for entry in self._rendered:
                 renderings.add_metric([entry["name"]], entry["renderings"])
@@ -99,25 +107,37 @@ class StatusCollector:
 
     def _gauges(self) -> Iterator[tuple[str, str, float]]:
         status = self._status
-        yield "xdp_gossip_documents", "Documents held.", status["documents"]
-        yield "xdp_gossip_document_bytes", "Bytes of their values.", status["document_bytes"]
-        yield "xdp_gossip_document_bytes_limit", "Bytes that they may have.", status["document_bytes_limit"]
+        yield "xdp_gossip_documents", "Number of documents that the agent has stored.", status["documents"]
+        yield "xdp_gossip_document_bytes", "Total size of the documents' values, in bytes.", status["document_bytes"]
+        yield (
+            "xdp_gossip_document_bytes_limit",
+            "Maximum total size of the documents' values, in bytes.",
+            status["document_bytes_limit"],
+        )
         for name, value in status.get("process", {}).items():
             yield f"xdp_gossip_process_{name}", _PROCESS[name], value
         yield "xdp_gossip_uptime_seconds", "Seconds since the agent started.", status["uptime"]
         yield "xdp_gossip_cycle_seconds", "Seconds between two heartbeats.", status["cycle"]
-        yield "xdp_gossip_timeout_seconds", "Seconds of silence until a node is suspected.", status["timeout"]
+        yield (
+            "xdp_gossip_timeout_seconds",
+            "Seconds without a sign of life until a node is suspected.",
+            status["timeout"],
+        )
         yield "xdp_gossip_incarnation", "Incarnation of the local node.", status["node"]["incarnation"]
         yield (
             "xdp_gossip_clock_offset_seconds",
-            "Seconds that the cluster's clock is ahead of the local one.",
+            "Seconds by which the cluster's clock is ahead of the local clock.",
             status["clock_offset"],
         )
-        yield "xdp_gossip_caught_up", "1 once it knows what the cluster knew when it started.", int(status["caught_up"])
+        yield (
+            "xdp_gossip_caught_up",
+            "1 once the agent has caught up with the cluster after its start, otherwise 0.",
+            int(status["caught_up"]),
+        )
         same = sum(f"{member.digest:016x}" == status["digest"] for member in self._members)
         yield (
             "xdp_gossip_members_in_sync",
-            "Present nodes (with this one) whose last heartbeat showed the documents that this one holds.",
+            "Number of present nodes, including this node, whose last heartbeat showed the same documents as this node has.",
             same,
         )
 

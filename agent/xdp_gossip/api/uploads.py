@@ -67,7 +67,10 @@ class Uploads:
             self.used -= len(upload.data)
 
     def add(self, upload: Upload, chunk: bytes) -> None:
-        """Add a received chunk to ``upload``. Raises :class:`Fault` 503 if ``chunk`` would exceed the total."""
+        """Add a received chunk to ``upload``.
+
+        Raises :class:`Fault` 503 if all bodies with ``chunk`` would exceed ``total``.
+        """
         now = self._clock()
         while self.used + len(chunk) > self.total:
             late = [other for other in self._open if other is not upload and other.data and other.due < now]
