@@ -137,7 +137,7 @@ class StatusCollector:
         same = sum(f"{member.digest:016x}" == status["digest"] for member in self._members)
         yield (
             "xdp_gossip_members_in_sync",
-            "Number of present nodes, including this node, whose last heartbeat showed the same documents as this node has.",
+            "Number of present nodes, including this node, whose last heartbeat showed this node's documents.",
             same,
         )
 

@@ -165,7 +165,7 @@ def _naming(where: str) -> Iterator[None]:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a stale socket file, which no process serves.
+    """Remove a socket file that no process serves any more.
 
     Raises :class:`ApiBindError` if a process serves the socket, or if the file is not a socket.
     """

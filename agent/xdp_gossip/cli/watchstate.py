@@ -87,8 +87,8 @@ class Seen:
             {"revision": revision, "kind": "document", "event": event, "document": document}
             for event, document in found
         ]
-        # Mark the changes as passed only now. If a failed request had ended this method after the mark, the changes
-        # would be lost.
+        # Mark the changes as passed only now, after all requests. If a request fails, the next call must return these
+        # changes again.
         return [change for change in changes if self.fresh(change)]
 
     async def begin(self, client: Client) -> None:
