@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import getpass
 import hashlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..core.types import MAX_CONTENT_TYPE
@@ -231,7 +233,8 @@ def run_publish(args: argparse.Namespace) -> int:
         )
         found = None
         if args.wait is not None:
-            found = await converge(client, args.wait, args.timeout, key=args.key, version=written["version"])
+            with _in_effect(written):
+                found = await converge(client, args.wait, args.timeout, key=args.key, version=written["version"])
         report = {**written, "convergence": found} if found else written
         output(args, report, lambda: _print_written(written, found, args))
         return OK if found is None or found["converged"] else FAILED
@@ -259,6 +262,22 @@ def _print_written(written: dict[str, Any], found: dict[str, Any] | None, args: 
     print(f"{printable(written['key'])}: {what}, {version}{until}")
     if found is not None:
         _print_convergence(found, args, deleted=written.get("deleted", True))
+
+
+@contextlib.contextmanager
+def _in_effect(written: dict[str, Any]) -> Iterator[None]:
+    """Context manager for the wait after a write: an error of the wait also says that the write is in effect."""
+    from ..api.client import ApiError, Unreachable  # imported late, see common.call
+
+    state = f"version {written['version']} is in effect" if written["version"] else "there is no such document"
+    told = f"document {written['key']!r}: {state}, but the wait for its confirmation failed"
+    try:
+        yield
+    except ApiError as error:
+        details = {**error.details, "version": written["version"]}
+        raise ApiError(error.code, f"{told}: {error.message}", error.status, details) from None
+    except Unreachable as error:
+        raise Unreachable(error.endpoint, f"{error.why}; {told}", sent=error.sent) from None
 
 
 async def converge(client: Client, wait: str, timeout: float, **question: Any) -> dict[str, Any]:
@@ -317,7 +336,8 @@ def run_delete(args: argparse.Namespace) -> int:
         found = None
         if args.wait is not None:
             version = written["version"]
-            found = await converge(client, args.wait, args.timeout, key=args.key, version=version, deleted=True)
+            with _in_effect(written):
+                found = await converge(client, args.wait, args.timeout, key=args.key, version=version, deleted=True)
         report = {**written, "convergence": found} if found else written
         output(args, report, lambda: _print_written(written, found, args))
         return OK if found is None or found["converged"] else FAILED
