@@ -60,7 +60,7 @@ def clock_steps(world: World) -> None:
 
 
 def suspends(world: World) -> None:
-    """Machines sleep for seconds or hours while others publish. After waking, each publishes an expiring document."""
+    """Machines sleep while other nodes publish. After waking, each machine publishes an expiring document."""
     formed(world)
     rng = world.rng
     publish_somewhere(world)

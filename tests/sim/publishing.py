@@ -138,7 +138,7 @@ def expiring(world: World) -> None:
 
 
 def collected(world: World) -> None:
-    """Tombstones are retired while a node is away. No deleted document returns, and no newer one is lost.
+    """Tombstones are retired while a node is away. No deleted document returns, and no newer document is lost.
 
     The node may come back without its disk, as a new member.
     """

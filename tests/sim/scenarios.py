@@ -78,7 +78,7 @@ def simultaneous(world: World) -> None:
 
 
 def partition(world: World) -> None:
-    """The network splits for shorter or longer than a removal takes, and nodes publish in every part."""
+    """The network splits, for less or more time than a removal takes, and nodes publish in every part."""
     formed(world)
     publish_somewhere(world)
     for _ in range(world.rng.randint(1, 2)):
@@ -107,7 +107,7 @@ def lonely_link(world: World) -> None:
 
 
 def crash(world: World) -> None:
-    """Nodes are killed, some while they publish. Others remove the killed nodes, which restart from their disks."""
+    """Nodes are killed, some while they publish. Other nodes remove them, and list them again after a restart."""
     formed(world)
     victims = some(world, 1, 2)
     for victim in victims:
@@ -158,7 +158,7 @@ def power_off(world: World) -> None:
 
 
 def freeze(world: World) -> None:
-    """Nodes freeze for a while. Others remove them after a long freeze; thawed nodes return and suspect no node."""
+    """Nodes freeze for a while. Other nodes remove them after a long freeze. A thawed node suspects no node."""
     formed(world)
     sleepers = some(world, 1, 2)
     for sleeper in sleepers:
@@ -173,7 +173,7 @@ def freeze(world: World) -> None:
 
 
 def clock_skew(world: World) -> None:
-    """Some wall clocks are an hour off, one is corrected. The cluster forms, and the last publish wins."""
+    """Some wall clocks are an hour off, and one of them is corrected. The cluster forms, and the last publish wins."""
     rng = world.rng
     for node in world.nodes:
         node.skew = rng.uniform(-0.5, 0.5)
@@ -436,7 +436,7 @@ def twin(world: World) -> None:
 
 
 def churn(world: World) -> None:
-    """Random events of all kinds happen, then none. The cluster recovers."""
+    """Random events of all kinds happen. After the last event the cluster recovers."""
     formed(world)
     rng = world.rng
     world.network.link = Link(loss=rng.uniform(0.0, 0.15), duplicate=0.02, jitter=0.01, straggle=0.01)
