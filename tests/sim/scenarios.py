@@ -107,7 +107,7 @@ def lonely_link(world: World) -> None:
 
 
 def crash(world: World) -> None:
-    """Nodes are killed, some while they publish. Other nodes remove them, and list them again after a restart."""
+    """Nodes are killed, some while they publish. Other nodes remove killed nodes, and list them after a restart."""
     formed(world)
     victims = some(world, 1, 2)
     for victim in victims:
@@ -158,7 +158,7 @@ def power_off(world: World) -> None:
 
 
 def freeze(world: World) -> None:
-    """Nodes freeze for a while. Other nodes remove them after a long freeze. A thawed node suspects no node."""
+    """Nodes freeze for a while. After a long freeze other nodes remove frozen nodes. A thawed node suspects no node."""
     formed(world)
     sleepers = some(world, 1, 2)
     for sleeper in sleepers:
