@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: MIT
 """Build the release archive that the role ``agent`` installs: ``xdp-gossip-<version>.tar.gz``.
 
-Deterministic: the same tree gives the same bytes, whoever builds it and whenever, so that the archive's
-SHA-256 names a release and "is it installed?" is a look at a directory name. Standard library only.
+Builds are reproducible: the same checkout always gives the same archive, byte by byte. A release is therefore
+identified by the SHA-256 of its archive, which is part of the name of the directory where the release is installed.
+This script uses only the standard library.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-#: 2020-01-01, for every member: a date before 1980 upsets some tools, any real one would change the bytes.
+#: Modification time of every archive member: 2020-01-01. Real times would make builds differ, and some tools reject
+#: dates before 1980.
 MTIME = 1_577_836_800
 
-#: What goes in, as (directory in the checkout, directory in the archive). A missing optional one is left out.
+#: Directories that the archive contains, as (path in the checkout, path in the archive). Missing optional directories
+#: are left out.
 REQUIRED = (("agent/xdp_gossip", "agent/xdp_gossip"), ("agent/bin", "bin"), ("bpf", "bpf"))
 OPTIONAL = (("agent/systemd", "systemd"), ("LICENSES", "LICENSES"))
 
-#: What makes the manual page and the completion of shells out of the command line's parser, for ``share``.
+#: Script that generates the manual page and the shell completions from the command line's parser. The archive contains
+#: them in ``share``.
 GENERATOR = "agent/xdp_gossip/cli/manual.py"
 
 _SKIP_DIRECTORIES = frozenset({"__pycache__", ".cache", ".mypy_cache", ".ruff_cache", ".pytest_cache"})
@@ -37,11 +41,11 @@ _SKIP_SUFFIXES = (".pyc", ".pyo", ".swp", ".orig", ".rej", "~")
 
 
 class BuildError(Exception):
-    """The checkout cannot be made into a release; the text says why."""
+    """No release can be built from the checkout; the message states the reason."""
 
 
 def read_version(root: Path) -> str:
-    """The version that ``agent/xdp_gossip/__init__.py`` states. Raises :class:`BuildError`."""
+    """Return the version from ``agent/xdp_gossip/__init__.py``. Raises :class:`BuildError`."""
     path = root / "agent" / "xdp_gossip" / "__init__.py"
     try:
         text = path.read_text(encoding="utf-8")
@@ -54,7 +58,7 @@ def read_version(root: Path) -> str:
 
 
 def read_wire_version(root: Path) -> str:
-    """The wire version that ``agent/xdp_gossip/wire/native.py`` states. Raises :class:`BuildError`."""
+    """Return the wire version from ``agent/xdp_gossip/wire/native.py``. Raises :class:`BuildError`."""
     path = root / "agent" / "xdp_gossip" / "wire" / "native.py"
     try:
         found = re.search(r"^WIRE_VERSION = ([0-9]+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
@@ -66,9 +70,9 @@ def read_wire_version(root: Path) -> str:
 
 
 def tree(source: Path) -> Iterator[Path]:
-    """Every file under ``source`` that belongs into a release, in no particular order.
+    """Yield every file under ``source`` that a release contains, in no particular order.
 
-    Raises :class:`BuildError` for a symbolic link: one that leaves the tree would break on the target.
+    Raises :class:`BuildError` for a symbolic link, because its target may not exist where the release is installed.
     """
     for directory, names, files in os.walk(source):
         names[:] = [name for name in names if name not in _SKIP_DIRECTORIES]
@@ -82,10 +86,14 @@ def tree(source: Path) -> Iterator[Path]:
 
 
 def collect(root: Path, version: str) -> dict[str, tuple[bytes, bool]]:
-    """Archive name -> (content, executable). Raises :class:`BuildError` when a required part is missing."""
+    """Return all files of the release: path in the archive -> (content, whether executable).
+
+    Raises :class:`BuildError` if a required directory is missing.
+    """
     members = {
         "VERSION": (f"{version}\n".encode(), False),
-        # Which members hear each other: the role compares it with the one of the host.
+        # Members with different wire versions cannot communicate, so the role compares this file with the one of the
+        # installed release.
         "WIRE": (f"{read_wire_version(root)}\n".encode(), False),
     }
     for source, target in (*REQUIRED, *OPTIONAL):
@@ -96,7 +104,7 @@ def collect(root: Path, version: str) -> dict[str, tuple[bytes, bool]]:
             continue
         for path in tree(directory):
             name = f"{target}/{path.relative_to(directory).as_posix()}"
-            # Only the owner's bit counts: the umask of a checkout must not change the bytes.
+            # Only the owner's execute bit counts, because the other bits depend on the umask of the checkout.
             members[name] = (path.read_bytes(), bool(path.stat().st_mode & 0o100))
     if (root / GENERATOR).is_file():
         members.update(generated(root))
@@ -104,7 +112,10 @@ def collect(root: Path, version: str) -> dict[str, tuple[bytes, bool]]:
 
 
 def generated(root: Path) -> dict[str, tuple[bytes, bool]]:
-    """What :data:`GENERATOR` makes, as archive name -> (content, executable). Raises :class:`BuildError`."""
+    """Run :data:`GENERATOR` and return its output files: path in the archive -> (content, whether executable).
+
+    Raises :class:`BuildError`.
+    """
     code = "import sys; sys.path.insert(0, sys.argv[1]); from xdp_gossip.cli import manual; manual.main(sys.argv[2:])"
     with tempfile.TemporaryDirectory() as directory:
         command = [sys.executable, "-I", "-B", "-c", code, str((root / "agent").resolve()), directory]
@@ -126,7 +137,9 @@ def _entry(name: str, mode: int) -> tarfile.TarInfo:
 
 
 def archive(members: dict[str, tuple[bytes, bool]]) -> bytes:
-    """The bytes of the ``.tar.gz``: directories and files in sorted order, owner root, one fixed date."""
+    """Return the bytes of the ``.tar.gz``: directories and files in sorted order, all owned by root, all dated
+    :data:`MTIME`.
+    """
     directories = {str(parent) for name in members for parent in Path(name).parents if str(parent) != "."}
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as tar:
@@ -141,14 +154,16 @@ def archive(members: dict[str, tuple[bytes, bool]]) -> bytes:
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     packed = io.BytesIO()
-    # An empty name and mtime 0 keep the gzip header the same everywhere.
+    # With an empty name and mtime 0, every build writes the same gzip header.
     with gzip.GzipFile(filename="", fileobj=packed, mode="wb", compresslevel=9, mtime=0) as stream:
         stream.write(raw.getvalue())
     return packed.getvalue()
 
 
 def build(root: Path, output: Path) -> dict[str, str]:
-    """Write the archive into ``output`` (made when missing, replaced atomically) and describe it.
+    """Write the archive into the directory ``output`` and describe the archive.
+
+    Creates a missing directory, and replaces an existing archive atomically.
 
     Returns ``path``, ``version``, ``sha256`` (hex) and ``release`` (``<version>-<first 12 hex>``).
     Raises :class:`BuildError` or ``OSError``.
@@ -173,7 +188,7 @@ def build(root: Path, output: Path) -> dict[str, str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line; 0 when built, 1 when it cannot be."""
+    """Run the command line and return its exit status: 0 if the archive was built, otherwise 1."""
     parser = argparse.ArgumentParser(description="Build the xdp-gossip release archive (same tree, same bytes).")
     parser.add_argument("--output", type=Path, default=Path("."), help="directory to put the archive in (default: .)")
     parser.add_argument(

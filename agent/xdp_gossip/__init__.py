@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""XDP Gossip: a cluster's node list and configuration documents, kept by gossip.
+"""XDP Gossip: a gossip protocol that replicates a cluster's node list and configuration documents.
 
-``NodeList`` and ``AsyncNodeList`` are the toolkit (see :mod:`xdp_gossip.nodelist`); both load on first use, so that
-tools which only need the version stay quick.
+Programs use the classes ``NodeList`` and ``AsyncNodeList`` (see :mod:`xdp_gossip.nodelist`). Both classes are imported
+on first use, so that tools which only need the version start quickly.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # for type checkers and editors, which do not see what __getattr__ loads
+if TYPE_CHECKING:  # for type checkers and editors, which do not execute __getattr__
     from .blocking import NodeList as NodeList
     from .core.interface import ProtocolError as ProtocolError
     from .core.settings import Limits as Limits

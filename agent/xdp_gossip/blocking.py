@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The node list for programs without an event loop: the same methods, but blocking and thread-safe."""
+"""The node list for programs without an event loop: the methods of :class:`AsyncNodeList`, but blocking and
+thread-safe.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,8 @@ class NodeList:
         self._inner = AsyncNodeList(*args, **kwargs)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._ending = threading.RLock()  # reentrant: a signal handler may call in a thread that holds the lock
+        # Reentrant: a signal handler may call a method in a thread that holds the lock.
+        self._ending = threading.RLock()
         self._changing = threading.RLock()  # only one join() or close() runs at a time
         self._ended = False
 
@@ -97,8 +100,8 @@ class NodeList:
                 raise NotReadyError("join() was called before")
             loop = asyncio.new_event_loop()
             loop.set_exception_handler(_record)
-            # The loop belongs to the one that takes the item out of this queue: the thread, or a join() that was
-            # interrupted while the thread started.
+            # Whoever takes the item out of this queue owns the loop: the thread, or a join() that was interrupted while
+            # the thread started.
             turn: queue.SimpleQueue[None] = queue.SimpleQueue()
             turn.put(None)
             thread = threading.Thread(target=_serve, args=[loop, turn], name="xdp-gossip", daemon=True)
@@ -142,7 +145,7 @@ class NodeList:
     status = _at_once(AsyncNodeList.status)
 
     def watch(self, prefix: str = "", since: int | None = None, kind: str = "") -> Iterator[Change]:
-        """Yield every change from now on; see :meth:`AsyncNodeList.watch`.
+        """Yield every later change, like :meth:`AsyncNodeList.watch`.
 
         The iterator blocks until the next change. The iterator ends after the last change when another thread closes
         the node list. Several threads may watch at the same time. In a forked child the iterator raises
@@ -150,7 +153,7 @@ class NodeList:
         """
 
         def first() -> int:
-            self._inner.watch(prefix, since, kind)  # raises for wrong arguments now, not at the first change
+            self._inner.watch(prefix, since, kind)  # rejects wrong arguments now, not at the first change
             return self._inner.revision if since is None else since
 
         return self._changes(self._do(first), prefix, kind)
@@ -176,9 +179,9 @@ class NodeList:
         if self._inner._forked:
             return
         self._elsewhere()
-        with self._changing:  # a second call waits for the first
+        with self._changing:  # with the lock held, a second call of close() waits for the first
             if self._loop is None:
-                self._inner._closed = True  # not joined, and join() fails from now on
+                self._inner._closed = True  # join() was never called, and fails from now on
             elif not self._ended:
                 self._wait(self._inner.close())
                 self._end_thread()
@@ -213,12 +216,12 @@ class NodeList:
         if threading.current_thread() is self._thread:
             work.close()
             self._elsewhere()
-        # With the lock held, no work is handed over after the thread has ended. The end of the thread cancels earlier
-        # work.
+        # The lock ensures that no work is passed to a thread that has ended. When the thread ends, it cancels
+        # unfinished work.
         with self._ending:
             if self._loop is None or self._ended:
                 work.close()
-                self._inner._joined()  # raises an error that names the missing call
+                self._inner._joined()  # raises if join() was not called
                 raise NotReadyError("the node list was closed")
             handed = _Handed(work, self._loop)
         try:
@@ -261,11 +264,14 @@ class _Handed(Generic[T]):
         self._task.add_done_callback(self._done.put)
 
     def result(self) -> T:
-        """Wait for the result and return it. Raises errors of the work, or ``CancelledError`` if the loop ended."""
+        """Wait for the coroutine's result and return it.
+
+        Raises the coroutine's errors, or ``CancelledError`` if the loop ended.
+        """
         return self._done.get().result()
 
     def give_up(self) -> None:
-        """Cancel the work if it is not finished yet."""
+        """Cancel the coroutine if it is not finished yet."""
         with contextlib.suppress(RuntimeError):  # the loop is closed, so the work has ended
             self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The toolkit: a list of the nodes and documents of a cluster that keeps itself up to date (PekoNode's ``NodeList``).
+"""The public classes of the library: a cluster's node list and documents, kept up to date by gossip.
 
-``NodeList`` is for programs without asyncio, ``AsyncNodeList`` for programs with it. Both take PekoNode's parameters
-under their names in lower case, and further parameters by keyword.
+The interface follows PekoNode's ``NodeList``. ``NodeList`` is for programs without asyncio, ``AsyncNodeList`` for
+asyncio programs. Both classes accept PekoNode's parameters, with names in lower case, and further keyword parameters.
 
     node_list = NodeList(secret_key="a secret", is_print=True)
     node_list.new(Node("198.18.0.11", 8000, "A-server", "A"))
@@ -69,15 +69,18 @@ _EVENTS = {State.SUSPECT: "suspected", State.DEAD: "removed", State.LEFT: "left"
 
 
 class NotReadyError(RuntimeError):
-    """The node list cannot serve the call now. The message says why, and which call must come first."""
+    """The node list cannot serve the call now.
+
+    The message states the reason, such as another call that must come first.
+    """
 
 
 @dataclass(frozen=True)
 class Published:
     """Result of a write.
 
-    ``document``: the document that is current now (None: there never was one). ``changed``: whether the write made a
-    new version. ``previous``: the version that was current before.
+    ``document``: the document after the write (None: there never was one). ``changed``: whether the write created a new
+    version. ``previous``: the current version before the write.
     """
 
     document: Document | None
@@ -86,26 +89,27 @@ class Published:
 
 
 def node_list_with(settings: NodeSettings) -> AsyncNodeList:
-    """Make a node list from settings whose values were checked when they were read."""
+    """Create a node list from ``settings``, whose values the configuration reader has already checked."""
     made = AsyncNodeList.__new__(AsyncNodeList)
     made._begin(settings, random.Random())
     return made
 
 
 class AsyncNodeList:
-    """A member of a gossip cluster, for asyncio programs. As an async context manager it closes itself at the end.
+    """A member of a gossip cluster, for asyncio programs. ``async with`` closes the node list at the end of the block.
 
     PekoNode's parameters:
 
     - ``amount``: number of members to which a node relays a heartbeat (fan-out).
     - ``cycle``: seconds between two heartbeats, at least 0.05; 0: automatic, by the size of the cluster.
-    - ``buffer``: most packets in a queue; 0: 3 x ``amount``.
-    - ``size``: most bytes of one datagram or frame.
-    - ``timeout``: seconds of silence until a member is suspect; if not above the cycle: ``timeout_cycles`` x cycle + 2.
+    - ``buffer``: maximum packets in a queue; 0: 3 x ``amount``.
+    - ``size``: maximum bytes of one datagram or frame.
+    - ``timeout``: seconds of silence until a member is suspect. A value not above ``cycle`` selects the default,
+      ``timeout_cycles`` x cycle + 2.
     - ``secret_key``: the secret that all members of the cluster share.
-    - ``protocol``: UDP, TCP, auto (the kernel data plane if one is loaded, else UDP), or XDP or TC (:meth:`join` fails
-      without this kernel data plane).
-    - ``listen_addr``: the address to receive packets on.
+    - ``protocol``: UDP, TCP, auto, XDP or TC. With auto, the node uses the kernel data plane if one is loaded,
+      otherwise UDP. With XDP or TC, :meth:`join` fails unless a kernel data plane in that mode is loaded.
+    - ``listen_addr``: the IP address on which the node receives packets.
     - ``is_print``: print PekoNode's console lines.
 
     Further parameters:
@@ -113,20 +117,21 @@ class AsyncNodeList:
     - ``wire``: native or pekonode, the format of packets.
     - ``cluster``: the name of the cluster.
     - ``keys``: (slot, state, secret) of each key, instead of ``secret_key``, to rotate keys.
-    - ``dataplane``: the directory of the loader of the kernel data plane.
-    - ``allow``: networks whose packets are accepted; none: all.
-    - ``state_dir``: directory that keeps identity, nodes and documents over restarts; None: in memory only.
-    - ``history``: number of versions to keep of each document.
-    - ``tombstone_grace``: seconds for which members send each other a deletion.
-    - ``wait_for_members``: seconds after which a node that was just started counts as caught up although no member
-      answers; None: never.
-    - ``expects_seeds``: seeds are added after :meth:`join`, so a node without seeds does not count as the only member.
-    - ``max_clock_drift``: seconds by which the clocks of two nodes may differ.
+    - ``dataplane``: the directory in which the loader of the kernel data plane stores its state.
+    - ``allow``: networks from which packets are accepted; an empty list accepts all packets.
+    - ``state_dir``: directory in which identity, nodes and documents survive a restart; None: in memory only.
+    - ``history``: number of versions that the node stores of each document.
+    - ``tombstone_grace``: seconds during which members send a deletion to each other.
+    - ``wait_for_members``: seconds after the start until the node counts as caught up even if no member answers; None:
+      it waits forever.
+    - ``expects_seeds``: the program will add seeds after :meth:`join`, so a node without seeds must not assume that it
+      is the only member.
+    - ``max_clock_drift``: maximum seconds by which the clocks of two nodes may differ.
     - ``limits``: limits on what other members can make this node store.
     - ``rng``: a source of random numbers, for repeatable tests.
 
-    docs/toolkit.md lists defaults and ranges; :mod:`xdp_gossip.config.settings` declares them. The attribute
-    ``settings`` has the values in use.
+    docs/toolkit.md lists the defaults and ranges of all parameters; :mod:`xdp_gossip.config.settings` declares them.
+    The attribute ``settings`` contains the values in use.
 
     Every call raises ``TypeError`` or ``ValueError`` for a wrong parameter, and names the parameter. It raises
     ``NotReadyError`` if another call must come first, after :meth:`close`, in another event loop than that of
@@ -161,7 +166,7 @@ class AsyncNodeList:
         allow: Sequence[str] = NodeSettings.dataplane.allow,
         rng: random.Random | None = None,
     ) -> None:
-        given = dict(locals())  # every parameter by its name; must stay the first line
+        given = dict(locals())  # must stay the first line, because locals() may contain only the parameters
         self._begin(parameters.settings(given), parameters.generator("rng", rng))
 
     def _begin(self, settings: NodeSettings, rng: random.Random) -> None:
@@ -175,7 +180,7 @@ class AsyncNodeList:
         self._seeds: list[Node] = []
         self._runtime: Runtime | None = None
         self._join_failed = ""
-        self._no_plane = ""  # why this node can have no kernel data plane
+        self._no_plane = ""  # reason why this node cannot have a kernel data plane
         self._disk: Disk | None = None
         self._log = ChangeLog(time.time_ns() // 1_000_000)
         self._inquiries: set[Inquiry] = set()
@@ -194,10 +199,10 @@ class AsyncNodeList:
     # -- PekoNode's calls --------------------------------------------------------------------------------------
 
     def new(self, node: Node) -> None:
-        """Declare the local node. This must be the first call, and there can be only one.
+        """Declare the local node. :meth:`new` must be the first call, and cannot be called twice.
 
-        The address of the node must have the family of ``listen_addr``. If ``listen_addr`` is ``::``, it may be IPv4 or
-        IPv6.
+        The node's address must have the IP version of ``listen_addr``. If ``listen_addr`` is ``::``, the node's address
+        may be IPv4 or IPv6.
         """
         parameters.local_node("node", node, self.settings.listen_addr)
         self._usable()
@@ -206,7 +211,10 @@ class AsyncNodeList:
         self._node = node
 
     def set(self, node: Node) -> None:
-        """Add a seed: another node of the cluster, which is contacted whenever it is absent. Works at any time."""
+        """Add a seed, that is, another node which the local node contacts whenever that node is absent.
+
+        Works at any time.
+        """
         parameters.node("node", node)
         parameters.other_node("node", node, self._local())
         if self._runtime is None:
@@ -215,7 +223,7 @@ class AsyncNodeList:
             self._runtime.call(lambda engine, now: engine.seed(node, now))
 
     def unset(self, node: Node) -> None:
-        """Undo :meth:`set`: no longer contact ``node`` when it is absent. If it is a member, it stays one."""
+        """Undo :meth:`set`: no longer contact ``node`` when it is absent. A present member stays a member."""
         parameters.node("node", node)
         self._local()
         if self._runtime is None:
@@ -278,19 +286,19 @@ class AsyncNodeList:
             self._join_failed = "interrupted"
 
     def get(self) -> list[Node]:
-        """Return all present nodes, the local one first."""
+        """Return all present nodes, the local node first."""
         local = self._local()
         return [local, *self._seeds] if self._runtime is None else self._present(self._runtime)
 
     def stop(self) -> bool:
-        """Stop sending heartbeats. The other members drop this node after their timeout.
+        """Stop sending heartbeats. The other members remove this node after their timeout.
 
         Returns False if the node was not sending heartbeats.
         """
         return self._joined().call(lambda engine, now: engine.pause(now))
 
     def start(self) -> bool:
-        """Send heartbeats again. Returns False if the node was sending them already."""
+        """Send heartbeats again after :meth:`stop`. Returns False if the node was sending heartbeats already."""
         return self._joined().call(lambda engine, now: engine.resume(now))
 
     async def publish(
@@ -307,14 +315,16 @@ class AsyncNodeList:
     ) -> Published:
         """Write a document to the local disk, then send it to all members.
 
-        ``content_type``: text, json and yaml are checked against the data (invalid_content). None means the type of the
-        current version; without one, the type of the key's suffix (``.json``, ``.yaml``, ``.yml``, ``.txt``), else raw.
+        ``content_type``: raw, text, json or yaml. ``data`` must be valid for the type, otherwise the call raises
+        ``ProtocolError`` (invalid_content). None selects the type of the current version. A document without a current
+        version gets the type of the key's suffix (``.json``, ``.yaml``, ``.yml``, ``.txt``), or else raw.
         ``expires_in``: seconds until the document expires.
 
         ``expected``: write only if this version is current on this node. ``absent``: write only if this node has no
-        such document. Otherwise raises ``ProtocolError`` (version_mismatch with details ``expected`` and ``actual``).
-        Raises ``StoreError`` if the disk fails. Then nothing was published, except with wire pekonode, where the
-        document is sent before it is stored. A cancelled call either has taken effect before, or never does.
+        such document. If such a condition is not met, the call raises ``ProtocolError`` (version_mismatch with details
+        ``expected`` and ``actual``). Raises ``StoreError`` if the disk fails. Nothing is published in that case, except
+        with the wire pekonode, which sends a document before it is stored. A call that is cancelled has either taken
+        effect by then, or never does.
         """
         data = parameters.content("data", data)
         known = None if expected is None else parameters.version("expected", expected)
@@ -336,17 +346,17 @@ class AsyncNodeList:
     ) -> Published:
         """Delete a document on all members. See :meth:`publish` for the errors.
 
-        The history keeps ``author`` and ``comment`` with the deletion.
+        The history stores ``author`` and ``comment`` with the deletion.
         """
         parameters.document_key("key", key)
         known = None if expected is None else parameters.version("expected", expected)
         return (await self._publish([Write(key, expected=known, deleted=True)], author, comment))[0]
 
     async def publish_many(self, writes: Sequence[Write], *, author: str = "", comment: str = "") -> list[Published]:
-        """Write and delete up to 64 documents: all or none. On each node they become visible together.
+        """Write and delete up to 64 documents, all or none. On each node, all of these changes become visible together.
 
-        See :meth:`publish` for the errors; their details name the ``key``. All values together may have as many bytes
-        as the largest single document.
+        See :meth:`publish` for the errors; each error names the ``key`` in its details. The total size of all values is
+        limited to the maximum size of one document.
         """
         given = parameters.sequence("writes", writes, "Write")
         return await self._publish(
@@ -365,7 +375,10 @@ class AsyncNodeList:
                 continue
 
     async def _checked(self, write: Write, runtime: Runtime) -> Write:
-        """Return ``write`` if its value fits the type that the document gets. Raises ``ProtocolError``."""
+        """Check the value of ``write`` against its content type. Returns ``write`` with the checked type.
+
+        Raises ``ProtocolError``.
+        """
         held = runtime.engine.documents.get(write.key)
         kind = write.type_over(held)
         try:
@@ -397,11 +410,13 @@ class AsyncNodeList:
         comment: str = "",
         expires_in: float | Literal["never"] | None = None,
     ) -> Published:
-        """Publish the content of a former ``version`` from the history of this node again, or repeat its deletion.
+        """Publish a former ``version`` from this node's history again.
 
-        The new version expires at the time at which ``version`` was to expire. ``expires_in`` sets another time: a
-        number of seconds, or "never". Raises ``ProtocolError`` (version_not_found; version_expired if the time of
-        expiry has passed), and the errors of :meth:`publish`.
+        If that version is a deletion, delete the document.
+
+        The new version expires at the same time as ``version``, unless ``expires_in`` gives a number of seconds or
+        "never". Raises ``ProtocolError`` (version_not_found; version_expired if the time of expiry has passed), and the
+        errors of :meth:`publish`.
         """
         known = None if expected is None else parameters.version("expected", expected)
         former = await self.version(key, version)
@@ -410,28 +425,31 @@ class AsyncNodeList:
         write = replace(parameters.write("", write), expires=former.expires if expires_in is None else 0)
         parameters.instance("comment", comment, str, "text")
         parameters.instance("author", author, str, "text")
-        # Not checked again, so that a rollback works even if the checks have become stricter.
+        # The content is not checked again, so that a rollback works even if the checks have become stricter.
         return (await self._write([write], author, comment or f"rollback to {former.version}"))[0]
 
     def repair(self) -> int:
-        """Sync at once with every member whose documents digest differs. Returns the number of these members."""
+        """Sync at once with every member whose documents digest differs from this node's.
+
+        Returns the number of these members.
+        """
         return self._joined().call(lambda engine, now: engine.repair(now))
 
     async def leave(self) -> bool:
-        """Leave the cluster. The other members drop this node at once. Returns False if it had left already."""
+        """Leave the cluster. The other members remove this node at once. Returns False if the node had left already."""
         return self._joined().call(lambda engine, now: engine.leave(now))
 
     async def close(self) -> None:
         """Stop gossiping, and close sockets, threads and the state file.
 
-        Other members notice by their timeout; :meth:`leave` would tell them. Further calls, and calls in a forked
-        child, do nothing.
+        The other members remove this node after their timeout; call :meth:`leave` first to make them remove it at once.
+        Further calls of :meth:`close`, and calls in a forked child, do nothing.
         """
         if self._forked:
             return
         self._at_home()
         self._closed = True
-        if self._joining is not None:  # join() notices that it is closed, and closes what it has opened
+        if self._joining is not None:  # join() notices the close, and closes everything it has opened
             await asyncio.wait([self._joining])
         if self._runtime is not None:
             await self._runtime.close()
@@ -453,10 +471,10 @@ class AsyncNodeList:
     def page(
         self, states: frozenset[State] | None = PRESENT, after: Address | None = None, limit: int | None = None
     ) -> list[Member]:
-        """Return nodes by address: those in ``states`` and the local one.
+        """Return the nodes in ``states`` and the local node, ordered by address.
 
-        ``states``: None for all states. ``after``: return only nodes with a higher address. ``limit``: most nodes to
-        return. The cost grows with the nodes returned, not with the number of nodes known.
+        ``states``: None for all states. ``after``: return only nodes with a higher address. ``limit``: maximum number
+        of nodes to return. The cost grows with the number of returned nodes, not with the number of known nodes.
         """
         wanted = parameters.states("states", states)
         if after is not None:
@@ -472,7 +490,7 @@ class AsyncNodeList:
         return list(itertools.islice(found, limit))
 
     def tag(self) -> str:
-        """Return a text that changes whenever :meth:`members` returns something new, except for signs of life.
+        """Return a text that changes whenever the result of :meth:`members` changes. Mere signs of life do not count.
 
         No other node, and no other run of this node, returns the same text. The cost does not grow with the cluster.
         """
@@ -488,8 +506,8 @@ class AsyncNodeList:
     def documents(self, prefix: str = "", after: str = "", limit: int | None = None) -> list[Document]:
         """Return documents whose key starts with ``prefix``, ordered by key.
 
-        ``after``: return only documents with a higher key. ``limit``: most documents to return (None: all). The cost
-        grows with the documents returned, not with their number on this node.
+        ``after``: return only documents with a higher key. ``limit``: maximum number of documents to return (None:
+        all). The cost grows with the number of returned documents, not with the number of documents on this node.
         """
         parameters.instance("prefix", prefix, str, "text")
         parameters.instance("after", after, str, "text")
@@ -510,7 +528,7 @@ class AsyncNodeList:
         return [version for version in kept if not runtime.publisher.undecided(version)][: self.settings.history]
 
     async def version(self, key: str, version: Version | str) -> Document:
-        """Return a version from the history of a document. It may be a tombstone.
+        """Return a version, which may be a tombstone, from the history of a document.
 
         Raises ``ProtocolError`` (version_not_found) and ``StoreError``.
         """
@@ -524,9 +542,9 @@ class AsyncNodeList:
         return found
 
     def unread(self, key: str, versions: Sequence[Document]) -> frozenset[Version]:
-        """Return those of ``versions`` that were replaced by an author who had not read them (conflicts).
+        """Return the conflicts among ``versions``: the versions that another author replaced without having read them.
 
-        The result is empty on PekoNode's wire, which does not carry what an author had read.
+        The result is empty on PekoNode's wire, because its documents do not list the versions that the author had read.
         """
         parameters.document_key("key", key)
         parameters.documents("versions", versions)
@@ -551,22 +569,24 @@ class AsyncNodeList:
         return self._log.revision
 
     async def changes(self, since: int, timeout: float, prefix: str = "", kind: str = "") -> Changes:
-        """Return the changes after revision ``since``; wait for the first up to ``timeout`` seconds.
+        """Return the changes after revision ``since``.
 
-        ``kind`` document or node selects only such changes; ``prefix`` only documents whose key begins with it. Raises
-        ``NotReadyError`` after :meth:`close`.
+        If there are none yet, wait up to ``timeout`` seconds for the first.
+
+        ``kind``: return only changes of this kind, document or node. ``prefix``: return only changes of documents whose
+        key starts with ``prefix``. Raises ``NotReadyError`` after :meth:`close`.
         """
         chosen = _filter(prefix, kind)
         parameters.integer("since", since, 0, 2**63 - 1)
         return await self._open_log().wait(since, parameters.number("timeout", timeout, 0, 86_400), chosen)
 
     def watch(self, prefix: str = "", since: int | None = None, kind: str = "") -> AsyncIterator[Change]:
-        """Yield every change from now on, or after revision ``since``, for ``async for``.
+        """Return an asynchronous iterator over every change after revision ``since`` (None: the current revision).
 
-        The parameters are those of :meth:`changes`. After a gap the iterator yields one :class:`Change` of kind resync:
-        the program must read everything again. A gap occurs if the program leaves more than 4,096 changes, or 32 MiB of
-        documents, waiting, or if ``since`` is older than this run. The iterator ends when the node list is closed.
-        Raises ``ValueError``, and ``NotReadyError`` before :meth:`join` and after :meth:`close`.
+        The parameters are those of :meth:`changes`. If changes are missing, the iterator yields one :class:`Change` of
+        kind resync: the program must read everything again. Changes are missing if the program leaves more than 4,096
+        changes, or 32 MiB of documents, unread, or if ``since`` comes from an earlier run. The iterator ends when the
+        node list is closed. Raises ``ValueError``, and ``NotReadyError`` before :meth:`join` and after :meth:`close`.
         """
         chosen = _filter(prefix, kind)
         if since is not None:
@@ -575,7 +595,7 @@ class AsyncNodeList:
         return self._follow(log.revision if since is None else since, chosen)
 
     async def _follow(self, revision: int, chosen: Filter) -> AsyncIterator[Change]:
-        self._at_home()  # watch() may have been called elsewhere; what counts is the loop that waits here
+        self._at_home()  # watch() may have been called outside the event loop, but the iterator must run in it
         async for change in self._log.follow(revision, chosen):
             yield change
             self._at_home()
@@ -590,14 +610,15 @@ class AsyncNodeList:
         deleted: bool = False,
         applied: bool = False,
     ) -> Convergence:
-        """Find out which members have a version of a document, or all documents, of this node.
+        """Find out which members hold a version of a document, or the same documents as this node.
 
-        ``key``: the document; ``version`` or content ``digest`` selects the version (neither: the current one here).
-        ``deleted``: find members without the document; with ``version``, its tombstone, those that know of this
-        deletion. Without a key, ``digest`` is a documents digest (default: that of this node). Waits up to ``timeout``
-        seconds until ``wait`` members (all, majority or a number) have it. ``applied``: count a member only when its
-        rendered files use its version, or when none of them uses the document; if a member's files refuse the version,
-        it is not asked again. Raises ``ProtocolError`` (document_not_found).
+        ``key``: key of the document (None: all documents). ``version``: the version that members must hold. ``digest``:
+        the content digest, or without a key the documents digest, that members must have. Without ``version`` and
+        ``digest``, the values of this node are used. ``deleted``: count members that do not hold the document; if
+        ``version`` is also given, count only members that know this deletion. ``wait``: stop when this number of
+        members is confirmed (all, majority or a number), or after ``timeout`` seconds. ``applied``: count a member only
+        if its rendered files use the version, or if no rendered file of the member uses the document. A member whose
+        rendered files cannot use the version is not asked again. Raises ``ProtocolError`` (document_not_found).
         """
         if key is not None:
             parameters.document_key("key", key)
@@ -614,7 +635,7 @@ class AsyncNodeList:
             if given and key is None:
                 raise ValueError(f"{name}: expected a key as well")
         if deleted and digest is not None:
-            raise ValueError("digest: expected none beside deleted, what is deleted has no content")
+            raise ValueError("digest: expected none together with deleted, because a deleted document has no content")
         if key is None:
             wanted = Wanted(None, None, digest or f"{runtime.engine.documents.digest:016x}")
         elif deleted:
@@ -627,7 +648,8 @@ class AsyncNodeList:
         else:
             held = runtime.engine.documents.get(key)
             if digest is None and held is not None and str(held.version) == str(version):
-                digest = held.digest  # on PekoNode's wire a version is a time, and two values may have the same
+                # On PekoNode's wire, a version is a time stamp, and two different values may have the same time stamp.
+                digest = held.digest
             wanted = Wanted(key, str(version) if version is not None else None, digest)
         inquiry = Inquiry(runtime, self._log, replace(wanted, applied=applied))
         self._inquiries.add(inquiry)
@@ -640,15 +662,18 @@ class AsyncNodeList:
             self._inquiries.discard(inquiry)
 
     def look_for_dataplane(self) -> None:
-        """Look for a kernel data plane now, and use it if one was loaded. Without this call it takes a few seconds."""
+        """Look for a kernel data plane now, and use it if one is loaded.
+
+        Without this call, the node looks every few seconds.
+        """
         runtime = self._joined()
         runtime.call(lambda _, now: runtime.steering.look(now))
 
     async def troubled_files(self, timeout: float = 2.0) -> FleetFiles:
         """Find the rendered files of all present members that have failed, have drifted, or are pending for too long.
 
-        Waits up to ``timeout`` seconds for their answers. Raises ``ProtocolError`` (unsupported_operation) on wire
-        pekonode.
+        Waits up to ``timeout`` seconds for the members' answers. Raises ``ProtocolError`` (unsupported_operation) on
+        wire pekonode.
         """
         timeout = parameters.number("timeout", timeout, 0, 86_400)
         inquiry = FilesInquiry(self._joined(), self._log)
@@ -663,8 +688,8 @@ class AsyncNodeList:
     ) -> None:
         """Set the functions that report on the rendered files of this node, for other members and :meth:`convergence`.
 
-        ``source`` returns the state of a document in the files, by its key. ``files`` returns the files in trouble
-        (:meth:`troubled_files`).
+        ``source`` gets a document's key, and returns the document's state in the rendered files. ``files`` returns the
+        rendered files with problems (:meth:`troubled_files`).
         """
         if not callable(source):
             raise TypeError(f"source: expected a function of a key, got {shown(source)}")
@@ -675,14 +700,15 @@ class AsyncNodeList:
 
     @property
     def catching_up(self) -> str:
-        """Why this node may not know yet what the cluster knew when the node started; "" once it knows.
+        """The reason why this node may not have all nodes and documents that the cluster had when the node started; ""
+        if it has.
 
-        Until then its documents and its list of nodes may be old or incomplete (docs/protocol.md, "Catching up").
+        See docs/protocol.md, "Catching up".
         """
         return self._runtime.engine.catching_up if self._runtime is not None else "it has not joined yet"
 
     def state(self) -> str:
-        """Return what this node does: new, running, paused or left. The cost does not grow with the cluster."""
+        """Return the status of this node: new, running, paused or left. The cost does not grow with the cluster."""
         return self._joined().engine.status
 
     def healthy(self) -> bool:
@@ -699,7 +725,7 @@ class AsyncNodeList:
         return "storage" if word == "ok" and runtime.storage_error else word
 
     def summary(self) -> str:
-        """Return one line on the state of this node for a service manager. The cost does not grow with the cluster."""
+        """Describe this node's state in one line, for a service manager. The cost does not grow with the cluster."""
         engine = self._joined().engine
         counts = engine.tally()
         seen = f"{counts[State.ALIVE]} alive, {counts[State.SUSPECT]} suspect"
@@ -845,7 +871,7 @@ class AsyncNodeList:
     def _say(self, line: str) -> None:
         """Print a line to the console. If that fails, print no further lines.
 
-        An error of the console, such as a closed pipe, must not make the call fail that the line reports.
+        The error, such as a closed pipe, must not make the call fail that printed the line.
         """
         try:
             self._print(line)
@@ -855,7 +881,7 @@ class AsyncNodeList:
 
 
 def _print_line(line: str) -> None:
-    """Print a line. Characters that the encoding of the console lacks are written as escapes."""
+    """Print a line. Characters that the console's encoding cannot represent become escape sequences."""
     try:
         print(line, flush=True)
     except UnicodeEncodeError:

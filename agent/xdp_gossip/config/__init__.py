@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The configuration file: read strictly, checked completely, and turned into immutable values."""
+"""Reads the configuration file strictly, checks all of it, and returns it as immutable values."""

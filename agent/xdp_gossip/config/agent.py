@@ -56,8 +56,8 @@ NODE = {
 class ApiConfig:
     """Settings of the HTTP API.
 
-    ``socket``: path of its Unix socket ("": none). ``listen``: its TCP address (None: none). ``ui``: whether it also
-    serves the web page.
+    ``socket``: path of the API's Unix socket ("": none). ``listen``: TCP address of the API (None: none). ``ui``:
+    whether the API's server also serves the web page.
     """
 
     socket: str = setting(
@@ -144,7 +144,7 @@ def parse(text: str, path: str) -> AgentConfig:
     config, problems = _understood(text, path)
     if problems:
         raise ConfigError(problems)
-    assert config is not None  # a missing required value would have been a problem
+    assert config is not None  # a missing required value would be in ``problems``
     return config
 
 
@@ -300,7 +300,7 @@ def _key_slots(top: Section, least: int) -> tuple[KeySlot, ...]:
 
 
 def _seeds(top: Section) -> tuple[tuple[Address, ...], tuple[tuple[str, int], ...]]:
-    """Read the seeds. Returns those given by address, and those given by DNS name."""
+    """Read the seeds. Returns the seeds given by address, and the seeds given by DNS name."""
     seeds: dict[Address, None] = {}
     names: dict[tuple[str, int], None] = {}
     for index, item in enumerate(top.items("seeds", most=100_000)):

@@ -267,7 +267,7 @@ def load_for_helper(path: str, owner: int = 0) -> tuple[HelperConfig, dict[str, 
 
 
 def _check_trusted(problems: Problems, path: str, owners: set[int]) -> None:
-    """Add a problem if another user than ``owners`` can change the file at ``path`` or one of its parent directories.
+    """Add a problem if a user not in ``owners`` can change the file at ``path`` or one of its parent directories.
 
     A user who can change the configuration file could make the files helper run any command.
     """
@@ -287,7 +287,8 @@ def _check_trusted(problems: Problems, path: str, owners: set[int]) -> None:
 
 
 def who_else_writes(found: os.stat_result, owners: Set[int] | None = None) -> str:
-    """Describe who can change a file or replace files in a directory beside ``owners``; "" if nobody else can.
+    """Describe which users not in ``owners`` can change a file, or replace files in a directory; "" if no such user
+    can.
 
     ``owners`` defaults to root and the process's own user. A directory with the sticky bit counts as safe, because
     other users cannot replace files of ``owners`` there.
