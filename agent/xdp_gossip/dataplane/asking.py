@@ -3,7 +3,7 @@
 
 The agent has no privilege, so it cannot start the loader. The loader creates a directory ``ask`` that belongs to the
 agent. When the file ``request`` appears there, systemd starts the loader (``xdp-gossip-dataplane.path``), which first
-removes the file. So a request that is made while a loader runs is not lost: it starts the next loader.
+removes the file. So a request that the agent makes while a loader runs is not lost: the request starts the next loader.
 
 The request also contains the destination addresses of the agent's packets. If only the loopback interface has the
 node's address, the loader attaches the data plane to the interface that a route to these destinations uses.
@@ -26,24 +26,25 @@ from .interfaces import Facts
 
 _log = logging.getLogger("xdp_gossip.dataplane")
 
-#: The agent's directory below the loader's directory, the request file in it, and the file with the packets'
+#: The directory for requests below the loader's directory, the request file in it, and the file with the packets'
 #: destinations.
 ASK, REQUEST, _TOWARD_FILE = "ask", "request", "toward"
-#: Shortest and longest pause in seconds between two requests while nothing has changed. Each pause doubles the last
-#: one.
+#: Shortest and longest pause in seconds between two requests while no facts change. Each pause is twice the previous
+#: pause.
 FIRST, MOST = 5.0, 300.0
-#: Least number of seconds between two requests under all circumstances.
+#: Minimum seconds between two requests, also when facts change.
 SPACING = 1.0
-#: Seconds after a request during which the agent checks often for the loader's result. After this time, the agent tries
-#: a failed data plane again even without a result.
+#: Seconds after a request during which the agent checks often for the loader's result. After these seconds, the agent
+#: tries a failed data plane again even without a result.
 ANSWER = 30.0
 #: Seconds after a request, or after the loader's work, during which changes of carrier, features and programs are
-#: attributed to the loader, because drivers reset when a program is attached. A difference that remains afterwards
-#: counts.
+#: attributed to the loader, because drivers reset when a program is attached. A difference that remains after these
+#: seconds counts as a change.
 SETTLE = 10.0
 #: A data plane must work for this many seconds before its earlier failure is forgotten.
 STABLE = 60.0
-#: Most destination addresses that the agent passes to the loader, and most bytes of them that the loader reads.
+#: Maximum number of destination addresses that the agent passes to the loader, and maximum bytes of these addresses
+#: that the loader reads.
 TOWARD, _TOWARD_BYTES = 16, 4096
 
 
@@ -56,11 +57,11 @@ class Request:
         self._toward = self.directory / _TOWARD_FILE
 
     def there(self) -> bool:
-        """Whether the directory exists, so that systemd can notice a request."""
+        """Whether the directory ``ask`` exists. Without the directory, systemd cannot notice a request."""
         return self.directory.is_dir()
 
     def waits(self) -> bool:
-        """Whether a request exists that no loader has accepted yet."""
+        """Whether the request file exists, which the next loader removes."""
         return self.path.exists()
 
     def write(self, reason: str, at: float, toward: Sequence[str] = ()) -> None:
@@ -104,8 +105,8 @@ class Request:
 def _write(path: Path, content: object) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     with open(descriptor, "w", encoding="utf-8") as stream:
-        # The loader runs as root but without the capability to bypass file permissions, and the agent's umask is
-        # strict.
+        # The loader must be able to read the file: it runs as root, but without the capability to bypass file
+        # permissions. The agent's umask would deny read access.
         os.fchmod(descriptor, 0o644)
         json.dump(content, stream)
         stream.write("\n")
@@ -127,7 +128,7 @@ class Asking:
         self._repeats = 0  # number of repeated failures with the same finding
         self._proof = ""
         self._wanted = False
-        self._answered = True  # whether the loader has been asked since the data plane failed
+        self._answered = True  # whether the agent has asked the loader since the data plane failed
         self._at = self._asked = self._worked = -math.inf
         self._place: object = None
         self._hard: object = None
@@ -180,7 +181,7 @@ class Asking:
     def carries(self, since: float, now: float) -> bool:
         """Record that the data plane has worked since ``since``.
 
-        Returns whether that is long enough to forget earlier failures.
+        Returns whether earlier failures are forgotten, because the data plane has worked long enough.
         """
         if now - since <= max(STABLE, _delay(self._repeats)):
             return False
@@ -201,12 +202,11 @@ class Asking:
         self._worked = now
 
     def other_interface(self) -> None:
-        """Expect facts about another interface, which therefore do not count as a change."""
+        """Forget the facts about the interface, because the next facts concern another interface and are no change."""
         self._hard = self._soft = None
 
     def follow(self, facts: Facts | None, ours: int, now: float) -> bool:
-        """Compare new facts with the last ones. Returns True if the facts changed so that the request schedule
-        restarts.
+        """Compare new facts with the last ones. Returns True, and restarts the request schedule, if they differ.
 
         ``ours`` is the id of the data plane's own program, which is ignored in the comparison.
         """
@@ -258,7 +258,7 @@ class Asking:
         if not self._request.there():
             remedy = "systemctl reload-or-restart xdp-gossip-dataplane"
             return f"nothing asks the loader ({self._request.directory} is not there): {remedy}"
-        # A running loader accepts the request only when it has finished.
+        # A request waits until the running loader has finished.
         if self._asked - self._waits_since >= ANSWER and self._request.waits():
             remedy = "is xdp-gossip-dataplane.path started, and does it watch this file?"
             return f"nobody takes the request {self._request.path}: {remedy}"

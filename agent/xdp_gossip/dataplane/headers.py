@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-#: Environment variable with the directory of other BPF sources, which are used instead of the installed ones.
+#: Environment variable: a directory of BPF sources to use instead of the installed BPF sources.
 DIRECTORY_VARIABLE = "XDP_GOSSIP_BPF"
 
 _DEFINE = re.compile(r"^#define (XG_[A-Z0-9_]+)[ \t]+(.+?)[ \t]*(?:/\*.*)?$", re.MULTILINE)
@@ -49,7 +49,7 @@ def constants() -> Mapping[str, int]:
 
 @functools.cache
 def counters(sources: Path | None = None) -> Mapping[str, str]:
-    """Counter name -> description of what it counts, in the order of the counters' indexes. Raises ``HeaderError``.
+    """Return counter name -> description, in the order of the counters' indexes. Raises ``HeaderError``.
 
     ``sources`` is the directory of the BPF sources (default: :func:`directory`).
     """

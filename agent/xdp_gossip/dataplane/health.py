@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Judges whether a kernel data plane works. The judgement is a pure function of counters and facts.
+"""Judges whether a kernel data plane works. The verdict depends only on counters and on facts about interfaces.
 
 The agent calls :meth:`Health.judge` once per cycle. **The tolerance rule**, the only rule: a data plane has failed if
-more than :data:`TOLERANCE` of the work of one cycle was not done. So a fault that stops all work is detected at the end
-of the first complete cycle after it, that is, within two cycles. A short gap, such as the loader's replacement of
-programs, or a few copies lost in a full queue, stays below the tolerance. Facts that the kernel reports (no such
-interface, other maps pinned) need no tolerance. A foreign program must be found in two judgements, because a loader
-replaces programs before it records the new ones.
+more than the fraction :data:`TOLERANCE` of one cycle's work remained undone. So a fault that stops all work is detected
+at the end of the first complete cycle after it, that is, within two cycles. A short gap while the loader replaces
+programs, or a few copies lost in a full queue, are within the tolerance. Facts that the kernel reports (the interface
+is gone, the pinned maps were replaced) need no tolerance. A foreign program must be found in two judgements, because a
+loader replaces programs before it records the new ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .interfaces import Facts
 
 #: The fraction of one cycle's work that may remain undone.
 TOLERANCE = 0.25
-#: Number of consecutive judgements without our program at the interface after which it counts as detached.
+#: Our program counts as detached after this number of consecutive verdicts that did not find it at the interface.
 _SEEN = 2
 
 #: Name of a finding -> its meaning. Each finding has a counter ``plane_stepped_down_<proof>``.
@@ -98,9 +98,9 @@ class Health:
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
         self._before: Work | None = None
-        self._explained = 0  # rumors deliberately left to the stack in the last cycle
+        self._explained = 0  # rumors deliberately left to the stack in the previous cycle
         self._carrier_changes: int | None = None
-        self._foreign = 0  # consecutive judgements that found a foreign program
+        self._foreign = 0  # consecutive verdicts that did not find our program at the interface
 
     def judge(self, work: Work, facts: Facts | None) -> Finding | None:
         """Judge the cycle that ends now. Returns None if the data plane works or if no conclusion is possible."""
@@ -115,7 +115,7 @@ class Health:
         return self._undone(before, work)
 
     def notice(self, facts: Facts | None) -> Finding | None:
-        """Judge facts that have just changed, between two calls of :meth:`judge`."""
+        """Judge facts that have changed between two calls of :meth:`judge`."""
         return self.stated(facts) or self._foreign_program(facts)
 
     def stated(self, facts: Facts | None) -> Finding | None:
@@ -127,8 +127,8 @@ class Health:
         if interface is None:
             text = f"{plane.interface} (interface {plane.ifindex}) is gone"
             return Finding("interface_gone", text, f"an interface {plane.interface} with the node's address")
-        # An address that moved from the data plane's interface to loopback counts as moved, and so does one that
-        # loopback lost.
+        # The address has moved if it left the data plane's interface, even for loopback. If only loopback had the
+        # address, it has moved if loopback lost it.
         had = {plane.ifindex} if plane.ifindex in plane.owners else plane.owners
         if had and not had & set(facts.owners):
             if facts.owners:
@@ -160,7 +160,7 @@ class Health:
         return Finding("detached", text, "the loader to attach it again")
 
     def _steady(self, facts: Facts | None) -> bool:
-        """Whether the interface was up throughout the cycle: losses without a carrier prove nothing."""
+        """Whether the interface had a carrier throughout the cycle: losses without a carrier prove nothing."""
         interface = facts.interface if facts is not None else None
         if interface is None:
             return True
@@ -173,7 +173,7 @@ class Health:
 
         name = self._plane.interface
         explained = grown(*_PASSED)
-        # A datagram that the program counted in the last cycle may have been read in this one.
+        # The program may have counted a datagram in the previous cycle that the agent read in this cycle.
         beside = work.at_socket - before.at_socket - explained - self._explained
         self._explained = explained
         if too_much(beside, beside + grown(*_TAKEN)):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Reads network interfaces and their addresses from the kernel, for agent and loader: rtnetlink and the netdev family
-of generic netlink. Needs no privilege.
+"""Reads network interfaces and their addresses from the kernel, for the agent and the loader. Needs no privilege.
 
-rtnetlink(7); structures and numbers are those of linux/if_link.h, linux/if_arp.h, linux/genetlink.h and linux/netdev.h.
+The sources are rtnetlink (see rtnetlink(7)) and the netdev family of generic netlink. Structures and numbers come from
+linux/if_link.h, linux/if_arp.h, linux/genetlink.h and linux/netdev.h.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from . import routes, rtnetlink
 from .rtnetlink import ADDRESS, INTERFACE, attributes, number, packed, text
 
 _GENERIC = struct.Struct("=BBxx")
-#: IFLA_XDP_PROG_ID and, where programs are attached in several modes, one for each.
+#: Netlink attributes with the ids of XDP programs: IFLA_XDP_PROG_ID, and one attribute for each mode if programs are
+#: attached in several modes.
 _XDP_PROGRAMS = (4, 5, 6, 7)
 _IFLA_XDP_ATTACHED = 2
 _XDP_MODES = {1: "native", 2: "generic", 3: "hardware", 4: "several modes"}
-#: ARPHRD_ETHER and ARPHRD_LOOPBACK: interfaces whose frames begin with an Ethernet header.
+#: Hardware types of interfaces whose frames begin with an Ethernet header: ARPHRD_ETHER and ARPHRD_LOOPBACK.
 _ETHERNET = (1, 772)
 _GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, _CTRL_ATTR_FAMILY_ID, _CTRL_ATTR_FAMILY_NAME = 0x10, 3, 1, 2
 _NETDEV_CMD_DEV_GET, _NETDEV_A_DEV_IFINDEX, _NETDEV_A_DEV_XDP_FEATURES = 1, 1, 3
 
-#: Kinds of interfaces that can hold an address, but never receive a packet from a network.
+#: Kinds of interfaces that can have an address, but never receive a packet from a network ("holders").
 _HOLDERS = ("dummy", "vrf")
 
 
@@ -35,11 +36,11 @@ _HOLDERS = ("dummy", "vrf")
 class Interface:
     """A network interface.
 
-    ``kind``: veth, bond, ... or "" for a device. ``ethernet``: its frames begin with an Ethernet header.
-    ``programs``: ids of the XDP programs attached to it, in ``xdp_mode`` ("" for none). ``below``: index of the
-    interface that it sits on (of a VLAN, of a macvlan) or of its veth peer, 0 if that is in another namespace.
-    ``master``: index of the VRF, bond or bridge that it belongs to, 0 for none. ``features``: what its driver can do
-    with XDP now (enum netdev_xdp_act); None if not asked for, and before Linux 6.3.
+    ``kind``: type of a virtual interface, such as veth or bond; "" for a hardware device. ``ethernet``: frames begin
+    with an Ethernet header. ``programs``: ids of the attached XDP programs. ``xdp_mode``: mode of the attached programs
+    ("": none). ``below``: index of the lower interface (of a VLAN or macvlan) or of the veth peer; 0 if there is none,
+    or if it is in another namespace. ``master``: index of the VRF, bond or bridge to which the interface belongs; 0 for
+    none. ``features``: XDP features of the driver (enum netdev_xdp_act); None if not queried, and before Linux 6.3.
     """
 
     index: int
@@ -60,16 +61,20 @@ class Interface:
 
     @property
     def holds(self) -> bool:
-        """Whether it can hold an address, but never receives a packet from a network: loopback, a dummy or a VRF."""
+        """Whether the interface can have an address, but never receives a packet from a network: loopback, a dummy or a
+        VRF.
+        """
         return self.loopback or self.kind in _HOLDERS
 
 
 @dataclass(frozen=True)
 class Facts:
-    """The interface of a plane (None: it does not exist), and the indexes of the interfaces that have the address.
+    """The interface of a data plane (None: it does not exist), and the indexes of the interfaces that have the node's
+    address.
 
-    ``ways``: if only a holder has the address, the interfaces by which packets from it leave. None if no plane depends
-    on it, empty if no destination is known.
+    ``ways``: indexes of the interfaces through which packets from the node's address leave; empty if no destination is
+    known. None if not needed: the data plane's interface has the address, or no loopback interface, dummy or VRF has
+    it.
     """
 
     interface: Interface | None
@@ -77,7 +82,7 @@ class Facts:
     ways: frozenset[int] | None = None
 
     def __str__(self) -> str:
-        """The facts in words, for a log."""
+        """Describe the facts for a log."""
         has = f"the address is on interface {self.owners[0]}" if self.owners else "no interface has the address"
         watched = self.interface
         if watched is None:
@@ -90,9 +95,10 @@ class Facts:
 
 
 def look(ip: str, index: int, name: str, toward: Sequence[str] = ()) -> Facts:
-    """The facts about the interface ``index``; with 0, about the one called ``name``, or else the first with ``ip``.
+    """Read the facts about an interface: the one with the index ``index``, or else (0) the one called ``name``, or else
+    the first one with the address ``ip``.
 
-    ``toward``: addresses that packets go to, of which some suffice. Raises ``OSError``.
+    ``toward``: some destination addresses of the node's packets. Raises ``OSError``.
     """
     having = owners(ip)
     if index:
@@ -110,16 +116,18 @@ def look(ip: str, index: int, name: str, toward: Sequence[str] = ()) -> Facts:
 def ways_from(
     ip: str, holder: Interface, toward: Sequence[str], known: Callable[[int], Interface | None], uid: int | None = None
 ) -> list[int]:
-    """Indexes of the interfaces by which packets from ``ip``, an address of ``holder``, leave: :func:`routes.ways`.
+    """Return the indexes of the interfaces through which packets from ``ip``, an address of ``holder``, leave.
 
-    ``known`` looks an interface up by its index. Raises ``OSError``.
+    See :func:`routes.ways`.
+
+    ``known`` returns the interface with an index. Raises ``OSError``.
     """
 
     def usable(index: int) -> bool:
         found = known(index)
         return found is not None and not found.holds
 
-    # An address of a VRF may be on the VRF itself, or on a dummy in it.
+    # An address of a VRF may be on the VRF itself, or on a dummy that belongs to the VRF.
     vrf = holder if holder.kind == "vrf" else known(holder.master) if holder.master else None
     return routes.ways(ip, toward, usable, vrf.index if vrf is not None and vrf.kind == "vrf" else 0, uid)
 
@@ -138,36 +146,36 @@ def concerns(data: bytes, ip: bytes, index: int, name: str) -> bool:
 
 
 def every() -> list[Interface]:
-    """Every interface of this network namespace. Raises ``OSError``."""
+    """Return every interface of this network namespace. Raises ``OSError``."""
     request = INTERFACE.pack(0, 0, 0, 0, 0)
     return [_interface(body) for body in rtnetlink.ask(rtnetlink.RTM_GETLINK, request, dump=True)]
 
 
 def by_name(name: str) -> Interface | None:
-    """The interface of this name. Raises ``OSError``."""
+    """Return the interface called ``name``; None if there is none. Raises ``OSError``."""
     return next((found for found in every() if found.name == name), None)
 
 
 def by_index(index: int) -> Interface | None:
-    """The interface of this index. Raises ``OSError``."""
-    # The kernel takes 0 for a missing argument.
+    """Return the interface with this index; None if there is none. Raises ``OSError``."""
+    # The kernel ignores index 0.
     return _get(index=index) if 0 < index < 1 << 31 else None
 
 
 def owners(ip: str) -> tuple[int, ...]:
-    """Indexes of the interfaces that have the address ``ip``. Raises ``OSError``."""
+    """Return the indexes of the interfaces that have the address ``ip``. Raises ``OSError``."""
     wanted = ipaddress.ip_address(ip).packed
     return tuple(dict.fromkeys(owner for owner, address, _prefix in _addresses() if address == wanted))
 
 
 def networks(index: int) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    """The networks that the interface is in, by its addresses and their prefixes. Raises ``OSError``."""
+    """Return the networks of the interface's addresses and prefixes. Raises ``OSError``."""
     found = [(address, prefix) for owner, address, prefix in _addresses() if owner == index and address]
     return [ipaddress.ip_network(each, strict=False) for each in found]
 
 
 def _addresses() -> Iterator[tuple[int, bytes | None, int]]:
-    """Index of the interface, packed address and length of the prefix, for each address of this host."""
+    """Yield (index of the interface, packed address, prefix length) for each address of this host."""
     for body in rtnetlink.ask(rtnetlink.RTM_GETADDR, ADDRESS.pack(0, 0, 0, 0, 0), dump=True):
         _family, prefix, _flags, _scope, owner = ADDRESS.unpack_from(body)
         yield owner, rtnetlink.own_address(body), prefix
@@ -206,7 +214,7 @@ def _interface(body: bytes) -> Interface:
 
 
 def _features(index: int) -> int | None:
-    """What the driver says it can do with XDP; None where the kernel has no such family."""
+    """Query the XDP features of an interface's driver. Returns None if the kernel has no netdev family."""
     try:
         wanted = packed(_CTRL_ATTR_FAMILY_NAME, b"netdev\0")
         family = _generic(_GENL_ID_CTRL, _CTRL_CMD_GETFAMILY, wanted).get(_CTRL_ATTR_FAMILY_ID, b"")

@@ -37,5 +37,5 @@ REFUSAL = struct.Struct("=QQ")
 
 
 def node_key(address: Address) -> bytes:
-    """The key of the node at ``address`` in the maps of nodes."""
+    """The key of the node with this address in the maps of nodes."""
     return NODE_KEY.pack(address.packed, address.port.to_bytes(2, "big"), 0)

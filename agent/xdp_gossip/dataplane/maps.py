@@ -24,7 +24,7 @@ from . import headers, layout
 from .libbpf import EXIST, LOCK, NOEXIST, LibraryMissing, Map, MapError, RingBuffer
 from .totals import Totals
 
-#: Value of ``protocol`` -> modes of the loader that it accepts, best first.
+#: Value of ``protocol`` -> allowed modes, in the loader's notation, best first.
 _ACCEPTED = {"AUTO": ("XDP (native)", "XDP (generic)", "TC"), "XDP": ("XDP (native)", "XDP (generic)"), "TC": ("TC",)}
 _STANDINGS = {"present": "XG_PRESENT", "suspect": "XG_SUSPECT", "gone": "XG_GONE"}
 _MASK = (1 << 64) - 1
@@ -66,7 +66,7 @@ class Loaded:
 
     @staticmethod
     def stamp(directory: Path) -> tuple[int, int] | None:
-        """A value that changes whenever a loader writes its state; None if there is no state."""
+        """A value that changes whenever a loader writes its state file; None if there is no state file."""
         try:
             found = os.stat(directory / _STATE)
         except OSError:
@@ -78,8 +78,7 @@ class Loaded:
         """The time, in seconds since the epoch, at which a loader last verified that the data plane delivers packets; 0
         if never.
 
-        A loader that repairs a data plane writes its state before the repair, so that the next loader finds its work if
-        it dies.
+        The state file's modification time does not show this, because a loader also writes its state before a repair.
         """
         found = _told(directory, "proved")
         return float(found) if isinstance(found, (int, float)) else 0.0
@@ -166,7 +165,8 @@ class Config:
 class DataPlane:
     """An open data plane.
 
-    ``amount`` and ``wide`` are the numbers of copies of a rumor that the agent wants; the loaded programs limit them.
+    ``amount`` and ``wide`` are the numbers of copies of a rumor that the agent requests; the loaded programs limit both
+    numbers.
     """
 
     def __init__(self, directory: Path, loaded: Loaded, own: Address, cluster: int, amount: int, wide: int) -> None:
@@ -243,13 +243,13 @@ class DataPlane:
     # -- who we are --------------------------------------------------------------------------------------------
 
     def take_over(self, mono: float) -> bool:
-        """Claim the data plane for this node. If the maps belong to another node, delete its entries.
+        """Claim the data plane for this node. If the maps belong to another node, delete that node's entries.
 
         Returns True if the maps already belonged to this node. Raises ``PlaneError`` if another agent on this host uses
         the data plane.
         """
         held = self._config.lookup(_INDEX)
-        assert held is not None  # an array map has all its entries
+        assert held is not None  # in an array map, every entry exists
         addr, port, _, _, flags, cluster, *_, lease, _, _, _, half, _ = layout.CONFIG.unpack(held)
         if (addr, port, cluster) == self._identity:
             self._half, self.ring_size = half & 1, 0
@@ -277,7 +277,7 @@ class DataPlane:
         The list takes effect with the next :meth:`write_config`.
         """
         wanted = {layout.ALLOW_KEY.pack(*network): bytes([admitted]) for network, admitted in entries.items()}
-        # Write new entries before deleting old ones, because the old list is in force until the next configuration.
+        # Write new entries before deleting old entries, because the old list is in force until the next configuration.
         for key, value in wanted.items():
             self._allow.update(key, value)
         for key in self._allow.keys():
@@ -286,7 +286,7 @@ class DataPlane:
         self._flags = self._flags & ~self._barring | (self._barring if wanted else 0)
 
     def write_config(self, config: Config) -> None:
-        """Write the configuration unless it equals the last one written."""
+        """Write the configuration, unless it equals the configuration last written."""
         addr, port, cluster = self._identity
         packed = layout.CONFIG.pack(
             addr,
@@ -350,7 +350,8 @@ class DataPlane:
             except MapError as error:
                 if error.errno in (errno.E2BIG, errno.ENOMEM):
                     return False
-                if error.errno not in (errno.EEXIST, errno.ENOENT):  # the entry was created or removed in between
+                # Another process created or removed the entry since the lookup.
+                if error.errno not in (errno.EEXIST, errno.ENOENT):
                     raise
             else:
                 return True
@@ -415,7 +416,10 @@ def open_plane(
 
 
 def _merge(highest: int, window: int, other: int, bits: int) -> tuple[int, int]:
-    """Merge two 64-bit replay windows of the same incarnation into one (as core/members/window.py does)."""
+    """Merge two replay windows of the same incarnation into one, like core/members/window.py.
+
+    ``highest`` and ``window`` describe the first window, ``other`` and ``bits`` the second; both have 64 bits.
+    """
     if other > highest:
         return other, (window << min(other - highest, 64) | bits) & _MASK
     return highest, (window | bits << min(highest - other, 64)) & _MASK

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Keeps facts about an interface and an address up to date inside an event loop (:mod:`interfaces`).
+"""Keeps facts about an interface and an address up to date (:mod:`interfaces`), in an event loop.
 
-The kernel answers rtnetlink requests under a lock that a driver may hold for a second while it resets. So requests are
-made in a thread, and heartbeats do not have to wait.
+The kernel answers rtnetlink requests under a lock that a driver may hold for a second while it resets. So a thread
+makes the requests, and heartbeats do not have to wait.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from .interfaces import Facts
 
 _log = logging.getLogger("xdp_gossip.dataplane")
 
-#: Seconds between a notification and the request that follows it, because several changes usually arrive together.
+#: Seconds from a notification until the facts are read, because several notifications usually arrive together.
 GATHER = 0.1
-#: Most notifications that are read per wake-up.
+#: Maximum notifications that are read per wake-up.
 _BURST = 64
 
 
@@ -59,7 +59,8 @@ class Monitor:
     def watch(self, index: int, name: str) -> Facts | None:
         """Watch the interface ``index`` from now on, and return the present facts.
 
-        If ``index`` is 0, the interface ``name`` is watched; if there is none, the interface that has the address.
+        If ``index`` is 0, watch the interface ``name``. If no interface has that name, watch the interface that has the
+        address.
         """
         self._index, self._name = index, name
         if self._thread is not None:
@@ -114,7 +115,7 @@ class Monitor:
             _log.warning("interfaces and addresses not read over rtnetlink, so changes show late: %s", text)
 
     def _read(self) -> None:
-        """Read pending notifications. After an overrun, which loses some of them, read the facts again."""
+        """Read pending notifications. After an overrun, which loses notifications, read the facts again."""
         channel, due = self._events, False
         if channel is None:
             return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Asks the kernel by which interface it sends packets to an address (rtnetlink(7), RTM_GETROUTE)."""
+"""Asks the kernel through which interface it sends packets to an address (rtnetlink(7), RTM_GETROUTE)."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from .rtnetlink import attributes, number, packed
 
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_UID = 1, 2, 4, 25
-#: No route to it, or none from this source.
+#: Errors that mean: no route to the destination, or no route from this source.
 _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EINVAL, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM)
 
-#: An address of nobody (RFC 5737, RFC 3849): only the default route leads there.
+#: An unassigned address of each IP version (RFC 5737, RFC 3849), to which only the default route leads.
 NOBODY = {4: "192.0.2.1", 6: "2001:db8::1"}
-#: More of them: 192.0.2.1 is what routers commonly drop unwanted traffic by.
+#: Alternative unassigned addresses, because many routers have a discard route for 192.0.2.1.
 _NOBODY_ELSE = {4: "198.51.100.1", 6: "3fff::1"}
 
 
 def interface(to: str, source: str, within: int = 0, uid: int | None = None) -> int | None:
-    """Index of the interface by which packets from ``source`` to ``to`` leave; None without a route.
+    """Index of the interface through which packets from ``source`` to ``to`` leave; None without a route.
 
-    ``within`` is the index of a VRF whose routes count, 0 for the ordinary ones; ``uid`` is whose packets they are, as
-    rules may tell users apart (None: this process's). Raises ``OSError``.
+    ``within``: index of the VRF whose routing table is used; 0 for the main routing table. ``uid``: the user who sends
+    the packets, because routing rules may depend on the user (None: this process's user). Raises ``OSError``.
     """
     target, own = ipaddress.ip_address(to).packed, ipaddress.ip_address(source).packed
     if len(target) != len(own):
@@ -51,10 +51,11 @@ def interface(to: str, source: str, within: int = 0, uid: int | None = None) -> 
 def ways(
     source: str, toward: Sequence[str], usable: Callable[[int], bool], within: int = 0, uid: int | None = None
 ) -> list[int]:
-    """Indexes of the ``usable`` interfaces by which packets from ``source`` leave: one for each of ``toward``.
+    """For each destination in ``toward``, the index of the interface through which packets from ``source`` leave, if
+    that interface is ``usable``.
 
-    Where no route leads to any of them, or there are none, the default route's, if there is one. See :func:`interface`
-    for ``within`` and ``uid``. Raises ``OSError``.
+    If no destination has such an interface, the result is the interface of the default route, if there is one. See
+    :func:`interface` for ``within`` and ``uid``. Raises ``OSError``.
     """
     version = ipaddress.ip_address(source).version
     for among in (toward, (NOBODY[version],), (_NOBODY_ELSE[version],)):

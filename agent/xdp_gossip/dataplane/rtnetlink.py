@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Requests to the kernel over netlink, and the parts of its answers and notifications.
+"""Sends requests to the kernel over netlink, and parses the kernel's answers and notifications.
 
-Needs no subprocess and no privilege. netlink(7), rtnetlink(7); structures and numbers are those of linux/netlink.h,
+Needs no subprocess and no privilege. netlink(7), rtnetlink(7); structures and numbers come from linux/netlink.h,
 linux/rtnetlink.h and linux/if_addr.h.
 """
 
@@ -14,9 +14,9 @@ import struct
 import sys
 from collections.abc import Iterator
 
-#: struct ifinfomsg: family, type of hardware, index, flags, change
+#: Fields of struct ifinfomsg: family, hardware type, index, flags, change.
 INTERFACE = struct.Struct("=BxHiII")
-#: struct ifaddrmsg: family, length of the prefix, flags, scope, index of the interface
+#: Fields of struct ifaddrmsg: family, prefix length, flags, scope, index of the interface.
 ADDRESS = struct.Struct("=BBBBI")
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
@@ -28,25 +28,25 @@ IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO = 1, 
 IFLA_CARRIER_CHANGES, IFLA_LINK_NETNSID, IFLA_XDP = 35, 37, 43
 IFLA_INFO_KIND = 1
 IFF_UP, IFF_LOOPBACK, IFF_RUNNING = 0x1, 0x8, 0x40
-NETLINK_GENERIC = 16  # not in the socket module
+NETLINK_GENERIC = 16  # Python's socket module does not define this constant
 
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
 _RTMGRP_LINK, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
-#: Bits of an attribute's type that are not its number.
+#: Mask for the number in an attribute's type; the other bits are flags.
 _TYPE_MASK = 0x3FFF
-#: Type of a request less type of its answer: RTM_GETLINK is answered by RTM_NEWLINK, and so on.
+#: Difference between the types of a request and of its answer, for example RTM_GETLINK and RTM_NEWLINK.
 _GET_LESS_NEW = 2
 
-#: Seconds for an answer, which the kernel gives before the request returns.
+#: Timeout in seconds for an answer; the kernel normally answers before the request returns.
 _ANSWER_SECONDS = 10.0
-#: Datagrams of one answer: a host with a million addresses is not one that this is for.
+#: Maximum datagrams of one answer, which is enough for about a million addresses.
 _MOST_REPLIES = 100_000
 
 
 def ask(kind: int, request: bytes, *, protocol: int = socket.NETLINK_ROUTE, dump: bool = False) -> Iterator[bytes]:
-    """The body of each message that answers a request of type ``kind``; of the only one, unless it is a dump.
+    """Send a request of type ``kind`` and yield the body of each answer. Only a ``dump`` has more than one answer.
 
     Raises ``OSError`` with the kernel's error number, and with EPROTO for an answer of another type.
     """
@@ -72,7 +72,7 @@ def ask(kind: int, request: bytes, *, protocol: int = socket.NETLINK_ROUTE, dump
 
 
 def events() -> socket.socket:
-    """A non-blocking socket that becomes readable when an interface or an address changes. Raises ``OSError``."""
+    """Open a non-blocking socket that is readable after a change of an interface or address. Raises ``OSError``."""
     channel = socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
     )
@@ -85,7 +85,7 @@ def events() -> socket.socket:
 
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and body of each message in a datagram; what follows a damaged one is left out."""
+    """Yield the type and body of each message in a datagram. Stops at a damaged message."""
     at = 0
     while at + _HEADER.size <= len(data):
         length, kind, _flags, _sequence, _port = _HEADER.unpack_from(data, at)
@@ -96,7 +96,7 @@ def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
-    """The attributes in ``data``, by their numbers; what follows a damaged one is left out."""
+    """Parse the attributes in ``data``: number -> value. Stops at a damaged attribute."""
     found: dict[int, bytes] = {}
     at = 0
     while at + _ATTRIBUTE.size <= len(data):
@@ -109,25 +109,25 @@ def attributes(data: bytes) -> dict[int, bytes]:
 
 
 def packed(kind: int, value: bytes) -> bytes:
-    """An attribute for a request."""
+    """Encode an attribute for a request."""
     length = _ATTRIBUTE.size + len(value)
     return (_ATTRIBUTE.pack(length, kind) + value).ljust(_aligned(length), b"\0")
 
 
 def number(value: bytes) -> int:
-    """An attribute's value as a number; 0 for an empty one."""
+    """Decode an attribute's value as a number; 0 for an empty value."""
     return int.from_bytes(value, sys.byteorder)
 
 
 def text(value: bytes) -> str:
-    """An attribute's value as text."""
+    """Decode an attribute's value as text."""
     return value.rstrip(b"\0").decode("utf-8", "replace")
 
 
 def own_address(body: bytes) -> bytes | None:
-    """The packed address of a message about one (:data:`ADDRESS`); None when it has none."""
+    """The packed address in the ``body`` of a message about an address (:data:`ADDRESS`); None if it has none."""
     found = attributes(body[ADDRESS.size :])
-    # On a point-to-point interface IFA_ADDRESS is the peer's.
+    # On a point-to-point interface, IFA_ADDRESS is the peer's address.
     return found.get(_IFA_LOCAL, found.get(_IFA_ADDRESS))
 
 

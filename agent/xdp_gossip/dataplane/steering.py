@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Keeps a kernel data plane in sync with the engine, and passes what the kernel recorded to the engine.
+"""Keeps a kernel data plane in sync with the engine, and passes the kernel's records of other nodes to the engine.
 
 Steering writes the local node's state, the relay targets and the state of each peer to the kernel's maps. A data plane
 may appear and disappear while the agent runs. Once per cycle, steering judges the data plane in use
-(``dataplane/health.py``). If the data plane does not work, steering makes it pass all packets on, the agent continues
-over its sockets, and steering asks the loader to check again (``dataplane/asking.py``). Once the loader has worked on
-the data plane, steering uses it again. ``XDP`` and ``TC`` require a data plane only at the start
-(``service/planewait.py``), because a member that stopped whenever the loader restarts would help nobody.
+(``dataplane/health.py``). If the data plane does not work, steering switches it off, so that it passes all packets to
+the sockets, and asks the loader to check again (``dataplane/asking.py``). Once the loader has worked on the data plane,
+steering uses it again. The protocols ``XDP`` and ``TC`` require a data plane only when the agent starts
+(``service/planewait.py``). A running agent must not stop whenever the loader restarts.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _log = logging.getLogger("xdp_gossip.dataplane")
 
 #: Seconds between two checks for a data plane while none is loaded.
 LOOK_EVERY = 5.0
-#: Seconds between two such checks after a request to the loader, which may finish at any moment.
+#: Seconds between two checks for a data plane after a request to the loader, which may finish at any moment.
 PEEK_EVERY = 0.5
-#: The kernel works without a sign of life from the agent for the longer of ``LEASE_SECONDS`` and ``LEASE_TIMEOUTS``
-#: timeouts.
+#: The agent's lease on the kernel programs is the longer of ``LEASE_SECONDS`` and ``LEASE_TIMEOUTS`` member timeouts.
+#: When the lease expires, packets go through the network stack again.
 LEASE_SECONDS, LEASE_TIMEOUTS = 60.0, 10
-#: Seconds from a change of the members until the ring of relay targets is rewritten, so that joint changes are written
-#: together.
+#: Seconds from a change of the members until the ring of relay targets is rewritten, so that one write covers several
+#: changes.
 _RING_AFTER = 0.1
 
 _MAPS_GONE = Finding("maps_gone", "its maps were taken down, or others are pinned", "the loader to pin maps again")
@@ -58,7 +58,7 @@ COUNTERS = (
 class Steering:
     """Steers the data plane of one engine's transport.
 
-    ``find`` opens the data plane of ``directory`` or raises ``PlaneError``. ``protocol`` is auto, XDP or TC, from the
+    ``find`` opens the data plane in ``directory``, or raises ``PlaneError``. ``protocol`` is auto, XDP or TC, from the
     configuration. ``monitor`` reports changes of interfaces and addresses.
     """
 
@@ -83,25 +83,27 @@ class Steering:
         self._ring = headers.constants()["XG_RING"]
         self._cycle_at = self._ring_at = math.inf
         self._look_at = math.inf
-        # the local node's status, incarnation and digest in the kernel's maps
+        # the local node's status, incarnation and documents digest, as last written to the kernel's maps
         self._shown: tuple[str, int, int] = ("", 0, 0)
-        self._lost_before = 0  # count of packets that found no room in the ring buffer
+        self._lost_before = 0  # number of packets that found no room in the ring buffer, as last read
         self._health: Health | None = None
         self._taken_at = 0.0
         # id of the data plane's program at the interface, which stays attached when the agent steps down
         self._program = 0
         self._stamp: tuple[int, int] | None = None  # Stamp of the loader's state file when it was last read.
         self._refused = 0.0  # Time at which the loader last verified the data plane that failed.
-        self._failed = False  # The data plane has failed, so its presence alone is no reason to use it again.
+        # The data plane has failed, so steering must not use it again before a new check by the loader.
+        self._failed = False
         self._why = self._awaited = self._said = ""
-        self._carriers = (0, 0)  # Numbers of carriers sent and refused until the last judgement.
-        self._refusal = ""  # Reason why own rumors are sent one by one although the data plane works.
+        self._carriers = (0, 0)  # Numbers of carriers sent and refused until the end of the previous cycle.
+        # Reason why this node's rumors are sent as one packet per target although the data plane works.
+        self._refusal = ""
         self._asking = Asking(Request(directory), transport.count)
         transport.add_counters(COUNTERS)
 
     @property
     def reason(self) -> str:
-        """The reason why no better mode is in use, and what would change that; "" if the best mode is in use."""
+        """The reason why no better mode is in use, and what would end this reason; "" if the best mode is in use."""
         plane, watched = (
             self._transport.plane,
             self._monitor.facts.interface if self._monitor.facts is not None else None,
@@ -164,7 +166,7 @@ class Steering:
         self._monitor.close()
 
     def look(self, now: Now) -> None:
-        """Look for a data plane, or check that the one in use is still the loaded one (SIGHUP, timer)."""
+        """Look for a data plane, or check that the one in use is still loaded. A timer and SIGHUP call this method."""
         self._failed = False
         self._look_again(now)
 
@@ -244,9 +246,7 @@ class Steering:
         self._say(f"kernel data plane: {plane.mode} on {loaded.interface}{note}", "", logging.INFO)
 
     def _renew(self, plane: DataPlane, now: Now) -> None:
-        """Switch to the data plane that the loader has just written, if possible without a switch to the sockets in
-        between.
-        """
+        """Switch to the data plane that was just loaded, if possible without using the sockets in between."""
         self._stamp = Loaded.stamp(self._directory)
         self._asking.loader_worked(now.mono)
         if self._proved(plane):
@@ -270,23 +270,30 @@ class Steering:
         self._guarded(self._first, now)
 
     def _proved(self, plane: DataPlane) -> bool:
-        """Whether the loader left ``plane`` unchanged. The data plane and its judgement then stay in use."""
+        """Whether the loader left ``plane`` unchanged.
+
+        If so, steering continues to use ``plane`` and what is known of its health.
+        """
         try:
             return plane.there() and Loaded.read(self._directory, self._protocol) == plane.loaded
         except PlaneError:
             return False
 
     def _first(self, plane: DataPlane, now: Now) -> None:
-        """Read first what the kernel recorded while no agent ran, so that the recorded nodes become members at once."""
+        """Start with a new data plane.
+
+        The engine first gets the nodes that the kernel recorded while no agent ran, so that these nodes become members
+        at once.
+        """
         self._lost_before = plane.counter("news_lost")
         self._engine.observe(plane.observations(now), now)
         self._write_all(plane, now)
 
     def _step_down(self, found: Finding, now: Now) -> None:
-        """Stop using the data plane: send over the sockets, and make the kernel pass arriving packets to them."""
+        """Stop using the data plane: send over sockets, and make the programs pass arriving packets to the sockets."""
         plane = self._transport.plane
         if plane is not None:
-            # If the maps are removed or refuse the write, no program reads them, so the failed write does not matter.
+            # A failed write does not matter: if the maps are removed or refuse the write, no program reads them.
             with contextlib.suppress(OSError):
                 self._write_config(plane, now, running=False)
         self._why, self._awaited = found.text, found.awaited
@@ -310,7 +317,7 @@ class Steering:
             self._look_at = min(self._look_at, now.mono + PEEK_EVERY)
 
     def _say(self, line: str, why: str, level: int = logging.WARNING) -> None:
-        """Log ``line`` unless the last line was logged for the same reason ``why``."""
+        """Log ``line``, unless the previous line was logged for the same reason ``why``."""
         if not why or why != self._said:
             _log.log(level, "%s", line)
         self._said = why
@@ -319,7 +326,7 @@ class Steering:
         return bool(plane.mode != best_mode(self._protocol))
 
     def _aim(self) -> None:
-        """Note the packets' destinations, because the routes to them may determine the data plane's interface."""
+        """Store the destinations of the node's packets. The routes to them may determine the data plane's interface."""
         facts = self._monitor.facts
         if facts is not None and facts.ways is None:
             return
@@ -327,7 +334,10 @@ class Steering:
         self._monitor.toward = self._asking.toward = toward
 
     def _follow(self, now: Now) -> bool:
-        """Pass the monitor's facts to the request schedule. Returns whether a request is worthwhile at once."""
+        """Pass the monitor's facts to the request schedule.
+
+        Returns whether the facts changed so that a request to the loader is worthwhile at once.
+        """
         return self._asking.follow(self._monitor.facts, self._program, now.mono)
 
     def _guarded(self, work: Callable[[DataPlane, Now], None], now: Now) -> None:
@@ -402,7 +412,7 @@ class Steering:
         return True
 
     def _weigh_refusals(self, sent: int, refused: int) -> None:
-        """Report that the host refuses to send carriers.
+        """Log a warning if the host refuses to send carriers.
 
         The loader cannot repair a firewall, and the data plane still relays the rumors of other members.
         """
@@ -435,7 +445,7 @@ class Steering:
         self._guarded(apply, now)
 
     def members_changed(self, now: Now) -> None:
-        """Schedule an update of the ring of relay targets after members were added or removed."""
+        """Schedule an update of the ring of relay targets, because members were added or removed."""
         if self._transport.plane is not None:
             self._ring_at = min(self._ring_at, now.mono + _RING_AFTER)
 

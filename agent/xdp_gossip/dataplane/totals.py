@@ -12,7 +12,7 @@ from .libbpf import Map, processors
 
 #: Counters of copies of other members' rumors: first the requested copies, then their outcomes (health.py).
 BALANCE = ("copy_due", *COPY_ENDS, "copy_lost")
-#: Most attempts to read the counters of ``BALANCE`` until they are consistent.
+#: Maximum attempts to read consistent counters of ``BALANCE``.
 _READINGS = 8
 _ENDIAN: Literal["little", "big"] = "little" if struct.pack("=H", 1)[0] else "big"
 
@@ -29,11 +29,11 @@ class Totals:
     def all(self) -> dict[str, int]:
         """All counters, summed over the processors. Raises ``MapError``.
 
-        The counters of :data:`BALANCE` are read again until they are consistent, which needs a pause between two rumors
-        of a few calls. If a rumor is relayed during the reading, its copies may be counted but not its request, and the
-        next cycle would then seem to lack copies. If copies are still being made, which may take long on a virtual
-        machine, this cycle would seem to lack them. If rumors leave no pause, a single one is small compared with all
-        others.
+        The counters of :data:`BALANCE` are read again until they are consistent, that is, until no rumor is relayed
+        during a reading. If a rumor is relayed during the reading, the totals may contain its copies but not the
+        request for them, and the next cycle would seem to lack copies. If the kernel is still making copies, which may
+        take long on a virtual machine, this cycle would seem to lack them. The number of readings is limited: if rumors
+        arrive without a pause, the copies of one rumor are few compared with the total.
         """
         found = {name: self._sum(index) for index, name in enumerate(self._names)}
         for _ in range(_READINGS):

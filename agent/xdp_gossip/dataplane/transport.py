@@ -28,7 +28,7 @@ from .maps import DataPlane
 
 _log = logging.getLogger(__name__)
 
-#: Most records of the ring buffer that are read per wake-up, so that a flood leaves time for timers and the API.
+#: Maximum records of the ring buffer that are read per wake-up, so that a flood leaves time for timers and the API.
 BURST = 128
 
 COUNTERS = (
@@ -46,7 +46,7 @@ COUNTERS = (
 )
 
 #: Multicast address of all nodes on the link. A packet to this address needs no neighbour entry and no route. The data
-#: plane never lets a packet to it leave the host.
+#: plane never lets a packet to this address leave the host.
 EVERYBODY_4, EVERYBODY_6 = "224.0.0.1", "ff02::1"
 _FANOUT = 82  # offset of the fan-out byte (bpf/wire.h)
 _RUMOR_BYTES = 88
@@ -60,8 +60,7 @@ _MAPPED = bytes(10) + b"\xff\xff"
 class KernelTransport(UdpTransport):
     """A :class:`UdpTransport`, with the same parameters, that sends rumors through a data plane.
 
-    ``own`` is the address by which the data plane identifies this node. Without a data plane, the transport is plain
-    UDP.
+    ``own`` is this node's address in the data plane's configuration. Without a data plane, the transport is plain UDP.
     """
 
     def __init__(self, listen: Address | tuple[str, int], own: Address, *, size: int = 16384, buffer: int = 64) -> None:
@@ -72,7 +71,7 @@ class KernelTransport(UdpTransport):
         self._news, self._ask = constants["XG_EVENT_NEWS"], constants["XG_EVENT_ASK"]
         self._unresolved = constants["XG_EVENT_UNRESOLVED"]
         self._own = own
-        self._carried = 0  # number of carriers that the kernel has multiplied, from the kernel's own counter
+        self._carried = 0  # number of carriers that the kernel has multiplied, as last read from the kernel's counter
         # interface and destination address of the datagram that is being read
         self._arrival: tuple[int, bytes] | None = None
         self.plane: DataPlane | None = None
@@ -89,7 +88,7 @@ class KernelTransport(UdpTransport):
         await super().open(partial(self._noting, receive))
         self._receive_from_plane = receive
         assert self._sock is not None
-        # Otherwise every program on this host that listens on all addresses would receive each carrier.
+        # Without this option, every program on this host that listens on all addresses would receive each carrier.
         if self._mapped:
             self._sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
             self._sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
@@ -112,8 +111,9 @@ class KernelTransport(UdpTransport):
             plane.close()
 
     def note_no_room(self) -> None:
-        """Count a peer for which the kernel's table has no room. The agent itself continues to process that peer's
-        rumors.
+        """Count a peer that does not fit into the kernel's table.
+
+        The agent itself continues to process that peer's rumors.
         """
         self._counters["plane_table_full"] += 1
 
@@ -122,7 +122,7 @@ class KernelTransport(UdpTransport):
         self._counters[name] += 1
 
     def add_counters(self, names: Iterable[str]) -> None:
-        """Register further counters, which appear among the transport's with the value 0."""
+        """Add counters with the value 0 to the transport's counters."""
         self._counters.update(dict.fromkeys(names, 0))
 
     # -- in ----------------------------------------------------------------------------------------------------
@@ -141,7 +141,8 @@ class KernelTransport(UdpTransport):
         """Pass on a packet from a socket, and count a rumor that the data plane should have processed.
 
         A rumor that arrived on another interface (including loopback), or for another address of this host, is not
-        counted. A process on this host can make its packets look as if they arrived on the interface.
+        counted. A process on this host can forge packets that seem to arrive on the interface, so this count is no
+        proof.
         """
         arrival, self._arrival = self._arrival, None
         taken = receive(data, source)
@@ -186,8 +187,8 @@ class KernelTransport(UdpTransport):
             counters["plane_malformed"] += 1
         elif kind == self._unresolved:
             counters["plane_unresolved"] += 1
-            # When the agent sends the packet, the stack resolves the neighbour, so the kernel can send the next copy
-            # itself.
+            # When the agent sends this packet, the stack resolves the neighbour, so the data plane can send the next
+            # copy itself.
             self.send(Transmit(address, packet))
         elif kind == self._news:
             counters["plane_news"] += 1
@@ -244,8 +245,8 @@ class KernelTransport(UdpTransport):
         """Whether the kernel multiplied the last carrier. The kernel counts a carrier before the send call returns.
 
         The stack can drop a packet without an error: if the neighbour table has no room for the multicast address, or
-        if someone has detached the program. The rumor is then sent one by one. Steering judges the data plane by the
-        counter.
+        if someone has detached the program. In this case the caller sends one packet per target. Steering judges the
+        data plane by the counter ``carriers_lost``.
         """
         try:
             counted = plane.counter("fanout")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Checks whether a process without privileges, such as the agent, may use BPF maps on this kernel.
 
-Linux 5.19 and later allow it; earlier kernels only if ``kernel.unprivileged_bpf_disabled`` is 0. The version alone does
-not decide: distributions backport such changes, and security modules and containers add restrictions.
+Linux 5.19 and later allow this; earlier kernels allow it only if ``kernel.unprivileged_bpf_disabled`` is 0. The version
+alone does not decide: distributions backport such changes, and security modules and containers add restrictions.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import sys
 
 from .libbpf import library
 
-#: Script that opens a pin that does not exist. The kernel either refuses at once (EPERM) or looks for the pin (ENOENT).
-#: The script prints the error number.
+#: Script that opens a pin that does not exist. The kernel either refuses the call at once (EPERM) or looks for the pin
+#: (ENOENT). The script prints the error number.
 _ASK = """
 import ctypes, sys
 loaded = ctypes.CDLL(sys.argv[1], use_errno=True)
@@ -27,10 +27,10 @@ _SECONDS = 20.0
 
 
 def needed() -> list[str]:
-    """The capabilities that the agent's unit needs on this kernel: ``["CAP_BPF"]`` or none.
+    """The capabilities that the agent's systemd unit needs on this kernel: ``["CAP_BPF"]`` or an empty list.
 
-    Also returns none if the kernel cannot be asked: without libbpf no data plane is possible, and doctor reports the
-    cause.
+    Also returns an empty list if the kernel cannot be asked: without libbpf no data plane is possible, and doctor
+    reports the cause.
     """
     try:
         return ["CAP_BPF"] if os.geteuid() == 0 and maps_refused() else []

@@ -21,8 +21,8 @@ class LibraryMissing(OSError):
 def library() -> ctypes.CDLL:
     """Load libbpf at the first call and return it. Raises ``LibraryMissing``.
 
-    Only the functions that the agent calls must exist. The functions of the loader have ctypes' default signature,
-    because they take only integers and pointers.
+    Only the functions that the agent calls must exist. Functions that only the loader calls have ctypes' default
+    signature, because they take only integers and pointers.
     """
     loaded = None
     for name in NAMES:

@@ -21,7 +21,7 @@ from .binding import SAMPLE, check, get, information, library, processors
 
 #: Flags of a map update (linux/bpf.h).
 ANY, NOEXIST, EXIST = 0, 1, 2
-#: Flag: access the value under the ``struct bpf_spin_lock`` that it contains.
+#: Flag: lock the value's own ``struct bpf_spin_lock`` during the access.
 LOCK = 4
 
 #: Map types (enum bpf_map_type).
@@ -124,7 +124,7 @@ def _open(path: Path) -> int:
 class Map:
     """A pinned map. Keys and values are bytes of the map's sizes. Every call raises ``MapError``.
 
-    Opening a map whose sizes differ from the expected ones is an error, because its layout differs.
+    Opening a map with other key or value sizes than expected is an error, because the map has another layout.
     """
 
     def __init__(self, path: Path, key_size: int, value_size: int) -> None:
@@ -194,7 +194,7 @@ class Map:
             raise self._error("update of many")
 
     def delete_many(self, keys: bytes) -> None:
-        """Remove many entries with one system call. All of the keys must exist."""
+        """Remove many entries with one system call. All keys must exist in the map."""
         count = ctypes.c_uint32(len(keys) // self._key_size)
         if count.value and self._bpf.bpf_map_delete_batch(self.fd, keys, ctypes.byref(count), None):
             raise self._error("removal of many")
@@ -236,7 +236,7 @@ class Map:
 
 
 class RingBuffer:
-    """A pinned ring buffer. Its descriptor ``fd`` is readable while the ring buffer contains records."""
+    """A pinned ring buffer. The descriptor ``fd`` is readable while the ring buffer contains records."""
 
     def __init__(self, path: Path) -> None:
         """Open the ring buffer.

@@ -27,7 +27,7 @@ XDP_GENERIC = 1 << 1
 XDP_NATIVE = 1 << 2
 
 _TEST_RUN_LIVE_FRAMES = 1 << 1
-#: Most bytes by which a program may lengthen a frame in a test run.
+#: Maximum bytes that a program may add to a frame in a test run.
 _ROOM = 4096
 
 

@@ -14,7 +14,8 @@ from . import traps
 from .errors import Refused
 from .settings import GENERIC, NATIVE
 
-#: Environment variable: the value ``clsact`` disables TCX, as on kernels before 6.6.
+#: Environment variable: with the value ``clsact``, the loader uses a clsact queueing discipline even if the kernel has
+#: TCX.
 TC_VARIABLE = "XDP_GOSSIP_DATAPLANE_TC"
 _XDP_FLAGS = {NATIVE: libbpf.XDP_NATIVE, GENERIC: libbpf.XDP_GENERIC}
 _DRIVER_SAYS_NO = (

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """TC for kernels before TCX (Linux 6.6): filters on a clsact queueing discipline, with our own priority and handle.
 
-Such a filter cannot be pinned: it stays when its maker dies, and anybody may remove it. So the loader writes down its
-program's id before it attaches it, and replaces or removes a filter only if its program is ours.
+Such a filter cannot be pinned: the filter stays when the process that created it ends, and any privileged process can
+remove it. So the loader records the id of the filter's program before it attaches the filter, and replaces or removes a
+filter only if the filter's program is ours.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from typing import Any
 from .. import libbpf, rtnetlink
 from .errors import LoaderError
 
-#: "XG": the handle of our filters, and their priority where nobody has an earlier one.
+#: The handle of our filters ("XG" in ASCII), and their priority unless a foreign filter has a lower one.
 PRIORITY = 0x5847
 HANDLE = 0x5847
 _POINTS = {"ingress": 1, "egress": 2}
-#: TC_H_CLSACT with TC_H_MIN_INGRESS or TC_H_MIN_EGRESS (linux/pkt_sched.h)
+#: Hook -> parent of its filters: TC_H_CLSACT with TC_H_MIN_INGRESS or TC_H_MIN_EGRESS (linux/pkt_sched.h).
 _PARENTS = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
 _REPLACE = 1
 #: struct tcmsg (linux/rtnetlink.h): family, index of the interface, handle, parent, info
@@ -66,40 +67,40 @@ def present(ifindex: int) -> bool:
 
 
 def _filters(ifindex: int, hook: str) -> list[int]:
-    """The priorities of the filters (and chains' heads) at a hook, one for each. Raises ``OSError``."""
+    """Return the priority of each filter, and of each head of a chain, at a hook. Raises ``OSError``."""
     request = _TRAFFIC.pack(0, ifindex, 0, _PARENTS[hook], 0)
     found = rtnetlink.ask(rtnetlink.RTM_GETTFILTER, request, dump=True)
     return [_TRAFFIC.unpack_from(body)[4] >> 16 for body in found]
 
 
 def make(ifindex: int) -> None:
-    """Give the interface a clsact. Raises ``OSError`` (EEXIST: it has one)."""
+    """Create a clsact queueing discipline at the interface. Raises ``OSError`` (EEXIST: the interface has one)."""
     libbpf.check(libbpf.library().bpf_tc_hook_create(_hook(ifindex, 3)), "clsact")
 
 
 def first_priority(ifindex: int, hook: str) -> int:
-    """A priority that puts a new filter first at the hook: the kernel runs the lowest priority first.
+    """Return a priority with which a new filter runs first at the hook: the kernel runs the lowest priority first.
 
-    Within one priority the newest filter runs first, so 1 works even if it is taken.
+    Within one priority the newest filter runs first, so priority 1 works even if another filter has it.
     """
     taken = _filters(ifindex, hook)
     return max(1, min([PRIORITY, *(priority - 1 for priority in taken if priority)]))
 
 
 def ahead(ifindex: int, hook: str, priority: int) -> list[int]:
-    """Priorities of the filters that run before ours, which has ``priority``. Raises ``OSError``.
+    """Return the priorities of the filters that run before ours, which has ``priority``. Raises ``OSError``.
 
-    There are some only under the first priority and for one protocol (or of another kind): no filter for all protocols
-    can be beside them.
+    Such filters exist only if priority 1 is taken by filters for a single protocol or of another kind: our filter,
+    which is for all protocols, cannot have the same priority.
     """
     return sorted({each for each in _filters(ifindex, hook) if 0 < each < priority})
 
 
 def attach(ifindex: int, hook: str, program: int, ours: list[int], priority: int) -> None:
-    """Attach at ``ingress`` or ``egress``; in place of our own filter, if one with a program of ``ours`` is there.
+    """Attach a program at the hook ``ingress`` or ``egress``. Replaces our filter if its program is one of ``ours``.
 
-    Raises ``OSError`` (EEXIST: a foreign filter uses priority and handle; EINVAL: the priority is of another kind of
-    filter).
+    Raises ``OSError`` (EEXIST: a foreign filter has our priority and handle; EINVAL: another kind of filter has the
+    priority).
     """
     replace = _REPLACE if query(ifindex, hook, priority) in ours else 0
     options = _options(priority, prog_fd=program, flags=replace)
@@ -107,7 +108,7 @@ def attach(ifindex: int, hook: str, program: int, ours: list[int], priority: int
 
 
 def query(ifindex: int, hook: str, priority: int) -> int:
-    """Id of the program under ``priority`` and our handle, 0 when there is none."""
+    """Return the id of the program with ``priority`` and our handle; 0 if there is none."""
     options = _options(priority)
     try:
         libbpf.check(libbpf.library().bpf_tc_query(_hook(ifindex, _POINTS[hook]), ctypes.byref(options)), f"TC {hook}")
@@ -119,7 +120,7 @@ def query(ifindex: int, hook: str, priority: int) -> int:
 
 
 def detach(ifindex: int, hook: str, ours: list[int], priority: int) -> None:
-    """Remove our filter, if it is there and still ours. Raises ``OSError``."""
+    """Remove the filter with our priority and handle, if its program is one of ``ours``. Raises ``OSError``."""
     if query(ifindex, hook, priority) not in ours:
         return
     options = _options(priority)
@@ -127,7 +128,7 @@ def detach(ifindex: int, hook: str, ours: list[int], priority: int) -> None:
 
 
 def remove(ifindex: int) -> None:
-    """Delete the interface's clsact, unless it has a foreign filter by now. Raises ``LoaderError``."""
+    """Delete the interface's clsact queueing discipline, unless it contains a filter. Raises ``LoaderError``."""
     try:
         if not present(ifindex) or any(_filters(ifindex, hook) for hook in _PARENTS):
             return

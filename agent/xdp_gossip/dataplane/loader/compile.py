@@ -22,18 +22,18 @@ from .settings import Settings
 
 INGRESS, EGRESS, TC_INGRESS, TC_EGRESS = "xg_xdp_ingress", "xg_xdp_egress", "xg_tc_ingress", "xg_tc_egress"
 _USER_HEADERS = Path("/usr/include")
-#: Most lines of compiler or verifier output that are kept in ``detail``.
+#: Maximum lines of compiler or verifier output that ``detail`` contains.
 _MOST_LINES = 30
-#: Another reason why a process may end while it compiles, because this takes 150 MB.
+#: Reason to report if the process ends during compilation, which needs 150 MB of memory.
 _KILLED = "the process was killed (dmesg says if for want of memory)"
 _LLVM = re.compile(r"libLLVM(?:-|\.so\.)(\d+)")
 _LIBRARIES = re.compile(r"lib(?:bcc|LLVM|clang-cpp)\b")
-#: Beginning of the last line of the verifier's log; the line before it is the reason for a rejection.
+#: Beginning of the last line of the verifier's log. The line before the last one states the reason for a rejection.
 _SUMMARY = "processed "
 
 
 def sources_digest(settings: Settings) -> str:
-    """The digest of all inputs of the programs: every source file and the compile-time constants.
+    """Digest of everything from which the programs are compiled: all source files and the compile-time constants.
 
     Raises ``HeaderError``.
     """
@@ -48,7 +48,7 @@ def sources_digest(settings: Settings) -> str:
 
 
 def missing() -> list[tuple[str, str]]:
-    """The things that this host lacks for compiling, each with its remedy."""
+    """Return what this host lacks for compiling, each with its remedy."""
     found = []
     bits = 64 if sys.maxsize > 2**32 else 32
     if (sys.byteorder, bits) != ("little", 64):

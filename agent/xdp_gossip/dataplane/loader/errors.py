@@ -26,4 +26,4 @@ class Rejected(Refused):
 
 
 class Starved(Refused):
-    """A frame that passed a hook did not reach our program, because another program intercepts it."""
+    """A frame that passed a hook did not reach our program, because another program at the hook intercepts frames."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Reads and sets features, channels and driver of an interface, as ``ethtool`` does (linux/ethtool.h).
 
-Uses ioctl() on a Unix socket: any socket works, and the loader's unit allows no Internet ones.
+The ioctl() calls use a Unix socket, because any socket works and the loader's systemd unit forbids Internet sockets.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _GDRVINFO, _GSTRINGS, _GSSET_INFO = 3, 0x1B, 0x37
 _GFEATURES, _SFEATURES, _GCHANNELS, _SCHANNELS = 0x3A, 0x3B, 0x3C, 0x3D
 _SET_FEATURES = 4
 _STRING_BYTES = 32
-#: cmd; rx, tx, other, combined at most; rx, tx, other, combined now
+#: Fields of struct ethtool_channels: cmd; maximum of rx, tx, other, combined; current rx, tx, other, combined.
 _CHANNELS = struct.Struct("=9I")
 
-#: The kernel's names of features, and the words that ``ethtool -K`` takes for them.
+#: The kernel's names of features, and the names of the same features in ``ethtool -K``.
 LRO, GRO_HW, RX_VLAN, TX_VLAN = "rx-lro", "rx-gro-hw", "rx-vlan-hw-parse", "tx-vlan-hw-insert"
 WORDS = {LRO: "lro", GRO_HW: "rx-gro-hw", RX_VLAN: "rxvlan", TX_VLAN: "txvlan"}
 
@@ -46,7 +46,7 @@ class Channels:
 
 
 def features(name: str) -> dict[str, Feature]:
-    """Every feature of an interface by the kernel's name. Raises ``OSError``."""
+    """Return every feature of an interface: the kernel's name of the feature -> its state. Raises ``OSError``."""
     names = _feature_names(name)
     blocks = (len(names) + 31) // 32
     answer = _ask(name, struct.pack("=II", _GFEATURES, blocks) + bytes(16 * blocks))
@@ -70,7 +70,7 @@ def set_feature(name: str, feature: str, on: bool) -> None:
 
 
 def channels(name: str) -> Channels | None:
-    """The combined channels; None for an interface that has none. Raises ``OSError``."""
+    """Return the combined channels; None if the interface has none. Raises ``OSError``."""
     try:
         numbers = _CHANNELS.unpack(_ask(name, _CHANNELS.pack(_GCHANNELS, *(0,) * 8)))
     except OSError as error:
@@ -88,7 +88,7 @@ def set_channels(name: str, combined: int) -> None:
 
 
 def driver(name: str) -> str:
-    """Name of the interface's driver, "" when it tells none."""
+    """Name of the interface's driver; "" if the kernel reports none."""
     try:
         answer = _ask(name, struct.pack("=I", _GDRVINFO) + bytes(192))
     except OSError:
@@ -111,7 +111,7 @@ def _feature_names(name: str) -> tuple[str, ...]:
 
 
 def _ask(name: str, command: bytes) -> bytes:
-    """What the kernel makes of an ethtool command. Raises ``OSError``."""
+    """Send an ethtool command to the kernel and return the answer. Raises ``OSError``."""
     room = ctypes.create_string_buffer(command, len(command))
     request = _REQUEST.pack(name.encode(), ctypes.addressof(room)).ljust(_REQUEST_BYTES, b"\0")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:

@@ -27,7 +27,7 @@ HOOKS = {
 }
 #: The tracepoint for frames that leave through device maps, and the name of the pin of our link to it.
 WATCH_POINT, WATCH_LINK = "xdp_devmap_xmit", "link_watch"
-#: Most priorities that are tried for a filter.
+#: Maximum number of priorities that the loader tries for a filter.
 _MOST_PRIORITIES = 16
 
 
@@ -54,7 +54,10 @@ class Hooks:
         return _sitting(self._pins, self._now, name)
 
     def attach(self, name: str, program: int, mode: str = "") -> None:
-        """Attach a program to a hook, ahead of other programs if the hook takes several. Raises ``Refused``."""
+        """Attach a program to a hook. If the hook allows several programs, ours runs before the others.
+
+        Raises ``Refused``.
+        """
         hook = HOOKS[name][1]
         # Remove what remains of a detached link or a killed loader, because it would block the new link.
         self.detach(name)
@@ -100,7 +103,10 @@ class Hooks:
         return f"filters of somebody else run before ours at TC {hook} of {self._interface.name}, under {which}"
 
     def watch(self, program: int) -> None:
-        """Attach a program to the tracepoint for device maps, replacing the present one. Raises ``OSError``."""
+        """Attach a program to the tracepoint for device maps, and detach our previous program from the tracepoint.
+
+        Raises ``OSError``.
+        """
         self._keep(WATCH_LINK, libbpf.tracepoint_open(WATCH_POINT, program))
 
     def unwatch(self) -> None:
@@ -188,7 +194,10 @@ def _link_program(path: Path, ifindex: int) -> int:
 
 
 def detach_all(now: state.State) -> None:
-    """Remove what no pin keeps: our filters, and a clsact that the loader created. Raises ``LoaderError``."""
+    """Remove our filters, and the clsact queueing discipline that the loader created.
+
+    Links are not affected: they end with their pins. Raises ``LoaderError``.
+    """
     if now.clsact is None:
         return
     for hook, ours in now.clsact.filters.items():

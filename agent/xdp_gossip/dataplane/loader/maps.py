@@ -29,7 +29,7 @@ def expected(nodes: int) -> dict[str, tuple[int, int, int, int]]:
 
 
 def misfits(directory: Path, nodes: int) -> list[str]:
-    """Differences between the maps pinned in ``directory`` and the expected ones, one line each; empty if none."""
+    """Describe, one line each, the differences between the maps pinned in ``directory`` and the expected maps."""
     found = []
     for name, wanted in expected(nodes).items():
         try:
@@ -60,8 +60,8 @@ def hand_over(directory: Path, uid: int) -> dict[str, int]:
         try:
             with pins.opened(path) as descriptor:
                 found[name] = libbpf.map_info(descriptor).id
-            # The group is root's, so that the next loader can open the maps without a capability to bypass permissions.
-            # The mode is set first, while root still owns the file.
+            # The map's group is root, so that the next loader can open the map without a capability to bypass
+            # permissions. The mode is set first, while root still owns the file.
             status = path.stat()
             if status.st_uid == 0:
                 os.chmod(path, 0o660)

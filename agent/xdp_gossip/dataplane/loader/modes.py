@@ -18,8 +18,9 @@ _WAY_OUT = "link_tc_egress"
 
 
 class Ascent:
-    """One pass over the modes, best first. The selected mode is stored in ``now``, with the reasons against better
-    ones.
+    """One pass over the modes, best first.
+
+    ``now`` contains the selected mode afterwards, with the reasons why better modes are not possible.
     """
 
     def __init__(
@@ -38,7 +39,10 @@ class Ascent:
         self._notes: list[str] = []
 
     def way_out(self) -> None:
-        """Attach and verify the TC egress program, which every mode needs. Raises ``LoaderError``, ``OSError``."""
+        """Attach the TC egress program, which every mode needs, and verify that packets reach it.
+
+        Raises ``LoaderError``, ``OSError``.
+        """
         self._seat(_WAY_OUT)
         self._prove(_WAY_OUT)
 
@@ -114,7 +118,7 @@ class Ascent:
             self._notes.append(f"copies that the driver does not send are not counted: {error.strerror}")
 
     def _seat(self, name: str, mode: str = "") -> None:
-        """Ensure that the right program is attached to the hook ``name``. Raises ``LoaderError``, ``OSError``."""
+        """Ensure that this release's program is attached to the hook ``name``. Raises ``LoaderError``, ``OSError``."""
         program = hooks.HOOKS[name][0]
         descriptor = self._programs.program(program)
         if not self._at.sits(name):

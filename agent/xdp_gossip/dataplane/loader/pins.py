@@ -41,10 +41,12 @@ def pin_directory(directory: Path, layout: int | None = None) -> Path:
 
 @contextlib.contextmanager
 def lock(directory: Path) -> Iterator[None]:
-    """Hold the lock that excludes other loaders. Creates the directory; raises ``LoaderError`` after two minutes.
+    """Hold the lock that excludes other loaders. Creates the directory if it is missing.
 
-    ``down`` removes the lock file together with the directory while others wait for it. So a loader that gets the lock
-    checks that its lock file is still the one with that name.
+    Raises ``LoaderError`` if the lock is not free within two minutes.
+
+    ``down`` removes the lock file together with the directory while other loaders may wait for the lock. So a loader
+    that gets the lock checks that its open lock file still has the lock file's name.
     """
     end = time.monotonic() + LOCK_WAIT
     path = directory / "lock"
@@ -73,8 +75,8 @@ def lock(directory: Path) -> Iterator[None]:
 def offer_request(directory: Path, uid: int) -> None:
     """Create the directory in which the agent can place requests for the loader. Raises ``LoaderError``.
 
-    The directory's group is root's, which may remove its entries: the loader runs as root without the capability to
-    bypass the permissions of a user's directory.
+    The directory's group is root, with permission to remove entries, because the loader runs as root without the
+    capability to bypass the permissions of a user's directory.
     """
     path = Request(directory).directory
     try:
@@ -102,8 +104,9 @@ def is_bpffs(path: Path) -> bool:
 
 
 def uncover(directory: Path, layout: int) -> None:
-    """Unmount everything that is mounted over the loader's bpffs. The pinned programs keep running while the bpffs is
-    covered.
+    """Unmount everything that is mounted over the loader's bpffs.
+
+    While another file system is mounted over the bpffs, the pinned programs keep running.
 
     Raises ``LoaderError``.
     """

@@ -24,7 +24,9 @@ STARTED, UPGRADED, REPAIRED, ALREADY = "up", "upgraded", "repaired", "already up
 
 
 def up(settings: Settings) -> tuple[str, state.State]:
-    """Load the data plane. If one is loaded already, verify it again, and repair, upgrade or improve it.
+    """Load the data plane.
+
+    If a data plane is loaded already, verify it again, and repair or upgrade it, or select a better mode.
 
     Programs are replaced while the hooks run, and the maps are kept if they fit. Returns what was done and the state.
     Raises ``LoaderError`` if no mode is possible (the state then contains the reasons, and nothing is left in the
@@ -115,7 +117,7 @@ def down(directory: Path) -> bool:
         was_up = old is not None and bool(old.mode)
         if old is not None and old.complete:
             old.complete = False
-            # Continue even if the disk is full: a loader that runs after a killed one inspects the kernel itself.
+            # Continue even if the disk is full: a loader that runs after a killed loader inspects the kernel itself.
             with contextlib.suppress(OSError):
                 state.write(directory, old)
         step("down intended")
@@ -123,7 +125,7 @@ def down(directory: Path) -> bool:
         step("state removed")
         Request(directory).withdraw()
         (directory / "lock").unlink(missing_ok=True)
-        # The directory may contain files of others.
+        # The directory may contain files that the loader did not create.
         with contextlib.suppress(OSError):
             pins.mount_point(directory).rmdir()
         with contextlib.suppress(OSError):
@@ -177,7 +179,7 @@ def _take_off(directory: Path, old: state.State) -> None:
 
 
 def _undo(directory: Path, old: state.State | None) -> None:
-    """Remove all that a loader created, except the directory and the lock; any part may be missing."""
+    """Remove everything that a loader created, except the directory and the lock. Missing parts are no error."""
     mounted_at = pins.mount_point(directory)
     pins.remove_pins(mounted_at, links_only=True)
     step("links removed")
@@ -314,10 +316,11 @@ def _programs(
 
 
 def _renew(directory: Path, now: state.State, settings: Settings, *, moved: bool) -> tuple[str, state.State]:
-    """Verify, repair, upgrade or improve the loaded data plane. The state file describes the old one until the last
-    step.
+    """Verify, repair, upgrade or improve the loaded data plane.
 
-    ``moved``: nothing is attached, but programs and maps of another interface exist.
+    The state file describes the old data plane until the last step.
+
+    ``moved``: programs and maps from another interface exist, but nothing is attached.
     """
     pinned = pins.pin_directory(directory)
     before = copy.deepcopy(now)
@@ -358,7 +361,8 @@ def _renew(directory: Path, now: state.State, settings: Settings, *, moved: bool
     now.proved, now.complete = time.time(), True
     if done != ALREADY:
         now.since = now.proved
-    # Written even without a change: an agent that stepped down uses the data plane again once it was verified again.
+    # Write the state even without a change: an agent that stopped using the data plane uses it again after a new
+    # successful check.
     state.write(directory, now)
     return done, now
 

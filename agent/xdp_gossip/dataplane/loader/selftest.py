@@ -34,8 +34,8 @@ COPIES = 2
 _NEAREST_BRIDGE = bytes.fromhex("0180c200000e")
 _ETHER_TYPE = 0x88B5
 _TEXT = b"XDP Gossip self-test"
-#: UDP ports discard and echo, where a stray frame does no harm (RFC 863, RFC 862). There are two, because the agent may
-#: use one.
+#: UDP ports discard and echo, where a stray frame does no harm (RFC 863, RFC 862). There are two ports, because the
+#: agent may use one of them.
 _DISCARD_ECHO = (9, 7)
 #: Layout of struct watched in selftest.c.
 _WATCHED = struct.Struct("=QQIiii")
@@ -69,12 +69,11 @@ def run_program(name: str, program: int) -> None:
 
 
 def knock(program: int, told: int, interface: interfaces.Interface, hook: str, pinned: Path, own: Address) -> None:
-    """Send a test frame into the interface (``hook`` "ingress") or out of it ("egress"), and check that our program
-    sees it.
+    """Check that our program sees a test frame that enters the interface (``hook`` "ingress") or leaves it ("egress").
 
     ``told`` is the map ``knock`` of selftest.c, ``own`` is the node's address. On ingress, the frame passes generic XDP
-    and TC as a frame from the network does. Raises ``Starved`` if the program did not count the frame, otherwise
-    ``Refused``.
+    and TC as a frame from the network does. Raises ``Starved`` if the program did not count the frame, and ``Refused``
+    for other failures.
     """
     where = f"{interface.name} {hook}"
     libbpf.update(told, bytes(4), _KNOCK.pack(interface.index, _BPF_F_INGRESS if hook == "ingress" else 0))
@@ -82,7 +81,8 @@ def knock(program: int, told: int, interface: interfaces.Interface, hook: str, p
     with pins.opened(pinned / "counters") as counters:
         before = libbpf.lookup_per_cpu(counters, counter)
         try:
-            # The return value comes from the network stack: on egress, our program drops the frame.
+            # The return value comes from the network stack, and our program drops the frame on egress, so the value is
+            # no error.
             libbpf.run(program, frame(interface.mac, own, hook))
         except OSError as error:
             raise Refused(f"self-test: a frame through {where}: {error.strerror}", "see dmesg") from None

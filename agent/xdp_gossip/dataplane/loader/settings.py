@@ -45,8 +45,9 @@ class Absent(LoaderError):
 class Settings:
     """The settings of the data plane for ``node``.
 
-    ``wide`` and ``amount``: numbers of copies of a rumor. ``nodes``: entries of the node map. ``asked``: the configured
-    interface name, "" for the interface with node.addr. ``prepare``: the loader may change the interface's settings.
+    ``amount``: number of copies of a rumor. ``wide``: number of copies of a metadata rumor or a leave. ``nodes``:
+    entries of the node map. ``asked``: the configured interface name, "" for the interface with node.addr. ``prepare``:
+    the loader may change the interface's settings.
     ``owners``: indexes of the interfaces that have the node's address.
     """
 
@@ -86,7 +87,7 @@ def wanted(config: AgentConfig, *, interface: str = "", named_directory: str = "
 
 
 def unplaced(config: AgentConfig, *, interface: str = "", named_directory: str = "", user: str = "") -> Settings:
-    """The wanted settings with the placeholder ``NOWHERE`` as interface; root replaces a missing user."""
+    """Like :func:`wanted`, but with the placeholder ``NOWHERE`` as interface, and root in place of a missing user."""
     copies = headers.constants()["XG_COPIES"]
     name, uid = owner(user)
     return Settings(
@@ -106,12 +107,17 @@ def unplaced(config: AgentConfig, *, interface: str = "", named_directory: str =
 
 
 def asked(config: AgentConfig, named: str = "") -> str:
-    """The name of the requested interface: ``--interface``, else the configured one, "" for the one with node.addr."""
+    """Return the interface name from ``--interface``, or else from the configuration; "" means the interface with
+    node.addr.
+    """
     return named or getattr(getattr(config, "dataplane", None), "interface", "")
 
 
 def owner(name: str) -> tuple[str, int]:
-    """Name and id of the user who owns the maps; root if that user is missing, because then there is no agent."""
+    """Name and id of the user who owns the maps.
+
+    Returns root if the user ``name`` is missing, because then no agent is installed.
+    """
     try:
         found = _user(name or DEFAULT_USER)
     except NoUser:
@@ -130,8 +136,9 @@ def _user(name: str) -> pwd.struct_passwd:
 
 @dataclass(frozen=True)
 class _Aim:
-    """The packets' destinations ``toward``, their user ``uid``, and the index ``now`` of the loaded data plane's
-    interface (or 0).
+    """Input for the choice of an interface. ``toward``: destinations of the node's packets.
+
+    ``uid``: user who sends them. ``now``: index of the loaded data plane's interface; 0 if none is loaded.
     """
 
     toward: Sequence[str]
@@ -149,11 +156,13 @@ def _now_on(directory: str) -> int:
 
 
 def _interface(ip: str, name: str, aim: _Aim) -> tuple[interfaces.Interface, tuple[int, ...]]:
-    """The interface on which rumors arrive, and the indexes of the interfaces that have the address ``ip``.
+    """Find the interface on which rumors arrive.
 
-    If an interface is configured, it is used; otherwise the one that has node.addr. If that one is loopback, a dummy or
-    a VRF, the interface by which packets to most destinations leave is used; without destinations, the default route's.
-    Raises ``Absent``, ``LoaderError``.
+    Returns the interface, and the indexes of all interfaces that have the address ``ip``.
+
+    The configured interface ``name`` comes first, otherwise the interface that has node.addr. If the latter is
+    loopback, a dummy or a VRF, the result is the interface through which packets to most destinations leave, or without
+    destinations the default route's interface. Raises ``Absent``, ``LoaderError``.
     """
     every = {found.index: found for found in interfaces.every()}
     owners = tuple(index for index in interfaces.owners(ip) if index in every)
@@ -186,10 +195,10 @@ def _interface(ip: str, name: str, aim: _Aim) -> tuple[interfaces.Interface, tup
 def _by_route(
     ip: str, holder: interfaces.Interface, aim: _Aim, every: dict[int, interfaces.Interface]
 ) -> interfaces.Interface:
-    """The interface by which packets from ``ip`` to most destinations leave; the first one of several.
+    """The interface through which packets from ``ip`` to most destinations leave; the first of several such interfaces.
 
-    A loaded data plane keeps its interface while packets to any destination leave by it. Raises ``Absent``,
-    ``LoaderError``.
+    A loaded data plane keeps its interface while packets to any destination leave through that interface. Raises
+    ``Absent``, ``LoaderError``.
     """
     try:
         found = Counter(interfaces.ways_from(ip, holder, aim.toward, every.get, aim.uid))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""``state.json``: the attached programs, for people, for the agent, and for the next loader after one was killed.
+"""``state.json``: a record of the attached programs. People, the agent and later loaders read it.
 
-Everything that would outlive a killed loader is recorded before it is created. Pins need no record, because their paths
-identify them.
+The loader records everything that could outlive it before creating it, so that the next loader can clean up after a
+killed one. Pins need no record, because their paths identify them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NAME = "state.json"
 
 @dataclass
 class Refusal:
-    """The reason why a better mode is not in use, with the remedy. ``detail`` is the end of the verifier's log."""
+    """The reason why a better mode is not in use, with the remedy. ``detail``: last lines of the verifier's log."""
 
     mode: str
     reason: str
@@ -52,8 +52,8 @@ class Change:
 class State:
     """The state of a loaded data plane.
 
-    ``complete`` is false while a loader works on the data plane, or if a loader died meanwhile. ``mode`` is "" if no
-    mode is possible.
+    ``complete`` is false while a loader works on the data plane, and remains false if that loader dies. ``mode`` is ""
+    if no mode is possible.
     """
 
     layout: int
@@ -68,7 +68,7 @@ class State:
     user: str
     digest: str  # digest of the BPF sources and their compile-time constants
     mode: str = ""
-    since: float = 0.0  # Seconds since the epoch.
+    since: float = 0.0  # Time since which this mode is loaded, seconds since the epoch.
     proved: float = 0.0  # Time of the last successful check by a loader, seconds since the epoch.
     complete: bool = False
     mounted: bool = False  # the loader mounted the bpffs and may unmount it

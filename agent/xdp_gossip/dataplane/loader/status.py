@@ -67,10 +67,10 @@ def report(directory: Path) -> dict[str, Any]:
 
 
 def copies_missing(before: Mapping[str, int], pinned: Path) -> int:
-    """The number of requested copies without an outcome: the kernel lost them before our program saw them.
+    """The number of requested copies without an outcome, which the kernel lost before our program saw them.
 
-    ``before`` contains the counters of a moment ago. A copy is in flight for microseconds, so every copy requested then
-    has an outcome now, unless it was lost. Raises ``OSError``.
+    ``before`` contains the counters as they were just read. A copy is in flight for microseconds, so after a short
+    sleep every requested copy has an outcome, unless it was lost. Raises ``OSError``.
     """
     time.sleep(_FLIGHT)
     now = counters(pinned)
@@ -95,7 +95,7 @@ def counters(pinned: Path) -> dict[str, int]:
 def _fault(directory: Path, now: state.State) -> str:
     """The reason why the loaded data plane is no longer up; "" if it is up.
 
-    Only root can inspect links, so for other users the recorded state is returned.
+    Only root can inspect links, so the result is "" for other users.
     """
     try:
         gone = [name for name, program in hooks.running(directory, now).items() if not program]

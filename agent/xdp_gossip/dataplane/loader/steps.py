@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Marks the steps after which a killed loader leaves something behind; tests kill the loader at each step."""
+"""Marks the steps after which a killed loader leaves something in the kernel or on the disk.
+
+Tests kill the loader at each step.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Provides the programs of a mode: opened from their pins if these are current, otherwise compiled and loaded.
+"""Provides the programs of a mode: opens current pins, and otherwise compiles and loads the programs.
 
-Only the programs that a mode needs are loaded, so a program that this kernel rejects only excludes the modes that need
-it. The state records which programs the kernel rejected, because another attempt would need the compiler and give the
-same result.
+Only the programs that a mode needs are loaded, so a program that this kernel rejects excludes no other mode. The state
+records which programs the kernel rejected, because another attempt would need the compiler and give the same result.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _XDP_GROUP = (INGRESS, EGRESS, WATCH)
 SELFTEST_GROUP = (SEND, SEND_WATCH, KNOCK)
 _SELFTEST_MAPS = ("ports", "watched", "knock")
 _RELAY_MAPS = ("relay", "relay_wide")
-#: Prefixes of the pins of these maps.
+#: Prefixes of the pins of the self-test's maps and of the device maps.
 _MAP_PREFIX, _DEVMAP_PREFIX = "selftest_", "devmap_"
 #: The source files that are compiled, each with its programs.
 MAIN, SELFTEST = "dataplane.c", "selftest.c"
@@ -72,7 +71,7 @@ class Supply:
     """Descriptors of the programs and of the self-test's maps, open until :meth:`close`."""
 
     def __init__(self, settings: Settings, pinned: Path, now: state.State, *, renew: bool, moved: bool = False) -> None:
-        """Prepare for ``settings``; nothing is opened yet.
+        """Store the arguments; programs and maps are opened on demand.
 
         ``renew``: the pins are from other sources and are not used. ``moved``: the pins are from another interface.
         """
@@ -84,7 +83,7 @@ class Supply:
         self._open: dict[str, int] = {}
         self._own: list[int] = []  # descriptors that no BCC module closes
         self._modules: dict[str, Programs] = {}
-        #: Program -> descriptor, for programs that were loaded by this object.
+        #: Program -> descriptor, for programs that this object loaded itself.
         self.fresh: dict[str, int] = {}
 
     @property
@@ -149,8 +148,9 @@ class Supply:
         return (name,)
 
     def _from_pins(self, name: str) -> bool:
-        """Open the pins of the program's group. Returns False if a pin is missing for a program that the kernel
-        accepts.
+        """Open the pins of the program's group.
+
+        Returns False if a program of the group has no pin, unless the kernel rejects that program.
         """
         if self._renew:
             return False
@@ -185,7 +185,10 @@ class Supply:
             self._fill_devmap("relay_wide", _DEVMAP_PREFIX, self._settings.wide, self._open[EGRESS])
 
     def _fill_devmap(self, name: str, prefix: str, count: int, program: int | None) -> None:
-        """Set the first ``count`` entries to the interface, with ``program`` for the frames that leave through them."""
+        """Set the first ``count`` entries of a device map to the interface.
+
+        ``program`` runs on frames that leave through these entries.
+        """
         interface = self._settings.interface
         value = struct.pack("=ii", interface.index, -1 if program is None else program)
         for index in range(count):
@@ -198,7 +201,10 @@ class Supply:
                 ) from None
 
     def _load(self, name: str) -> None:
-        """Compile and load the programs of the group of ``name``. Raises the error of ``name`` itself."""
+        """Compile and load all programs of the group to which ``name`` belongs.
+
+        Raises ``Rejected`` only if the kernel rejects ``name`` itself.
+        """
         source = self._source(SELFTEST if name in SELFTEST_GROUP else MAIN)
         trouble: Rejected | None = None
         for each in self._group(name):
@@ -208,8 +214,8 @@ class Supply:
                 selftest.run_program(each, program)
                 self._open[each] = self.fresh[each] = program
             except Rejected as rejected:
-                # Programs of one source may be rejected for the same cause. Each rejection is recorded; that of
-                # ``name`` is raised.
+                # Several programs of one source may be rejected for the same cause. All rejections are recorded, but
+                # only the rejection of ``name`` is raised.
                 self._now.rejected[each] = state.Refusal("", rejected.reason, rejected.remedy, rejected.detail)
                 self._now.tools, self._now.compiler = tools(), toolchain()
                 trouble = rejected if each == name else trouble

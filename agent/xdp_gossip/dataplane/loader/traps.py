@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Finds interface settings that would make a mode fail, before attaching, and names the command that changes them.
+"""Before a program is attached, finds interface settings that would make the mode fail, and suggests commands that
+change them.
 
 With ``dataplane.prepare_interface``, the loader changes the settings itself, records the former values, and restores
-them at ``down``. A command that cannot work on an interface is not suggested. The MTU is never changed, because peers
+them at ``down``. A command that would fail on the interface is not suggested. The MTU is never changed, because peers
 would keep sending frames of the former size.
 """
 
@@ -21,13 +22,16 @@ from .errors import LoaderError, Refused
 from .settings import GENERIC, NATIVE, Settings
 
 _CHANNELS = "channels"
-#: Largest MTU for native XDP with drivers that need a frame, its headroom and the kernel's metadata in one page.
+#: Maximum MTU for native XDP with drivers that store a frame, its headroom and the kernel's metadata in one page.
 LARGE_MTU = os.sysconf("SC_PAGE_SIZE") - 256 - 320 - 22
 
 
 @dataclass(frozen=True)
 class Trap:
-    """An obstacle to a mode. ``bars``: whether the mode is impossible. As a remedy, set ``setting`` to ``value``."""
+    """An obstacle to a mode. ``bars``: whether the mode is impossible.
+
+    The obstacle disappears if ``setting`` is set to ``value``.
+    """
 
     reason: str
     remedy: str
@@ -124,7 +128,9 @@ def native_remedy(interface: interfaces.Interface) -> str:
 
 
 def set_back(now: state.State, keep: int = 0) -> None:
-    """Undo all changes after the first ``keep``, last one first, unless someone has changed the setting meanwhile.
+    """Undo all changes except the first ``keep``, in reverse order.
+
+    A setting that someone has changed since then stays.
 
     Prints the changes that cannot be undone on stderr.
     """
@@ -142,7 +148,7 @@ def set_back(now: state.State, keep: int = 0) -> None:
 
 
 def _warns(interface: interfaces.Interface) -> Iterator[Trap]:
-    """Offloads that make generic XDP taint the kernel.
+    """Yield an obstacle for each offload that makes generic XDP taint the kernel.
 
     Generic XDP disables LRO and rx-gro-hw on the interface and those below it. If an offload is fixed, the kernel warns
     and taints itself.
@@ -165,7 +171,10 @@ _HANDED_UP = ("bridge", "macvlan", "macvtap", "ipvlan", "bond", "team")
 
 
 def _hidden_tags(interface: interfaces.Interface, *, bars: bool) -> Iterator[Trap]:
-    """VLAN tags that the device has removed from the frame: XDP would take frames of other VLANs for the agent's."""
+    """Yield an obstacle if the device removes VLAN tags from frames.
+
+    XDP would then mistake frames of other VLANs for the agent's.
+    """
     if bars and interface.kind in _HANDED_UP:
         text = (
             f"{interface.name} is a {interface.kind}: the kernel takes VLAN tags out of the frames that it hands up to "
@@ -199,7 +208,9 @@ def _hidden_tags(interface: interfaces.Interface, *, bars: bool) -> Iterator[Tra
 
 
 def _few_queues(interface: interfaces.Interface) -> Iterator[Trap]:
-    """Too few queues: without a spare queue per processor, virtio_net sends XDP's redirected frames under a lock."""
+    """Yield an obstacle if virtio_net has no spare queue per processor, because it then sends XDP's redirected frames
+    under a lock.
+    """
     queues, processors = _channels(interface), os.cpu_count() or 1
     if queues is None or ethtool.driver(interface.name) != "virtio_net":
         return
