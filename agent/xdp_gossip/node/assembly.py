@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Selects engine, transport and steering for a node list. Only this module depends on every combination of them.
+"""Selects engine, transport and steering for a node list.
+
+Only this module imports all engines, transports and steerings.
 
 Modules that a combination does not use are not imported: for example, a node with the native wire over UDP saves the
 memory of the other wires and transports.
@@ -45,8 +47,9 @@ class Assembly:
         return self.settings.protocol.upper()
 
     def engine(self, node: Node, incarnation: int, plane: str, rng: random.Random) -> ProtocolEngine:
-        """Build the protocol engine for ``node``. ``plane`` is the name of its transport, which the node announces to
-        others.
+        """Build the protocol engine for ``node``.
+
+        ``plane`` is the name of the node's transport, which the node announces to other members.
         """
         if self.settings.wire == "pekonode":
             from ..pekonode import PekoNodeEngine
@@ -56,11 +59,11 @@ class Assembly:
         return Engine(node, self.settings, codec, rng, incarnation, agent_version=__version__, plane=plane)
 
     def transport(self, node: Node) -> tuple[Transport, str]:
-        """Build the transport, not opened yet. Returns the transport, and the reason why it cannot have a kernel data
-        plane.
+        """Build the transport, not opened yet.
 
-        The reason is "" if a data plane is possible or none is wanted. Raises ``TransportError`` if the settings
-        request a protocol by name that is impossible.
+        Returns the transport, and the reason why the transport cannot have a kernel data plane. The reason is "" if a
+        data plane is possible, or if the settings do not request one. Raises ``TransportError`` if the settings name a
+        protocol that is impossible.
         """
         listen, own = (self.settings.listen_addr, node.port), node.address
         size, queue = self.settings.size, self.settings.queue
@@ -82,7 +85,7 @@ class Assembly:
 
         try:
             return KernelTransport(listen, own, size=size, buffer=queue), ""
-        except HeaderError as error:  # the library is installed alone, without bpf/ beside it
+        except HeaderError as error:  # the library was installed without the directory bpf/
             if self._plane != "AUTO":
                 raise TransportError(f"protocol {self.settings.protocol}: {error}") from None
             return UdpTransport(listen, size=size, buffer=queue, own=own), str(error)

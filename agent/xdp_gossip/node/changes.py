@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from ..core.types import Document, Member, Version
 
-#: Number of changes to keep. A reader that asks for older ones gets a gap and must read everything again.
+#: Number of changes to keep. A reader that asks for older changes gets a gap, and must read everything again.
 KEPT = 4096
-#: Most bytes of documents in kept changes, which limits memory if large documents change often.
+#: Maximum bytes of documents in kept changes. This limits memory if large documents change often.
 KEPT_BYTES = 32 * 1024 * 1024
 
 _LONG = 3600.0
@@ -24,9 +24,9 @@ class Change:
     """One change. ``kind`` is document or node; exactly one of ``document`` and ``member`` is set.
 
     Events of documents: published, deleted. Events of nodes: joined, updated, suspected, recovered, removed, left.
-    ``watch`` also yields the kind resync with the event gap and neither of them set: changes were missed, and the
-    reader must read everything again. ``conflict``: the version that the document replaced here although its author had
-    not read that version.
+    ``watch`` also yields a change of kind resync with the event gap, and with neither document nor member: changes were
+    missed, and the reader must read everything again. ``conflict``: the version that the new version replaced on this
+    node, although the new version's author had not read it.
     """
 
     revision: int
@@ -45,7 +45,7 @@ class Filter:
     kind: str = ""
 
     def lets(self, change: Change) -> bool:
-        """Whether ``change`` passes the filter."""
+        """Whether the filter selects ``change``."""
         if self.kind and change.kind != self.kind:
             return False
         return change.document is None or change.document.key.startswith(self.prefix)
@@ -69,8 +69,8 @@ class Changes:
 class ChangeLog:
     """The latest changes. Revisions never repeat across restarts unless the clock is set back.
 
-    Adding a change checks each distinct *filter* of the waiting callers once and wakes only the callers whose filter
-    selects it. A woken caller examines only the changes since then, not all kept changes.
+    When a change is added, each distinct *filter* of the waiting callers is checked once. Only callers whose filter
+    selects the change wake up. A woken caller examines only the changes from that change on, not all kept changes.
     """
 
     def __init__(self, first: int, kept: int = KEPT, kept_bytes: int = KEPT_BYTES) -> None:
@@ -81,7 +81,8 @@ class ChangeLog:
         self._ring: list[Change | None] = [None] * kept  # the change with revision r is at index r modulo the length
         self._bytes = 0
         self._most_bytes = kept_bytes
-        #: Waiting readers by filter. The future's result is the revision before the change that woke the reader.
+        #: Filter -> futures of the waiting readers. A future's result is the revision before the change that woke the
+        #: reader.
         self._waiting: dict[Filter, set[asyncio.Future[int]]] = {}
         self._pausing: set[asyncio.Future[int]] = set()
 
@@ -127,7 +128,7 @@ class ChangeLog:
         self.wake()
 
     async def pause(self, seconds: float) -> None:
-        """Wait until a change is added or :meth:`wake` is called, at most ``seconds``."""
+        """Wait at most ``seconds``, until a change is added or :meth:`wake` is called."""
         waiting: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._pausing.add(waiting)
         try:
@@ -136,7 +137,7 @@ class ChangeLog:
             self._pausing.discard(waiting)
 
     async def _first(self, waiting: asyncio.Future[int], seconds: float) -> int:
-        """Return the result of ``waiting``, or the current revision if that takes longer than ``seconds``."""
+        """Wait for ``waiting`` and return its result, or the current revision after ``seconds``."""
         timer = asyncio.get_running_loop().call_later(seconds, lambda: _settle({waiting}, self.revision))
         try:
             return await waiting
@@ -167,8 +168,8 @@ class ChangeLog:
             waiting: asyncio.Future[int] = loop.create_future()
             self._waiting.setdefault(wanted, set()).add(waiting)
             try:
-                # The filter rejected all changes up to this revision, so they are not examined again and dropping them
-                # is not a gap.
+                # The filter rejected all changes up to this revision, so they are not examined again, and dropping
+                # these changes is no gap.
                 revision = await self._first(waiting, left)
             finally:
                 self._forget(wanted, waiting)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Determines through one member which members of the fleet hold a document.
+"""Determines, from one member, which members of the fleet hold a document.
 
-Every heartbeat carries its sender's documents digest. A member with the same digest as this one holds the same
-documents. Members with another digest are asked directly which version of the document they hold, because another
-document may be the reason for the difference.
+Every heartbeat carries its sender's documents digest. A member with the same digest as this member holds the same
+documents. This member asks members with a different digest directly which version of the document they hold, because
+the difference may come from an unrelated document.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ..core.types import PRESENT, Address, Member, Version
 from .changes import ChangeLog
 from .runtime import Runtime
 
-#: Seconds that a member has to answer a query, even if the caller's timeout is shorter.
+#: Seconds to wait for a member's answer to a query, even if the caller's timeout is shorter.
 _ANSWER = 1.0
 _NO_ANSWER = "no answer yet"
-#: Reason for a member that would lose the document if it lost power now.
+#: Reason why a member is not confirmed that would lose the document in a power failure.
 _NOT_STORED = "not on its disk yet"
 #: Seconds between two queries to a member that does not hold the document yet.
 _ASK_AGAIN = 0.25
@@ -44,8 +44,9 @@ class Convergence:
 class Wanted:
     """What members should hold: a document with a version and content digest, or (``key`` None) the complete state.
 
-    With ``deleted``, members should not hold the document. If ``version`` is also given, they must know that deletion
-    or a later one: a member that does not know the deletion could still receive the document from another such member.
+    With ``deleted``, members should not hold the document. If ``version`` is also given, members must know that
+    deletion or a later deletion: a member that does not know the deletion could still receive the document from another
+    member without it.
     """
 
     key: str | None
@@ -76,9 +77,9 @@ class Wanted:
 
 
 def _speaks_of(result: Mapping[str, Any]) -> bool:
-    """Whether the reported state of the rendered files is about the version that the member holds.
+    """Whether the reported state of a member's rendered files belongs to the version that the member holds.
 
-    Rendered files do not know tombstones, so for a deleted document the reported version must be None.
+    Rendered files have no version of a deleted document, so the reported version must then be None.
     """
     held = None if result["deleted"] else result["version"]
     return bool(result["applied"]["version"] == held)
@@ -111,13 +112,13 @@ class Inquiry:
         self._born = 0.0
 
     def on_answer(self, event: QueryAnswered) -> None:
-        """Store a member's answer about its version; ignore it if it belongs to another inquiry."""
+        """Store a member's answer about its version. Ignores an answer to another inquiry."""
         if event.query in self._pending:
             self._answers[event.address] = (event.version, event.digest, "" if event.stored else _NOT_STORED)
             self._log.wake()
 
     def on_applied(self, event: AppliedAnswered) -> None:
-        """Store a member's answer about its rendered files; ignore it if it belongs to another inquiry."""
+        """Store a member's answer about its rendered files. Ignores an answer to another inquiry."""
         if event.query in self._pending:
             self._applied[event.address] = {"state": event.state, "version": event.version, "error": event.error}
             self._log.wake()
@@ -167,7 +168,7 @@ class Inquiry:
         try:
             self._pending.add(self._runtime.call(lambda engine, time: engine.query(key, addresses, time)))
         except ProtocolError:
-            return  # this wire has no such query: only the digests can be compared
+            return  # this wire has no query for a document's version, so only the digests can be compared
         self._asked.update(dict.fromkeys(addresses, now))
 
     def _judge(self, engine: Asked, member: Member) -> Mapping[str, Any]:
@@ -210,14 +211,16 @@ class Inquiry:
         return result
 
     def _confirmed(self, result: Mapping[str, Any]) -> bool:
-        """Whether a member counts: it holds the document and, if the inquiry asks for it, has applied that version."""
+        """Whether a member counts as confirmed: it holds the document and, if the inquiry requires this, its rendered
+        files use that version.
+        """
         if not result["holds"] or not self._wanted.applied:
             return bool(result["holds"])
         applied = result["applied"]
         return applied["state"] == "none" or (applied["state"] == "applied" and _speaks_of(result))
 
     def _held_by(self, engine: Asked, member: Member) -> tuple[str | None, str | None, str]:
-        """The version and digest that a member holds, and the reason if they are unknown."""
+        """The version and digest of the document that a member holds, and the reason if both are unknown."""
         if self._wanted.key is None:
             return None, f"{member.digest:016x}", "" if member.stored else _NOT_STORED
         if member.local or (member.digest == engine.documents.digest and member.stored):

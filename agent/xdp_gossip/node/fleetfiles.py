@@ -15,9 +15,10 @@ from . import shapes
 from .changes import ChangeLog
 from .runtime import Runtime
 
-#: Number of members that are asked at the same time. The answers of these members must fit into the socket's buffer.
+#: Maximum number of members that are asked at the same time, whose answers must fit into the socket's buffer.
 _AT_ONCE = 128
-#: ``_ASK_AGAIN``: seconds until a member without an answer is asked again. ``_LOOK``: seconds between two checks.
+#: ``_ASK_AGAIN``: seconds until a member without an answer is asked again. ``_LOOK``: seconds between two checks for
+#: new answers.
 _ASK_AGAIN, _LOOK = 0.5, 0.1
 
 
@@ -27,7 +28,7 @@ class FleetFiles:
 
     Of ``members`` members, ``answered`` have answered; together they have ``templates`` rendered files. The items of
     ``files`` and ``silent`` have the properties in the OpenAPI file; both lists are sorted by address. ``untold``: the
-    number of files with problems that members left out, because one answer has room for only a few.
+    number of files with problems that members did not list, because one answer has room for only a few files.
     """
 
     members: int
@@ -51,7 +52,7 @@ class FilesInquiry:
         self._all_here = asyncio.Event()
 
     def on_answer(self, event: FilesAnswered) -> None:
-        """Store a member's answer; ignore it if it belongs to another inquiry."""
+        """Store a member's answer. Ignores an answer to another inquiry."""
         if event.query not in self._pending or event.address not in self._asked:
             return
         self._answers[event.address] = event.found

@@ -50,7 +50,7 @@ def path(name: str, value: object) -> Path:
 
 
 def settings(given: Mapping[str, object]) -> NodeSettings:
-    """Build a node's settings from the parameters of a node list's constructor.
+    """Build a node's settings from the arguments of a node list's constructor.
 
     Raises ``TypeError`` or ``ValueError`` for the first invalid parameter.
     """
@@ -70,7 +70,7 @@ def settings(given: Mapping[str, object]) -> NodeSettings:
         ),
     )
     if values["keys"] and wire == "pekonode":
-        raise ValueError("keys: expected none with wire='pekonode', which knows a secret_key only")
+        raise ValueError("keys: expected none with wire='pekonode', which supports only secret_key")
     if values["keys"] and values["secret_key"]:
         raise ValueError("keys: expected either keys or secret_key, got both")
     return NodeSettings(**values)
@@ -109,8 +109,8 @@ def local_node(name: str, value: object, listen_addr: str) -> Node:
 def other_node(name: str, value: object, local: Node) -> Node:
     """Return ``value`` if it is a node that may differ from ``local``.
 
-    0.0.0.0 names no host. This address is accepted, as in PekoNode's example, only if ``local`` itself has an address
-    that no other host can reach; it then means this host.
+    0.0.0.0 names no host. It is accepted, as in PekoNode's example, only if no other host can reach the address of
+    ``local``; 0.0.0.0 then means this host.
     """
     found = node(name, value)
     if not found.address.is_one_host and not local.address.is_here:

@@ -3,9 +3,9 @@
 
 Invariant (docs/protocol.md, "Documents"): a publish that reports a failure has not taken effect, and never will.
 
-A version is *staged* on the disk before it takes effect. After the commit in the engine the staged version is kept; if
-the commit fails, it is withdrawn. A withdrawal is retried until it succeeds. Until then nothing else is staged, so
-no further withdrawal can become necessary.
+A version is *staged* on the disk before it takes effect. After the commit in the engine, the disk keeps the staged
+version. If the commit fails, the publisher withdraws the staged version from the disk. A withdrawal is retried until it
+succeeds. Until the withdrawal succeeds, no other version is staged, so no further withdrawal can become necessary.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("xdp_gossip.runtime")
 _OVER = "the node list was closed: expected it open until a publish returns"
-#: Seconds after a commit until the store is told that the version is kept. The next publish tells it earlier.
+#: Maximum seconds after a commit until the publisher tells the store to keep the version. The next publish does so
+#: earlier.
 _SETTLE_AFTER = 1.0
 #: Seconds until a failed withdrawal is retried.
 _RETRY = 5.0
@@ -40,11 +41,13 @@ _before_commit: contextvars.ContextVar[Callable[[], None]] = contextvars.Context
 
 @contextlib.contextmanager
 def only_if(check: Callable[[], None]) -> Iterator[None]:
-    """Context manager: call ``check()`` before a publish in its block takes effect. If it raises, the publish fails.
+    """Context manager: each publish in the block calls ``check()`` before it takes effect.
+
+    If ``check`` raises, the publish fails.
 
     The publish raises the error of ``check``. Nothing runs between ``check`` and the moment at which the publish takes
-    effect. So a request that was given up before that moment never takes effect. A context variable carries ``check``,
-    because it concerns the caller only and no layer in between needs to pass it on.
+    effect. So a request that its caller cancelled before that moment never takes effect. A context variable carries
+    ``check``, so that the layers between the caller and the publisher need no parameter for it.
     """
     token = _before_commit.set(check)
     try:
@@ -58,18 +61,22 @@ class _GivenUp(Exception):
 
 
 class Publisher:
-    """Publishes documents. A key has one publish at a time; publishes that arrive together share one transaction."""
+    """Publishes documents. Each key has at most one publish at a time.
+
+    Publishes that arrive together share one transaction.
+    """
 
     def __init__(self, runtime: Runtime, disk: Disk) -> None:
         self._runtime = runtime
         self._disk = disk
         self._waiting: list[tuple[list[Document], asyncio.Future[None]]] = []
         self._work = asyncio.Event()
-        self._in_flight: dict[str, Prepared] = {}  # by key: prepared, but not yet committed or given up
+        # Key -> version that is prepared, but neither committed nor cancelled yet.
+        self._in_flight: dict[str, Prepared] = {}
         self._landed = asyncio.Event()
         self._committing: set[tuple[str, tuple[Version, bool, bytes]]] = set()
-        self._kept: list[Document] = []  # committed, but the store was not told yet that they are kept
-        self._withdrawn: list[Document] = []  # not committed, but perhaps on the disk
+        self._kept: list[Document] = []  # committed versions that the store has not been told to keep yet
+        self._withdrawn: list[Document] = []  # versions that are not committed, but perhaps on the disk
         self._settling = asyncio.Lock()
         self._alarm: asyncio.TimerHandle | None = None
         self._begun: set[asyncio.Task[bool]] = set()
@@ -77,17 +84,19 @@ class Publisher:
 
     @property
     def owes(self) -> bool:
-        """Whether the disk may have a version that was not published and still has to be withdrawn."""
+        """Whether the disk may contain a staged version that still has to be withdrawn."""
         return bool(self._withdrawn)
 
     def undecided(self, document: Document) -> bool:
-        """Tell whether a version in the history on the disk is not published, or not published yet."""
+        """Whether a version in the history on the disk is only staged, so that it is not published, or not published
+        yet.
+        """
         item = self._in_flight.get(document.key)
         coming = [item.document] if item is not None and item.changed and item.document is not None else []
         return any(each.key == document.key and each.rank == document.rank for each in (*coming, *self._withdrawn))
 
     def has_stored(self, document: Document) -> bool:
-        """Tell whether ``document``, which the engine reports as changed, is staged on the disk by a publish."""
+        """Whether a publish has already written ``document``, which the engine reports as changed, to the disk."""
         return (document.key, document.rank) in self._committing
 
     async def publish(self, writes: Sequence[Write], author: str, comment: str) -> list[tuple[Document | None, bool]]:
@@ -112,12 +121,15 @@ class Publisher:
                 return written
             documents = [item.document for item in prepared if item.changed and item.document is not None]
             if not documents:
-                await runtime.saved()  # another member's equal version may not be on the disk yet
+                await runtime.saved()  # an equal version from another member may not be on the disk yet
             if not documents or await self._see_to_its_end(prepared, documents, before_commit):
                 return [(item.document, item.changed) for item in prepared]
 
     def _prepare(self, writes: Sequence[Write], author: str, comment: str) -> list[Prepared] | None:
-        """Have the engine prepare versions. None: the engine's wire publishes in one step. Raises ``ProtocolError``."""
+        """Let the engine prepare versions. Returns None if the engine's wire publishes in one step.
+
+        Raises ``ProtocolError``.
+        """
         pending = list(self._in_flight.values())
         return self._runtime.call(
             lambda engine, now: engine.documents.prepare(writes, now, author=author, comment=comment, pending=pending)
@@ -150,7 +162,7 @@ class Publisher:
     def _land(self, work: asyncio.Task[bool], prepared: list[Prepared]) -> None:
         self._begun.discard(work)
         if not work.cancelled():
-            work.exception()  # retrieved here, because asyncio logs an error that nobody retrieves
+            work.exception()  # retrieve the error, because asyncio logs errors that are never retrieved
         for item in prepared:
             self._in_flight.pop(item.key, None)
         landed, self._landed = self._landed, asyncio.Event()
@@ -159,9 +171,10 @@ class Publisher:
     async def _store_and_commit(
         self, prepared: list[Prepared], documents: list[Document], before_commit: Callable[[], None]
     ) -> bool:
-        """Stage versions on the disk, then commit them. Returns False if the caller must prepare again.
+        """Stage versions on the disk, then commit them.
 
-        That is the case if another version of one of the documents was accepted meanwhile.
+        Returns False if the engine accepted another version of one of the documents meanwhile, so that the caller must
+        prepare again.
         """
         if self._over:
             raise StoreError(_OVER)
@@ -176,7 +189,7 @@ class Publisher:
             done = self._runtime.call(lambda engine, now: engine.documents.commit(prepared, now))
         finally:
             self._committing = set()
-            # The second condition covers an error after the commit: the version has taken effect then.
+            # The second condition covers an error after the commit, when the version has taken effect already.
             if done or any(self._runtime.engine.documents.held(document.key) is document for document in documents):
                 self._kept += documents
                 self._wake(_SETTLE_AFTER)
@@ -185,7 +198,10 @@ class Publisher:
         return done
 
     async def _withdraw(self, documents: Sequence[Document]) -> None:
-        """Remove versions from the disk that were not committed. Raises ``StoreError``; the removal is then retried."""
+        """Remove versions from the disk that were not committed.
+
+        Raises ``StoreError`` if the removal fails, and retries it later.
+        """
         self._withdrawn += documents
         try:
             async with self._settling:
@@ -198,7 +214,10 @@ class Publisher:
             raise StoreError(f"{text}it is taken from there as soon as the disk is well") from error
 
     async def _settle(self) -> None:
-        """Tell the store which staged versions are kept or withdrawn. Raises ``StoreError``, and retries later."""
+        """Send the store the lists of staged versions to keep and to withdraw.
+
+        Raises ``StoreError`` if this fails, and retries later.
+        """
         kept, withdrawn = list(self._kept), list(self._withdrawn)
         if not kept and not withdrawn:
             return
@@ -209,13 +228,13 @@ class Publisher:
             self._runtime.note_disk(error)
             self._wake(_RETRY)
             raise
-        # Entries may have been added during the call, behind these.
+        # Entries that were added during the call come after these entries.
         del self._kept[: len(kept)]
         del self._withdrawn[: len(withdrawn)]
         self._runtime.counters["documents_withdrawn"] += found
 
     def _wake(self, after: float) -> None:
-        """Have the writer settle the staged versions in ``after`` seconds at the latest."""
+        """Make the writer call ``_settle`` in ``after`` seconds at the latest."""
         if self._alarm is not None:
             if self._alarm.when() <= asyncio.get_running_loop().time() + after:
                 return
@@ -227,7 +246,7 @@ class Publisher:
         self._work.set()
 
     async def run(self) -> None:
-        """Write what is published, until cancelled. A transaction that has begun is completed first."""
+        """Write published documents to the disk, until cancelled. A transaction that has begun is completed first."""
         try:
             while True:
                 await self._work.wait()
@@ -247,7 +266,7 @@ class Publisher:
             await self._finish()
 
     async def _finish(self) -> None:
-        """Settle for the last time, and log the versions that could not be withdrawn."""
+        """Call ``_settle`` for the last time, and log the versions that could not be withdrawn."""
         try:
             async with self._settling:
                 await self._settle()
@@ -261,7 +280,7 @@ class Publisher:
             self._alarm.cancel()
 
     async def _write(self) -> None:
-        """Stage all waiting documents in one transaction. If none waits, tell the store what is kept or withdrawn."""
+        """Stage all waiting documents in one transaction. If none waits, call ``_settle``."""
         waiting, self._waiting = self._waiting, []
         documents = [document for batch, _ in waiting for document in batch]
         try:
@@ -292,7 +311,7 @@ class Publisher:
                 del self._kept[: len(kept)]
                 self._runtime.note_disk(None)
                 return
-        # A transaction whose commit reports an error may be on the disk all the same.
+        # Even if SQLite's COMMIT reports an error, the transaction may be on the disk.
         await self._withdraw(documents)
         raise failed
 

@@ -33,11 +33,11 @@ from .steering import PlaneSteering, WithoutPlane
 
 _log = logging.getLogger("xdp_gossip.runtime")
 T = TypeVar("T")
-#: A clock that advances while the machine is suspended, which the monotonic clock does not.
+#: A clock that, unlike the monotonic clock, also advances while the machine is suspended.
 _BOOT_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
-#: ``_NODES_AFTER``: seconds from a change of the known nodes until they are written. ``_NODES_EVERY``: least seconds
-#: between two such writes.
+#: ``_NODES_AFTER``: seconds from a change of the known nodes until they are written. ``_NODES_EVERY``: minimum seconds
+#: between two writes of the known nodes.
 _NODES_AFTER = 0.2
 _NODES_EVERY = 2.0
 #: Seconds until a failed write is retried.
@@ -75,10 +75,11 @@ class Runtime:
         self.steering = steering
         self._disk_error: str | None = None
         #: Counters. ``rx_not_allowed``: packets from an address that is not allowed. ``documents_withdrawn``: versions
-        #: removed from the disk because their publish failed; ``withdrawals_failed``: failed attempts to remove them.
-        #: ``versions_given_up``: versions that never reached the disk (see ``unsaved``). ``state_file_repairs``: damage
-        #: found in the state file at the start, and set aside. ``*_not_stored``: failed attempts to write others'
-        #: documents, the incarnation or the known nodes.
+        #: removed from the disk because their publish failed; ``withdrawals_failed``: failed attempts to remove such
+        #: versions.
+        #: ``versions_given_up``: versions that never reached the disk (see ``unsaved``). ``state_file_repairs``: number
+        #: of repairs of the state file at the start. ``*_not_stored``: failed attempts to write other nodes' documents,
+        #: the incarnation or the known nodes.
         self.counters = dict.fromkeys(
             (
                 *("rx_not_allowed", "documents_withdrawn", "withdrawals_failed", "versions_given_up"),
@@ -146,7 +147,7 @@ class Runtime:
             self._carry_out()
 
     async def saved(self) -> None:
-        """Wait until all documents written so far are on the disk. Raises ``StoreError``."""
+        """Wait until all documents that were accepted before this call are on the disk. Raises ``StoreError``."""
         if self._unsaved.written >= self._unsaved.added:
             return
         done: asyncio.Future[None] = self._loop.create_future()
@@ -162,7 +163,7 @@ class Runtime:
         elif not self._unsaved and not self.publisher.owes and self._raised is None:
             self._disk_error = None
         if self._disk_error is not None:
-            # the nodes are rewritten until it succeeds, which shows that the disk works again
+            # write the known nodes again and again, until a success shows that the disk works
             self._nodes_changed.set()
 
     @property
@@ -199,7 +200,7 @@ class Runtime:
         await asyncio.shield(self._closing)
 
     async def abandon(self) -> None:
-        """Release everything except the disk after :meth:`open`, if :meth:`start` failed or will not be called."""
+        """Undo :meth:`open` if :meth:`start` failed or will not be called. The disk stays open."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -244,7 +245,8 @@ class Runtime:
         except Exception as error:
             RECORD.add("timer", error)
             self._timer_faults += 1
-            if self._timer is not None:  # the failed timer may be due again at once, which would cause a busy loop
+            # The failed timer may still be due, so running the timers at once would be a busy loop.
+            if self._timer is not None:
                 self._timer.cancel()
             if not self._closed:
                 self._timer = self._loop.call_later(_AFTER_FAULT, self._on_timer)
@@ -258,7 +260,8 @@ class Runtime:
     def _carry_out(self) -> None:
         """Execute the engine's requests.
 
-        Events come before packets, so a document is queued for the disk before another member receives it.
+        Events are handled before packets are sent, so a document is queued for the disk before another member receives
+        it.
         """
         for event in self.engine.take_events():
             self._handle(event)
@@ -277,7 +280,7 @@ class Runtime:
             due = min(due, wanted)
         if self._timer is not None:
             if self._timer.when() <= due < math.inf:
-                return  # the present timer fires in time and then sets the next one
+                return  # the timer that is already set fires early enough
             self._timer.cancel()
             self._timer = None
         if due < math.inf and not self._closed:
@@ -307,7 +310,11 @@ class Runtime:
         return [*remembered(self.engine.members(now), now), *self.engine.former(now)]
 
     def _warn(self, event: Warned, level: int = logging.WARNING, quiet: float = _QUIET) -> None:
-        """Log a warning at most once per code in ``quiet`` seconds; the log line counts the suppressed warnings."""
+        """Log a warning.
+
+        At most one warning with the same code is logged within ``quiet`` seconds; the next log line reports how many
+        warnings were suppressed.
+        """
         since, hidden = self._warned.get(event.code, (-quiet, 0))
         if time.monotonic() - since < quiet:
             self._warned[event.code] = (since, hidden + 1)
@@ -347,7 +354,9 @@ class Runtime:
                 self._release()
 
     def _release(self, error: StoreError | None = None) -> None:
-        """Wake callers of :meth:`saved`: all of them after a failure, otherwise those whose writes are on the disk."""
+        """Wake callers of :meth:`saved`: after a failure all callers, otherwise the callers whose documents are on the
+        disk.
+        """
         waiting, self._saved = self._saved, []
         for done, count in waiting:
             if done.done():

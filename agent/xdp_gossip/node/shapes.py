@@ -13,7 +13,7 @@ from ..core.types import Document, Member, Node
 
 
 def node(member: Member) -> dict[str, Any]:
-    """Convert a member, as this agent sees it, to the schema ``Node``."""
+    """Convert a member, with the state in which this agent sees it, to the schema ``Node``."""
     record = member.record
     return {
         "addr": member.address.ip,
@@ -54,8 +54,8 @@ def published_at(milliseconds: int) -> str:
 def document(value: Document) -> dict[str, Any]:
     """Convert one version of a document, without its value, to the schema ``Document``.
 
-    Lists use this schema, so it contains only the number of documents that were written together and not their keys:
-    otherwise each document of a batch would list all others.
+    Lists of documents use this schema. For documents that were written together, the schema contains only their number,
+    because each document of a batch would otherwise list the keys of all the others.
     """
     return {
         "key": value.key,
@@ -78,5 +78,7 @@ def document_with_value(value: Document) -> dict[str, Any]:
 
 
 def whole_document(value: Document) -> dict[str, Any]:
-    """Convert a document to ``Document`` with ``value_base64`` and ``batch``, the keys that were written together."""
+    """Convert a document to the schema ``Document`` with ``value_base64`` and ``batch``, the keys of all documents
+    written together.
+    """
     return {**document_with_value(value), "batch": list(value.batch)}

@@ -28,7 +28,10 @@ class PlaneSteering(Protocol):
         """
 
     def begin(self, now: Now, wake: Callable[[], None]) -> None:
-        """Start steering: the engine runs now. ``wake`` is called when :meth:`notice` has changes to examine."""
+        """Start steering, because the engine runs now.
+
+        Steering calls ``wake`` after a change of interfaces or addresses; the caller must then call :meth:`notice`.
+        """
 
     def close(self) -> None:
         """Unsubscribe from changes of the host's interfaces and addresses. Idempotent."""
@@ -52,7 +55,7 @@ class PlaneSteering(Protocol):
         """Write a peer's state to the kernel's maps."""
 
     def members_changed(self, now: Now) -> None:
-        """Note that a member was added or removed."""
+        """Schedule an update of the relay targets, because a member was added or removed."""
 
 
 class WithoutPlane:
