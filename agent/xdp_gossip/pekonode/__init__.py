@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An engine with PekoNode's protocol, which however relays each rumor only once (docs/pekonode.md)."""
+"""An engine for PekoNode's protocol. Unlike a Go node, it relays each rumor only once (docs/pekonode.md)."""
 
 from .engine import PekoNodeEngine
 

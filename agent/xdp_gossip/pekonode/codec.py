@@ -33,7 +33,7 @@ _GO_ESCAPES = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&\u2028\
 
 
 def secret_digest(secret_key: str) -> str:
-    """Lower-case hexadecimal MD5 of the cluster's key; empty for an empty key, as in PekoNode's ``New``.
+    """The MD5 of the cluster's key in lower-case hexadecimal, as PekoNode's ``New`` computes it; "" for an empty key.
 
     The digest is weak protection: an attacker who sees one packet can send others. PekoNode has no stronger method.
     """
@@ -43,7 +43,10 @@ def secret_digest(secret_key: str) -> str:
 
 
 def encode(packet: Packet) -> bytes:
-    """Encode a packet as a Go node would. ``Infected`` is never null, because Go nodes crash when they add to null."""
+    """Encode a packet as a Go node would.
+
+    ``Infected`` is never null, because Go nodes crash when they add an entry to a null map.
+    """
     node = packet.node
     data = None if packet.data is None else base64.b64encode(packet.data).decode("ascii")
     fields = {
@@ -64,7 +67,10 @@ def encode(packet: Packet) -> bytes:
 
 
 def decode(data: bytes, size: int = DEFAULT_SIZE) -> Packet:
-    """Decode one packet. Raises ``WireError``: ``oversized`` for ``size`` bytes or more, otherwise ``malformed``."""
+    """Decode one packet.
+
+    Raises ``WireError`` with the reason ``oversized`` for ``size`` bytes or more, otherwise ``malformed``.
+    """
     if len(data) >= size:
         raise WireError("oversized", f"packet: expected less than {size} bytes, got {len(data)}")
     fields = _object(_parse(data), "packet")

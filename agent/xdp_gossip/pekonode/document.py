@@ -22,7 +22,7 @@ from .packet import MAX_STAMP
 _NO_EXPIRY = "PekoNode's wire has no documents that expire"
 _NS_PER_MS = 1_000_000
 _PLACEHOLDER = "0.0.0.0"
-_STEP = 16  # stamps per counter value, so that 62,500 counter values, which fit 16 bits, cover a millisecond
+_STEP = 16  # number of stamps per counter value: 62,500 counter values, which fit into 16 bits, cover a millisecond
 
 
 def version_of(stamp: int) -> Version:
@@ -35,8 +35,8 @@ def version_of(stamp: int) -> Version:
 def stamp_of(version: Version) -> int:
     """Convert a version to a stamp: the inverse of :func:`version_of`.
 
-    A version of the native wire, which the agent used before, becomes a stamp in the same millisecond, so that the
-    document keeps its age.
+    If the agent used the native wire before, a version from that time becomes a stamp in the same millisecond, so that
+    the document keeps its age.
     """
     millis, counter = version.hlc >> 16, version.hlc & 0xFFFF
     low = version.origin.port - 1 if version.origin.ip == _PLACEHOLDER and version.origin.port <= _STEP else 0
@@ -45,12 +45,12 @@ def stamp_of(version: Version) -> int:
 
 
 def document_of(stamp: int, value: bytes | None) -> Document:
-    """The document with a packet's metadata. PekoNode's wire has no author, comment and content type."""
+    """Build the document from a packet's stamp and metadata. The wire has no author, comment and content type."""
     return Document(DEFAULT_KEY, version_of(stamp), value or b"")
 
 
 def check_key(key: str) -> None:
-    """Raise ``ProtocolError`` (unsupported_key) for a key that is not that of the cluster's one document."""
+    """Raise ``ProtocolError`` (unsupported_key) unless ``key`` is the key of the cluster's only document."""
     if key != DEFAULT_KEY:
         raise ProtocolError(
             "unsupported_key", f"document {key!r}: PekoNode's wire has one document only, {DEFAULT_KEY!r}"
@@ -60,7 +60,7 @@ def check_key(key: str) -> None:
 class ClusterDocument:
     """The only document of a PekoNode cluster (``core.interface.AskedDocuments``).
 
-    The latest stamp wins. If stamps are equal, the higher rank wins.
+    The latest stamp wins. Of two documents with the same stamp, the document with the higher rank wins.
     """
 
     def __init__(self, settings: Settings, out: PekoNodeOutbox) -> None:
@@ -114,8 +114,9 @@ class ClusterDocument:
     ) -> tuple[Document, bool]:
         """Write the only document of the cluster. Returns the document and whether anything changed.
 
-        The new version is later than the current version, even if that one is in the future. ``content_type``,
-        ``author`` and ``comment`` are stored on this node only; a document from another node has the type raw. Raises
+        The new version is later than the current version, even if the current version is in the future.
+        ``content_type``, ``author`` and ``comment`` are stored on this node only; a document from another node has the
+        type raw. Raises
         ``ProtocolError``: unsupported_key, unsupported_operation, version_mismatch, document_too_large,
         version_exhausted.
         """
@@ -139,8 +140,8 @@ class ClusterDocument:
         if stamp > MAX_STAMP:
             raise ProtocolError(
                 "version_exhausted",
-                f"document {DEFAULT_KEY!r}: somebody published the last version there is (2^63 - 1), no later one "
-                "can be written; restart the whole cluster",
+                f"document {DEFAULT_KEY!r}: a node published the highest possible version (2^63 - 1), so no later "
+                "version can be written; restart the whole cluster",
             )
         base = held.version if held else None
         document = Document(DEFAULT_KEY, version_of(stamp), bytes(value), content_type, author, comment, base=base)
@@ -199,7 +200,10 @@ class ClusterDocument:
         )
 
     def take(self, document: Document, stamp: int, now: Now) -> bool:
-        """Store another node's document if it outranks ours. Returns whether ``stamp`` is newer than ours."""
+        """Store another node's ``document`` if its rank is higher than that of this node's document.
+
+        Returns whether ``stamp`` is newer than this node's stamp.
+        """
         newer = stamp > self.stamp
         if not newer:
             if self.current is None or stamp < self.stamp or document.content_hash == self.current.content_hash:
@@ -219,7 +223,7 @@ class ClusterDocument:
         return self.current is not None and self.current.rank > document.rank
 
     def restore(self, document: Document) -> None:
-        """Load a document from the store, also one of the native wire.
+        """Load a document from the store, even if it was stored while the agent used the native wire.
 
         A document that PekoNode's wire cannot carry stays on the disk, and causes a warning.
         """

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The protocol part of a PekoNode engine: its inputs are packets and time, its outputs are packets and events.
 
-PekoNode (github.com/dpwgc/pekonode) is the Go toolkit whose interface this project provides, too. Heartbeats, metadata
-rumors and the periodic swap look to other nodes exactly like those of a Go node. docs/pekonode.md lists the
-improvements on this side, and the features that are not possible in a cluster with Go nodes.
+PekoNode (github.com/dpwgc/pekonode) is a Go library for gossip clusters, whose interface this project also provides.
+Other nodes cannot distinguish this node's heartbeats, metadata rumors and swaps from those of a Go node.
+docs/pekonode.md lists the improvements over a Go node, and the features that are not possible in a cluster with Go
+nodes.
 """
 
 from __future__ import annotations
@@ -38,14 +39,15 @@ from .packet import Packet, PekoNodeId, Swap, WireError
 from .peers import Peer, Peers, record_of
 from .relay import Relay
 
-#: PekoNode's cycle in seconds, for the setting ``cycle`` 0. A node must send heartbeats as often as the others expect.
+#: PekoNode's cycle in seconds, for the setting ``cycle`` 0. All nodes of a cluster must use the same cycle, because
+#: each node expects heartbeats from the others at its own rate.
 DEFAULT_CYCLE = 6.0
 #: Seconds after which an unanswered query is dropped.
 QUERY_EXPIRY = 60.0
 
 
 class PekoNodeDrive:
-    """A member of a PekoNode cluster as its runtime sees it (``core.interface.Driven``).
+    """A member of a PekoNode cluster, with the interface that the runtime uses (``core.interface.Driven``).
 
     ``secret_key``: the cluster's key as text, empty for none. In ``settings``, a ``cycle`` of 0 means PekoNode's 6 s,
     and ``size`` must be equal to the other nodes' ``Size``.
@@ -77,9 +79,10 @@ class PekoNodeDrive:
         self._query = 0
         self.applied_source: AppliedSource = nothing_applied
         self.files_source: FilesSource = lambda: NO_FILES
-        self.reaches: Callable[[Address], bool] = lambda address: True  # this wire has no probes
+        self.reaches: Callable[[Address], bool] = lambda address: True  # unused, because this wire has no probes
         self.unstored_source: UnstoredSource = frozenset  # unused on this wire
-        self._queries: dict[tuple[Address, int], float] = {}  # query -> its time, monotonic seconds
+        # Query -> monotonic time in seconds at which the query was sent.
+        self._queries: dict[tuple[Address, int], float] = {}
 
     @property
     def local(self) -> Member:
@@ -97,7 +100,10 @@ class PekoNodeDrive:
         return False
 
     def _take(self, data: bytes, source: Address, now: Now) -> None:
-        """Process one packet. The node in the packet counts as its origin: a packet does not show who relayed it."""
+        """Process one packet.
+
+        The packet's origin is the node named in the packet, because a packet does not show who relayed it.
+        """
         if self.status in ("new", "left"):
             return self._out.count("rx_ignored")
         try:
@@ -200,10 +206,11 @@ class PekoNodeDrive:
         return peer
 
     def _pass_on(self, packet: Packet) -> None:
-        """Relay a rumor to nodes that are not infected; if these are too few, also to some infected nodes.
+        """Relay a rumor to nodes that are not infected; if there are fewer than ``amount``, also to some infected
+        nodes.
 
-        A node counts as infected if the rumor was sent to it, but the datagram may have been lost. A node that has the
-        rumor already does not relay the additional copy.
+        An infected node may have missed the rumor, because its datagram may have been lost. An infected node that has
+        the rumor does not relay the additional copy.
         """
         amount, origin = self.settings.amount, packet.node.label
         targets = self._peers.pick(amount, packet.infected | {origin})
@@ -284,7 +291,7 @@ class PekoNodeDrive:
         late = now.mono - self._swept - self._sweep_every
         self._swept = now.mono
         if late > self.cycle:
-            # This process did not run for a while, so silence of the peers in that time does not count.
+            # This process did not run for a while, so the silence of peers during that time does not count.
             self._out.count("stalls")
             for peer in self._peers.alive:
                 peer.last_heard += late
@@ -294,7 +301,7 @@ class PekoNodeDrive:
                 self._out.emit(MemberChanged(peer.member(now.mono), former))
         for peer in [peer for peer in self._peers if peer.state is State.SUSPECT]:
             if now.mono - peer.last_heard > self.timeout:
-                self._peers.move(peer, State.DEAD)  # a seed that never answered: its state causes no event
+                self._peers.move(peer, State.DEAD)  # the peer is a seed that never answered, so no event is needed
         self._peers.forget(now.mono)
         self._relay.sweep(now)
         if not self._caught_up:
@@ -317,5 +324,5 @@ class PekoNodeDrive:
         self._out.emit(CaughtUp(how))
 
     def former(self, now: Now) -> list[Known]:
-        """Return no members: on this wire only seeds are contacted after a day of silence."""
+        """Return no members, because on this wire, only seeds are contacted after a day of silence."""
         return []

@@ -15,7 +15,7 @@ from .peers import Peer
 
 
 class PekoNodeEngine(PekoNodeDrive):
-    """One member of a PekoNode cluster (``core.interface.Asked``); :class:`PekoNodeDrive` has the parameters."""
+    """One member of a PekoNode cluster (``core.interface.Asked``). See :class:`PekoNodeDrive` for the parameters."""
 
     # -- members ------------------------------------------------------------------------------------------------
 
@@ -33,7 +33,9 @@ class PekoNodeEngine(PekoNodeDrive):
         return self._peers.revision.number
 
     def members(self, now: Now) -> list[Member]:
-        """The local node, then by address every node that was ever heard, and new seeds until their timeout."""
+        """The local node, then, ordered by address, all nodes that were ever heard and the new seeds until their
+        timeout.
+        """
         return [self.local, *self.members_after(None, now)]
 
     def members_after(self, address: Address | None, now: Now) -> Iterator[Member]:
@@ -43,7 +45,7 @@ class PekoNodeEngine(PekoNodeDrive):
 
     @property
     def catching_up(self) -> str:
-        """What this node waits for while it catches up; "" once it has caught up.
+        """Describe what this node still waits for before it has caught up; "" once it has caught up.
 
         This node has caught up two cycles after it first heard another node, even without an answer to its swap
         requests. On this wire, a node without a newer document does not answer a swap request.
@@ -63,7 +65,7 @@ class PekoNodeEngine(PekoNodeDrive):
         return False
 
     def seed(self, node: Node, now: Now) -> None:
-        """Add ``node`` as a seed: contact it now, and again and again while it is silent."""
+        """Add ``node`` as a seed: contact it now, and repeatedly while it is silent."""
         address = node.address
         if address == self._address:
             return
@@ -76,24 +78,25 @@ class PekoNodeEngine(PekoNodeDrive):
                 return
         peer.pinned = True
         if not peer.heard and peer.state is State.DEAD:
-            # PekoNode's Set lists a new seed until the timeout. A new seed is SUSPECT here, because it was never heard.
+            # Like PekoNode's Set, list a new seed until its timeout. The state is SUSPECT, because the seed was never
+            # heard.
             self._peers.move(peer, State.SUSPECT)
             peer.last_heard = now.mono
         if self.status == "running" and peer.state is not State.ALIVE:
             self._out.spread(self._out.heartbeat(), [peer])
 
     def unseed(self, address: Address) -> None:
-        """Remove ``address`` from the seeds. The node stays known until it was silent for a day."""
+        """Remove ``address`` from the seeds. The node stays in the node list until it has been silent for a day."""
         peer = self._peers.get(address)
         if peer is not None:
             peer.pinned = False
 
     def update_node(self, now: Now, name: str | None = None, private_data: str | None = None) -> bool:
-        """Change name or private data of the local node, and send a heartbeat with them at once.
+        """Change name or private data of the local node, and send a heartbeat with the new values at once.
 
-        Returns False if nothing changed. Go nodes list the node twice until their timeout, because they identify a node
-        by its name and private data, too. Raises ``ValueError`` for a wrong value, ``ProtocolError`` (node_too_large)
-        if the values do not fit a packet.
+        Returns False if nothing changed. Until their timeout, Go nodes list both the old and the new node, because
+        their key of a node includes its name and private data. Raises ``ValueError`` for a wrong value,
+        ``ProtocolError`` (node_too_large) if the values do not fit a packet.
         """
         node = Node(
             self.node.addr,
@@ -122,7 +125,7 @@ class PekoNodeEngine(PekoNodeDrive):
         return True
 
     def resume(self, now: Now) -> bool:
-        """Publish heartbeats again, the first one at once, after a pause or a leave. Returns False otherwise."""
+        """Send heartbeats again after a pause or a leave, beginning at once. Returns False otherwise."""
         if self.status not in ("paused", "left"):
             return False
         self.status = "running"
@@ -131,7 +134,9 @@ class PekoNodeEngine(PekoNodeDrive):
         return True
 
     def leave(self, now: Now) -> bool:
-        """Stop sending packets. Other nodes drop this node after their timeout, because this wire has no leave message.
+        """Stop sending packets.
+
+        Other nodes remove this node only after their timeout, because this wire has no leave message.
 
         Returns False if the node had not joined or had left already.
         """
@@ -149,7 +154,9 @@ class PekoNodeEngine(PekoNodeDrive):
     # -- questions to members -----------------------------------------------------------------------------------
 
     def query(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask nodes, also Go nodes, which version of the document they hold. Returns the number of the query.
+        """Ask the nodes in ``to``, which may be Go nodes, which version of the document they hold.
+
+        Returns the number of the query.
 
         The query is a swap request with version 0. A node that has a document answers a query with that document; other
         nodes do not answer. Raises ``ProtocolError`` (unsupported_key).

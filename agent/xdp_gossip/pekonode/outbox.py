@@ -13,12 +13,12 @@ from . import codec
 from .packet import MAX_STAMP, Packet, PekoNodeId, Swap
 from .peers import Peer
 
-#: Maximum characters of an infected entry, by IP version: 255.255.255.255:65535, and the longest one for IPv6.
+#: IP version -> maximum characters of an infected entry, such as 255.255.255.255:65535 for IPv4.
 _LONGEST_LABEL = {4: 21, 6: 45}
 
 
 class PekoNodeOutbox:
-    """Builds and queues packets of the local node, queues events, and counts."""
+    """Builds and queues the local node's packets, queues events, and increments counters."""
 
     def __init__(self, node: Node, size: int, secret_key: str) -> None:
         """``size``: receivers drop a packet of this many bytes or more. Raises ``ProtocolError`` (node_too_large)."""
@@ -46,23 +46,23 @@ class PekoNodeOutbox:
         self.id = identity
 
     def heartbeat(self) -> Packet:
-        """A new heartbeat of this node, with an empty infected list."""
+        """Build a heartbeat of this node, with an empty infected list."""
         return Packet(self.id, secret=self.secret)
 
     def update(self, document: Document, stamp: int) -> Packet:
-        """A new metadata rumor with ``document``, with an empty infected list."""
+        """Build a metadata rumor with ``document``, with an empty infected list."""
         return Packet(self.id, data=document.value, stamp=stamp, is_update=True, secret=self.secret)
 
     def swap(self, role: Swap, document: Document | None, stamp: int, to: Address) -> None:
         """Send a swap request or response with ``document``.
 
-        Without a document it has version 0, as of a new Go node.
+        Without a document, the packet has version 0, like that of a new Go node.
         """
         value = document.value if document else b""
         self._transmit(codec.encode(Packet(self.id, data=value, stamp=stamp, swap=role, secret=self.secret)), to)
 
     def spread(self, packet: Packet, peers: list[Peer]) -> None:
-        """Send a rumor to ``peers``. Like a Go node, mark its origin, this node and the targets as infected."""
+        """Send a rumor to ``peers``. Like a Go node, mark the rumor's origin, this node and ``peers`` as infected."""
         if not peers:
             return
         reached = frozenset({self.id.label, packet.node.label, *(peer.id.label for peer in peers)})

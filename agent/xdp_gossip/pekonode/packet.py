@@ -31,7 +31,7 @@ class PekoNodeId:
 
     @property
     def label(self) -> str:
-        """The node's key in an infected list: address, colon, port. An IPv6 address has no brackets there."""
+        """The node's key in an infected list: address, colon, port, and no brackets around an IPv6 address."""
         return f"{self.addr}:{self.port}"
 
     @property

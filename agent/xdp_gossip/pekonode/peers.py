@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The NodeList by PekoNode's rule: a node that was heard within the timeout is present.
+"""The known nodes of a PekoNode cluster. By PekoNode's rule, a node that was heard within the timeout is present.
 
 The list has one entry for each address and port.
 """
@@ -13,7 +13,7 @@ from ..core.revision import Revision, Shown
 from ..core.types import MAX_NAME, MAX_PRIVATE_DATA, Address, Member, Record, State
 from .packet import PekoNodeId
 
-#: Seconds for which a silent node stays known and is contacted again from time to time.
+#: Seconds of silence until a node is removed. Until then, this node contacts it from time to time.
 FORGET_AFTER = 86_400.0
 
 
@@ -42,15 +42,17 @@ class Peer(Shown):
         self.former: PekoNodeId | None = None
         self.changed_at = last_heard
         self.record, _ = record_of(node)
-        self.state = State.DEAD  # a suspect is a seed that has not answered yet
+        self.state = State.DEAD  # the state SUSPECT means a new seed that has not answered yet
         self.heard = 0  # number of received heartbeats, copies included; 0: a seed that never answered
-        self.last_heard = last_heard  # monotonic seconds
+        self.last_heard = last_heard  # monotonic time in seconds
         self.digest = 0
-        self.pinned = False  # a seed, which is contacted forever
+        self.pinned = False  # whether the peer is a seed, which is never removed
 
     @property
     def listed(self) -> bool:
-        """Whether the NodeList shows the peer: it was heard at least once, or is a new seed before its timeout."""
+        """Whether the node list contains the peer, because it was heard at least once or is a new seed before its
+        timeout.
+        """
         return self.heard > 0 or self.state is State.SUSPECT
 
     def member(self, mono: float) -> Member:
@@ -135,7 +137,9 @@ class Peers:
 
 
 def record_of(node: PekoNodeId) -> tuple[Record, bool]:
-    """The record with name and private data of ``node``, and whether these exceeded our limits and were shortened."""
+    """The record with name and private data of ``node``, and whether one of the two exceeded our limits and was
+    shortened.
+    """
     name, private_data = _shorten(node.name, MAX_NAME), _shorten(node.private_data, MAX_PRIVATE_DATA)
     return Record(name, private_data), name != node.name or private_data != node.private_data
 

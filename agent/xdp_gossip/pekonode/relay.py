@@ -3,8 +3,9 @@
 
 A Go node relays every copy of a heartbeat that it receives. With fan-out 3, one heartbeat in a cluster of N nodes costs
 about 3^(N/3) packets. This agent relays a rumor only once in a window of half a cycle. The agent waits a few
-milliseconds before relaying, because further copies may arrive. The infected list of each copy names nodes that the
-rumor has reached. Targets that are in no infected list reach more nodes with fewer packets (figures: docs/pekonode.md).
+milliseconds before relaying, because further copies of the rumor may arrive. The infected list of each copy names nodes
+that the rumor has reached. Targets that are in no infected list reach more nodes with fewer packets (figures:
+docs/pekonode.md).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ HOLD = 0.02
 
 
 class Relay:
-    """Stores which rumors were received lately, and which of them wait to be relayed."""
+    """Stores the recently received rumors, and the delayed rumors that still have to be relayed."""
 
     def __init__(self, window: float, limit: int, rng: random.Random, timers: Timers) -> None:
         """``window``: seconds in which copies count as the same rumor. ``limit``: maximum number of stored rumors."""
@@ -55,7 +56,10 @@ class Relay:
         return "relayed"
 
     def merge(self, key: Hashable, packet: Packet) -> bool:
-        """Add the infected list of a copy to that of its delayed rumor. Returns False if the rumor is not delayed."""
+        """Add the infected list of a copy to the infected list of the delayed rumor.
+
+        Returns False if the rumor is not delayed.
+        """
         held = self._held.get(key)
         if held is not None:
             self._held[key] = replace(held, infected=held.infected | packet.infected)

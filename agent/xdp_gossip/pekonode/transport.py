@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""A transport over TCP like PekoNode's: it opens a connection for each packet, writes one JSON object, and closes it.
+"""A TCP transport like PekoNode's: for each packet, it opens a connection, writes one JSON object, and closes the
+connection.
 
-PekoNode's protocol ``UDP`` needs no own transport: ``UdpTransport(..., frames=False)`` sends packets as datagrams.
+PekoNode's protocol ``UDP`` needs no transport in this module: ``UdpTransport(..., frames=False)`` sends packets as
+datagrams.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ DIAL_DEADLINE_S = 3.0
 WRITE_DEADLINE_S = 5.0
 #: Seconds after which an incoming connection without a complete packet is closed.
 READ_DEADLINE_S = 5.0
-#: Maximum bytes of incomplete packets on all connections together. Two packets of ``size`` bytes are always allowed.
+#: Maximum bytes of incomplete packets on all connections together. Regardless of this limit, two packets of ``size``
+#: bytes are always allowed.
 MAX_BUFFERED = 64 * 1024 * 1024
 
 COUNTERS = (
@@ -49,8 +52,8 @@ COUNTERS = (
 class OneShotTransport(TcpListening):
     """A :class:`xdp_gossip.transport.Transport` over TCP. The parameters are those of :class:`TcpListening`.
 
-    Like PekoNode, the transport closes a connection with ``size`` bytes or more. Each peer has its own queue, so a peer
-    that does not answer delays no other peer.
+    Like PekoNode, the transport closes a connection on which ``size`` bytes or more arrive. Each peer has its own
+    queue, so a peer that does not answer delays no other peer.
     """
 
     def __init__(
@@ -114,7 +117,7 @@ class OneShotTransport(TcpListening):
         for task in senders:
             task.cancel()
         await asyncio.gather(*senders, return_exceptions=True)
-        for queue in self._queues.values():  # of senders that were stopped before they began
+        for queue in self._queues.values():  # queues whose sender task was cancelled before it started
             self.count("packets_dropped_closed", len(queue))
         self._queues.clear()
         await server.settled()
@@ -129,7 +132,8 @@ class OneShotTransport(TcpListening):
             while queue:
                 outcome = await self._deliver(to, queue[0])
                 if outcome == "packets_dropped_dial":
-                    # Drop the whole queue: each further packet would also wait three seconds and fail.
+                    # Drop the whole queue, because each further packet to this peer would also fail, after three
+                    # seconds.
                     self.count(outcome, len(queue))
                     return
                 self.count(outcome)
