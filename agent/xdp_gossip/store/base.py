@@ -20,14 +20,18 @@ FORGET_AFTER_S = 86400
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The stored state of an earlier run: known nodes, and the current version of every document or tombstone."""
+    """The stored state of an earlier run: the known nodes, and the current version of every document, which may be a
+    tombstone.
+    """
 
     known: list[Known] = field(default_factory=list)
     documents: list[Document] = field(default_factory=list)
 
 
 class Unread(NamedTuple):
-    """A ``document`` version that was replaced by ``successor``, of lower rank, whose author had not read it."""
+    """A version ``document`` that ``successor``, a version of lower rank, replaced although the author of ``successor``
+    had not read it.
+    """
 
     document: Document
     successor: Document
@@ -50,20 +54,23 @@ class StateStore(Protocol):
     def save_documents(
         self, documents: Sequence[Document], withdrawn: Sequence[Document] = (), unread: Sequence[Unread] = ()
     ) -> None:
-        """Persist document versions in one transaction. Versions older than the current one go to the history only.
+        """Persist document versions in one transaction.
+
+        A version older than the current version becomes part of the history only.
 
         ``withdrawn``: versions to delete, because they were written under a wrong clock and replaced by versions of
-        lower rank. If a withdrawn version stayed, it would be the current version after the next start, because its
-        rank is higher. A version in both lists is deleted. ``unread``: versions that were replaced by versions of lower
-        rank whose authors had not read them. Unread versions stay in the history.
+        lower rank. A withdrawn version that stayed on the disk would be the current version after the next start,
+        because its rank is higher. A version in both ``documents`` and ``withdrawn`` is deleted. ``unread``: versions
+        that were replaced by versions of lower rank whose authors had not read them. Unread versions stay in the
+        history.
         """
 
     def stage(self, documents: Sequence[Document], kept: Sequence[Document] = ()) -> None:
         """Persist staged versions (at most one for each key), which may still be withdrawn, in one transaction.
 
         After a restart, staged versions count like any other version. Until :meth:`settle`, staged versions do not
-        count toward the length of the history. ``kept``: versions staged by an earlier call that are confirmed now, as
-        by :meth:`settle`.
+        count toward the length of the history. ``kept``: versions that an earlier call staged; this call confirms them,
+        like :meth:`settle`.
         """
 
     def settle(self, kept: Sequence[Document], withdrawn: Sequence[Document]) -> int:
@@ -74,7 +81,9 @@ class StateStore(Protocol):
         """
 
     def collect(self, tombstones: Sequence[Document], dropped: Sequence[Document] = ()) -> None:
-        """Delete all versions before ``tombstones``, and ``dropped`` with all versions before, in one transaction."""
+        """Delete in one transaction: all versions that are older than a tombstone in ``tombstones``, and the versions
+        in ``dropped`` with all older versions.
+        """
 
     def history(self, key: str) -> list[Document]:
         """The stored versions of the document ``key``, newest first."""
@@ -93,10 +102,10 @@ def persist(
 ) -> None:
     """Persist the documents of events in ``store``, in order. Raises ``StoreError``.
 
-    A version that is replaced by a version of lower rank was written under a wrong clock, and is deleted. If the author
-    of the lower version had not read the replaced version, the replaced version stays in the history, and a
-    :class:`Warned` event informs the operator. ``withdrawn``: versions to delete because of earlier events, by key and
-    rank.
+    A version that a version of lower rank replaces was written under a wrong clock, and is deleted. If the author of
+    the lower version had not read the replaced version, the replaced version stays in the history, and a
+    :class:`Warned` event informs the operator. ``withdrawn``: versions to delete because of earlier events: (key, rank)
+    -> version.
     """
     gone = dict(withdrawn or {})
     documents: list[DocumentChanged] = []
@@ -104,7 +113,7 @@ def persist(
         if isinstance(event, DocumentChanged):
             documents.append(event)
             continue
-        # Persist the events before the collection of a tombstone first, because a later event may replace the
+        # Persist the events that precede the collection of a tombstone first, because a later event may replace the
         # tombstone.
         _persist_documents(store, documents, gone)
         documents, gone = [], {}
@@ -134,9 +143,9 @@ def _persist_documents(
 def remembered(known: Sequence[Known], opened: float) -> list[Known]:
     """Remove nodes that were silent for a day, except the last ``MAX_FORMER``, if this run is at least a day old.
 
-    ``opened``: monotonic time in seconds at which the run began. In the first day of a run no node is removed: after a
-    weekend without power, for example, every node was silent for days. The age of the run is monotonic, so that setting
-    the clock after boot does not remove nodes.
+    ``opened``: monotonic time in seconds at which the run began. No node is removed on the first day of a run, because
+    after a weekend without power, for example, every node was silent for days. The monotonic clock measures the age of
+    the run, so that setting the wall clock after boot does not remove nodes.
     """
     if time.monotonic() - opened < FORGET_AFTER_S:
         return list(known)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Calls a store on a thread of its own."""
+"""Calls the methods of a store on a dedicated thread."""
 
 from __future__ import annotations
 
@@ -68,28 +68,28 @@ class _Worker:
 
 
 class Disk:
-    """A store on a thread of its own, so that a slow disk does not delay heartbeats.
+    """A store on a dedicated thread, so that a slow disk does not delay heartbeats.
 
-    The coroutines call the methods of the store on the thread, one call after the other.
+    The coroutines of this class call the store's methods on the thread, one call after the other.
     """
 
     def __init__(self, open_store: Callable[[], StateStore]) -> None:
         self._open_store = open_store
         self._thread = _Worker("xdp-gossip-disk")
         self._store: StateStore | None = None
-        self._since: float | None = None  # monotonic time at which the present call began; None: idle
+        self._since: float | None = None  # monotonic time at which the thread began its current call; None: idle
 
     @property
     def busy(self) -> float:
-        """Seconds since the thread began its present call; 0.0 if it is idle."""
+        """Seconds since the thread began its current call; 0.0 if the thread is idle."""
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
 
     async def run(self, work: Callable[[StateStore], T]) -> T:
         """Run ``work(store)`` on the thread. The first call opens the store. Raises ``StoreError``.
 
-        An unexpected exception is counted as an internal error and becomes a ``StoreError``. So the caller learns of
-        it, and the loops that retry writes continue.
+        An unexpected exception is counted as an internal error and becomes a ``StoreError``. So the caller gets the
+        error, and the loops that retry writes continue.
         """
         try:
             return await asyncio.wrap_future(self._thread.submit(self._run, work))
@@ -100,7 +100,10 @@ class Disk:
             raise StoreError(f"internal error in the state file: {type(error).__name__}: {error}") from error
 
     async def load(self, now_s: int) -> tuple[int, Snapshot, list[str]]:
-        """Begin a run: its incarnation, what an earlier run knew, and what was wrong with the state.
+        """Begin a run.
+
+        Returns the run's incarnation, the stored state of earlier runs, and the damage that was found in the state
+        file.
 
         ``now_s``: see ``StateStore.next_incarnation``. Raises ``StoreError``.
         """
@@ -136,10 +139,12 @@ class Disk:
             self._since = None
 
     async def close(self) -> None:
-        """Close the store and end the thread, also if the caller is cancelled: otherwise the file would stay locked."""
+        """Close the store and end the thread, even if the caller is cancelled, because the file would otherwise stay
+        locked.
+        """
         closing = asyncio.wrap_future(
             self._thread.submit(self._close_store)
-        )  # queued, because an opening may be under way
+        )  # queued on the thread, which may be opening the store
         self._thread.end()
         cancelled = False
         while not closing.done():

@@ -30,7 +30,7 @@ class MemoryStore:
         self._opened = time.monotonic()
         self._incarnation = 0
         self._known: list[Known] = []
-        #: The versions by key and by rank (``rows.rank_key``), newest first.
+        #: key -> rank (``rows.rank_key``) -> version, newest first.
         self._versions: dict[str, dict[bytes, Document]] = {}
         self._undecided: dict[str, bytes] = {}
 

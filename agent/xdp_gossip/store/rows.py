@@ -21,7 +21,7 @@ Row = tuple[Value, ...]
 T = TypeVar("T")
 
 PAGE = 4096
-#: Columns of each table after the row id, with their types; the checksum is the last one. In every layout, the first
+#: Columns of each table after the row id, with their types; the last column is the checksum. In every layout, the first
 #: column of ``meta`` is the layout's number.
 COLUMNS = {
     "meta": {"layout": "INTEGER", "total": "INTEGER", "digest": "BLOB", "checksum": "BLOB"},
@@ -70,7 +70,7 @@ def checksum(table: str, columns: Row) -> bytes:
 
 
 def seal(table: str, columns: Row) -> Row:
-    """A sealed row: ``columns`` with their checksum appended."""
+    """A sealed row: Return ``columns`` with their checksum appended."""
     return (*columns, checksum(table, columns))
 
 
@@ -114,7 +114,10 @@ def row_sum(row: Row) -> tuple[int, int]:
 
 
 def weight(row: Row) -> int:
-    """The summand of a sealed row in the sum over all rows (modulo 2**64). Raises ``ValueError`` without a checksum."""
+    """The number that a sealed row contributes to the sum over all rows (modulo 2**64).
+
+    Raises ``ValueError`` without a checksum.
+    """
     return int.from_bytes(_typed(row[-1], bytes)[:8], "big")
 
 
@@ -144,10 +147,12 @@ RANK_BYTES = 8 + 16 + 2 + 1 + 32
 
 
 def unread_key(document: Document, successor: Document) -> bytes:
-    """The key of a version that was replaced by ``successor``, of lower rank. The key sorts right below the successor.
+    """The key under which the history stores a version that ``successor``, a version of lower rank, replaced.
 
-    With its own rank as key, the replaced version would be the current version again after the next start. The length
-    of the key differs from that of a :func:`rank_key`.
+    The key sorts right below the successor.
+
+    If the replaced version had its own rank as key, it would be the current version again after the next start. The
+    length of the key differs from that of a :func:`rank_key`.
     """
     return struct.pack(">Q", successor.version.hlc).ljust(RANK_BYTES, b"\0") + rank_key(document)
 

@@ -54,13 +54,16 @@ class Slips:
         self._write(list(dict.fromkeys([*self._slips, *(_slip(name) for name in names)])))
 
     def discard(self, names: Iterable[Name]) -> None:
-        """Remove the slips of deleted rows. Raises ``OSError``; the slips then stay, which is harmless."""
+        """Remove the slips of deleted rows.
+
+        Raises ``OSError`` if the slips cannot be removed; slips of deleted rows are harmless.
+        """
         gone = {_slip(name) for name in names}
         if not gone.isdisjoint(self._slips):
             self._write([slip for slip in self._slips if slip not in gone])
 
     def clear(self) -> None:
-        """Remove all slips. Raises ``OSError``; the slips then stay."""
+        """Remove all slips. Raises ``OSError`` if the slips cannot be removed."""
         self._write([])
 
     def _write(self, slips: list[bytes]) -> None:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The durable state of an agent: incarnation, nodes once known, documents and their history, in one SQLite file.
+"""The durable state of an agent in one SQLite file: incarnation, known nodes, documents and their history.
 
-When a call returns, its changes are on the disk. A damaged file is renamed, never deleted, and does not keep the agent
-from starting: the sound rows that SQLite can still read are copied to a new file. Other members supply the documents
-that could not be read; without other members these documents are lost. :attr:`Store.problems` reports the damage. Two
-checks find damage: SQLite's own check of the structure, and a checksum in every row plus a sum over all rows, which
-shows changed and missing rows.
+When a method returns, its changes are on the disk. A damaged file is renamed, never deleted, and does not keep the
+agent from starting: the sound rows that SQLite can still read are copied to a new file. Other members supply the
+documents that could not be read; without other members these documents are lost. :attr:`Store.problems` reports the
+damage. Two checks find damage. SQLite checks the structure of the file. A checksum in every row and a sum over all rows
+reveal changed and missing rows.
 
 The file uses SQLite's rollback journal, not its write-ahead log. SQLite reads a damaged write-ahead log up to the
 damage and reports no error, so acknowledged writes behind the damage would be lost unnoticed.
@@ -44,30 +44,31 @@ __all__ = [
 
 
 class Store:
-    """State in one file, owned by one process and used by one thread. Create it with :meth:`open`."""
+    """An agent's state in one file, which only one thread of one process uses. Create it with :meth:`open`."""
 
     def __init__(
         self, path: Path, database: sqlite3.Connection, lock: int, problems: list[str], history: int = HISTORY
     ) -> None:
         self.path = path
         self._history = history
-        #: The damage that was found when the file was opened, and what was lost by it, for the log and the status.
+        #: Reports of damage that was found when the file was opened, and of data that was lost, for the log and the
+        #: status.
         self.problems = problems
         self._opened = time.monotonic()
         self._database: sqlite3.Connection | None = database
         self._lock = lock
         self._slips = Slips(lock)
-        self._undecided: dict[str, bytes] = {}  # by key: the rank of the version that is staged
+        self._undecided: dict[str, bytes] = {}  # key -> rank of the staged version
 
     @classmethod
     def open(cls, path: Path, history: int = HISTORY, cluster: str = "") -> Store:
         """Open or create the file (mode 0600) and its directory (0700). A damaged file is renamed and replaced.
 
-        ``history``: versions to keep of each document, the current one included. ``cluster``: name of the cluster that
-        the state belongs to; it is written to a file that has none.
+        ``history``: maximum number of stored versions of each document, including the current version. ``cluster``:
+        name of the agent's cluster; a file without a cluster name gets this name.
 
-        Raises ``StoreError`` if the file belongs to another cluster, if another process has it open, if its layout is
-        not the one that this program writes, or if the file system refuses.
+        Raises ``StoreError`` if the file belongs to another cluster, if another process has it open, if it has another
+        layout than this program writes, or if the file system reports an error.
         """
         path = Path(path)
         try:
@@ -112,7 +113,10 @@ class Store:
         self._slips.clear()
 
     def _belong(self, cluster: str) -> None:
-        """Store the name of the cluster, or compare it with the stored one. Raises ``StoreError`` if they differ."""
+        """Store the name of the cluster, or compare it with the stored name.
+
+        Raises ``StoreError`` if the two names differ.
+        """
         if not cluster:
             return
         with self._transaction(if_changed=True) as tx:
@@ -158,7 +162,10 @@ class Store:
     def save_documents(
         self, documents: Sequence[Document], withdrawn: Sequence[Document] = (), unread: Sequence[Unread] = ()
     ) -> None:
-        """See :meth:`StateStore.save_documents`. The rows are on the disk when it returns. Raises ``StoreError``."""
+        """See :meth:`StateStore.save_documents`. When the method returns, the rows are on the disk.
+
+        Raises ``StoreError``.
+        """
         if not documents and not withdrawn and not unread:
             return
         with self._transaction() as tx:
@@ -173,8 +180,9 @@ class Store:
             self._prune(tx, [*documents, *(lost.document for lost in unread)], self._undecided)
 
     def stage(self, documents: Sequence[Document], kept: Sequence[Document] = ()) -> None:
-        """See :meth:`StateStore.stage`. Raises ``StoreError``; the rows may be on the disk all the same."""
-        # Noted before the transaction, because a transaction that reports an error may be on the disk all the same.
+        """See :meth:`StateStore.stage`. Raises ``StoreError``, after which the rows may nevertheless be on the disk."""
+        # Record the staged versions before the transaction, because even a transaction that reports an error may be on
+        # the disk.
         self._undecided.update((document.key, rows.rank_key(document)) for document in documents)
         undecided = without(self._undecided, kept)
         with self._transaction() as tx:
@@ -203,9 +211,9 @@ class Store:
         return found
 
     def _note(self, names: Sequence[tuple[str, bytes]], reason: StoreError) -> None:
-        """Note rows that a transaction could not remove, so that the next start removes them.
+        """Write slips for rows that a transaction could not remove, so that the next start removes these rows.
 
-        Always raises: ``NotedError`` if the rows are noted, ``StoreError`` if that failed, too.
+        Always raises: ``NotedError`` if the slips were written, otherwise ``StoreError``.
         """
         try:
             self._slips.add(names)
@@ -247,8 +255,8 @@ class Store:
     def _transaction(self, if_changed: bool = False) -> Iterator[_Transaction]:
         """Context manager: a transaction, which is rolled back if the block raises. Raises ``StoreError``.
 
-        It writes to the disk even if no row has changed, which shows that the disk works. With ``if_changed`` it writes
-        only if a row has changed.
+        The transaction writes to the disk even if no row has changed, which shows that the disk works. With
+        ``if_changed``, the transaction writes only if a row has changed.
         """
         with self._reading() as database:
             database.execute("BEGIN IMMEDIATE")
@@ -266,7 +274,7 @@ class Store:
 
 
 class _Transaction:
-    """Changes rows and keeps the number of rows and the sum over them up to date."""
+    """Changes rows, and keeps the number of rows and the sum over all rows up to date."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
@@ -274,7 +282,7 @@ class _Transaction:
         self.changed = False
 
     def finish(self) -> None:
-        """Write the number of rows and the sum over them to the table ``meta``."""
+        """Write the number of rows and the sum over all rows to the table ``meta``."""
         self._database.execute("DELETE FROM meta")
         self._database.execute(insert("meta"), sum_row(self._total, self._digest))
 
@@ -295,7 +303,9 @@ class _Transaction:
         return self._delete("document", "key = ? AND rank = ?", (key, rank))
 
     def remove_unread(self, key: str, rank: bytes) -> None:
-        """Remove a version that is in the history as replaced unread, because it becomes current again."""
+        """Remove the history's copy of a version that was replaced unread (:func:`rows.unread_key`), because the
+        version becomes current again.
+        """
         self._delete(
             "document",
             "key = ? AND length(rank) > ? AND substr(rank, ?) = ?",
@@ -306,9 +316,9 @@ class _Transaction:
         self._delete("document", "key = ? AND rank < ?", (key, rank))
 
     def prune_history(self, key: str, kept_versions: int, undecided: bytes) -> None:
-        """Remove all versions of ``key`` but the newest ``kept_versions`` and the staged one.
+        """Remove all versions of ``key`` except the newest ``kept_versions`` and the staged version.
 
-        ``undecided``: rank of the staged version; empty without one.
+        ``undecided``: rank of the staged version; empty if there is none.
         """
         among, whose = "key = ? AND rank != ?", (key, undecided)
         kept = f"SELECT rank FROM document WHERE {among} {standing('?', among)}"

@@ -91,9 +91,9 @@ def translated(path: Path) -> Iterator[None]:
 
 
 def _check_kinds(path: Path) -> None:
-    """Raise ``StoreError`` if one of the state's paths is no regular file, on which SQLite could hang.
+    """Raise ``StoreError`` if one of the state's paths is not a regular file, because SQLite could hang on such a path.
 
-    A dangling symbolic link is an error, too: its target may be a disk that is not mounted and that has the state.
+    A dangling symbolic link is an error, too: the state may be on a disk that is not mounted now.
     """
     for each in (path, _new_name(path), *(Path(f"{path}{suffix}") for suffix in _SIDECARS)):
         try:
@@ -139,7 +139,10 @@ _NOT_DAMAGE = ("locked", "busy", "disk i/o", "is full", "unable to open", "reado
 
 
 def _inspect(path: Path) -> str | None:
-    """Describe the damage of the file; None if it is sound. Raises ``StoreError`` for errors that are no damage."""
+    """Describe the damage of the file; None if it is sound.
+
+    Raises ``StoreError`` for an error that is not caused by damage.
+    """
     try:
         # Open the file with SQLite first: it rolls back an unfinished transaction, which may change the header.
         with contextlib.closing(_bare_connection(path)) as database:
@@ -170,7 +173,9 @@ def _lenient(text: bytes) -> str:
 
 
 def _inspect_header(path: Path) -> str | None:
-    """Describe damage to the constant fields of the SQLite header, not all of which SQLite checks; None if sound.
+    """Describe damage to the constant fields of the SQLite header; None if they are sound.
+
+    SQLite itself does not check all these fields.
 
     See "Database File Format", section 1.3, in SQLite's documentation.
     """
@@ -232,7 +237,7 @@ class _Salvaged:
     nodes: int = 0
     documents: int = 0
     versions: int = 0
-    #: Number of rows by the ``meta`` row of the damaged file; None if that row is damaged, too.
+    #: Number of rows according to the table ``meta`` of the damaged file; None if that table is damaged, too.
     expected: int | None = None
     damaged: set[str] = field(default_factory=set)
 
@@ -267,7 +272,8 @@ def _repair(path: Path, fault: str) -> str:
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
-    # Move the journal away before the new file gets the name: SQLite would apply the old journal to the new file.
+    # Move the journal away before the new file gets the state file's name, because SQLite would apply the old journal
+    # to the new file.
     _set_sidecars_aside(path, aside)
     _put_in_place(path)
     return f"{path}: {fault}: set aside as {aside.name}; {salvaged}"
@@ -302,7 +308,8 @@ def _readable(path: Path, damaged: set[str]) -> Iterator[tuple[str, rows.Row]]:
 def _scan(database: sqlite3.Connection, table: str, step: int) -> Iterator[rows.Row]:
     """Yield the rows of a table by row id, descending if ``step`` is -1. Raises ``sqlite3.Error`` at damage.
 
-    Each row has its own query. Python's cursors read one row ahead, so damage to a row would also lose the row before.
+    Each row has its own query. A cursor over all rows is not used: Python's cursors read one row ahead, so damage to a
+    row would also lose the row before it.
     """
     beyond, order, at = (">", "ASC", 0) if step > 0 else ("<", "DESC", 2**63 - 1)
     columns = ", ".join(rows.COLUMNS[table])
@@ -310,7 +317,7 @@ def _scan(database: sqlite3.Connection, table: str, step: int) -> Iterator[rows.
     while (found := database.execute(query, (at,)).fetchone()) is not None:
         number, *row = found
         if not isinstance(number, int) or (number - at) * step <= 0:
-            raise sqlite3.DatabaseError("row ids are out of order")  # otherwise the scan might never end
+            raise sqlite3.DatabaseError("row ids are out of order")  # damaged row ids must not make the scan endless
         at = number
         yield tuple(row)
 
@@ -322,7 +329,7 @@ def _build(target: Path, found: Iterable[tuple[str, rows.Row]], salvaged: _Salva
     """
     os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     with translated(target), contextlib.closing(_bare_connection(target)) as database:
-        # No journal is needed, because no process uses the file before it is renamed.
+        # The new file needs no journal, because no process uses the file before it is renamed.
         for pragma in (
             f"page_size = {rows.PAGE}",
             "journal_mode = OFF",

@@ -13,7 +13,10 @@ _UNIQUE = {"node": ", UNIQUE (ip, port)", "document": ", UNIQUE (key, rank)"}
 
 
 def schema() -> list[str]:
-    """The SQL statements that create the tables. A file with other statements is damaged or from another program."""
+    """The SQL statements that create the tables.
+
+    If the definitions in a file differ from these statements, the file is damaged or from another program.
+    """
     statements = []
     for table, columns in rows.COLUMNS.items():
         typed = ", ".join(f"{name} {kind} NOT NULL" for name, kind in columns.items())
@@ -22,7 +25,8 @@ def schema() -> list[str]:
 
 
 def standing(limit: str, among: str = "key = ?") -> str:
-    """The clauses ``ORDER BY`` and ``LIMIT`` for versions of a key: the current version first, the others by rank.
+    """The clauses ``ORDER BY`` and ``LIMIT`` for versions of a key: first the current version, then all other versions
+    by rank.
 
     ``among``: the SQL condition that selects the versions. ``limit``: the maximum number of versions.
     """
@@ -43,5 +47,8 @@ def insert(table: str) -> str:
 
 
 def sum_row(total: int, digest: int) -> rows.Row:
-    """The row of table ``meta``. ``total``: number of rows in the other tables. ``digest``: sum of their weights."""
+    """The row of table ``meta``. ``total``: number of rows in the other tables.
+
+    ``digest``: sum of the weights of these rows.
+    """
     return rows.seal("meta", (LAYOUT, total, (digest % 2**64).to_bytes(8, "big")))

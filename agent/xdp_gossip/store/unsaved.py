@@ -2,8 +2,8 @@
 """A queue of changes to documents from other nodes that are not on the disk yet, in the order of their acceptance.
 
 Changes stay in the queue while writes to the disk fail. The current version of each document needs no more memory,
-because the engine also has it and limits its size. Earlier versions are needed only for the history. The queue
-limits the total size of earlier versions, and drops the oldest of them beyond the limit.
+because the engine also has it and limits its size. Earlier versions are needed only for the history. The queue limits
+the total size of earlier versions, and drops the oldest versions beyond this limit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from ..core.events import DocumentChanged, TombstonesCollected
 from ..core.types import Document
 from .sqlite import StateStore, persist
 
-#: Maximum bytes of queued versions that have a later version in the queue, and bytes for each of them beside its value.
+#: ``_MOST``: maximum bytes of queued versions that have a later version in the queue. ``_EACH``: bytes that each such
+#: version counts in addition to its value.
 _MOST = 32 * 1024 * 1024
 _EACH = 1024
 
@@ -24,7 +25,10 @@ Change = Union[DocumentChanged, TombstonesCollected]
 
 
 class Batch(NamedTuple):
-    """Changes by number. ``withdrawn``: versions to delete because of earlier changes, which were dropped."""
+    """``changes``: number of the change -> change.
+
+    ``withdrawn``: versions to delete because of changes that were dropped from the queue.
+    """
 
     changes: dict[int, Change]
     withdrawn: dict[tuple[object, ...], Document]
@@ -40,7 +44,7 @@ class Unsaved:
     def __init__(self, counters: dict[str, int]) -> None:
         """``counters``: the counters that contain ``versions_given_up``."""
         self._counters = counters
-        #: ``added``: number of changes added so far. ``written``: number of the first of them that are on the disk or
+        #: ``added``: number of changes added so far. ``written``: all changes up to this number are on the disk or
         #: dropped.
         self.added = 0
         self.written = 0
@@ -48,8 +52,9 @@ class Unsaved:
         self.keys: Counter[str] = Counter()
         self._waiting = Batch({}, {})
         self._taken = Batch({}, {})
-        self._newest: dict[str, int] = {}  # key -> number of its last waiting change
-        self._followed: deque[int] = deque()  # numbers of waiting changes with a later waiting change of the same key
+        self._newest: dict[str, int] = {}  # key -> number of the key's last waiting change
+        # Numbers of waiting changes that are followed by a waiting change of the same key.
+        self._followed: deque[int] = deque()
         self._bytes = 0
 
     def __bool__(self) -> bool:
@@ -57,12 +62,12 @@ class Unsaved:
         return bool(self._waiting.changes or self._waiting.withdrawn or self._taken.changes)
 
     def add(self, change: Change) -> None:
-        """Append a change to the queue."""
+        """Append a change to the queue. May drop an earlier version."""
         self.added += 1
         if isinstance(change, DocumentChanged):
             self.keys[change.document.key] += 1
             if change.replaced is not None and change.replaced.rank < change.document.rank:
-                change = replace(change, replaced=None)  # the replaced version is on the disk or in the queue
+                change = replace(change, replaced=None)  # only a replaced version of higher rank must be deleted
         self._line_up(self.added, change)
 
     def take(self) -> Batch:
@@ -113,5 +118,5 @@ class Unsaved:
         self._counters["versions_given_up"] += 1
         self.keys[change.document.key] -= 1
         gone = change.replaced
-        if gone is not None:  # delete this version: it may be on the disk, with a higher rank than the later ones
+        if gone is not None:  # delete this version: it may be on the disk, with a higher rank than later versions
             self._waiting.withdrawn[gone.key, gone.rank] = gone
