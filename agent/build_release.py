@@ -33,7 +33,7 @@ REQUIRED = (("agent/xdp_gossip", "agent/xdp_gossip"), ("agent/bin", "bin"), ("bp
 OPTIONAL = (("agent/systemd", "systemd"), ("LICENSES", "LICENSES"))
 
 #: Script that generates the manual page and the shell completions from the command line's parser. The archive contains
-#: them in ``share``.
+#: the generated files in ``share``.
 GENERATOR = "agent/xdp_gossip/cli/manual.py"
 
 _SKIP_DIRECTORIES = frozenset({"__pycache__", ".cache", ".mypy_cache", ".ruff_cache", ".pytest_cache"})
@@ -92,8 +92,8 @@ def collect(root: Path, version: str) -> dict[str, tuple[bytes, bool]]:
     """
     members = {
         "VERSION": (f"{version}\n".encode(), False),
-        # Members with different wire versions cannot communicate, so the role compares this file with the one of the
-        # installed release.
+        # Members with different wire versions cannot communicate, so the role compares this file with the same file of
+        # the installed release.
         "WIRE": (f"{read_wire_version(root)}\n".encode(), False),
     }
     for source, target in (*REQUIRED, *OPTIONAL):

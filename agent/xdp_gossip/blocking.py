@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds after which a wait for a change returns and is repeated.
+#: Maximum seconds of one wait for a change, after which the iterator waits again.
 _LONG = 3600.0
 
 
@@ -100,8 +100,8 @@ class NodeList:
                 raise NotReadyError("join() was called before")
             loop = asyncio.new_event_loop()
             loop.set_exception_handler(_record)
-            # Whoever takes the item out of this queue owns the loop: the thread, or a join() that was interrupted while
-            # the thread started.
+            # The loop is owned either by the thread, or by a join() that was interrupted while the thread started. The
+            # owner is whichever takes the item out of this queue.
             turn: queue.SimpleQueue[None] = queue.SimpleQueue()
             turn.put(None)
             thread = threading.Thread(target=_serve, args=[loop, turn], name="xdp-gossip", daemon=True)
@@ -249,8 +249,8 @@ class _Handed(Generic[T]):
     """Runs a coroutine in another thread's event loop, and passes its result back.
 
     ``run_coroutine_threadsafe`` is not used, because its future has a lock. If a signal handler interrupts the code
-    that holds the lock, and then waits for the loop, the loop can never set the result: a deadlock. Operations of
-    ``SimpleQueue`` are atomic.
+    that holds the lock, and then waits for the loop, the loop can never set the result: a deadlock. This class passes
+    the result through a ``SimpleQueue``, whose operations are atomic.
     """
 
     def __init__(self, work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> None:

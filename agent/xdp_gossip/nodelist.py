@@ -133,8 +133,8 @@ class AsyncNodeList:
     docs/toolkit.md lists the defaults and ranges of all parameters; :mod:`xdp_gossip.config.settings` declares them.
     The attribute ``settings`` contains the values in use.
 
-    Every call raises ``TypeError`` or ``ValueError`` for a wrong parameter, and names the parameter. It raises
-    ``NotReadyError`` if another call must come first, after :meth:`close`, in another event loop than that of
+    Every call raises ``TypeError`` or ``ValueError`` for a wrong parameter, and names the parameter. Every call raises
+    ``NotReadyError`` if another call must come first, after :meth:`close`, in an event loop other than that of
     :meth:`join`, and in a child process that was forked after :meth:`join`, because sockets and threads belong to one
     process. After a failed :meth:`join` the program may call it again. Versions may be given as text.
     """
@@ -166,7 +166,7 @@ class AsyncNodeList:
         allow: Sequence[str] = NodeSettings.dataplane.allow,
         rng: random.Random | None = None,
     ) -> None:
-        given = dict(locals())  # must stay the first line, because locals() may contain only the parameters
+        given = dict(locals())  # must stay the first line, so that locals() contains only the parameters
         self._begin(parameters.settings(given), parameters.generator("rng", rng))
 
     def _begin(self, settings: NodeSettings, rng: random.Random) -> None:
@@ -188,8 +188,8 @@ class AsyncNodeList:
         self._started = 0.0
         self._state_problems: list[str] = []  # damage that was found when the state file was opened
         self._run = secrets.token_hex(8)
-        self._process: int | None = None  # id of the process that called join()
-        self._loop: asyncio.AbstractEventLoop | None = None  # the event loop in which join() was called
+        self._process: int | None = None  # Id of the process that called join().
+        self._loop: asyncio.AbstractEventLoop | None = None  # Event loop in which join() was called.
         self._contents = Contents()
         self._closed = False
         self._joining: asyncio.Future[None] | None = None
@@ -276,7 +276,7 @@ class AsyncNodeList:
             self._joining = None
 
     async def _take_back(self) -> None:
-        """Undo a :meth:`join` whose caller was interrupted, so that it may be called again."""
+        """Undo a :meth:`join` whose caller was interrupted, so that the program may call :meth:`join` again."""
         if self._joining is not None:
             await asyncio.wait([self._joining])
         if self._runtime is not None:
@@ -315,16 +315,16 @@ class AsyncNodeList:
     ) -> Published:
         """Write a document to the local disk, then send it to all members.
 
-        ``content_type``: raw, text, json or yaml. ``data`` must be valid for the type, otherwise the call raises
+        ``content_type``: the type of ``data``, as text. If the type is text, json or yaml, invalid ``data`` raises
         ``ProtocolError`` (invalid_content). None selects the type of the current version. A document without a current
         version gets the type of the key's suffix (``.json``, ``.yaml``, ``.yml``, ``.txt``), or else raw.
         ``expires_in``: seconds until the document expires.
 
         ``expected``: write only if this version is current on this node. ``absent``: write only if this node has no
-        such document. If such a condition is not met, the call raises ``ProtocolError`` (version_mismatch with details
-        ``expected`` and ``actual``). Raises ``StoreError`` if the disk fails. Nothing is published in that case, except
-        with the wire pekonode, which sends a document before it is stored. A call that is cancelled has either taken
-        effect by then, or never does.
+        such document. If the condition ``expected`` or ``absent`` is not met, the call raises ``ProtocolError``
+        (version_mismatch with details ``expected`` and ``actual``). Raises ``StoreError`` if the disk fails. After a
+        ``StoreError`` nothing is published, except with the wire pekonode, which sends a document before it is stored.
+        A cancelled call has either taken effect before the cancellation, or never takes effect.
         """
         data = parameters.content("data", data)
         known = None if expected is None else parameters.version("expected", expected)
@@ -412,7 +412,7 @@ class AsyncNodeList:
     ) -> Published:
         """Publish a former ``version`` from this node's history again.
 
-        If that version is a deletion, delete the document.
+        If the former version is a deletion, delete the document.
 
         The new version expires at the same time as ``version``, unless ``expires_in`` gives a number of seconds or
         "never". Raises ``ProtocolError`` (version_not_found; version_expired if the time of expiry has passed), and the
@@ -490,7 +490,9 @@ class AsyncNodeList:
         return list(itertools.islice(found, limit))
 
     def tag(self) -> str:
-        """Return a text that changes whenever the result of :meth:`members` changes. Mere signs of life do not count.
+        """Return a text that changes whenever the result of :meth:`members` changes.
+
+        Mere signs of life do not change the text.
 
         No other node, and no other run of this node, returns the same text. The cost does not grow with the cluster.
         """
@@ -555,7 +557,7 @@ class AsyncNodeList:
         return frozenset(unread(versions, held.version if held else None, engine.local.address))
 
     def update_node(self, name: str | None = None, private_data: str | None = None) -> bool:
-        """Change name or private data of this node. Returns False if nothing changed."""
+        """Change the name or the private data of this node. Returns False if both stay the same."""
         for told, value in (("name", name), ("private_data", private_data)):
             if value is not None:
                 parameters.instance(told, value, str, "text")
@@ -571,7 +573,7 @@ class AsyncNodeList:
     async def changes(self, since: int, timeout: float, prefix: str = "", kind: str = "") -> Changes:
         """Return the changes after revision ``since``.
 
-        If there are none yet, wait up to ``timeout`` seconds for the first.
+        If there are no such changes yet, wait up to ``timeout`` seconds for the first such change.
 
         ``kind``: return only changes of this kind, document or node. ``prefix``: return only changes of documents whose
         key starts with ``prefix``. Raises ``NotReadyError`` after :meth:`close`.
@@ -614,11 +616,12 @@ class AsyncNodeList:
 
         ``key``: key of the document (None: all documents). ``version``: the version that members must hold. ``digest``:
         the content digest, or without a key the documents digest, that members must have. Without ``version`` and
-        ``digest``, the values of this node are used. ``deleted``: count members that do not hold the document; if
-        ``version`` is also given, count only members that know this deletion. ``wait``: stop when this number of
-        members is confirmed (all, majority or a number), or after ``timeout`` seconds. ``applied``: count a member only
-        if its rendered files use the version, or if no rendered file of the member uses the document. A member whose
-        rendered files cannot use the version is not asked again. Raises ``ProtocolError`` (document_not_found).
+        ``digest``, the values of this node are used. ``deleted``: count members that do not hold the document. If
+        ``deleted`` and ``version`` are given, count only members that know this deletion. ``wait``: stop when this
+        number of members is confirmed (all, majority or a number), or after ``timeout`` seconds. ``applied``: count a
+        member only if its rendered files use the version, or if no rendered file of the member uses the document. A
+        member whose rendered files cannot use the version is not asked again. Raises ``ProtocolError``
+        (document_not_found).
         """
         if key is not None:
             parameters.document_key("key", key)
@@ -664,7 +667,7 @@ class AsyncNodeList:
     def look_for_dataplane(self) -> None:
         """Look for a kernel data plane now, and use it if one is loaded.
 
-        Without this call, the node looks every few seconds.
+        Without this call, the node looks for a data plane every few seconds.
         """
         runtime = self._joined()
         runtime.call(lambda _, now: runtime.steering.look(now))
@@ -700,8 +703,8 @@ class AsyncNodeList:
 
     @property
     def catching_up(self) -> str:
-        """The reason why this node may not have all nodes and documents that the cluster had when the node started; ""
-        if it has.
+        """The reason why this node may still lack nodes or documents that the cluster had when the node started; "" if
+        the node has caught up.
 
         See docs/protocol.md, "Catching up".
         """
@@ -869,9 +872,9 @@ class AsyncNodeList:
                 self._say(line)
 
     def _say(self, line: str) -> None:
-        """Print a line to the console. If that fails, print no further lines.
+        """Print a line to the console. After an error, print no further lines.
 
-        The error, such as a closed pipe, must not make the call fail that printed the line.
+        An error, such as a closed pipe, must not make the call fail that printed the line.
         """
         try:
             self._print(line)

@@ -22,7 +22,7 @@ from ..core.shown import MOST, cut, shown
 IpAddress = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
 
-#: Maximum bytes of UTF-8 of a text without a declared maximum.
+#: Maximum length in bytes (UTF-8) of a text for which the caller gives no maximum.
 _MOST_TEXT = 4096
 
 
@@ -82,7 +82,7 @@ def parse_yaml(text: str, problems: Problems) -> Any:
     """Parse the YAML document in ``text``. On an error, return None and add the error to ``problems``."""
     try:
         loader = _StrictLoader(text)
-    except yaml.YAMLError as error:  # a character that YAML forbids
+    except yaml.YAMLError as error:  # the text contains a character that YAML forbids
         problems.expected("file", "YAML text", " ".join(str(error).split()))
         return None
     loader.duplicates = []
@@ -104,7 +104,7 @@ def parse_yaml(text: str, problems: Problems) -> Any:
 
 
 def read_text(path: str, most: int) -> tuple[str | None, str]:
-    """Read a regular file of at most ``most`` bytes. Returns (text, ""), or (None, reason) if that is not possible."""
+    """Read a regular file of up to ``most`` bytes. Returns (text, ""), or (None, reason) if the file cannot be read."""
     try:
         # Opening a FIFO would block until a process writes to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -247,7 +247,7 @@ class Section:
         return text
 
     def settings(self, declared: Mapping[str, Knob]) -> dict[str, Any]:
-        """The values by name of all ``declared`` settings that :meth:`setting` supports and whose key is their name."""
+        """Read all ``declared`` settings whose key is their name and that :meth:`setting` supports: name -> value."""
         return {
             name: self.setting(name, knob) for name, knob in declared.items() if knob.agent.key == "" and not knob.words
         }

@@ -113,7 +113,7 @@ class NodeSettings(Settings):
 
     @property
     def queue(self) -> int:
-        """Maximum number of packets that a transport queues for one peer, from ``buffer`` or its automatic value."""
+        """Maximum packets that a transport queues for one peer: ``buffer``, or a default if ``buffer`` is 0."""
         return self.buffer or 3 * self.amount
 
 
