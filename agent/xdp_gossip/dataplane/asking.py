@@ -134,7 +134,7 @@ class Asking:
         self._hard: object = None
         self._soft: object = None
         self._complaint = ""
-        self._waits_since = math.inf  # time since which the same request has been waiting
+        self._waits_since = math.inf  # Time since which the same request has been waiting.
         #: Destination addresses of the agent's packets.
         self.toward: tuple[str, ...] = ()
 

@@ -5,8 +5,8 @@ The agent calls :meth:`Health.judge` once per cycle. **The tolerance rule**, the
 more than the fraction :data:`TOLERANCE` of one cycle's work remained undone. So a fault that stops all work is detected
 at the end of the first complete cycle after it, that is, within two cycles. A short gap while the loader replaces
 programs, or a few copies lost in a full queue, are within the tolerance. Facts that the kernel reports (the interface
-is gone, the pinned maps were replaced) need no tolerance. A foreign program must be found in two judgements, because a
-loader replaces programs before it records the new ones.
+is gone, the pinned maps were replaced) need no tolerance. A foreign program must be at the interface in two consecutive
+cycles, because a loader replaces programs before it records the new programs.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Health:
         return self.stated(facts) or self._foreign_program(facts)
 
     def stated(self, facts: Facts | None) -> Finding | None:
-        """Judge the facts that the kernel reports; ``facts`` is None if nothing is known."""
+        """Judge the facts that the kernel reports; ``facts`` is None if the kernel could not be asked."""
         if facts is None:
             return None
         plane = self._plane
@@ -128,7 +128,7 @@ class Health:
             text = f"{plane.interface} (interface {plane.ifindex}) is gone"
             return Finding("interface_gone", text, f"an interface {plane.interface} with the node's address")
         # The address has moved if it left the data plane's interface, even for loopback. If only loopback had the
-        # address, it has moved if loopback lost it.
+        # address, the address has moved if it left loopback.
         had = {plane.ifindex} if plane.ifindex in plane.owners else plane.owners
         if had and not had & set(facts.owners):
             if facts.owners:

@@ -95,8 +95,10 @@ class Facts:
 
 
 def look(ip: str, index: int, name: str, toward: Sequence[str] = ()) -> Facts:
-    """Read the facts about an interface: the one with the index ``index``, or else (0) the one called ``name``, or else
-    the first one with the address ``ip``.
+    """Read the facts about the interface ``index``.
+
+    If ``index`` is 0, read those about the interface ``name``, or if there is none, about the first interface with the
+    address ``ip``.
 
     ``toward``: some destination addresses of the node's packets. Raises ``OSError``.
     """
@@ -120,7 +122,7 @@ def ways_from(
 
     See :func:`routes.ways`.
 
-    ``known`` returns the interface with an index. Raises ``OSError``.
+    ``known``: function that returns the interface with a given index. Raises ``OSError``.
     """
 
     def usable(index: int) -> bool:
@@ -158,7 +160,7 @@ def by_name(name: str) -> Interface | None:
 
 def by_index(index: int) -> Interface | None:
     """Return the interface with this index; None if there is none. Raises ``OSError``."""
-    # The kernel ignores index 0.
+    # A request with index 0 does not select an interface.
     return _get(index=index) if 0 < index < 1 << 31 else None
 
 

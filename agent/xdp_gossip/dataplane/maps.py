@@ -29,7 +29,7 @@ _ACCEPTED = {"AUTO": ("XDP (native)", "XDP (generic)", "TC"), "XDP": ("XDP (nati
 _STANDINGS = {"present": "XG_PRESENT", "suspect": "XG_SUSPECT", "gone": "XG_GONE"}
 _MASK = (1 << 64) - 1
 _UP = "xdp-gossip dataplane up"
-#: The loader's state file, and the key of its receiving XDP program in it (dataplane/loader/state.py).
+#: Name of the loader's state file, and name of the XDP ingress program in that file (dataplane/loader/state.py).
 _STATE, _XDP_PROGRAM = "state.json", "xg_xdp_ingress"
 
 
@@ -97,7 +97,7 @@ class Loaded:
         path = directory / _STATE
         try:
             state = json.loads(path.read_text(encoding="utf-8"))
-            # A refusal without a mode concerns all modes, for example if BCC is missing.
+            # A refusal without a mode applies to all modes, for example if BCC is missing.
             refusals = "; ".join(
                 f"{refusal['mode']}: {refusal['reason']}" if refusal["mode"] else str(refusal["reason"])
                 for refusal in state["reasons"]
@@ -140,7 +140,10 @@ class Loaded:
 
 
 def _told(directory: Path, what: str) -> object:
-    """An entry of the loader's state; None if it is missing or unreadable, which :meth:`Loaded.read` reports."""
+    """Read an entry of the loader's state file; None if the entry is missing.
+
+    For an unreadable file, too, the result is None: :meth:`Loaded.read` reports the error.
+    """
     try:
         return json.loads((directory / _STATE).read_text(encoding="utf-8")).get(what)
     except (OSError, ValueError, AttributeError):
@@ -229,7 +232,7 @@ class DataPlane:
         return found.st_dev, found.st_ino
 
     def there(self) -> bool:
-        """Whether the open maps are still the pinned ones: a loader may have removed or replaced the pins."""
+        """Whether the open maps are still the pinned maps: a loader may have removed or replaced the pins."""
         try:
             return self._look() == self._inode
         except OSError:
@@ -265,7 +268,7 @@ class DataPlane:
         return False
 
     def write_keys(self, keys: Sequence[tuple[int, bytes]]) -> None:
-        """Write the MAC keys of the key slots, 16 bytes each. All other slots become empty."""
+        """Write the MAC keys of the key slots, 16 bytes each. All slots that ``keys`` does not contain become empty."""
         slots = [bytes(layout.KEY.size)] * 256
         for number, key in keys:
             slots[number] = layout.KEY.pack(1, key)
@@ -319,7 +322,7 @@ class DataPlane:
     # -- the others --------------------------------------------------------------------------------------------
 
     def observations(self, now: Now) -> list[Observation]:
-        """The kernel's records of all origins, except those whose standing is "gone"."""
+        """The kernel's records of all origins, except origins whose standing is "gone"."""
         here = now.wall_ns - _ns(now.mono)
         gone = self._standings["gone"]
         rows: list[Observation] = []
@@ -334,10 +337,10 @@ class DataPlane:
         return rows
 
     def apply(self, standing: Standing, now: Now) -> bool:
-        """Write the standing of a peer into its entry. Returns False if the map has no room for it.
+        """Write the standing of a peer into its entry. Returns False if the map has no room for the entry.
 
-        A packet that the kernel processes between the read and the write may be processed twice. The engine detects the
-        duplicate.
+        A packet that the kernel processes while this method reads and writes the entry may be accepted a second time.
+        The engine detects the duplicate.
         """
         key = layout.node_key(standing.address)
         if standing.standing == "forgotten":
@@ -350,7 +353,7 @@ class DataPlane:
             except MapError as error:
                 if error.errno in (errno.E2BIG, errno.ENOMEM):
                     return False
-                # Another process created or removed the entry since the lookup.
+                # The entry was created or removed since the lookup, so try again.
                 if error.errno not in (errno.EEXIST, errno.ENOENT):
                     raise
             else:

@@ -28,7 +28,10 @@ _BURST = 64
 
 
 class Monitor:
-    """Watches one address and the interface of a data plane. ``facts`` is None while the kernel could not be asked."""
+    """Watches one address and the interface of a data plane.
+
+    ``facts``: the last known facts; None if the last request to the kernel failed.
+    """
 
     def __init__(self, ip: str) -> None:
         self._ip = ip
@@ -57,7 +60,7 @@ class Monitor:
         self._look()
 
     def watch(self, index: int, name: str) -> Facts | None:
-        """Watch the interface ``index`` from now on, and return the present facts.
+        """Watch the interface ``index`` from now on, and return the current facts.
 
         If ``index`` is 0, watch the interface ``name``. If no interface has that name, watch the interface that has the
         address.

@@ -3,10 +3,10 @@
 
 Steering writes the local node's state, the relay targets and the state of each peer to the kernel's maps. A data plane
 may appear and disappear while the agent runs. Once per cycle, steering judges the data plane in use
-(``dataplane/health.py``). If the data plane does not work, steering switches it off, so that it passes all packets to
-the sockets, and asks the loader to check again (``dataplane/asking.py``). Once the loader has worked on the data plane,
-steering uses it again. The protocols ``XDP`` and ``TC`` require a data plane only when the agent starts
-(``service/planewait.py``). A running agent must not stop whenever the loader restarts.
+(``dataplane/health.py``). If the data plane does not work, steering makes it pass all packets to the sockets, and asks
+the loader to check it again (``dataplane/asking.py``). Once the loader has worked on the data plane, steering uses it
+again. The protocols ``XDP`` and ``TC`` require a data plane only when the agent starts (``service/planewait.py``). A
+running agent must not stop whenever the loader restarts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("xdp_gossip.dataplane")
 
-#: Seconds between two checks for a data plane while none is loaded.
+#: Seconds between two checks for a data plane while no data plane is loaded.
 LOOK_EVERY = 5.0
 #: Seconds between two checks for a data plane after a request to the loader, which may finish at any moment.
 PEEK_EVERY = 0.5
@@ -46,7 +46,7 @@ LEASE_SECONDS, LEASE_TIMEOUTS = 60.0, 10
 _RING_AFTER = 0.1
 
 _MAPS_GONE = Finding("maps_gone", "its maps were taken down, or others are pinned", "the loader to pin maps again")
-#: After these findings, a new data plane is usable as soon as its maps are pinned. After any other finding, the loader
+#: After these findings, a new data plane is usable as soon as its maps are pinned. After all other findings, the loader
 #: must check the data plane first.
 _PINS_TELL = ("maps_gone", "taken_down")
 COUNTERS = (
@@ -88,7 +88,8 @@ class Steering:
         self._lost_before = 0  # number of packets that found no room in the ring buffer, as last read
         self._health: Health | None = None
         self._taken_at = 0.0
-        # id of the data plane's program at the interface, which stays attached when the agent steps down
+        # id of the data plane's program at the interface; the program stays attached when the agent stops using the
+        # data plane
         self._program = 0
         self._stamp: tuple[int, int] | None = None  # Stamp of the loader's state file when it was last read.
         self._refused = 0.0  # Time at which the loader last verified the data plane that failed.
@@ -137,8 +138,9 @@ class Steering:
     # -- coming and going --------------------------------------------------------------------------------------
 
     def open(self, now: Now) -> None:
-        """Look for a data plane before the engine starts. Raises ``NoPlane`` if the settings require one and there is
-        none.
+        """Look for a data plane before the engine starts.
+
+        Raises ``NoPlane`` if the settings require a data plane and there is none.
         """
         self._aim()
         self._monitor.open()
@@ -166,7 +168,7 @@ class Steering:
         self._monitor.close()
 
     def look(self, now: Now) -> None:
-        """Look for a data plane, or check that the one in use is still loaded. A timer and SIGHUP call this method."""
+        """Look for a data plane, or check that the data plane in use is still loaded. Called by a timer and SIGHUP."""
         self._failed = False
         self._look_again(now)
 
@@ -254,7 +256,7 @@ class Steering:
         try:
             fresh = self._find()
         except AtWork:
-            self._stamp = None  # try again in the next cycle
+            self._stamp = None  # a loader is still running, so try again in the next cycle
             if not plane.there():
                 self._step_down(_MAPS_GONE, now)
             return
@@ -293,7 +295,7 @@ class Steering:
         """Stop using the data plane: send over sockets, and make the programs pass arriving packets to the sockets."""
         plane = self._transport.plane
         if plane is not None:
-            # A failed write does not matter: if the maps are removed or refuse the write, no program reads them.
+            # An error does not matter: if the maps are removed or refuse the write, no program reads them.
             with contextlib.suppress(OSError):
                 self._write_config(plane, now, running=False)
         self._why, self._awaited = found.text, found.awaited
@@ -374,7 +376,7 @@ class Steering:
 
     def _work(self, plane: DataPlane, now: Now) -> None:
         lost = 0
-        # Work that is due within a third of a cycle is done now, because an extra wake-up would cost more than the
+        # Do work that is due within the next third of a cycle now, because an extra wake-up would cost more than the
         # work.
         soon = now.mono + self._engine.cycle / 3
         if soon >= self._cycle_at:
@@ -414,7 +416,8 @@ class Steering:
     def _weigh_refusals(self, sent: int, refused: int) -> None:
         """Log a warning if the host refuses to send carriers.
 
-        The loader cannot repair a firewall, and the data plane still relays the rumors of other members.
+        This is no reason to stop using the data plane: the loader cannot change a firewall, and the data plane still
+        relays the rumors of other members.
         """
         (sent_before, before), self._carriers = self._carriers, (sent, refused)
         tried, refused = sent - sent_before + refused - before, refused - before
@@ -431,7 +434,9 @@ class Steering:
             _log.warning("%s", self._refusal)
 
     def attend(self, now: Now) -> None:
-        """Update the maps after an input of the engine, so that the kernel does not filter packets by outdated data."""
+        """Update the maps after the engine has processed an input, so that the kernel does not filter packets by
+        outdated data.
+        """
         if self._transport.plane is not None and self._shown != self._state():
             self._guarded(self._write_config, now)
 

@@ -48,10 +48,10 @@ COUNTERS = (
 #: Multicast address of all nodes on the link. A packet to this address needs no neighbour entry and no route. The data
 #: plane never lets a packet to this address leave the host.
 EVERYBODY_4, EVERYBODY_6 = "224.0.0.1", "ff02::1"
-_FANOUT = 82  # offset of the fan-out byte (bpf/wire.h)
+_FANOUT = 82  # Offset of the fan-out byte (bpf/wire.h).
 _RUMOR_BYTES = 88
 _PKTINFO, _PKTINFO6 = struct.Struct("=i4s4s"), struct.Struct("=16si")
-#: Space for either of the two ancillary structures.
+#: Buffer size for both kinds of ancillary data (IPv4 and IPv6).
 _ANCILLARY = socket.CMSG_SPACE(_PKTINFO6.size) + socket.CMSG_SPACE(_PKTINFO.size)
 _LOOPBACK = 1
 _MAPPED = bytes(10) + b"\xff\xff"
@@ -71,11 +71,11 @@ class KernelTransport(UdpTransport):
         self._news, self._ask = constants["XG_EVENT_NEWS"], constants["XG_EVENT_ASK"]
         self._unresolved = constants["XG_EVENT_UNRESOLVED"]
         self._own = own
-        self._carried = 0  # number of carriers that the kernel has multiplied, as last read from the kernel's counter
-        # interface and destination address of the datagram that is being read
+        self._carried = 0  # Number of carriers that the kernel has multiplied, as last read from the kernel's counter.
+        # Interface and destination address of the datagram that is being read.
         self._arrival: tuple[int, bytes] | None = None
         self.plane: DataPlane | None = None
-        #: The host's error for the last carrier that it refused to send.
+        #: Error with which the host refused to send the last refused carrier.
         self.refusal = ""
 
     @property
@@ -88,7 +88,8 @@ class KernelTransport(UdpTransport):
         await super().open(partial(self._noting, receive))
         self._receive_from_plane = receive
         assert self._sock is not None
-        # Without this option, every program on this host that listens on all addresses would receive each carrier.
+        # Multicast loopback is switched off: otherwise every program on this host that listens on all addresses would
+        # receive each carrier.
         if self._mapped:
             self._sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
             self._sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
@@ -111,7 +112,7 @@ class KernelTransport(UdpTransport):
             plane.close()
 
     def note_no_room(self) -> None:
-        """Count a peer that does not fit into the kernel's table.
+        """Count a peer for which the kernel's table of nodes has no room.
 
         The agent itself continues to process that peer's rumors.
         """
@@ -128,8 +129,9 @@ class KernelTransport(UdpTransport):
     # -- in ----------------------------------------------------------------------------------------------------
 
     def _next_datagram(self, sock: socket.socket) -> tuple[bytes, Any]:
-        """Receive a datagram as :class:`UdpTransport` does. With a data plane, also note the interface on which it
-        arrived.
+        """Receive a datagram as :class:`UdpTransport` does.
+
+        With a data plane, also store the interface on which the datagram arrived.
         """
         if self.plane is None:
             return super()._next_datagram(sock)
@@ -141,8 +143,8 @@ class KernelTransport(UdpTransport):
         """Pass on a packet from a socket, and count a rumor that the data plane should have processed.
 
         A rumor that arrived on another interface (including loopback), or for another address of this host, is not
-        counted. A process on this host can forge packets that seem to arrive on the interface, so this count is no
-        proof.
+        counted. A process on this host can forge packets that seem to arrive on the interface, so the count proves no
+        fault of the data plane.
         """
         arrival, self._arrival = self._arrival, None
         taken = receive(data, source)
@@ -233,7 +235,7 @@ class KernelTransport(UdpTransport):
         try:
             sock.sendmsg([carrier], [packet_info(self._own, index)], 0, to)
         except OSError as error:
-            # The cause is a full buffer or a firewall; separate packets may still get through.
+            # The cause of the error is a full buffer or a firewall; separate packets may still be sent.
             if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
                 self._counters["carriers_refused"] += 1
                 self.refusal = error.strerror or str(error)
@@ -244,9 +246,9 @@ class KernelTransport(UdpTransport):
     def _multiplied(self, plane: DataPlane) -> bool:
         """Whether the kernel multiplied the last carrier. The kernel counts a carrier before the send call returns.
 
-        The stack can drop a packet without an error: if the neighbour table has no room for the multicast address, or
-        if someone has detached the program. In this case the caller sends one packet per target. Steering judges the
-        data plane by the counter ``carriers_lost``.
+        The stack drops a carrier without an error if the neighbour table has no room for the multicast address. A
+        carrier is not multiplied either if someone has detached the program. In these cases the caller sends one packet
+        per target. Steering judges the data plane by the counter ``carriers_lost``.
         """
         try:
             counted = plane.counter("fanout")
@@ -271,7 +273,7 @@ class KernelTransport(UdpTransport):
 
 
 def _arrival(ancillary: Sequence[tuple[int, int, bytes]]) -> tuple[int, bytes] | None:
-    """Index of the interface on which a datagram arrived, and its destination (16 bytes); None if unknown."""
+    """Index of the interface on which a datagram arrived, and its destination address (16 bytes); None if unknown."""
     for level, kind, data in ancillary:
         if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO and len(data) >= _PKTINFO6.size:
             destination, index = _PKTINFO6.unpack_from(data)

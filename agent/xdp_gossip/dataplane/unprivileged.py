@@ -2,7 +2,8 @@
 """Checks whether a process without privileges, such as the agent, may use BPF maps on this kernel.
 
 Linux 5.19 and later allow this; earlier kernels allow it only if ``kernel.unprivileged_bpf_disabled`` is 0. The version
-alone does not decide: distributions backport such changes, and security modules and containers add restrictions.
+number is not sufficient: distributions backport such changes, and security modules and containers add restrictions. So
+the module tries a call.
 """
 
 from __future__ import annotations

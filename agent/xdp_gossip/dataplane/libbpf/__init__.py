@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The binding to libbpf, with ctypes. No other module calls libbpf.
 
-This binding needs one megabyte of memory, whereas BCC needs a hundred.
+This binding needs one megabyte of memory, whereas BCC needs a hundred megabytes.
 
 ``binding`` loads the library, ``maps`` contains maps and ring buffers, ``programs`` contains the functions that only
 the loader calls. Descriptors are plain integers that the caller closes. Every failure is an ``OSError`` with the

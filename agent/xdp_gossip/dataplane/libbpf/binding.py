@@ -21,8 +21,8 @@ class LibraryMissing(OSError):
 def library() -> ctypes.CDLL:
     """Load libbpf at the first call and return it. Raises ``LibraryMissing``.
 
-    Only the functions that the agent calls must exist. Functions that only the loader calls have ctypes' default
-    signature, because they take only integers and pointers.
+    The library must contain the functions that the agent calls. Functions that only the loader calls have ctypes'
+    default signature, because they take only integers and pointers.
     """
     loaded = None
     for name in NAMES:
@@ -60,7 +60,7 @@ def library() -> ctypes.CDLL:
 
 
 def check(result: int, what: str) -> int:
-    """Return the ``result`` of a libbpf function, or raise ``OSError`` if it is an error.
+    """Return the ``result`` of a libbpf function, or raise ``OSError`` if ``result`` is an error.
 
     libbpf 1 returns -errno; libbpf 0 returns -1 and sets errno.
     """

@@ -122,9 +122,10 @@ def _open(path: Path) -> int:
 
 
 class Map:
-    """A pinned map. Keys and values are bytes of the map's sizes. Every call raises ``MapError``.
+    """A pinned map. Keys and values are byte strings whose lengths the map defines. Every call raises ``MapError``.
 
-    Opening a map with other key or value sizes than expected is an error, because the map has another layout.
+    It is an error to open a map whose key or value size differs from the expected size, because such a map has another
+    layout.
     """
 
     def __init__(self, path: Path, key_size: int, value_size: int) -> None:
@@ -155,7 +156,10 @@ class Map:
             self.fd = -1
 
     def lookup(self, key: bytes, flags: int = ANY, size: int = 0) -> bytes | None:
-        """The value under ``key``; None if there is none. ``size`` is the value's length for a per-CPU map."""
+        """The value under ``key``; None if there is none.
+
+        ``size``: bytes of the values of all CPUs together, for a per-CPU map.
+        """
         try:
             return lookup(self.fd, key, size or self._value_size, flags)
         except FileNotFoundError:

@@ -19,7 +19,8 @@ XDP_DEVMAP = 33
 TCX_INGRESS = 46
 TCX_EGRESS = 47
 
-#: Flag of a TCX link (linux/bpf.h): insert before existing programs. If no program is named, insert before all of them.
+#: Flag of a TCX link (linux/bpf.h): insert before existing programs. Without a named program, the link is inserted
+#: before all existing programs.
 BEFORE = 1 << 3
 
 #: Flags of an XDP link (linux/if_link.h).
@@ -99,7 +100,7 @@ def pin(descriptor: int, path: str) -> None:
 
 
 class RunResult(NamedTuple):
-    """The result of a test run: the program's return value, the frame afterwards, and nanoseconds per run."""
+    """The result of a test run: the program's return value, the frame after the run, and nanoseconds per run."""
 
     value: int
     frame: bytes

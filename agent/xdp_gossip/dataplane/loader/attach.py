@@ -71,7 +71,7 @@ def refuse_incumbent(interface: interfaces.Interface) -> None:
 
 
 def why_no_xdp(error: OSError, interface: interfaces.Interface, mode: str) -> Refused:
-    """Build the error for an XDP link that the kernel refused, with its reason and remedy."""
+    """Build the error for an XDP link that the kernel refused, with the reason and a remedy."""
     name, number = interface.name, error.errno
     code = errno.errorcode.get(number or 0, "no errno")
     if number in (errno.EBUSY, errno.EEXIST):
@@ -93,7 +93,7 @@ def why_no_xdp(error: OSError, interface: interfaces.Interface, mode: str) -> Re
 
 
 def why_no_tc(error: OSError, interface: interfaces.Interface, hook: str) -> Refused:
-    """Build the error for a TC program that the kernel refused, with its reason and remedy."""
+    """Build the error for a TC program that the kernel refused, with the reason and a remedy."""
     what = f"TC {hook} of {interface.name}"
     code = errno.errorcode.get(error.errno or 0, "no errno")
     if error.errno == errno.ERANGE:

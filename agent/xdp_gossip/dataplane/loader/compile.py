@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Compiles the programs with BCC. Only this module imports BCC, because LLVM needs 150 MB while it compiles."""
+"""Compiles the programs with BCC.
+
+No other module imports BCC, so that only compiling processes need the memory for LLVM, 150 MB.
+"""
 
 from __future__ import annotations
 
@@ -126,7 +129,7 @@ class Programs:
 
 
 def toolchain() -> str:
-    """Describe the versions of kernel, BCC and LLVM; those of BCC and LLVM only once BCC is imported."""
+    """Describe the versions of kernel, BCC and LLVM. The versions of BCC and LLVM are unknown until BCC is imported."""
     found = [f"kernel {platform.release()}"]
     bcc = sys.modules.get("bcc")
     if bcc is not None:
@@ -196,7 +199,7 @@ class _Said(Exception):
 def _heard(what: str) -> Iterator[None]:
     """Capture what clang and the verifier print on stderr during the block. Raises ``_Said``.
 
-    BCC raises a bare ``Exception`` whose text says little, so the captured output contains the cause.
+    BCC raises a bare ``Exception`` without the cause of the failure. The captured output contains the cause.
     """
     with tempfile.TemporaryFile() as said:
         kept = os.dup(2)

@@ -18,7 +18,7 @@ class LoaderError(Exception):
 
 
 class Refused(LoaderError):
-    """One mode is not possible on this host. The loader then tries the next mode."""
+    """One mode is not possible on this host. After this error, the loader tries the next mode."""
 
 
 class Rejected(Refused):

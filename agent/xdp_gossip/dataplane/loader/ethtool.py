@@ -24,14 +24,14 @@ _STRING_BYTES = 32
 #: Fields of struct ethtool_channels: cmd; maximum of rx, tx, other, combined; current rx, tx, other, combined.
 _CHANNELS = struct.Struct("=9I")
 
-#: The kernel's names of features, and the names of the same features in ``ethtool -K``.
+#: The kernel's names of features; ``WORDS``: kernel's name -> name in ``ethtool -K``.
 LRO, GRO_HW, RX_VLAN, TX_VLAN = "rx-lro", "rx-gro-hw", "rx-vlan-hw-parse", "tx-vlan-hw-insert"
 WORDS = {LRO: "lro", GRO_HW: "rx-gro-hw", RX_VLAN: "rxvlan", TX_VLAN: "txvlan"}
 
 
 @dataclass(frozen=True)
 class Feature:
-    """Whether a feature is on, and whether it is ``fixed``, that is, cannot be changed."""
+    """The state of a feature: whether it is ``on``, and whether it is ``fixed``, so that nobody can change it."""
 
     on: bool
     fixed: bool
@@ -59,7 +59,7 @@ def features(name: str) -> dict[str, Feature]:
 
 
 def set_feature(name: str, feature: str, on: bool) -> None:
-    """Switch a feature. Raises ``OSError``, also if the kernel accepted the request without acting on it."""
+    """Switch a feature. Raises ``OSError``, even if the kernel accepted the request but did not change the feature."""
     names = _feature_names(name)
     index, blocks = names.index(feature), (len(names) + 31) // 32
     body = bytearray(8 * blocks)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The three hooks of an interface for programs: XDP, TC ingress, TC egress. Attach, replace, inspect, detach.
+"""The three hooks of an interface to which the loader attaches programs: XDP, TC ingress, TC egress.
+
+Attach, replace, inspect, detach.
 
 A fourth hook is the kernel's tracepoint at which ``xg_watch`` counts the copies that a driver did not send.
 """
@@ -37,7 +39,10 @@ def of_mode(mode: str) -> tuple[str, str]:
 
 
 class Hooks:
-    """The hooks of one interface. The state ``now`` is saved before each step whose effect outlives this process."""
+    """The hooks of one interface.
+
+    The class saves the state ``now`` before each step whose effect outlives this process.
+    """
 
     def __init__(self, directory: Path, now: state.State, interface: interfaces.Interface) -> None:
         self._directory = directory
@@ -59,7 +64,7 @@ class Hooks:
         Raises ``Refused``.
         """
         hook = HOOKS[name][1]
-        # Remove what remains of a detached link or a killed loader, because it would block the new link.
+        # Remove the remains of a detached link or of a killed loader, because they would block the new link.
         self.detach(name)
         if not hook:
             link: int | None = attach.link_xdp(program, self._interface, mode)
@@ -150,9 +155,9 @@ class Hooks:
         step(f"filter {hook} attached")
 
     def _first_filter(self, hook: str, program: int, ours: list[int]) -> None:
-        """Attach a filter ahead of all others.
+        """Attach a filter ahead of all other filters.
 
-        If the first priority belongs to another kind of filter, attach directly behind it.
+        If another kind of filter has the first priority, attach ours directly behind that filter.
         """
         assert self._now.clsact is not None
         index, priorities = self._interface.index, self._now.clsact.priorities
@@ -169,7 +174,7 @@ class Hooks:
 
 
 def running(directory: Path, now: state.State) -> dict[str, int]:
-    """Hook -> id of our program that is attached now; 0 if it, or the interface, no longer exists."""
+    """Find our attached programs: hook -> id of our program; 0 if the program or the interface no longer exists."""
     pinned = pins.pin_directory(directory, now.layout)
     return {name: _sitting(pinned, now, name) for name in of_mode(now.mode)}
 

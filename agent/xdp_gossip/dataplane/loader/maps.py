@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The shared maps: their expected properties, a check of pinned maps against them, and their owner."""
+"""The maps that agent and programs share: their expected properties, a check of the pinned maps, and their owner."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Selects the best mode that an interface supports: attach a mode, verify it, and try the next one if it fails.
+"""Selects the best mode that an interface supports: attach a mode, verify it, and try the next mode if it fails.
 
-A working mode stays in use until a better one is verified, if the hooks allow this: XDP and TC can be attached to an
+A working mode stays in use until a better mode is verified, if the hooks allow this: XDP and TC can be attached to an
 interface at the same time, native and generic XDP cannot.
 """
 
@@ -47,7 +47,7 @@ class Ascent:
         self._prove(_WAY_OUT)
 
     def best(self) -> None:
-        """Attach the best mode that delivers packets. Raises ``LoaderError`` if no mode does."""
+        """Attach the best mode that delivers packets. Raises ``LoaderError`` if no mode delivers packets."""
         reasons: list[state.Refusal] = []
         common = self._notes
         for mode in self._settings.modes:
@@ -91,7 +91,7 @@ class Ascent:
         step("tested")
 
     def _redirects(self, mode: str) -> None:
-        """Run the checks that need no attached program, so that the mode in use keeps working meanwhile."""
+        """Run those checks of a mode that need no attached program, so that the mode in use keeps working meanwhile."""
         selftest.broadcast(self._programs.program(supply.SEND), self._interface)
         if mode == NATIVE and self._interface.kind == "veth":
             self._send_copies()
@@ -138,8 +138,9 @@ class Ascent:
             self._xdp = mode
 
     def _prove(self, name: str, mode: str = "") -> None:
-        """Send a frame through a hook. If the frame does not reach our program, attach ours ahead of the others, and
-        try once more.
+        """Send a frame through a hook.
+
+        If the frame does not reach our program, attach our program ahead of all other programs, and try once more.
 
         Raises ``Refused``.
         """
@@ -168,7 +169,7 @@ class Ascent:
             self._notes.append(f"{ahead}: packets for which one of them ends the chain do not reach the program")
 
     def _give_up(self, mode: str) -> None:
-        """Detach a mode's ingress program, unless it belongs to another mode."""
+        """Detach a mode's ingress program, unless the program belongs to another mode."""
         if mode == TC:
             self._at.detach("link_tc_ingress")
         elif self._xdp == mode:

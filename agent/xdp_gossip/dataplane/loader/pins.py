@@ -21,7 +21,7 @@ from .errors import LoaderError
 
 #: Prefixes of the pins of links and programs. Maps are pinned under their own names.
 LINK_PREFIX, PROGRAM_PREFIX = "link_", "prog_"
-#: Suffix of a new pin. The suffix contains no dot, because bpffs allows none in names.
+#: Suffix of a new pin. The suffix contains no dot, because bpffs allows no dots in names.
 FRESH_SUFFIX = "_new"
 
 LOCK_WAIT = 120.0
@@ -55,7 +55,7 @@ def lock(directory: Path) -> Iterator[None]:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
-            descriptor = -1  # another loader removed the directory in between
+            descriptor = -1  # another loader removed the directory between the two calls
         except OSError as error:
             raise LoaderError(f"{path}: {error.strerror}", "run it as root") from None
         try:
@@ -179,7 +179,7 @@ def remove_link(path: Path) -> None:
 
 
 def remove_pins(mounted_at: Path, *, links_only: bool = False) -> None:
-    """Remove the pins of every layout; with ``links_only``, only the pins of links, which detaches the programs."""
+    """Remove the pins of every layout. With ``links_only``, remove only the pins of links; this detaches programs."""
     if not is_bpffs(mounted_at):
         return
     directories = [path for path in mounted_at.iterdir() if path.name[:1] == "v" and path.name[1:].isdigit()]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Reads the senders of dropped packets. The senders are a sample: at most one packet per processor and tick is
-recorded.
+"""Reads the senders of packets that the programs dropped.
+
+The senders are a sample: at most one packet per processor and tick is recorded.
 
 The address is the packet's source address, which a sender can forge.
 """
@@ -43,7 +44,7 @@ def sources(pinned: Path) -> list[Source]:
             try:
                 samples, last = layout.REFUSAL.unpack(libbpf.lookup(descriptor, key, layout.REFUSAL.size))
             except FileNotFoundError:
-                continue  # the map evicted the entry meanwhile
+                continue  # the map evicted the entry before this lookup
             addr, verdict, _zero = layout.REFUSAL_KEY.unpack(key)
             if verdict >= len(by_index):
                 continue

@@ -28,9 +28,9 @@ def up(settings: Settings) -> tuple[str, state.State]:
 
     If a data plane is loaded already, verify it again, and repair or upgrade it, or select a better mode.
 
-    Programs are replaced while the hooks run, and the maps are kept if they fit. Returns what was done and the state.
-    Raises ``LoaderError`` if no mode is possible (the state then contains the reasons, and nothing is left in the
-    kernel), ``HeaderError``, ``OSError``.
+    Programs are replaced without detaching them first, and the maps are kept if they have the expected properties.
+    Returns the result, such as :data:`STARTED`, and the state. Raises ``LoaderError`` if no mode is possible (the state
+    then contains the reasons, and nothing is left in the kernel), ``HeaderError``, ``OSError``.
     """
     directory = Path(settings.directory)
     with pins.lock(directory):
@@ -53,8 +53,8 @@ def up(settings: Settings) -> tuple[str, state.State]:
 def wait(settings: Settings, error: LoaderError) -> None:
     """Record that an interface or its address is missing. A loaded data plane stays while its interface exists.
 
-    If the interface disappears, programs and maps are kept for the next one. If there are no programs and maps, they
-    are prepared now, because compiling takes most of the time of ``up``.
+    If the interface disappears, programs and maps are kept for the next interface. Missing programs and maps are
+    prepared now, because compiling takes most of the time of ``up``.
 
     The directories and the state are kept, so that the agent knows what is missing and can send a request. Raises
     ``LoaderError``, ``OSError``.
@@ -85,7 +85,7 @@ def wait(settings: Settings, error: LoaderError) -> None:
 
 
 def renamed(directory: Path, name: str) -> str:
-    """The current name of the interface ``name``, if it was renamed while a data plane was attached to it.
+    """The current name of the interface ``name``, if that interface was renamed while a data plane was attached.
 
     Returns ``name`` itself in all other cases. Raises ``OSError``.
     """
@@ -134,7 +134,7 @@ def down(directory: Path) -> bool:
 
 
 def _read_or_undo(directory: Path) -> state.State | None:
-    """The state; None if there is none. If the state cannot be read, remove the pins and the state."""
+    """Read the state; None if there is none. If the state cannot be read, remove the pins and the state."""
     try:
         return state.read(directory)
     except LoaderError:
@@ -148,7 +148,7 @@ def _read_or_undo(directory: Path) -> state.State | None:
 
 
 def _fits(directory: Path, old: state.State, settings: Settings) -> bool:
-    """Whether the existing programs and maps can be kept, whatever must be done to the hooks."""
+    """Whether the existing programs and maps can be kept, even if programs must be attached to other hooks."""
     if old.layout != headers.constants()["XG_LAYOUT"] or not old.programs or not old.complete:
         return False
     return not maps.misfits(pins.pin_directory(directory), settings.nodes)
@@ -157,7 +157,7 @@ def _fits(directory: Path, old: state.State, settings: Settings) -> bool:
 def _is_current(old: state.State, settings: Settings) -> bool:
     """Whether the programs were built from the current sources with the current compiler.
 
-    A new compiler counts as a change, because the kernel may accept its code.
+    After a change of the compiler, programs are compiled again, because the kernel may accept the new compiler's code.
     """
     if (old.digest, old.version) != (sources_digest(settings), __version__):
         return False
@@ -165,8 +165,9 @@ def _is_current(old: state.State, settings: Settings) -> bool:
 
 
 def _take_off(directory: Path, old: state.State) -> None:
-    """Detach everything from the interface, which may no longer exist. Programs and maps are kept; the state is
-    incomplete.
+    """Detach everything from the interface, which may no longer exist.
+
+    Programs and maps are kept; the state becomes incomplete.
     """
     old.complete = False
     state.write(directory, old)
@@ -199,7 +200,7 @@ def _undo(directory: Path, old: state.State | None) -> None:
 
 
 def _new_state(settings: Settings, old: state.State | None) -> state.State:
-    """A new state that contains only the programs which the kernel is known to reject."""
+    """Create a new state. From ``old``, it takes only the list of programs that the kernel is known to reject."""
     now = state.State(
         layout=headers.constants()["XG_LAYOUT"],
         version=__version__,
@@ -241,14 +242,14 @@ def _put_up(directory: Path, settings: Settings, now: state.State) -> None:
 
 
 def _prepare(directory: Path, settings: Settings, now: state.State) -> None:
-    """Compile programs and create maps for a missing interface. A failure is recorded, and ``up`` tries again."""
+    """Compile programs and create maps for a missing interface. Failures are recorded; the next ``up`` tries again."""
     waiting = list(now.reasons)
     try:
         with _made(directory, settings, now) as programs:
             for mode in settings.modes:
                 programs.loads(mode)
             for name in (supply.WATCH, *supply.SELFTEST_GROUP):
-                with contextlib.suppress(Rejected):  # the state records the rejected program
+                with contextlib.suppress(Rejected):  # the state already contains the rejection
                     programs.program(name)
     except (LoaderError, OSError) as error:
         _undo(directory, now)
@@ -339,7 +340,8 @@ def _renew(directory: Path, now: state.State, settings: Settings, *, moved: bool
             attached = _ascend(directory, settings, now, programs)
         except (LoaderError, OSError) as error:
             _undo(directory, now)
-            # The version is set only here, because a state written earlier may still describe the former programs.
+            # The version is not set earlier, because a state written before this line may still describe the former
+            # programs.
             now.version, now.digest = __version__, sources_digest(settings)
             _tell_failure(directory, now, error)
             raise
@@ -368,8 +370,8 @@ def _renew(directory: Path, now: state.State, settings: Settings, *, moved: bool
 
 
 def _check_before_exchange(settings: Settings, programs: supply.Supply) -> None:
-    """Raise ``LoaderError`` if the kernel rejects the new programs in every mode, so that they do not replace working
-    ones.
+    """Raise ``LoaderError`` if the kernel rejects the new programs in every mode, so that the new programs do not
+    replace working programs.
     """
     if not any(programs.loads(mode) for mode in settings.modes):
         rejected = list(programs.rejected.values())
@@ -378,7 +380,7 @@ def _check_before_exchange(settings: Settings, programs: supply.Supply) -> None:
 
 
 def _tell_failure(directory: Path, now: state.State, error: Exception) -> None:
-    """Write the reasons of a failure to the state, which agent, status and doctor read."""
+    """Write the reasons of a failure to the state file, which the agent, ``status`` and ``doctor`` read."""
     if not now.reasons:
         remedy, detail = getattr(error, "remedy", ""), getattr(error, "detail", "")
         now.reasons.append(state.Refusal("", str(error), remedy, detail))

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Verifies that packets are delivered, before a new data plane counts as up and each time ``up`` runs again.
+"""Verifies that a data plane delivers packets, before a new data plane counts as up and each time ``up`` runs again.
 
-Programs that load may still deliver nothing. A veth accepts redirected frames only if its peer has GRO or XDP enabled,
-and silently drops them otherwise. Kernels before 5.14 cannot broadcast. Another program may end the chain at TC before
-ours. So the self-test runs each program on frames that are not the agent's, sends real frames through the hooks where
-this is possible, and for native XDP sends two real copies of one frame out of the interface.
+The kernel may load programs that nevertheless deliver no packets. A veth accepts redirected frames only if its peer has
+GRO or XDP enabled, and silently drops them otherwise. Kernels before 5.14 cannot redirect one frame to several ports.
+Another program may end the chain at TC before ours. So the self-test runs each program on frames that are not the
+agent's, sends real frames through the hooks where this is possible, and for native XDP sends two real copies of one
+frame out of the interface.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ _TEXT = b"XDP Gossip self-test"
 #: UDP ports discard and echo, where a stray frame does no harm (RFC 863, RFC 862). There are two ports, because the
 #: agent may use one of them.
 _DISCARD_ECHO = (9, 7)
-#: Layout of struct watched in selftest.c.
+#: Format of ``struct watched`` in selftest.c.
 _WATCHED = struct.Struct("=QQIiii")
-#: Layout of struct knock in selftest.c.
+#: Format of ``struct knock`` in selftest.c.
 _KNOCK = struct.Struct("=II")
 #: Seconds within which a frame in an interface's receive queue must reach the program.
 _ARRIVAL = 3.0
@@ -47,7 +48,9 @@ _VERDICTS = {INGRESS: _XDP_PASS, TC_INGRESS: _TC_NEXT, TC_EGRESS: _TC_NEXT}
 
 
 def run_program(name: str, program: int) -> None:
-    """Run a program on frames that are not the agent's, which it must pass on. Raises ``Rejected``, ``Refused``.
+    """Run a program on frames that are not the agent's, and check that the program passes these frames on.
+
+    Raises ``Rejected``, ``Refused``.
 
     Programs that never see such frames (the egress of copies, tracepoints, the self-test's own programs) are not run.
     """
@@ -110,8 +113,9 @@ def broadcast(sender: int, interface: interfaces.Interface) -> None:
 def redirect(sender: int, watcher: int | None, watched: int, interface: interfaces.Interface) -> list[str]:
     """Send two copies of a frame out of the interface in the way the data plane does, with native XDP's broadcast.
 
-    ``watcher`` is None if the kernel rejects that program. Returns an empty list if the copies left; otherwise the
-    reason why the test was not possible. Raises ``Refused`` if the copies did not leave.
+    ``watcher``: descriptor of the program ``xg_selftest_watch``; None if the kernel rejects that program. Returns an
+    empty list if the copies left; otherwise the reason why the test was not possible. Raises ``Refused`` if the copies
+    did not leave.
     """
     if watcher is None:
         return _untried(interface, "it rejects the program that watches")
@@ -135,9 +139,9 @@ def redirect(sender: int, watcher: int | None, watched: int, interface: interfac
 def frame(mac: bytes, own: Address, hook: str) -> bytes:
     """Build the test frame that selftest.h recognises: UDP to ``own`` (``hook`` "ingress") or from it ("egress").
 
-    The frame has the node's address, so that filters for one IP version or one address treat it like the agent's
-    packets. If the frame reaches a network stack nevertheless, the stack drops it: the other address is for
-    documentation, and the port is discard or echo.
+    The frame contains the node's address, so that filters for one IP version or one address treat the frame like the
+    agent's packets. If the frame nevertheless reaches a network stack, the stack drops the frame, because its other
+    address is a documentation address, and its port is discard or echo.
     """
     ip = ipaddress.ip_address(own.ip)
     other = ipaddress.ip_address(routes.NOBODY[ip.version])

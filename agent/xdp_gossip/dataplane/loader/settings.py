@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Determines the wanted data plane (modes, interface, sizes and owner) from the configuration and the command line."""
+"""Determines the settings of the data plane (modes, interface, sizes and owner) from the configuration and the command
+line.
+"""
 
 from __future__ import annotations
 
@@ -67,13 +69,13 @@ class Settings:
 
 
 def directory(config: AgentConfig | None, named: str | None) -> str:
-    """The state directory of the data plane: ``--directory``, else the configured one, else the default."""
+    """The state directory of the data plane: ``--directory``, else the configured directory, else the default."""
     section = getattr(config, "dataplane", None)
     return named or getattr(section, "directory", "") or DEFAULT_DIRECTORY
 
 
 def wanted(config: AgentConfig, *, interface: str = "", named_directory: str = "", user: str = "") -> Settings:
-    """The settings that ``config`` requests; the keywords, from the command line, take precedence.
+    """The settings from ``config``. The keyword arguments come from the command line and take precedence.
 
     Raises ``LoaderError``, and ``OSError`` if the kernel does not answer.
     """
@@ -138,7 +140,7 @@ def _user(name: str) -> pwd.struct_passwd:
 class _Aim:
     """Input for the choice of an interface. ``toward``: destinations of the node's packets.
 
-    ``uid``: user who sends them. ``now``: index of the loaded data plane's interface; 0 if none is loaded.
+    ``uid``: user who sends these packets. ``now``: index of the loaded data plane's interface; 0 if none is loaded.
     """
 
     toward: Sequence[str]

@@ -2,7 +2,7 @@
 """``state.json``: a record of the attached programs. People, the agent and later loaders read it.
 
 The loader records everything that could outlive it before creating it, so that the next loader can clean up after a
-killed one. Pins need no record, because their paths identify them.
+killed loader. Pins need no record, because their paths identify them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ class Clsact:
 
 @dataclass
 class Change:
-    """An interface setting that the loader changed. ``down`` restores ``before`` if the value is still ``after``."""
+    """An interface setting that the loader changed.
+
+    ``down`` restores the value ``before`` if the current value is still ``after``.
+    """
 
     ifindex: int
     setting: str
@@ -77,7 +80,8 @@ class State:
     links: dict[str, int] = field(default_factory=dict)  # Link name -> id.
     maps: dict[str, int] = field(default_factory=dict)  # Map name -> id.
     clsact: Clsact | None = None
-    notes: list[str] = field(default_factory=list)  # Checks that the self-test could not make, and tolerated traps.
+    # Checks that the self-test could not make, and obstacles that do not prevent the mode.
+    notes: list[str] = field(default_factory=list)
     asked: str = ""  # The setting dataplane.interface; "" for the interface with node.addr.
     waiting: str = ""  # The missing interface or address.
     owners: list[int] = field(default_factory=list)  # Indexes of the interfaces that had the node's address.
@@ -110,7 +114,7 @@ def read(directory: Path) -> State | None:
 
 
 def write(directory: Path, state: State) -> None:
-    """Replace the state file atomically; all users may read it. Raises ``OSError`` that names the file."""
+    """Replace the state file atomically. All users may read the file. Raises ``OSError`` that names the file."""
     path, fresh = directory / NAME, directory / f"{NAME}.new"
     with contextlib.suppress(FileNotFoundError):
         fresh.unlink()

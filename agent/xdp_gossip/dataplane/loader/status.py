@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Reports the state of the loaded data plane. Root and the agent's user see everything; others see no counters."""
+"""Reports the state of the loaded data plane.
+
+Root and the agent's user see the complete report; the report for other users has no counters.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from .. import headers, interfaces, libbpf
 from ..health import COPY_ENDS
 from . import hooks, pins, refusals, state
 
-#: Seconds within which a requested copy is made, refused or lost.
+#: Maximum seconds until a requested copy is sent, refused or lost.
 _FLIGHT = 0.05
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 
-#: Environment variable with the name of a step at which the loader kills itself, as ``kill -9`` would.
+#: Environment variable: name of the step at which the loader kills itself with SIGKILL.
 VARIABLE = "XDP_GOSSIP_DATAPLANE_DIE_AT"
 
 

@@ -2,7 +2,8 @@
 """Provides the programs of a mode: opens current pins, and otherwise compiles and loads the programs.
 
 Only the programs that a mode needs are loaded, so a program that this kernel rejects excludes no other mode. The state
-records which programs the kernel rejected, because another attempt would need the compiler and give the same result.
+records which programs the kernel rejected, because another attempt to load such a program would need the compiler and
+fail again.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _SELFTEST_MAPS = ("ports", "watched", "knock")
 _RELAY_MAPS = ("relay", "relay_wide")
 #: Prefixes of the pins of the self-test's maps and of the device maps.
 _MAP_PREFIX, _DEVMAP_PREFIX = "selftest_", "devmap_"
-#: The source files that are compiled, each with its programs.
+#: Names of the source files. ``SOURCES``: source file -> its programs.
 MAIN, SELFTEST = "dataplane.c", "selftest.c"
 SOURCES = {MAIN: (INGRESS, EGRESS, WATCH, TC_INGRESS, TC_EGRESS), SELFTEST: SELFTEST_GROUP}
 
@@ -119,7 +120,10 @@ class Supply:
         return True
 
     def map(self, name: str) -> int:
-        """Descriptor of a self-test map (``ports``, ``watched`` or ``knock``), once a self-test program is loaded."""
+        """Descriptor of a self-test map (``ports``, ``watched`` or ``knock``).
+
+        A self-test program must be loaded before.
+        """
         return self._open[_MAP_PREFIX + name]
 
     def pin(self) -> None:

@@ -80,7 +80,7 @@ def prepare_native(settings: Settings, now: state.State) -> bool:
 
 
 def survey(interface: interfaces.Interface, mode: str) -> Iterator[Trap]:
-    """Yield the obstacles that are known before a mode is tried. Facts that cannot be read are no obstacle."""
+    """Yield the obstacles that are known before a mode is tried. A setting that cannot be read is no obstacle."""
     if mode == GENERIC:
         yield from _warns(interface)
         yield from _hidden_tags(interface, bars=True)
@@ -108,7 +108,7 @@ def offloads_and_queues(interface: interfaces.Interface) -> list[Trap]:
 
 
 def native_remedy(interface: interfaces.Interface) -> str:
-    """The commands that may make the driver accept native XDP, limited to those that can work on this interface."""
+    """The commands that may make the driver accept native XDP, limited to commands that can work on this interface."""
     commands = [trap.remedy for trap in offloads_and_queues(interface)]
     if interface.mtu > LARGE_MTU:
         commands.append(f"ip link set {interface.name} mtu {min(1500, LARGE_MTU)}")
@@ -116,8 +116,8 @@ def native_remedy(interface: interfaces.Interface) -> str:
         return "; ".join(commands) + " (dmesg says what the driver wants)"
     fixed = [word for feature, word in ethtool.WORDS.items() if _is_fixed_on(interface, feature)]
     driver = ethtool.driver(interface.name)
-    # virtio_net may refuse only because of fixed receive checksums. No flag shows this, because it always reports them
-    # as fixed.
+    # virtio_net may refuse only because of fixed receive checksums. No flag shows this, because virtio_net always
+    # reports receive checksums as fixed.
     if driver == "virtio_net" or {"lro", "rx-gro-hw"} & set(fixed):
         return (
             "the receive offload is fixed in this machine: have its hypervisor offer VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, "
@@ -150,8 +150,8 @@ def set_back(now: state.State, keep: int = 0) -> None:
 def _warns(interface: interfaces.Interface) -> Iterator[Trap]:
     """Yield an obstacle for each offload that makes generic XDP taint the kernel.
 
-    Generic XDP disables LRO and rx-gro-hw on the interface and those below it. If an offload is fixed, the kernel warns
-    and taints itself.
+    Generic XDP disables LRO and rx-gro-hw on the interface and on the interfaces below it. If an offload is fixed, the
+    kernel warns and taints itself.
     """
     for each in (interface, *_below(interface)):
         for feature in (ethtool.LRO, ethtool.GRO_HW):
@@ -228,7 +228,7 @@ def _few_queues(interface: interfaces.Interface) -> Iterator[Trap]:
 
 
 def _below(interface: interfaces.Interface, *, past_vlan: bool = True) -> list[interfaces.Interface]:
-    """The interfaces below this one, at all levels: members of a bond, and the base of a VLAN or macvlan."""
+    """All interfaces below ``interface``, at all levels: members of a bond, and the base of a VLAN or macvlan."""
     every = {each.index: each for each in interfaces.every()}
     found: dict[int, interfaces.Interface] = {}
     waiting = [interface]
@@ -266,7 +266,7 @@ def _channels(interface: interfaces.Interface) -> ethtool.Channels | None:
 
 
 def _change(settings: Settings, trap: Trap, now: state.State) -> bool:
-    """Change the setting of a trap. The change is recorded first, because it outlives this process.
+    """Change the setting of a trap. The state records the change first, because the change outlives this process.
 
     Returns False if the change is not possible.
     """
