@@ -59,7 +59,7 @@ class Assembly:
         return Engine(node, self.settings, codec, rng, incarnation, agent_version=__version__, plane=plane)
 
     def transport(self, node: Node) -> tuple[Transport, str]:
-        """Build the transport, not opened yet.
+        """Build the transport without opening it.
 
         Returns the transport, and the reason why the transport cannot have a kernel data plane. The reason is "" if a
         data plane is possible, or if the settings do not request one. Raises ``TransportError`` if the settings name a

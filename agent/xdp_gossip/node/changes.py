@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from ..core.types import Document, Member, Version
 
-#: Number of changes to keep. A reader that asks for older changes gets a gap, and must read everything again.
+#: Maximum number of kept changes. A reader that asks for changes older than these gets a gap, and must read everything
+#: again.
 KEPT = 4096
 #: Maximum bytes of documents in kept changes. This limits memory if large documents change often.
 KEPT_BYTES = 32 * 1024 * 1024
@@ -21,7 +22,7 @@ KINDS = ("document", "node")
 
 @dataclass(frozen=True)
 class Change:
-    """One change. ``kind`` is document or node; exactly one of ``document`` and ``member`` is set.
+    """One change. ``kind`` is document or node; either ``document`` or ``member`` is set, the other is None.
 
     Events of documents: published, deleted. Events of nodes: joined, updated, suspected, recovered, removed, left.
     ``watch`` also yields a change of kind resync with the event gap, and with neither document nor member: changes were
@@ -67,10 +68,11 @@ class Changes:
 
 
 class ChangeLog:
-    """The latest changes. Revisions never repeat across restarts unless the clock is set back.
+    """The latest changes. A revision is never used twice, even after a restart, unless the clock is set back.
 
     When a change is added, each distinct *filter* of the waiting callers is checked once. Only callers whose filter
-    selects the change wake up. A woken caller examines only the changes from that change on, not all kept changes.
+    selects the change wake up. A woken caller examines only the changes from the selected change on, not all kept
+    changes.
     """
 
     def __init__(self, first: int, kept: int = KEPT, kept_bytes: int = KEPT_BYTES) -> None:
@@ -94,7 +96,7 @@ class ChangeLog:
         member: Member | None = None,
         conflict: Version | None = None,
     ) -> None:
-        """Append a change and wake the callers whose filter selects it."""
+        """Append a change and wake the callers whose filter selects the change."""
         if self.revision - self._oldest + 1 >= len(self._ring):
             self._drop_oldest()
         self.revision += 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Formats the lines that PekoNode prints with IsPrint, in the format that its README shows (docs/toolkit.md)."""
+"""Formats the lines that PekoNode prints with IsPrint, in the format that PekoNode's README shows (docs/toolkit.md)."""
 
 from __future__ import annotations
 

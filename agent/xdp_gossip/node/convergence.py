@@ -22,9 +22,9 @@ from .runtime import Runtime
 #: Seconds to wait for a member's answer to a query, even if the caller's timeout is shorter.
 _ANSWER = 1.0
 _NO_ANSWER = "no answer yet"
-#: Reason why a member is not confirmed that would lose the document in a power failure.
+#: Reason for not confirming a member: a power failure now would make the member lose the document.
 _NOT_STORED = "not on its disk yet"
-#: Seconds between two queries to a member that does not hold the document yet.
+#: Seconds between two queries to the same member, if the member does not hold the document yet.
 _ASK_AGAIN = 0.25
 
 
@@ -77,9 +77,10 @@ class Wanted:
 
 
 def _speaks_of(result: Mapping[str, Any]) -> bool:
-    """Whether the reported state of a member's rendered files belongs to the version that the member holds.
+    """Whether a member's report about its rendered files refers to the version that the member holds.
 
-    Rendered files have no version of a deleted document, so the reported version must then be None.
+    If the member holds a tombstone, its rendered files use no version of the document, so the reported version must be
+    None.
     """
     held = None if result["deleted"] else result["version"]
     return bool(result["applied"]["version"] == held)
@@ -112,7 +113,7 @@ class Inquiry:
         self._born = 0.0
 
     def on_answer(self, event: QueryAnswered) -> None:
-        """Store a member's answer about its version. Ignores an answer to another inquiry."""
+        """Store a member's answer about the version that it holds. Ignores an answer to another inquiry."""
         if event.query in self._pending:
             self._answers[event.address] = (event.version, event.digest, "" if event.stored else _NOT_STORED)
             self._log.wake()
@@ -139,7 +140,8 @@ class Inquiry:
             if self._wanted.applied and not done:
                 open_questions = open_questions or any(_unknown(result) for result in results)
                 if all(self._confirmed(result) or _refused(result) for result in results):
-                    deadline = grace = self._born  # members that failed to apply the document will not confirm it
+                    # Members whose rendered files failed to use the document never confirm it, so do not wait for them.
+                    deadline = grace = self._born
             now = loop.time()
             if done or self._log.closed or (now >= deadline and (now >= grace or not open_questions)):
                 digest = f"{self._runtime.engine.documents.digest:016x}"

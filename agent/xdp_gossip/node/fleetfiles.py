@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Asks every present member which of its rendered files have failed or drifted."""
+"""Asks every present member for its rendered files that have failed or drifted."""
 
 from __future__ import annotations
 

@@ -109,8 +109,8 @@ def local_node(name: str, value: object, listen_addr: str) -> Node:
 def other_node(name: str, value: object, local: Node) -> Node:
     """Return ``value`` if it is a node that may differ from ``local``.
 
-    0.0.0.0 names no host. It is accepted, as in PekoNode's example, only if no other host can reach the address of
-    ``local``; 0.0.0.0 then means this host.
+    0.0.0.0 names no host. The address 0.0.0.0 is accepted, as in PekoNode's example, only if no other host can reach
+    the address of ``local``; 0.0.0.0 then means this host.
     """
     found = node(name, value)
     if not found.address.is_one_host and not local.address.is_here:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Publishes documents of this node: stores them on the disk, commits them in the engine, and only then sends them.
 
-Invariant (docs/protocol.md, "Documents"): a publish that reports a failure has not taken effect, and never will.
+Invariant (docs/protocol.md, "Documents"): a publish that reports a failure has not taken effect, and never takes effect
+later.
 
 A version is *staged* on the disk before it takes effect. After the commit in the engine, the disk keeps the staged
 version. If the commit fails, the publisher withdraws the staged version from the disk. A withdrawal is retried until it
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("xdp_gossip.runtime")
 _OVER = "the node list was closed: expected it open until a publish returns"
-#: Maximum seconds after a commit until the publisher tells the store to keep the version. The next publish does so
-#: earlier.
+#: Maximum seconds after a commit until the publisher tells the store to keep the version. The next publish tells the
+#: store earlier.
 _SETTLE_AFTER = 1.0
 #: Seconds until a failed withdrawal is retried.
 _RETRY = 5.0
@@ -75,8 +76,8 @@ class Publisher:
         self._in_flight: dict[str, Prepared] = {}
         self._landed = asyncio.Event()
         self._committing: set[tuple[str, tuple[Version, bool, bytes]]] = set()
-        self._kept: list[Document] = []  # committed versions that the store has not been told to keep yet
-        self._withdrawn: list[Document] = []  # versions that are not committed, but perhaps on the disk
+        self._kept: list[Document] = []  # Committed versions that the store has not been told to keep yet.
+        self._withdrawn: list[Document] = []  # Versions that are not committed, but perhaps on the disk.
         self._settling = asyncio.Lock()
         self._alarm: asyncio.TimerHandle | None = None
         self._begun: set[asyncio.Task[bool]] = set()
@@ -88,9 +89,7 @@ class Publisher:
         return bool(self._withdrawn)
 
     def undecided(self, document: Document) -> bool:
-        """Whether a version in the history on the disk is only staged, so that it is not published, or not published
-        yet.
-        """
+        """Whether a version in the history on the disk is only staged: not published yet, or to be withdrawn."""
         item = self._in_flight.get(document.key)
         coming = [item.document] if item is not None and item.changed and item.document is not None else []
         return any(each.key == document.key and each.rank == document.rank for each in (*coming, *self._withdrawn))
@@ -102,7 +101,7 @@ class Publisher:
     async def publish(self, writes: Sequence[Write], author: str, comment: str) -> list[tuple[Document | None, bool]]:
         """Store documents on the disk, then commit and spread them. A publish that raises has not taken effect.
 
-        Returns, for each write, the document that is current afterwards and whether it changed. Raises
+        Returns, for each write, the current document after the publish and whether the document changed. Raises
         ``ProtocolError``, and ``StoreError`` if the disk fails.
         """
         runtime, before_commit = self._runtime, _before_commit.get()
@@ -138,7 +137,7 @@ class Publisher:
     async def _see_to_its_end(
         self, prepared: list[Prepared], documents: list[Document], before_commit: Callable[[], None]
     ) -> bool:
-        """Run ``_store_and_commit`` to its end, even if the caller is cancelled, so that no version stays staged.
+        """Run ``_store_and_commit`` to completion, even if the caller is cancelled, so that no version stays staged.
 
         Returns what ``_store_and_commit`` returns.
         """
@@ -200,14 +199,14 @@ class Publisher:
     async def _withdraw(self, documents: Sequence[Document]) -> None:
         """Remove versions from the disk that were not committed.
 
-        Raises ``StoreError`` if the removal fails, and retries it later.
+        Raises ``StoreError`` if the removal fails; the writer retries the removal later.
         """
         self._withdrawn += documents
         try:
             async with self._settling:
                 await self._settle()
         except NotedError:
-            pass  # the next start removes the row at the latest
+            pass  # the next start at the latest removes the row
         except StoreError as error:
             keys = ", ".join(repr(document.key) for document in documents)
             text = f"{error}; what was written of {keys} may still be on the disk, and would hold after a restart now: "
@@ -216,7 +215,7 @@ class Publisher:
     async def _settle(self) -> None:
         """Send the store the lists of staged versions to keep and to withdraw.
 
-        Raises ``StoreError`` if this fails, and retries later.
+        Raises ``StoreError`` if the store fails; the writer retries later.
         """
         kept, withdrawn = list(self._kept), list(self._withdrawn)
         if not kept and not withdrawn:
@@ -246,7 +245,10 @@ class Publisher:
         self._work.set()
 
     async def run(self) -> None:
-        """Write published documents to the disk, until cancelled. A transaction that has begun is completed first."""
+        """Write published documents to the disk, until cancelled.
+
+        A cancellation waits until a running transaction is complete.
+        """
         try:
             while True:
                 await self._work.wait()

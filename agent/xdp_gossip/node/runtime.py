@@ -44,7 +44,7 @@ _NODES_EVERY = 2.0
 _RETRY = 5.0
 #: If a transaction does not finish within this many seconds, the disk counts as failing.
 _HUNG = 30.0
-#: Warnings with the same code are logged once per this many seconds.
+#: Minimum seconds between two logged warnings with the same code.
 _QUIET = 30.0
 #: Seconds between two log lines about writes that a failing disk rejects; writes are retried every few seconds.
 _DISK_QUIET = 60.0
@@ -93,7 +93,7 @@ class Runtime:
         self._timer: asyncio.TimerHandle | None = None
         self._unsaved = Unsaved(self.counters)
         engine.unstored_source = lambda: self.unstored
-        # callers that wait until this many writes are on the disk
+        # waiting callers of saved(), each with the number of changes that must be on the disk
         self._saved: list[tuple[asyncio.Future[None], int]] = []
         self._work = asyncio.Event()
         self._raised: int | None = None  # the new incarnation while it is not on the disk yet
@@ -192,7 +192,7 @@ class Runtime:
     async def close(self) -> None:
         """Send queued packets, write pending data and release all resources.
 
-        If the caller is cancelled, the close continues. A further call waits for the same close.
+        The close continues even if the caller is cancelled. A second call waits for the end of the first call.
         """
         self._closed = True
         if self._closing is None:
@@ -280,7 +280,7 @@ class Runtime:
             due = min(due, wanted)
         if self._timer is not None:
             if self._timer.when() <= due < math.inf:
-                return  # the timer that is already set fires early enough
+                return  # no new timer is needed, because the current timer fires early enough
             self._timer.cancel()
             self._timer = None
         if due < math.inf and not self._closed:
@@ -323,7 +323,7 @@ class Runtime:
         _log.log(level, "%s%s", event.text, f" ({hidden} more like it before)" if hidden else "")
 
     def _not_stored(self, what: str, text: str) -> None:
-        """Count a write that the disk rejected, and log it at a limited rate."""
+        """Count a write that the disk rejected, and log a warning at a limited rate."""
         self.counters[f"{what}_not_stored"] += 1
         self._warn(Warned(f"{what}_not_stored", text), logging.ERROR, _DISK_QUIET)
 
@@ -369,7 +369,7 @@ class Runtime:
                 self._saved.append((done, count))
 
     async def _save_incarnation(self) -> None:
-        """Store each new incarnation, until cancelled, so that the next run starts with a later one."""
+        """Store each new incarnation, until cancelled, so that the next run starts with a later incarnation."""
         while True:
             await self._was_raised.wait()
             self._was_raised.clear()

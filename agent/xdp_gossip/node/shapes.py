@@ -40,7 +40,7 @@ def pascal_node(value: Node) -> dict[str, Any]:
 
 
 def published_at(milliseconds: int) -> str:
-    """Format a time stamp in RFC 3339, UTC.
+    """Format a time stamp (milliseconds since the epoch) by RFC 3339, in UTC.
 
     A time after the year 9999, which Python cannot represent, becomes the last millisecond of that year.
     """
@@ -54,8 +54,8 @@ def published_at(milliseconds: int) -> str:
 def document(value: Document) -> dict[str, Any]:
     """Convert one version of a document, without its value, to the schema ``Document``.
 
-    Lists of documents use this schema. For documents that were written together, the schema contains only their number,
-    because each document of a batch would otherwise list the keys of all the others.
+    Lists of documents use this schema. For documents that were written together, the schema contains only their number.
+    With their keys, each document of a batch would list the keys of all other documents of the batch.
     """
     return {
         "key": value.key,

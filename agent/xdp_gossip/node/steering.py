@@ -72,7 +72,7 @@ class WithoutPlane:
         return {}
 
     def next_timer(self) -> float:
-        """Infinity: no timer is needed."""
+        """Infinity, because no timer is needed."""
         return math.inf
 
     def open(self, now: Now) -> None:
@@ -94,10 +94,10 @@ class WithoutPlane:
         """Do nothing."""
 
     def attend(self, now: Now) -> None:
-        """Do nothing: there is no kernel state."""
+        """Do nothing, because there is no kernel state."""
 
     def hold(self, standing: Standing, now: Now) -> None:
-        """Do nothing: there is no kernel state."""
+        """Do nothing, because there is no kernel state."""
 
     def members_changed(self, now: Now) -> None:
-        """Do nothing: there is no kernel state."""
+        """Do nothing, because there is no kernel state."""

@@ -5,11 +5,11 @@
 "Metadata":{"Data":base64 or null,"Update":int64},"IsUpdate":bool,"IsSwap":0|1|2,"SecretKey":text}``
 
 The encoder writes the same bytes as Go 1.22 and later for the same packet: fields in the order of the struct, map keys
-sorted, ``<``, ``>``, ``&``, U+2028 and U+2029 escaped. (Older versions of Go write the control characters 8 and 12 as
+sorted, ``<``, ``>``, ``&``, U+2028 and U+2029 escaped. (Go before 1.22 writes the control characters 8 and 12 as
 \\u0008 and \\u000c.) The decoder accepts every packet that a Go node can send. Like Go, the decoder ignores unknown
-fields, and reads a missing or null field as the zero value of its type; ``Node`` with a port is required. The decoder
-rejects some packets that Go accepts: fields in another case, invalid UTF-8 and lone surrogates (Go would replace them),
-negative versions and unknown swap roles.
+fields, and reads a missing or null field as the zero value of its type; a packet must have a ``Node`` with a port. The
+decoder rejects some packets that Go accepts: fields in another case, invalid UTF-8 and lone surrogates (Go would
+replace them), negative versions and unknown swap roles.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ _GO_ESCAPES = str.maketrans({char: f"\\u{ord(char):04x}" for char in "<>&\u2028\
 def secret_digest(secret_key: str) -> str:
     """The MD5 of the cluster's key in lower-case hexadecimal, as PekoNode's ``New`` computes it; "" for an empty key.
 
-    The digest is weak protection: an attacker who sees one packet can send others. PekoNode has no stronger method.
+    The digest is weak protection: an attacker who sees one packet can send forged packets. PekoNode has no stronger
+    method.
     """
     if not secret_key:
         return ""

@@ -66,14 +66,14 @@ class ClusterDocument:
     def __init__(self, settings: Settings, out: PekoNodeOutbox) -> None:
         self.stamp = 0
         self.current: Document | None = None
-        #: Called after a publish on this node, to send the document to others.
+        #: Function that sends the document to other nodes, called after a publish on this node.
         self.on_publish: Callable[[], None] = lambda: None
         self._settings = settings
         self._out = out
 
     @property
     def limit(self) -> int:
-        """Maximum bytes of a value, so that a packet with its base64 form is shorter than ``size``."""
+        """Maximum bytes of a value whose packet, with the value in base64, is shorter than ``size`` bytes."""
         return min(self._out.room(self._settings.amount), self._settings.limits.document)
 
     @property
@@ -112,7 +112,7 @@ class ClusterDocument:
         comment: str = "",
         expires_in: float | None = None,
     ) -> tuple[Document, bool]:
-        """Write the only document of the cluster. Returns the document and whether anything changed.
+        """Write the only document of the cluster. Returns the current document, and whether this call changed it.
 
         The new version is later than the current version, even if the current version is in the future.
         ``content_type``, ``author`` and ``comment`` are stored on this node only; a document from another node has the
@@ -154,7 +154,7 @@ class ClusterDocument:
     ) -> list[tuple[Document | None, bool]]:
         """Write one document, like :meth:`publish`.
 
-        Raises ``ProtocolError`` (unsupported_operation) for several documents, and for a deletion.
+        Raises ``ProtocolError`` (unsupported_operation) if ``writes`` contains several documents or a deletion.
         """
         if len(writes) == 1 and writes[0].deleted:
             return [self.delete(writes[0].key, now)]

@@ -52,7 +52,7 @@ class PekoNodeDrive:
     ``secret_key``: the cluster's key as text, empty for none. In ``settings``, a ``cycle`` of 0 means PekoNode's 6 s,
     and ``size`` must be equal to the other nodes' ``Size``.
 
-    Raises ``ProtocolError`` (node_too_large) when the node's name and private data do not fit a packet.
+    Raises ``ProtocolError`` (node_too_large) if the node's name and private data do not fit into a packet.
     """
 
     def __init__(self, node: Node, settings: Settings, rng: random.Random, secret_key: str = "") -> None:
@@ -74,13 +74,13 @@ class PekoNodeDrive:
         self.counters: Mapping[str, int] = self._out.counters
         self._sweep_every = min(1.0, self.cycle / 4)
         self._swept = self._began = 0.0
-        self._heard_at: float | None = None  # when the first remote node was heard
+        self._heard_at: float | None = None  # Monotonic time at which this node first heard another node.
         self._caught_up = False
         self._query = 0
         self.applied_source: AppliedSource = nothing_applied
         self.files_source: FilesSource = lambda: NO_FILES
-        self.reaches: Callable[[Address], bool] = lambda address: True  # unused, because this wire has no probes
-        self.unstored_source: UnstoredSource = frozenset  # unused on this wire
+        self.reaches: Callable[[Address], bool] = lambda address: True  # Unused, because this wire has no probes.
+        self.unstored_source: UnstoredSource = frozenset  # Unused on this wire.
         # Query -> monotonic time in seconds at which the query was sent.
         self._queries: dict[tuple[Address, int], float] = {}
 
@@ -128,7 +128,7 @@ class PekoNodeDrive:
             self._on_rumor(packet, origin, now)
 
     def _on_rumor(self, packet: Packet, origin: Address, now: Now) -> None:
-        """Process a heartbeat, or a rumor with a new document, which also counts as a heartbeat."""
+        """Process a heartbeat or a metadata rumor. A metadata rumor also counts as a heartbeat of its origin."""
         peer = self._hear(packet.node, origin, now)
         if peer is None:
             return
@@ -173,7 +173,8 @@ class PekoNodeDrive:
     def _hear(self, node: PekoNodeId, origin: Address, now: Now) -> Peer | None:
         """Record a sign of life of ``origin``, and return its peer.
 
-        Returns None for a packet that must not be relayed: its node record is out of date, or the NodeList is full.
+        Returns None for a packet that must not be relayed: the node record in the packet is out of date, or the node
+        list is full.
         """
         peer = self._peers.get(origin)
         if peer is None:
@@ -186,8 +187,8 @@ class PekoNodeDrive:
         first = not peer.heard
         changed = first or peer.id != node
         if not first and node == peer.former and now.mono - peer.changed_at < self.cycle:
-            # A late copy with the node's former record. Relaying a late copy would keep the former node alive on Go
-            # nodes.
+            # This packet is a late copy with the node's former record. Relaying the copy would keep the former node
+            # alive on Go nodes.
             self._out.count("rx_stale_record")
             return None
         if changed:
@@ -209,8 +210,8 @@ class PekoNodeDrive:
         """Relay a rumor to nodes that are not infected; if there are fewer than ``amount``, also to some infected
         nodes.
 
-        An infected node may have missed the rumor, because its datagram may have been lost. An infected node that has
-        the rumor does not relay the additional copy.
+        An infected node may have missed the rumor, because the datagram with the rumor may have been lost. An infected
+        node that has the rumor does not relay the additional copy.
         """
         amount, origin = self.settings.amount, packet.node.label
         targets = self._peers.pick(amount, packet.infected | {origin})

@@ -47,8 +47,8 @@ class PekoNodeEngine(PekoNodeDrive):
     def catching_up(self) -> str:
         """Describe what this node still waits for before it has caught up; "" once it has caught up.
 
-        This node has caught up two cycles after it first heard another node, even without an answer to its swap
-        requests. On this wire, a node without a newer document does not answer a swap request.
+        This node counts as caught up two cycles after it first heard another node, even if no node has answered its
+        swap requests. On this wire, a node without a newer document does not answer a swap request.
         """
         if self._caught_up:
             return ""

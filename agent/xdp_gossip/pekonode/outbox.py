@@ -21,7 +21,7 @@ class PekoNodeOutbox:
     """Builds and queues the local node's packets, queues events, and increments counters."""
 
     def __init__(self, node: Node, size: int, secret_key: str) -> None:
-        """``size``: receivers drop a packet of this many bytes or more. Raises ``ProtocolError`` (node_too_large)."""
+        """``size``: receivers drop a packet of ``size`` bytes or more. Raises ``ProtocolError`` (node_too_large)."""
         self.counters = Counters(PEKONODE)
         self.secret = codec.secret_digest(secret_key)
         self._size = size
@@ -32,7 +32,8 @@ class PekoNodeOutbox:
     def rename(self, node: Node) -> None:
         """Use name and private data of ``node`` in all packets from now on.
 
-        Raises ``ProtocolError`` (node_too_large), and then changes nothing.
+        Raises ``ProtocolError`` (node_too_large) if they do not fit into a packet; the packets then keep the former
+        values.
         """
         identity = PekoNodeId(node.addr, node.port, node.name, node.private_data)
         heartbeat = Packet(identity, frozenset({identity.label}), secret=self.secret)

@@ -13,7 +13,7 @@ from ..core.revision import Revision, Shown
 from ..core.types import MAX_NAME, MAX_PRIVATE_DATA, Address, Member, Record, State
 from .packet import PekoNodeId
 
-#: Seconds of silence until a node is removed. Until then, this node contacts it from time to time.
+#: Seconds of silence until a node is removed. Before that, this node contacts a silent node from time to time.
 FORGET_AFTER = 86_400.0
 
 
@@ -42,9 +42,9 @@ class Peer(Shown):
         self.former: PekoNodeId | None = None
         self.changed_at = last_heard
         self.record, _ = record_of(node)
-        self.state = State.DEAD  # the state SUSPECT means a new seed that has not answered yet
-        self.heard = 0  # number of received heartbeats, copies included; 0: a seed that never answered
-        self.last_heard = last_heard  # monotonic time in seconds
+        self.state = State.DEAD  # The state SUSPECT means a new seed that has not answered yet.
+        self.heard = 0  # Number of received heartbeats, including copies; 0: a seed that never answered.
+        self.last_heard = last_heard  # Monotonic time in seconds.
         self.digest = 0
         self.pinned = False  # whether the peer is a seed, which is never removed
 
@@ -90,7 +90,7 @@ class Peers:
         return self._peers.get(address)
 
     def add(self, peer: Peer) -> bool:
-        """Add a new peer. Returns False if the list is full and all its peers are alive."""
+        """Add a new peer. Returns False if the list is full and all peers in the list are alive."""
         if len(self._peers) >= self._max_nodes:
             gone = [other for other in self if other.state is not State.ALIVE]
             if not gone:

@@ -46,10 +46,10 @@ class StateStore(Protocol):
         """Choose the incarnation of this run (``core.runs.first_after``), persist it and return it."""
 
     def save_incarnation(self, incarnation: int) -> None:
-        """Persist a raised incarnation. An incarnation that is earlier than the stored one is ignored."""
+        """Persist a raised incarnation. An incarnation that is earlier than the stored incarnation is ignored."""
 
     def load(self) -> Snapshot:
-        """Load the stored nodes and documents, with which an engine starts."""
+        """Load the stored nodes and documents for the start of an engine."""
 
     def save_documents(
         self, documents: Sequence[Document], withdrawn: Sequence[Document] = (), unread: Sequence[Unread] = ()
@@ -61,8 +61,8 @@ class StateStore(Protocol):
         ``withdrawn``: versions to delete, because they were written under a wrong clock and replaced by versions of
         lower rank. A withdrawn version that stayed on the disk would be the current version after the next start,
         because its rank is higher. A version in both ``documents`` and ``withdrawn`` is deleted. ``unread``: versions
-        that were replaced by versions of lower rank whose authors had not read them. Unread versions stay in the
-        history.
+        that were replaced by versions of lower rank, whose authors had not read the replaced versions. Unread versions
+        stay in the history.
         """
 
     def stage(self, documents: Sequence[Document], kept: Sequence[Document] = ()) -> None:
@@ -102,10 +102,10 @@ def persist(
 ) -> None:
     """Persist the documents of events in ``store``, in order. Raises ``StoreError``.
 
-    A version that a version of lower rank replaces was written under a wrong clock, and is deleted. If the author of
-    the lower version had not read the replaced version, the replaced version stays in the history, and a
-    :class:`Warned` event informs the operator. ``withdrawn``: versions to delete because of earlier events: (key, rank)
-    -> version.
+    If a version of lower rank replaces another version, the replaced version was written under a wrong clock, and is
+    deleted. If the author of the version of lower rank had not read the replaced version, however, the replaced version
+    stays in the history, and a :class:`Warned` event informs the operator. ``withdrawn``: versions to delete because of
+    earlier events: (key, rank) -> version.
     """
     gone = dict(withdrawn or {})
     documents: list[DocumentChanged] = []

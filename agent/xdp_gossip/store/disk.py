@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class _Worker:
-    """One thread that runs the submitted calls one after the other.
+    """A thread that runs submitted calls one after the other.
 
     A ``ThreadPoolExecutor`` refuses calls while ``atexit`` functions run, but a program may call :meth:`Disk.close`
     from such a function.
@@ -32,7 +32,7 @@ class _Worker:
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def submit(self, function: Callable[..., T], *arguments: object) -> Future[T]:
-        """Queue a call of ``function`` on the thread; returns the future of its result.
+        """Queue a call of ``function`` on the thread. Returns the future of the call's result.
 
         Raises ``RuntimeError`` after :meth:`end`.
         """
@@ -59,7 +59,7 @@ class _Worker:
             if job is None:
                 return
             job()
-            del job  # the variable would keep the documents of the last call in memory
+            del job  # otherwise ``job`` would keep the documents of the last call in memory
 
     def end(self) -> None:
         """End the thread after all submitted calls have run."""

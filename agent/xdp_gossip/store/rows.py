@@ -2,7 +2,7 @@
 """Rows of the state file: their columns, their checksums, and conversions between rows and objects.
 
 Every row has a checksum over the name of its table and all its columns, because SQLite detects damage to the structure
-of its file, but not to the values in it.
+of its file, but not damage to the values in the file.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def seal(table: str, columns: Row) -> Row:
 
 
 def intact(table: str, row: Row) -> bool:
-    """Whether the checksum of ``row`` is correct. The row may have the columns of another layout."""
+    """Whether the checksum of ``row`` is correct. Works for rows of other layouts, too."""
     try:
         return checksum(table, row[:-1]) == row[-1]
     except UnicodeEncodeError:
@@ -141,8 +141,8 @@ def rank_key(document: Document) -> bytes:
     return struct.pack(">Q16sHB", version.hlc, origin.packed, origin.port, deleted) + content
 
 
-#: Length in bytes of a :func:`rank_key`. A longer key is an :func:`unread_key`, whose row is only history and never the
-#: current version.
+#: Length in bytes of a :func:`rank_key`. A longer key is an :func:`unread_key`. The row of such a key is part of the
+#: history, but never the current version.
 RANK_BYTES = 8 + 16 + 2 + 1 + 32
 
 

@@ -62,13 +62,15 @@ class Store:
 
     @classmethod
     def open(cls, path: Path, history: int = HISTORY, cluster: str = "") -> Store:
-        """Open or create the file (mode 0600) and its directory (0700). A damaged file is renamed and replaced.
+        """Open or create the file (mode 0600) and its directory (0700).
+
+        If the file is damaged, it is renamed and replaced by a repaired file.
 
         ``history``: maximum number of stored versions of each document, including the current version. ``cluster``:
         name of the agent's cluster; a file without a cluster name gets this name.
 
-        Raises ``StoreError`` if the file belongs to another cluster, if another process has it open, if it has another
-        layout than this program writes, or if the file system reports an error.
+        Raises ``StoreError`` if the file belongs to another cluster, if another process uses the file, if the file has
+        another layout than this program writes, or if the file system reports an error.
         """
         path = Path(path)
         try:

@@ -25,7 +25,7 @@ from . import rows
 from .tables import LAYOUT, insert, schema, select, sum_row
 
 APPLICATION_ID = 0x58474F53
-#: Default number of versions stored for each key, including the current one.
+#: Default number of versions stored for each key, including the current version.
 HISTORY = 10
 
 _SIDECARS = ("-journal", "-wal", "-shm")
@@ -139,12 +139,13 @@ _NOT_DAMAGE = ("locked", "busy", "disk i/o", "is full", "unable to open", "reado
 
 
 def _inspect(path: Path) -> str | None:
-    """Describe the damage of the file; None if it is sound.
+    """Describe the damage of the file; None if the file is sound.
 
     Raises ``StoreError`` for an error that is not caused by damage.
     """
     try:
-        # Open the file with SQLite first: it rolls back an unfinished transaction, which may change the header.
+        # Open the file with SQLite before reading the header: SQLite rolls back an unfinished transaction, which may
+        # change the header.
         with contextlib.closing(_bare_connection(path)) as database:
             database.execute("SELECT count(*) FROM sqlite_master").fetchone()
         fault = _inspect_header(path)
@@ -158,7 +159,7 @@ def _inspect(path: Path) -> str | None:
 
 
 def _fault(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> str:
-    """Describe the damage that caused ``error``. Raises ``StoreError`` if ``error`` has another cause than damage."""
+    """Describe the damage that caused ``error``. Raises ``StoreError`` if damage is not the cause of ``error``."""
     if isinstance(error, UnicodeDecodeError):
         # SQLite's error message quotes a text of the file, which Python cannot decode as UTF-8.
         return "text that is not UTF-8 where tables are described"
@@ -168,7 +169,7 @@ def _fault(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> str:
 
 
 def _lenient(text: bytes) -> str:
-    """Decode text of the file. Invalid UTF-8 is replaced, so the checksum of its row is wrong afterwards."""
+    """Decode text of the file. Invalid UTF-8 is replaced, and then the row's checksum is wrong."""
     return text.decode(errors="replace")
 
 
@@ -286,7 +287,7 @@ def _readable(path: Path, damaged: set[str]) -> Iterator[tuple[str, rows.Row]]:
     only its own rows. Most rows are yielded twice. The scan from the highest row ids comes first, because an old copy
     of a page may contain an outdated row with the same unique columns.
 
-    Raises ``StoreError`` for errors that are no damage, such as a failing disk.
+    Raises ``StoreError`` for errors that are not caused by damage, such as a failing disk.
     """
     for table in rows.COLUMNS:
         for step in (-1, 1):
@@ -325,7 +326,7 @@ def _scan(database: sqlite3.Connection, table: str, step: int) -> Iterator[rows.
 def _build(target: Path, found: Iterable[tuple[str, rows.Row]], salvaged: _Salvaged) -> None:
     """Create a complete, synced state file at ``target`` from sound rows, and count these rows in ``salvaged``.
 
-    Of two rows with the same unique columns, the first one is used. Raises ``StoreError``.
+    Of two rows with the same unique columns, the first row is used. Raises ``StoreError``.
     """
     os.close(os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     with translated(target), contextlib.closing(_bare_connection(target)) as database:
@@ -388,7 +389,10 @@ def _aside_name(path: Path) -> Path:
 
 
 def _set_sidecars_aside(path: Path, aside: Path) -> str:
-    """Rename SQLite's journal files to ``aside`` plus their suffix, and delete empty ones. Returns the former names."""
+    """Rename SQLite's journal files to ``aside`` plus their suffix, and delete empty journal files.
+
+    Returns the former names.
+    """
     moved = []
     for suffix in _SIDECARS:
         sidecar = Path(f"{path}{suffix}")

@@ -47,7 +47,7 @@ def insert(table: str) -> str:
 
 
 def sum_row(total: int, digest: int) -> rows.Row:
-    """The row of table ``meta``. ``total``: number of rows in the other tables.
+    """Build the row of table ``meta``. ``total``: number of rows in the other tables.
 
     ``digest``: sum of the weights of these rows.
     """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """A queue of changes to documents from other nodes that are not on the disk yet, in the order of their acceptance.
 
-Changes stay in the queue while writes to the disk fail. The current version of each document needs no more memory,
-because the engine also has it and limits its size. Earlier versions are needed only for the history. The queue limits
-the total size of earlier versions, and drops the oldest versions beyond this limit.
+Changes stay in the queue while writes to the disk fail. The current version of each document needs no additional
+memory, because the engine also refers to it, and limits the size of all documents. Earlier versions are needed only for
+the history. The queue limits the total size of earlier versions, and drops the oldest versions beyond this limit.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ..core.events import DocumentChanged, TombstonesCollected
 from ..core.types import Document
 from .sqlite import StateStore, persist
 
-#: ``_MOST``: maximum bytes of queued versions that have a later version in the queue. ``_EACH``: bytes that each such
-#: version counts in addition to its value.
+#: ``_MOST``: maximum bytes of queued versions that have a later version in the queue. ``_EACH``: bytes added to the
+#: size of each such version.
 _MOST = 32 * 1024 * 1024
 _EACH = 1024
 
@@ -52,7 +52,7 @@ class Unsaved:
         self.keys: Counter[str] = Counter()
         self._waiting = Batch({}, {})
         self._taken = Batch({}, {})
-        self._newest: dict[str, int] = {}  # key -> number of the key's last waiting change
+        self._newest: dict[str, int] = {}  # Key -> number of the key's last waiting change.
         # Numbers of waiting changes that are followed by a waiting change of the same key.
         self._followed: deque[int] = deque()
         self._bytes = 0
