@@ -147,8 +147,8 @@ class NodeList:
     def watch(self, prefix: str = "", since: int | None = None, kind: str = "") -> Iterator[Change]:
         """Yield every later change, like :meth:`AsyncNodeList.watch`.
 
-        The iterator blocks until the next change. The iterator ends after the last change when another thread closes
-        the node list. Several threads may watch at the same time. In a forked child the iterator raises
+        The iterator blocks until the next change. If another thread closes the node list, the iterator ends after the
+        last change. Several threads may watch at the same time. In a forked child the iterator raises
         ``NotReadyError``.
         """
 

@@ -100,35 +100,35 @@ class AsyncNodeList:
 
     PekoNode's parameters:
 
-    - ``amount``: number of members to which a node relays a heartbeat (fan-out).
-    - ``cycle``: seconds between two heartbeats, at least 0.05; 0: automatic, by the size of the cluster.
-    - ``buffer``: maximum packets in a queue; 0: 3 x ``amount``.
-    - ``size``: maximum bytes of one datagram or frame.
-    - ``timeout``: seconds of silence until a member is suspect. A value not above ``cycle`` selects the default,
+    ``amount``: number of members to which a node relays a heartbeat (fan-out).
+    ``cycle``: seconds between two heartbeats, at least 0.05; 0: automatic, by the size of the cluster.
+    ``buffer``: maximum packets in a queue; 0: 3 x ``amount``.
+    ``size``: maximum bytes of one datagram or frame.
+    ``timeout``: seconds of silence until a member is suspect. A value not above ``cycle`` selects the default,
       ``timeout_cycles`` x cycle + 2.
-    - ``secret_key``: the secret that all members of the cluster share.
-    - ``protocol``: UDP, TCP, auto, XDP or TC. With auto, the node uses the kernel data plane if one is loaded,
+    ``secret_key``: the secret that all members of the cluster share.
+    ``protocol``: UDP, TCP, auto, XDP or TC. With auto, the node uses the kernel data plane if one is loaded,
       otherwise UDP. With XDP or TC, :meth:`join` fails unless a kernel data plane in that mode is loaded.
-    - ``listen_addr``: the IP address on which the node receives packets.
-    - ``is_print``: print PekoNode's console lines.
+    ``listen_addr``: the IP address on which the node receives packets.
+    ``is_print``: print PekoNode's console lines.
 
     Further parameters:
 
-    - ``wire``: native or pekonode, the format of packets.
-    - ``cluster``: the name of the cluster.
-    - ``keys``: (slot, state, secret) of each key, instead of ``secret_key``, to rotate keys.
-    - ``dataplane``: the directory in which the loader of the kernel data plane stores its state.
-    - ``allow``: networks from which packets are accepted; an empty list accepts all packets.
-    - ``state_dir``: directory in which identity, nodes and documents survive a restart; None: in memory only.
-    - ``history``: number of versions that the node stores of each document.
-    - ``tombstone_grace``: seconds during which members send a deletion to each other.
-    - ``wait_for_members``: seconds after the start until the node counts as caught up even if no member answers; None:
+    ``wire``: native or pekonode, the format of packets.
+    ``cluster``: the name of the cluster.
+    ``keys``: (slot, state, secret) of each key, instead of ``secret_key``, to rotate keys.
+    ``dataplane``: the directory in which the loader of the kernel data plane stores its state.
+    ``allow``: networks from which packets are accepted; an empty list accepts all packets.
+    ``state_dir``: directory in which identity, nodes and documents survive a restart; None: in memory only.
+    ``history``: number of versions that the node stores of each document.
+    ``tombstone_grace``: seconds during which members send a deletion to each other.
+    ``wait_for_members``: seconds after the start until the node counts as caught up even if no member answers; None:
       it waits forever.
-    - ``expects_seeds``: the program will add seeds after :meth:`join`, so a node without seeds must not assume that it
+    ``expects_seeds``: the program will add seeds after :meth:`join`, so a node without seeds must not assume that it
       is the only member.
-    - ``max_clock_drift``: maximum seconds by which the clocks of two nodes may differ.
-    - ``limits``: limits on what other members can make this node store.
-    - ``rng``: a source of random numbers, for repeatable tests.
+    ``max_clock_drift``: maximum seconds by which the clocks of two nodes may differ.
+    ``limits``: limits on what other members can make this node store.
+    ``rng``: a source of random numbers, for repeatable tests.
 
     docs/toolkit.md lists the defaults and ranges of all parameters; :mod:`xdp_gossip.config.settings` declares them.
     The attribute ``settings`` contains the values in use.
@@ -254,7 +254,7 @@ class AsyncNodeList:
             steering = self._assembly.steering(engine, transport, self._no_plane)
             runtime = Runtime(engine, transport, self._disk, self._on_event, steering, self._assembly.allow)
             await runtime.open()
-            self._usable()  # close() may have been called meanwhile
+            self._usable()  # raises if close() was called meanwhile
             engine.reaches = transport.reaches
             # No await from here on: a publish must not run before the stored documents are loaded.
             for seed in self._seeds:
@@ -371,7 +371,7 @@ class AsyncNodeList:
             checked = [write if write.deleted else await self._checked(write, runtime) for write in writes]
             try:
                 return await self._write(checked, author, comment)
-            except TypeChanged:  # another publish changed the type meanwhile
+            except TypeChanged:  # another publish has changed the document's type, so check again
                 continue
 
     async def _checked(self, write: Write, runtime: Runtime) -> Write:

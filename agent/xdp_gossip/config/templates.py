@@ -62,11 +62,12 @@ class ServiceConfig:
 class TemplateConfig:
     """One rendered file. ``validate`` and ``reload``: argument lists (empty: no command), which run as ``user``.
 
-    ``owner``, ``group`` and ``mode``: None keeps the values of the existing file (a new file: root, root, 0644).
+    If ``owner``, ``group`` or ``mode`` is None, an existing file keeps its value, and a new file gets root, root or
+    0644.
     ``timeout``: maximum seconds for each command. ``wait``: seconds from a change until the file is rendered, so that
     one rendering covers a burst of changes. ``show_output``: report the output of a failed command, not only its exit
-    status. ``drift``: action for a file that was changed by hand, one of :data:`DRIFT`. ``service``: the service to
-    which the file belongs, and whose files are replaced together.
+    status. ``drift``: action for a file that was changed by hand, one of :data:`DRIFT`. ``service``: name of the
+    service to which the file belongs; all files of a service are replaced together.
     """
 
     name: str
@@ -88,7 +89,9 @@ class TemplateConfig:
 
 @dataclass(frozen=True)
 class HelperConfig:
-    """Settings of the files helper: its socket, the user whose requests it accepts (the agent's), its own directory."""
+    """Settings of the files helper: its socket, its directory, and the user whose requests it accepts (the agent's
+    user).
+    """
 
     socket: str = setting(
         "/run/xdp-gossip-files/helper.sock", "Unix socket of the files helper", words="an absolute path"
@@ -257,7 +260,7 @@ def load_for_helper(path: str, owner: int = 0) -> tuple[HelperConfig, dict[str, 
         data = {}
         problems = problems or Problems(path)
         problems.expected("file", "a mapping", "something else")
-    # The agent and check-config check the other sections.
+    # The agent and check-config check the sections that the helper does not read.
     sections = {key: data[key] for key in _SECTIONS if key in data}
     top = Section(problems, "", sections, _SECTIONS)
     helper, found = files_helper(top), templates(top, services(top))
@@ -287,7 +290,7 @@ def _check_trusted(problems: Problems, path: str, owners: set[int]) -> None:
 
 
 def who_else_writes(found: os.stat_result, owners: Set[int] | None = None) -> str:
-    """Describe which users not in ``owners`` can change a file, or replace files in a directory; "" if no such user
+    """Describe which users not in ``owners`` can change a file, or replace files in a directory; "" if only ``owners``
     can.
 
     ``owners`` defaults to root and the process's own user. A directory with the sticky bit counts as safe, because

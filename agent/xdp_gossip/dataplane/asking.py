@@ -37,9 +37,9 @@ SPACING = 1.0
 #: Seconds after a request during which the agent checks often for the loader's result. After these seconds, the agent
 #: tries a failed data plane again even without a result.
 ANSWER = 30.0
-#: Seconds after a request, or after the loader's work, during which changes of carrier, features and programs are
-#: attributed to the loader, because drivers reset when a program is attached. A difference that remains after these
-#: seconds counts as a change.
+#: Seconds after a request, or after the loader has written its state, during which the loader counts as the cause of
+#: changes of carrier, features and programs, because drivers reset when a program is attached. A difference that
+#: remains after these seconds counts as a change.
 SETTLE = 10.0
 #: A data plane must work for this many seconds before its earlier failure is forgotten.
 STABLE = 60.0
@@ -49,7 +49,7 @@ TOWARD, _TOWARD_BYTES = 16, 4096
 
 
 class Request:
-    """The file that asks the loader to check again, and the destination addresses stored beside it."""
+    """The file that asks the loader to check again, and the file beside it with the destination addresses."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory / ASK
@@ -61,13 +61,13 @@ class Request:
         return self.directory.is_dir()
 
     def waits(self) -> bool:
-        """Whether the request file exists, which the next loader removes."""
+        """Whether a request is waiting: the request file exists until the next loader removes it."""
         return self.path.exists()
 
     def write(self, reason: str, at: float, toward: Sequence[str] = ()) -> None:
         """Ask the loader to check again. Raises ``OSError``, also if the loader has not created the directory.
 
-        ``toward`` contains the packets' destination addresses; an empty list keeps those of the last request.
+        ``toward`` contains the packets' destination addresses; an empty list keeps the addresses of the last request.
         """
         if toward:
             _write(self._toward, list(toward[:TOWARD]))
@@ -115,10 +115,11 @@ def _write(path: Path, content: object) -> None:
 class Asking:
     """Schedules requests to the loader. All times are monotonic seconds.
 
-    The first request is made at once, the next after 5 s, 10 s and so on, up to 5 minutes. A change of the interface or
-    of the address restarts the schedule. If a data plane fails again with the same finding within :data:`STABLE`, the
-    next request waits until 5 s after the last one, then 10 s, and so on. So a data plane that fails now and then is
-    restored at once, while one that passes the loader's check but does not deliver packets does not flap.
+    The first request is due at once, the second request 5 s later, the third request another 10 s later, and so on;
+    pauses grow up to 5 minutes. A change of the interface or of the address restarts the schedule. If a data plane
+    fails again with the same finding within :data:`STABLE`, the next request waits until 5 s after the last request,
+    then 10 s, and so on. So a data plane that fails now and then is restored at once. A data plane that passes the
+    loader's check but delivers no packets is tried less and less often.
     """
 
     def __init__(self, request: Request, count: Callable[[str], None]) -> None:
@@ -140,7 +141,7 @@ class Asking:
 
     @property
     def delay(self) -> float:
-        """Seconds between the next request and the one after it."""
+        """Seconds between the next request and the request after that."""
         return _delay(self._tries)
 
     @property
@@ -206,7 +207,7 @@ class Asking:
         self._hard = self._soft = None
 
     def follow(self, facts: Facts | None, ours: int, now: float) -> bool:
-        """Compare new facts with the last ones. Returns True, and restarts the request schedule, if they differ.
+        """Compare new facts with the previous facts. Returns True, and restarts the request schedule, if they differ.
 
         ``ours`` is the id of the data plane's own program, which is ignored in the comparison.
         """
@@ -215,7 +216,7 @@ class Asking:
             return False
         place = (facts.owners, facts.ways)
         hard = (interface and (interface.index, interface.name, interface.up, interface.mtu, interface.mac),)
-        # On other kinds of interfaces, the features change with our own program.
+        # On interfaces of other kinds than veth, our own program changes the features.
         features = interface.features if interface is not None and interface.kind == "veth" else None
         soft = interface and (interface.running, features, interface.programs - {ours})
         changed = (self._hard is not None and hard != self._hard) or (self._place is not None and place != self._place)

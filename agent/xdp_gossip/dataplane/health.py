@@ -3,10 +3,10 @@
 
 The agent calls :meth:`Health.judge` once per cycle. **The tolerance rule**, the only rule: a data plane has failed if
 more than the fraction :data:`TOLERANCE` of one cycle's work remained undone. So a fault that stops all work is detected
-at the end of the first complete cycle after it, that is, within two cycles. A short gap while the loader replaces
-programs, or a few copies lost in a full queue, are within the tolerance. Facts that the kernel reports (the interface
-is gone, the pinned maps were replaced) need no tolerance. A foreign program must be at the interface in two consecutive
-cycles, because a loader replaces programs before it records the new programs.
+at the end of the first complete cycle after the fault, that is, within two cycles. A short gap while the loader
+replaces programs, or a few copies lost in a full queue, are within the tolerance. Facts that the kernel reports (the
+interface is gone, the pinned maps were replaced) need no tolerance. A foreign program must be at the interface in two
+consecutive cycles, because a loader replaces programs before it records the new programs.
 """
 
 from __future__ import annotations

@@ -97,8 +97,8 @@ class Facts:
 def look(ip: str, index: int, name: str, toward: Sequence[str] = ()) -> Facts:
     """Read the facts about the interface ``index``.
 
-    If ``index`` is 0, read those about the interface ``name``, or if there is none, about the first interface with the
-    address ``ip``.
+    If ``index`` is 0, read the facts about the interface ``name``. If no interface has this name, read the facts about
+    the first interface with the address ``ip``.
 
     ``toward``: some destination addresses of the node's packets. Raises ``OSError``.
     """

@@ -261,7 +261,9 @@ class DataPlane:
         if flags & self._running and lease > mono * 1e9 and other and (addr, port) != self._identity[:2]:
             address = Address.unpack(addr, other)
             if _bound(address):
-                raise PlaneError(f"the data plane is in use by the agent at {address}: there is one for each interface")
+                raise PlaneError(
+                    f"the data plane is in use by the agent at {address}: an interface has only one data plane"
+                )
         self._config.update(_INDEX, bytes(layout.CONFIG.size))
         for keys, _ in list(self._nodes.batches()):
             self._nodes.delete_many(keys)

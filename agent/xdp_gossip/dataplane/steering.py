@@ -104,7 +104,9 @@ class Steering:
 
     @property
     def reason(self) -> str:
-        """The reason why no better mode is in use, and what would end this reason; "" if the best mode is in use."""
+        """The reason why no better mode is in use, and the event that could make a better mode possible; "" if the best
+        mode is in use.
+        """
         plane, watched = (
             self._transport.plane,
             self._monitor.facts.interface if self._monitor.facts is not None else None,
@@ -152,7 +154,8 @@ class Steering:
     def begin(self, now: Now, wake: Callable[[], None] = lambda: None) -> None:
         """Start steering the data plane for the running engine.
 
-        ``wake`` makes the caller call :meth:`notice` after a change of interfaces or addresses.
+        ``wake``: function that steering calls after a change of interfaces or addresses; the caller must then call
+        :meth:`notice`.
         """
         self._monitor.on_change = wake
         self._follow(now)

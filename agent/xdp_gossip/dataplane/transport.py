@@ -246,9 +246,9 @@ class KernelTransport(UdpTransport):
     def _multiplied(self, plane: DataPlane) -> bool:
         """Whether the kernel multiplied the last carrier. The kernel counts a carrier before the send call returns.
 
-        The stack drops a carrier without an error if the neighbour table has no room for the multicast address. A
-        carrier is not multiplied either if someone has detached the program. In these cases the caller sends one packet
-        per target. Steering judges the data plane by the counter ``carriers_lost``.
+        The stack drops a carrier without an error if the neighbour table has no room for the multicast address. The
+        kernel does not multiply a carrier if someone has detached the program. In these cases the caller sends one
+        packet per target. Steering judges the data plane by the counter ``carriers_lost``.
         """
         try:
             counted = plane.counter("fanout")

@@ -3,7 +3,7 @@
 
 Linux 5.19 and later allow this; earlier kernels allow it only if ``kernel.unprivileged_bpf_disabled`` is 0. The version
 number is not sufficient: distributions backport such changes, and security modules and containers add restrictions. So
-the module tries a call.
+the module tries a call of bpf().
 """
 
 from __future__ import annotations

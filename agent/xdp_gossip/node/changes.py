@@ -184,8 +184,9 @@ class ChangeLog:
                 del self._waiting[wanted]
 
     async def follow(self, revision: int, wanted: Filter = ALL) -> AsyncIterator[Change]:
-        """Yield every change after ``revision`` until the log is closed; after a gap, first yield one Change of kind
-        resync.
+        """Yield every change after ``revision`` until the log is closed.
+
+        If changes are missing, first yield one Change of kind resync.
         """
         while True:
             found = await self.wait(revision, _LONG, wanted)

@@ -26,9 +26,10 @@ _ASK_AGAIN, _LOOK = 0.5, 0.1
 class FleetFiles:
     """The rendered files with problems on all members.
 
-    Of ``members`` members, ``answered`` have answered; together they have ``templates`` rendered files. The items of
-    ``files`` and ``silent`` have the properties in the OpenAPI file; both lists are sorted by address. ``untold``: the
-    number of files with problems that members did not list, because one answer has room for only a few files.
+    ``members``: number of members. ``answered``: number of members that have answered. ``templates``: number of
+    rendered files on the members that answered. The items of ``files`` and ``silent`` have the properties in the
+    OpenAPI file; both lists are sorted by address. ``untold``: the number of files with problems that members did not
+    list, because one answer has room for only a few files.
     """
 
     members: int

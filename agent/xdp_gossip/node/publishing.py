@@ -47,8 +47,8 @@ def only_if(check: Callable[[], None]) -> Iterator[None]:
     If ``check`` raises, the publish fails.
 
     The publish raises the error of ``check``. Nothing runs between ``check`` and the moment at which the publish takes
-    effect. So a request that its caller cancelled before that moment never takes effect. A context variable carries
-    ``check``, so that the layers between the caller and the publisher need no parameter for it.
+    effect. So a request that its caller cancels before the publish takes effect never takes effect. A context variable
+    carries ``check``, so that the layers between the caller and the publisher need no parameter for it.
     """
     token = _before_commit.set(check)
     try:

@@ -55,7 +55,7 @@ def document(value: Document) -> dict[str, Any]:
     """Convert one version of a document, without its value, to the schema ``Document``.
 
     Lists of documents use this schema. For documents that were written together, the schema contains only their number.
-    With their keys, each document of a batch would list the keys of all other documents of the batch.
+    If the schema contained the keys of a batch, each document of the batch would list the keys of all other documents.
     """
     return {
         "key": value.key,

@@ -325,5 +325,5 @@ class PekoNodeDrive:
         self._out.emit(CaughtUp(how))
 
     def former(self, now: Now) -> list[Known]:
-        """Return no members, because on this wire, only seeds are contacted after a day of silence."""
+        """Return no members, because on this wire a node contacts only seeds after a day of silence."""
         return []

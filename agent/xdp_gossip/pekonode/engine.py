@@ -33,8 +33,8 @@ class PekoNodeEngine(PekoNodeDrive):
         return self._peers.revision.number
 
     def members(self, now: Now) -> list[Member]:
-        """The local node, then, ordered by address, all nodes that were ever heard and the new seeds until their
-        timeout.
+        """The local node, followed by all nodes that were ever heard and by new seeds until their timeout, ordered by
+        address.
         """
         return [self.local, *self.members_after(None, now)]
 

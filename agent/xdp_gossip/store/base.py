@@ -14,7 +14,7 @@ from ..core.members.seeds import MAX_FORMER
 from ..core.types import Document
 from . import rows
 
-#: Seconds of silence after which a node is forgotten (docs/architecture.md, "Semantics").
+#: Seconds of silence after which a node is removed from the stored nodes (docs/architecture.md, "Semantics").
 FORGET_AFTER_S = 86400
 
 
@@ -66,7 +66,9 @@ class StateStore(Protocol):
         """
 
     def stage(self, documents: Sequence[Document], kept: Sequence[Document] = ()) -> None:
-        """Persist staged versions (at most one for each key), which may still be withdrawn, in one transaction.
+        """Persist staged versions in one transaction, at most one version for each key.
+
+        Staged versions may still be withdrawn.
 
         After a restart, staged versions count like any other version. Until :meth:`settle`, staged versions do not
         count toward the length of the history. ``kept``: versions that an earlier call staged; this call confirms them,

@@ -88,8 +88,8 @@ class Disk:
     async def run(self, work: Callable[[StateStore], T]) -> T:
         """Run ``work(store)`` on the thread. The first call opens the store. Raises ``StoreError``.
 
-        An unexpected exception is counted as an internal error and becomes a ``StoreError``. So the caller gets the
-        error, and the loops that retry writes continue.
+        An unexpected exception is counted as an internal error and becomes a ``StoreError``. So the caller only has to
+        handle ``StoreError``, and the loops that retry writes continue.
         """
         try:
             return await asyncio.wrap_future(self._thread.submit(self._run, work))

@@ -36,9 +36,9 @@ def link_xdp(program: int, interface: interfaces.Interface, mode: str) -> int:
 def link_tcx(program: int, interface: interfaces.Interface, hook: str) -> int | None:
     """Attach a program at the head of the interface's TCX hook and return the link; None if the kernel has no TCX.
 
-    Kernels before 6.6 have no TCX. The program is placed at the head because a program that ends the chain, as Cilium's
-    programs do, keeps all later ones from running. Our program passes on every packet that is not the agent's. Raises
-    ``Refused``.
+    Kernels before 6.6 have no TCX. The program is placed at the head, because a program that ends the chain, like
+    Cilium's programs, prevents all later programs from running. Our program passes on every packet that is not the
+    agent's. Raises ``Refused``.
     """
     if os.environ.get(TC_VARIABLE) == "clsact":
         return None

@@ -17,7 +17,7 @@ from typing import Any
 from .. import libbpf, rtnetlink
 from .errors import LoaderError
 
-#: The handle of our filters ("XG" in ASCII), and their priority unless a foreign filter has a lower one.
+#: The handle of our filters ("XG" in ASCII), and their priority unless a foreign filter has a lower priority.
 PRIORITY = 0x5847
 HANDLE = 0x5847
 _POINTS = {"ingress": 1, "egress": 2}
@@ -90,8 +90,8 @@ def first_priority(ifindex: int, hook: str) -> int:
 def ahead(ifindex: int, hook: str, priority: int) -> list[int]:
     """Return the priorities of the filters that run before ours, which has ``priority``. Raises ``OSError``.
 
-    Such filters exist only if priority 1 is taken by filters for a single protocol or of another kind: our filter,
-    which is for all protocols, cannot have the same priority.
+    Other filters run before ours only if they have priority 1 and are for a single protocol or of another kind: our
+    filter, which is for all protocols, cannot share their priority.
     """
     return sorted({each for each in _filters(ifindex, hook) if 0 < each < priority})
 

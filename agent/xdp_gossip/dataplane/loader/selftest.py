@@ -3,9 +3,9 @@
 
 The kernel may load programs that nevertheless deliver no packets. A veth accepts redirected frames only if its peer has
 GRO or XDP enabled, and silently drops them otherwise. Kernels before 5.14 cannot redirect one frame to several ports.
-Another program may end the chain at TC before ours. So the self-test runs each program on frames that are not the
-agent's, sends real frames through the hooks where this is possible, and for native XDP sends two real copies of one
-frame out of the interface.
+Another program may end the chain at TC before ours. So the self-test does three things. It runs each program on frames
+that are not the agent's. Where possible, it sends real frames through the hooks. For native XDP, it sends two real
+copies of one frame out of the interface.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def run_program(name: str, program: int) -> None:
 
     Raises ``Rejected``, ``Refused``.
 
-    Programs that never see such frames (the egress of copies, tracepoints, the self-test's own programs) are not run.
+    The egress program for copies, the tracepoint programs and the self-test's own programs never see such frames, so
+    they are not run.
     """
     verdict = _VERDICTS.get(name)
     for kind, frame in _foreign_frames().items() if verdict is not None else ():

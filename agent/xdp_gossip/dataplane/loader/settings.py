@@ -162,9 +162,9 @@ def _interface(ip: str, name: str, aim: _Aim) -> tuple[interfaces.Interface, tup
 
     Returns the interface, and the indexes of all interfaces that have the address ``ip``.
 
-    The configured interface ``name`` comes first, otherwise the interface that has node.addr. If the latter is
-    loopback, a dummy or a VRF, the result is the interface through which packets to most destinations leave, or without
-    destinations the default route's interface. Raises ``Absent``, ``LoaderError``.
+    The configured interface ``name`` comes first, otherwise the interface that has node.addr. If loopback, a dummy or a
+    VRF has node.addr, the result is the interface through which packets to most destinations leave. Without
+    destinations, the result is the default route's interface. Raises ``Absent``, ``LoaderError``.
     """
     every = {found.index: found for found in interfaces.every()}
     owners = tuple(index for index in interfaces.owners(ip) if index in every)
@@ -197,7 +197,7 @@ def _interface(ip: str, name: str, aim: _Aim) -> tuple[interfaces.Interface, tup
 def _by_route(
     ip: str, holder: interfaces.Interface, aim: _Aim, every: dict[int, interfaces.Interface]
 ) -> interfaces.Interface:
-    """The interface through which packets from ``ip`` to most destinations leave; the first of several such interfaces.
+    """The interface through which packets from ``ip`` to most destinations leave.
 
     A loaded data plane keeps its interface while packets to any destination leave through that interface. Raises
     ``Absent``, ``LoaderError``.

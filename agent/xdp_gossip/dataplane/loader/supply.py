@@ -33,8 +33,8 @@ KINDS: dict[str, tuple[str, int | None]] = {
     SEND_WATCH: ("RAW_TRACEPOINT", None),
     KNOCK: ("SCHED_CLS", None),
 }
-#: Groups of programs that share private maps. The programs of a group come from one compilation: either all are opened
-#: from their pins or none.
+#: Groups of programs that share private maps. The programs of a group come from one compilation: either the pins of all
+#: programs in a group are used, or none.
 _XDP_GROUP = (INGRESS, EGRESS, WATCH)
 SELFTEST_GROUP = (SEND, SEND_WATCH, KNOCK)
 _SELFTEST_MAPS = ("ports", "watched", "knock")

@@ -90,7 +90,7 @@ def survey(interface: interfaces.Interface, mode: str) -> Iterator[Trap]:
 
 
 def offloads_and_queues(interface: interfaces.Interface) -> list[Trap]:
-    """The changeable settings that make a driver refuse native XDP: receive offloads, too many queues."""
+    """Find settings that can be changed and that make a driver refuse native XDP: receive offloads, too many queues."""
     found = []
     name, known = interface.name, _features(interface)
     for feature in (ethtool.LRO, ethtool.GRO_HW):
@@ -130,7 +130,7 @@ def native_remedy(interface: interfaces.Interface) -> str:
 def set_back(now: state.State, keep: int = 0) -> None:
     """Undo all changes except the first ``keep``, in reverse order.
 
-    A setting that someone has changed since then stays.
+    A setting that someone has changed after the loader stays as it is.
 
     Prints the changes that cannot be undone on stderr.
     """
