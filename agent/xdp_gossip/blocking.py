@@ -207,10 +207,12 @@ class NodeList:
     def _elsewhere(self) -> None:
         """Raise ``RuntimeError`` if the caller runs in the background thread, which cannot wait for itself."""
         if threading.current_thread() is self._thread:
-            raise RuntimeError("expected a call in another thread than the node list's, in which its log handlers run")
+            raise RuntimeError(
+                "a log handler called a method that waits for the node list's own thread: call it in another thread"
+            )
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._inner._forked:  # a forked child has no background thread, and its locks may be held forever
+        if self._inner._forked:  # a forked child has no background thread, and copied locks may stay locked forever
             work.close()
             self._inner._usable()
         if threading.current_thread() is self._thread:

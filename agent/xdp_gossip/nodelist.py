@@ -107,7 +107,7 @@ class AsyncNodeList:
     ``timeout``: seconds of silence until a member is suspect. A value not above ``cycle`` selects the default,
       ``timeout_cycles`` x cycle + 2.
     ``secret_key``: the secret that all members of the cluster share.
-    ``protocol``: UDP, TCP, auto, XDP or TC. With auto, the node uses the kernel data plane if one is loaded,
+    ``protocol``: one of UDP, TCP, auto, XDP and TC. With auto, the node uses the kernel data plane if one is loaded,
       otherwise UDP. With XDP or TC, :meth:`join` fails unless a kernel data plane in that mode is loaded.
     ``listen_addr``: the IP address on which the node receives packets.
     ``is_print``: print PekoNode's console lines.
@@ -116,7 +116,7 @@ class AsyncNodeList:
 
     ``wire``: native or pekonode, the format of packets.
     ``cluster``: the name of the cluster.
-    ``keys``: (slot, state, secret) of each key, instead of ``secret_key``, to rotate keys.
+    ``keys``: cluster keys as (slot, state, secret), instead of ``secret_key``, so that keys can be rotated.
     ``dataplane``: the directory in which the loader of the kernel data plane stores its state.
     ``allow``: networks from which packets are accepted; an empty list accepts all packets.
     ``state_dir``: directory in which identity, nodes and documents survive a restart; None: in memory only.
@@ -465,7 +465,7 @@ class AsyncNodeList:
         return [member for member in found if wanted is None or member.state in wanted or member.local]
 
     def local(self) -> Member:
-        """Return the local node as a member. The cost does not grow with the cluster."""
+        """Return the local node as a member. The cost does not depend on the number of members."""
         return self._joined().engine.local
 
     def page(
@@ -492,9 +492,8 @@ class AsyncNodeList:
     def tag(self) -> str:
         """Return a text that changes whenever the result of :meth:`members` changes.
 
-        Mere signs of life do not change the text.
-
-        No other node, and no other run of this node, returns the same text. The cost does not grow with the cluster.
+        Mere signs of life do not change the text. No other node, and no other run of this node, returns the same text.
+        The cost does not depend on the number of members.
         """
         engine = self._joined().engine
         local = repr(replace(engine.local, sequence=0, stored=True))
@@ -711,7 +710,10 @@ class AsyncNodeList:
         return self._runtime.engine.catching_up if self._runtime is not None else "it has not joined yet"
 
     def state(self) -> str:
-        """Return the status of this node: new, running, paused or left. The cost does not grow with the cluster."""
+        """Return the status of this node: new, running, paused or left.
+
+        The cost does not depend on the number of members.
+        """
         return self._joined().engine.status
 
     def healthy(self) -> bool:
@@ -721,14 +723,17 @@ class AsyncNodeList:
     def health(self) -> str:
         """Return the answer of ``GET /v1/health`` (docs/api.md): ok, starting, storage or stopped.
 
-        The cost does not grow with the cluster.
+        The cost does not depend on the number of members.
         """
         runtime = self._joined()
         word = {"running": "ok", "new": "starting"}.get(runtime.engine.status, "stopped")
         return "storage" if word == "ok" and runtime.storage_error else word
 
     def summary(self) -> str:
-        """Describe this node's state in one line, for a service manager. The cost does not grow with the cluster."""
+        """Describe this node's state in one line, for a service manager.
+
+        The cost does not depend on the number of members.
+        """
         engine = self._joined().engine
         counts = engine.tally()
         seen = f"{counts[State.ALIVE]} alive, {counts[State.SUSPECT]} suspect"

@@ -208,7 +208,10 @@ class Section:
         return value
 
     def integer(self, key: str, default: int, least: int, most: int, *, auto: bool = False) -> int:
-        """The integer under ``key``, from ``least`` to ``most``. With ``auto``, the word ``auto`` means ``default``."""
+        """The integer under ``key``, from ``least`` to ``most``.
+
+        With ``auto``, the value "auto" in the file means ``default``.
+        """
         value = self.data.get(key)
         if value is None or (auto and value == "auto"):
             return default
@@ -218,7 +221,10 @@ class Section:
         return value
 
     def number(self, key: str, default: float, least: float, most: float, *, auto: bool = False) -> float:
-        """The number under ``key``, from ``least`` to ``most``. With ``auto``, the word ``auto`` means ``default``."""
+        """The number under ``key``, from ``least`` to ``most``.
+
+        With ``auto``, the value "auto" in the file means ``default``.
+        """
         value = self.data.get(key)
         if value is None or (auto and value == "auto"):
             return default

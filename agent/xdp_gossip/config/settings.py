@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from ..core.settings import MAX_DATAGRAM, MAX_OBJECT, AgentYml, Knob, Settings, knobs, setting
 
 WIRES = ("native", "pekonode")
-#: ``XDP`` and ``TC`` each require that mode of the kernel data plane; ``auto`` selects the best mode the host supports.
+#: ``XDP`` and ``TC`` require a kernel data plane in a mode of that name; ``auto`` selects the best mode the host
+#: supports.
 PROTOCOLS = ("UDP", "TCP", "auto", "XDP", "TC")
 
 

@@ -2,8 +2,9 @@
 """Decides when the agent asks the loader to check the data plane again, and writes the request file.
 
 The agent has no privilege, so it cannot start the loader. The loader creates a directory ``ask`` that belongs to the
-agent. When the file ``request`` appears there, systemd starts the loader (``xdp-gossip-dataplane.path``), which first
-removes the file. So a request that the agent makes while a loader runs is not lost: the request starts the next loader.
+agent. When the file ``request`` appears in this directory, systemd starts the loader (``xdp-gossip-dataplane.path``).
+The loader first removes the file. So a request that the agent makes while a loader runs is not lost: the request starts
+the next loader.
 
 The request also contains the destination addresses of the agent's packets. If only the loopback interface has the
 node's address, the loader attaches the data plane to the interface that a route to these destinations uses.

@@ -171,7 +171,7 @@ def owners(ip: str) -> tuple[int, ...]:
 
 
 def networks(index: int) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    """Return the networks of the interface's addresses and prefixes. Raises ``OSError``."""
+    """Return the networks of the interface, computed from its addresses and prefix lengths. Raises ``OSError``."""
     found = [(address, prefix) for owner, address, prefix in _addresses() if owner == index and address]
     return [ipaddress.ip_network(each, strict=False) for each in found]
 

@@ -339,7 +339,7 @@ class DataPlane:
         return rows
 
     def apply(self, standing: Standing, now: Now) -> bool:
-        """Write the standing of a peer into its entry. Returns False if the map has no room for the entry.
+        """Write the standing of a peer into the peer's map entry. Returns False if the map has no room for the entry.
 
         A packet that the kernel processes while this method reads and writes the entry may be accepted a second time.
         The engine detects the duplicate.

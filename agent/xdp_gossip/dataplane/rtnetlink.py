@@ -68,7 +68,7 @@ def ask(kind: int, request: bytes, *, protocol: int = socket.NETLINK_ROUTE, dump
                 yield body
                 if not dump:
                     return
-    raise OSError(errno.EPROTO, "expected an end of the answer, got more and more", "netlink")
+    raise OSError(errno.EPROTO, "expected an end of the answer, got too many datagrams", "netlink")
 
 
 def events() -> socket.socket:

@@ -59,7 +59,7 @@ ALL = Filter()
 class Changes:
     """The result of :meth:`ChangeLog.since`.
 
-    The next call continues from ``revision``. If ``gap`` is true, the caller must read everything again.
+    To continue, pass ``revision`` to the next call. If ``gap`` is true, the caller must read everything again.
     """
 
     revision: int

@@ -8,8 +8,8 @@ The encoder writes the same bytes as Go 1.22 and later for the same packet: fiel
 sorted, ``<``, ``>``, ``&``, U+2028 and U+2029 escaped. (Go before 1.22 writes the control characters 8 and 12 as
 \\u0008 and \\u000c.) The decoder accepts every packet that a Go node can send. Like Go, the decoder ignores unknown
 fields, and reads a missing or null field as the zero value of its type; a packet must have a ``Node`` with a port. The
-decoder rejects some packets that Go accepts: fields in another case, invalid UTF-8 and lone surrogates (Go would
-replace them), negative versions and unknown swap roles.
+decoder rejects some packets that Go accepts: field names in another letter case, invalid UTF-8 and lone surrogates (Go
+would replace them), negative versions and unknown swap roles.
 """
 
 from __future__ import annotations

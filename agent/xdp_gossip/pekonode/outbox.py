@@ -32,8 +32,8 @@ class PekoNodeOutbox:
     def rename(self, node: Node) -> None:
         """Use name and private data of ``node`` in all packets from now on.
 
-        Raises ``ProtocolError`` (node_too_large) if they do not fit into a packet; the packets then keep the former
-        values.
+        Raises ``ProtocolError`` (node_too_large) if name and private data do not fit into a packet; the packets then
+        keep the former values.
         """
         identity = PekoNodeId(node.addr, node.port, node.name, node.private_data)
         heartbeat = Packet(identity, frozenset({identity.label}), secret=self.secret)

@@ -106,8 +106,8 @@ def persist(
 
     If a version of lower rank replaces another version, the replaced version was written under a wrong clock, and is
     deleted. If the author of the version of lower rank had not read the replaced version, however, the replaced version
-    stays in the history, and a :class:`Warned` event informs the operator. ``withdrawn``: versions to delete because of
-    earlier events: (key, rank) -> version.
+    stays in the history, and a :class:`Warned` event informs the operator. ``withdrawn``: (key, rank) -> version that
+    must be deleted because of an earlier event.
     """
     gone = dict(withdrawn or {})
     documents: list[DocumentChanged] = []

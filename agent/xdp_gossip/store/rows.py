@@ -203,7 +203,7 @@ def _texts(value: Value) -> tuple[str, ...]:
 
 
 def known_row(known: Known) -> Row:
-    """Convert a known node to a sealed row. The sequence (unsigned 64 bits) is text: SQLite's integers are signed."""
+    """Convert a known node to a sealed row. The sequence is text, because SQLite has no unsigned integers."""
     return seal(
         "node",
         (

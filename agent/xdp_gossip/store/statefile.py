@@ -66,7 +66,7 @@ def open_or_repair(path: Path, problems: list[str]) -> sqlite3.Connection:
     _check_kinds(path)
     _new_name(path).unlink(missing_ok=True)
     if not path.exists():
-        # The directory may be new, so sync its parent to bring the directory's own entry to the disk.
+        # The directory may be new, so sync its parent directory, which contains the new directory's entry.
         _sync(path.parent.parent)
         strays = _set_sidecars_aside(path, _aside_name(path))
         if strays:

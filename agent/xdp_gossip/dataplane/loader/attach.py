@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Attaches programs through links, or reports the reason why that is impossible.
 
-A link never replaces another program, and another program cannot replace it.
+Attaching a link never replaces a foreign program, and a foreign program cannot replace the link.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def misfits(directory: Path, nodes: int) -> list[str]:
 
 
 def forget_next_hops(directory: Path) -> None:
-    """Empty the map of next hops, because its entries belong to one interface. Raises ``OSError``."""
+    """Delete all entries of the map of next hops, because they belong to the former interface. Raises ``OSError``."""
     _, key_size, _, entries = expected(0)["nexthops"]
     with pins.opened(directory / "nexthops") as descriptor:
         for key in libbpf.keys(descriptor, key_size, entries):

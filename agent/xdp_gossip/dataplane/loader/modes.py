@@ -105,8 +105,9 @@ class Ascent:
         self._notes += selftest.redirect(sender, watcher, self._programs.map("watched"), self._interface)
 
     def _watch(self) -> None:
-        """Attach the program that counts copies which the driver does not send. The mode works without this program, so
-        a failure is only noted.
+        """Attach the program that counts copies which the driver does not send.
+
+        The mode works without this program, so a failure only adds a note to the state.
         """
         try:
             program = self._programs.program(supply.WATCH)

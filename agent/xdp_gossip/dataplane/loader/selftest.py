@@ -3,9 +3,9 @@
 
 The kernel may load programs that nevertheless deliver no packets. A veth accepts redirected frames only if its peer has
 GRO or XDP enabled, and silently drops them otherwise. Kernels before 5.14 cannot redirect one frame to several ports.
-Another program may end the chain at TC before ours. So the self-test does three things. It runs each program on frames
-that are not the agent's. Where possible, it sends real frames through the hooks. For native XDP, it sends two real
-copies of one frame out of the interface.
+Another program may end the chain at TC before ours. So the self-test does three things. The self-test runs each program
+on frames that are not the agent's. Where possible, the self-test sends real frames through the hooks. For native XDP,
+the self-test sends two real copies of one frame out of the interface.
 """
 
 from __future__ import annotations

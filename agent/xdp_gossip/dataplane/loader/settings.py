@@ -205,7 +205,7 @@ def _by_route(
     try:
         found = Counter(interfaces.ways_from(ip, holder, aim.toward, every.get, aim.uid))
     except OSError as error:
-        raise Absent(f"node.addr {ip}: routes from it: {error.strerror}", "") from None
+        raise Absent(f"node.addr {ip}: cannot read the routes from this address: {error.strerror}", "") from None
     if found:
         return every[aim.now if aim.now in found else found.most_common(1)[0][0]]
     if ipaddress.ip_address(ip).is_loopback:

@@ -14,6 +14,6 @@ VARIABLE = "XDP_GOSSIP_DATAPLANE_DIE_AT"
 
 
 def step(name: str) -> None:
-    """Mark the step ``name`` as reached; kill this process if the environment variable names it."""
+    """Mark the step ``name`` as reached; kill this process if the environment variable names this step."""
     if os.environ.get(VARIABLE) == name:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Provides the programs of a mode: opens current pins, and otherwise compiles and loads the programs.
 
-Only the programs that a mode needs are loaded, so a program that this kernel rejects excludes no other mode. The state
-records which programs the kernel rejected, because another attempt to load such a program would need the compiler and
-fail again.
+Only the programs that a mode needs are loaded, so a program that this kernel rejects does not prevent modes without
+this program. The state records which programs the kernel rejected, because another attempt to load such a program would
+need the compiler and fail again.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Supply:
         self._renew = renew
         self._moved = moved
         self._open: dict[str, int] = {}
-        self._own: list[int] = []  # descriptors that no BCC module closes
+        self._own: list[int] = []  # descriptors that this object must close, because no BCC module does
         self._modules: dict[str, Programs] = {}
         #: Program -> descriptor, for programs that this object loaded itself.
         self.fresh: dict[str, int] = {}
@@ -101,7 +101,10 @@ class Supply:
         self._modules.clear()  # BCC closes the descriptors that it opened
 
     def program(self, name: str) -> int:
-        """The descriptor of a program. Raises ``Rejected``, ``Refused``, ``LoaderError``."""
+        """Return the descriptor of a program, from its pin or newly loaded.
+
+        Raises ``Rejected``, ``Refused``, ``LoaderError``.
+        """
         if name not in self._open:
             known = self._now.rejected.get(name)
             if known is not None:

@@ -116,8 +116,8 @@ def native_remedy(interface: interfaces.Interface) -> str:
         return "; ".join(commands) + " (dmesg says what the driver wants)"
     fixed = [word for feature, word in ethtool.WORDS.items() if _is_fixed_on(interface, feature)]
     driver = ethtool.driver(interface.name)
-    # virtio_net may refuse only because of fixed receive checksums. No flag shows this, because virtio_net always
-    # reports receive checksums as fixed.
+    # virtio_net may refuse native XDP only because its receive checksums are fixed. No flag shows this, because
+    # virtio_net always reports receive checksums as fixed.
     if driver == "virtio_net" or {"lro", "rx-gro-hw"} & set(fixed):
         return (
             "the receive offload is fixed in this machine: have its hypervisor offer VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, "
