@@ -28,7 +28,7 @@ _SECONDS = 20.0
 
 
 def needed() -> list[str]:
-    """The capabilities that the agent's systemd unit needs on this kernel: ``["CAP_BPF"]`` or an empty list.
+    """The capabilities that the agent's systemd unit needs on this kernel: either ``["CAP_BPF"]`` or an empty list.
 
     Also returns an empty list if the kernel cannot be asked: without libbpf no data plane is possible, and doctor
     reports the cause.

@@ -309,8 +309,8 @@ def _readable(path: Path, damaged: set[str]) -> Iterator[tuple[str, rows.Row]]:
 def _scan(database: sqlite3.Connection, table: str, step: int) -> Iterator[rows.Row]:
     """Yield the rows of a table by row id, descending if ``step`` is -1. Raises ``sqlite3.Error`` at damage.
 
-    Each row has its own query. A cursor over all rows is not used: Python's cursors read one row ahead, so damage to a
-    row would also lose the row before it.
+    Each row is read with a separate query. A cursor over all rows is not used: Python's cursors read one row ahead, so
+    damage to a row would also lose the row before it.
     """
     beyond, order, at = (">", "ASC", 0) if step > 0 else ("<", "DESC", 2**63 - 1)
     columns = ", ".join(rows.COLUMNS[table])
