@@ -618,9 +618,9 @@ class AsyncNodeList:
         ``digest``, the values of this node are used. ``deleted``: count members that do not hold the document. If
         ``deleted`` and ``version`` are given, count only members that know this deletion. ``wait``: stop when this
         number of members is confirmed (all, majority or a number), or after ``timeout`` seconds. ``applied``: count a
-        member only if its rendered files use the version, or if no rendered file of the member uses the document. A
-        member whose rendered files cannot use the version is not asked again. Raises ``ProtocolError``
-        (document_not_found).
+        member only if its rendered files use the version, or if no rendered file of the member uses the document. The
+        wait ends early once every member is confirmed or its rendered files have rejected the version. Raises
+        ``ProtocolError`` (document_not_found).
         """
         if key is not None:
             parameters.document_key("key", key)
