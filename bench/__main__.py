@@ -32,16 +32,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description="Measure the agent and its data plane on this machine.")
     parser.add_argument("names", metavar="BENCHMARK", nargs="*", default=["all"], help=", ".join((*BENCHMARKS, "all")))
     parser.add_argument(
-        "--json", metavar="FILE", type=Path, help="file for the figures (default: build/bench/NAME.json)"
+        "--json", metavar="FILE", type=Path, help="JSON file to write the figures to (default: build/bench/NAME.json)"
     )
     parser.add_argument("--quick", action="store_true", help="fewer and shorter runs, to check that a benchmark works")
-    parser.add_argument("--short", action="store_true", help="like --quick and --no-wait, and without judging any goal")
+    parser.add_argument("--short", action="store_true", help="imply --quick and --no-wait, and do not check the goals")
     parser.add_argument("--no-wait", action="store_true", help="do not wait until other processes are idle")
     parser.add_argument(
         "--former",
         metavar="DIR",
         type=Path,
-        help="for dataplane: directory with the BPF sources of an earlier release, to compare with",
+        help="directory with the BPF sources of an earlier release, which the benchmark dataplane also measures",
     )
     args = parser.parse_args()
     unknown = [name for name in args.names if name not in (*BENCHMARKS, "all")]

@@ -55,7 +55,7 @@ class Agent(AgentProcess):
     def bring_plane_up(self) -> None:
         """Write the configuration, and run ``dataplane up`` if the agent's mode is XDP or TC.
 
-        After a first failure of ``dataplane up``, print the error and try once more. Raises :class:`BenchError` for a
+        If ``dataplane up`` fails, print the error and try once more. Raises :class:`BenchError` for a
         second failure.
         """
         self.write_config()
@@ -77,7 +77,7 @@ class Agent(AgentProcess):
         """Start the agent's process, without waiting until it serves its API.
 
         ``cpu``: processor to pin it to (None: any). ``probed``: run the agent in bench/probe.py. Call this method in
-        the main thread, because the agent is killed when the thread that started it ends.
+        the main thread, because the kernel kills the agent when the thread that started the agent ends.
         """
         pinned = ("taskset", "-c", str(cpu)) if cpu is not None else ()
         self.prefix = (*enter(self.namespace), *pinned)
@@ -88,7 +88,7 @@ class Agent(AgentProcess):
         until(self.not_ready, seconds, 0.1)
 
     def end(self) -> None:
-        """Kill the agent's process group."""
+        """Kill the processes of the agent's process group."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.kill()
 
@@ -101,7 +101,10 @@ class Agent(AgentProcess):
     # -- what it says ------------------------------------------------------------------------------------------
 
     def arrivals(self) -> dict[int, int]:
-        """Read the probe's file. Returns the first arrival (CLOCK_MONOTONIC, ns) by the document's number."""
+        """Read the probe's file.
+
+        Return a dictionary: document number -> time of the document's first arrival (CLOCK_MONOTONIC, ns).
+        """
         found: dict[int, int] = {}
         raw = self.arrivals_file.read_bytes() if self.arrivals_file.exists() else b""
         for when, number in _ARRIVAL.iter_unpack(raw[: len(raw) - len(raw) % _ARRIVAL.size]):
@@ -150,7 +153,9 @@ class Pins:
         self._counters = libbpf.get(str(directory / "counters"))
 
     def node(self, address: Address) -> tuple[int, int, int] | None:
-        """(highest sequence, last seen in ns, documents digest) of an origin; None if it has no entry in the map."""
+        """Return (highest sequence, last seen in ns, documents digest) of an origin, or None if the map has no entry
+        for it.
+        """
         try:
             fields = layout.NODE.unpack(libbpf.lookup(self._nodes, layout.node_key(address), layout.NODE.size))
         except FileNotFoundError:
@@ -199,7 +204,7 @@ def _clear(base: Path) -> None:
 
 
 def until(missing: Callable[[], str | None], seconds: float, pause: float = 0.2) -> float:
-    """Wait until ``missing()`` returns None. Returns the seconds of the wait.
+    """Wait until ``missing()`` returns None. Return the number of seconds waited.
 
     After ``seconds``, raises :class:`BenchError` with the last text that ``missing()`` returned.
     """

@@ -2,9 +2,10 @@
 """Measures the time from a publish until nginx on all hosts uses the new value, on a lab of systemd hosts.
 
 Each host renders the configuration of nginx from a document, checks it with nginx, and reloads nginx by systemd. The
-benchmark publishes the document through one member. The benchmark queries that member until all members hold the
-document, and until all have applied it. At the end the benchmark requests the value from nginx on every host. The
-template's ``wait`` (seconds from a change until the file is rendered) is the default of 0.5 s, and 0 for comparison.
+benchmark publishes the document through one member. The benchmark queries that member until all members have received
+the document, and then until all members have applied it. At the end the benchmark requests the value from nginx on
+every host. The benchmark measures with two values of the template's ``wait`` (seconds from a change until the agent
+renders the file): the default of 0.5 s, and 0.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def _deploy(made: Lab, wait: float) -> None:
         "reload": ["/usr/bin/systemctl", "reload", "nginx.service"],
         "wait": wait,
     }
-    # !unsafe, because the agent renders the expressions in the template, and not Ansible.
+    # The tag !unsafe keeps Ansible from rendering the expressions in the template, which the agent renders.
     text = yaml.safe_dump({"xdp_gossip_agent_templates": [template]}).replace("content:", "content: !unsafe")
     (made.directory / "templates.yml").write_text(text)
     made.deploy("-e", "@templates.yml")
@@ -87,7 +88,8 @@ def _one(report: Report, made: Lab, size: int, wait: float, runs: int, token: st
     held, applied = [], []
     for number in range(runs + 1):
         times = _publish(made, f"value {wait:g} {size} {number}", token)
-        if number:  # the first publish is not counted, because there was no document before
+        # The report leaves out the first publish, because the document does not exist before it.
+        if number:
             held.append(times[0])
             applied.append(times[1])
     spreads = Spread.of(held), Spread.of(applied)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Measures the processor time of an agent at rest, with only heartbeats and syncs, at a cycle of 1 s.
 
-The benchmark measures in two ways. The first figure is the run time of all agents and of ksoftirqd (schedstat, exact).
-The first figure includes the softirqs that receive and relay packets, because these run in the sending process or in
-ksoftirqd. The second figure is the processor time of the whole machine (/proc/stat, in ticks), including softirqs of
-idle processors, less the time that the machine uses without agents. The second figure is only a check of the first,
-because any other work on the machine makes it wrong.
+The benchmark reports two figures for each fleet. The first figure is the run time of all agents and of ksoftirqd
+(schedstat, exact). The first figure includes the softirqs that receive and relay packets, because these run in the
+sending process or in ksoftirqd. The second figure is the processor time of the whole machine (/proc/stat, in ticks),
+including the softirqs of idle processors, minus the processor time that the machine uses without agents. The second
+figure is only a check of the first, because any other work on the machine makes it wrong.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def run(quick: bool) -> Report:
 
 
 def _busy(seconds: float) -> float:
-    """Wait for ``seconds``. Returns the processor seconds per second that the machine used meanwhile."""
+    """Wait for ``seconds``. Return the processor seconds per second that the machine used during the wait."""
     before, began = busy_times(), time.monotonic()
     time.sleep(seconds)
     return (busy_times() - before) / (time.monotonic() - began)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Measures how long a small document takes from one agent to the data planes and to the agents of all hosts.
 
-The benchmark publishes a few bytes through the API of a random agent, again and again. The benchmark takes two times
-for each host, both by CLOCK_MONOTONIC, which all namespaces share. The first time is that at which the host's data
-plane recorded the rumor, which is ``last_seen`` of the publisher's entry in the pinned maps, read as soon as the entry
-has the new digest. The second time is that at which the host's agent had applied the document (written by
-bench/probe.py). Both times count from the publish request, so they include HTTP and disk of the publisher.
+The benchmark repeatedly publishes a document of a few bytes through the API of a random agent. The benchmark records
+two times for each host. Both are times of CLOCK_MONOTONIC, which all namespaces share. The first time is that at which
+the host's data plane recorded the rumor, which is ``last_seen`` of the publisher's entry in the pinned maps, read as
+soon as the entry has the new digest. The second time is that at which the host's agent had applied the document
+(written by bench/probe.py). Both times count from the publish request, so they include the HTTP request and the
+publisher's write to its disk.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from .netns import BenchError
 from .report import Report, Spread
 
 _SIZES, _PUBLISHES = (10, 30, 50), 20
-#: Minimum seconds between two publishes, so that heartbeats and syncs after the first are over before the second.
+#: Minimum seconds between two publishes, so that the heartbeats and syncs that the first publish causes end before the
+#: second publish.
 _PAUSE = 1.0
 #: Maximum seconds to wait until a publish has reached all hosts, and seconds between two reads of the maps.
 _PATIENCE, _LOOK = 10.0, 0.002
@@ -127,7 +129,7 @@ def _watch(
 ) -> None:
     """Read the maps of all hosts until each has the publisher's new digest, and add the kernels' times to ``times``.
 
-    The time of a kernel is ``last_seen`` of the publisher's entry.
+    The time of a host's kernel is ``last_seen`` in that kernel's entry for the publisher.
     """
     waiting = dict(enumerate(pins))
     deadline = time.monotonic() + 1.0

@@ -3,8 +3,9 @@
 
 The generator, the link and the program under test share one pinned processor, so the measured packets per second
 include the work of all three. Each case runs once in every round, and ratios are computed within a round. The frames
-are the same heartbeats in all cases, except for the MAC (wrong if forged) or the ttl (0 if not relayed). The longest
-packets with a wrong MAC show the cost of the MAC of a body, because the data plane only checks and drops them.
+are the same heartbeats in all cases, except for the MAC (wrong if forged) or the ttl (0 if not relayed). The packets of
+maximum length have a wrong MAC. They show the cost of checking the MAC of a long body, because the data plane drops
+such packets after this check.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ _GOALS = {
 DROP, DROP_LONG = "XDP_DROP", "XDP_DROP, longest"
 #: Prefix of the names of cases with the programs of the option --former.
 FORMER = "former "
-#: Goal: minimum ratio of a case's rate to the rate with the former programs. A lower ratio is more than the usual
-#: difference of two runs.
+#: Goal: minimum ratio of a case's rate to the rate with the former programs. Two runs with the same programs usually
+#: differ by less than this ratio allows.
 _NO_SLOWER = 0.97
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the table.
+    """One case of the benchmark, which is one row of the report's table.
 
     ``prepare``: called before each pass, and not timed. ``handled``: returns the number of frames with the expected
     verdict so far. ``copies``: expected copies of each frame. ``twin``: name of the bare case to compare with.
@@ -68,8 +69,8 @@ class Case:
 def run(quick: bool, former: Path | None = None) -> Report:
     """Run this benchmark and return its report. ``quick``: fewer and shorter runs.
 
-    ``former``: directory with the sources (``bpf/``) of an earlier data plane with the same wire and maps, which is
-    measured, too. Raises ``BenchError``.
+    ``former``: directory with the sources (``bpf/``) of an earlier data plane with the same wire format and maps, which
+    this benchmark also measures. Raises ``BenchError``.
     """
     rounds, passes = (1, 1) if quick else (_ROUNDS, _PASSES)
     cpu = max(os.sched_getaffinity(0))
@@ -188,7 +189,10 @@ def _bare() -> list[Case]:
 
 
 def _product(sources: Path = programs.BPF_SOURCES, prefix: str = "") -> list[Case]:
-    """The cases with the data plane from ``sources``, in XDP and in TC. ``prefix``: prefix of their names."""
+    """The cases with the data plane from ``sources``, in XDP and in TC.
+
+    ``prefix``: prefix of the names of these cases.
+    """
     found = []
     members = [packets.origin(number) for number in range(ORIGINS)]
     for way, tc in (("XDP", False), ("TC", True)):

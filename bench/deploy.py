@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""Measures the controller's processor time for a deployment that changes nothing, in comparison with usual roles.
+"""Measures the controller's processor time for a deployment that changes nothing, in comparison with typical roles for
+one service.
 
 Each measurement is a complete ``ansible-playbook`` command on a lab of systemd hosts reached by ssh, with pipelining
 (as in the lab's inventory) or without (Ansible's default). The figure is the processor time of the command and of all
-its child processes, because other work on the machine hardly changes processor time. The time of ansible-playbook for
-the same hosts without any task is subtracted. The following commands alternate:
+its child processes, because other processes on the machine hardly change this processor time. The benchmark subtracts
+the processor time of an ``ansible-playbook`` command for the same hosts without any task. The following commands
+alternate:
 
 - *deploy*: the complete playbook ``deploy`` of this collection: facts, checks, release, configuration, units, gate;
 - *plain role*: package, user, directories, configuration, unit, service, one task each, as roles are usually written;
 - *zabbix_agent* and *memcached*: public roles for one service (:mod:`.publicroles`), not measured with ``--quick``.
 
-The environment variable ``DEPLOY_HOSTS`` sets other numbers of hosts, such as ``3,10,30``.
+The environment variable ``DEPLOY_HOSTS`` sets the numbers of hosts to measure with, such as ``3,10,30``.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ _EMPTY = """
   gather_facts: false
   tasks: []
 """
-# A role as well-known roles for one service are written: facts, variables by system, package, user, files, service.
+# A typical role for one service: facts, variables by operating system, package, user, files, service.
 _PLAIN = """
 - hosts: fleet
   become: true
@@ -129,7 +131,10 @@ def run(quick: bool) -> Report:
 
 
 def _ways(made: Lab, public: Sequence[PublicRole]) -> dict[str, str]:
-    """Write the playbooks to compare. Returns their paths or names by the name of the command in the report."""
+    """Write the playbooks to compare.
+
+    Return a dictionary: name of the command in the report -> path or name of its playbook.
+    """
     texts = {_NOTHING: _EMPTY, _PLAIN_ROLE: _PLAIN, **{role.name: role.play for role in public}}
     for number, text in enumerate(texts.values()):
         (made.directory / f"way{number}.yml").write_text(text)
@@ -146,7 +151,8 @@ def _one(report: Report, made: Lab, ways: dict[str, str], size: int, runs: int, 
             before = _processor()
             made.playbook(ways[way], *words, seconds=_SECONDS)
             spent = _processor() - before
-            if number:  # the first run is not counted, because it fills caches and makes changes on the hosts
+            # The report leaves out the first run, because this run fills caches and makes changes on the hosts.
+            if number:
                 times[way].append(spent)
     start = Spread.of(times[_NOTHING]).median
     spreads = {way: Spread.of([(spent - start) / size for spent in times[way]]) for way in ways if way != _NOTHING}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A fleet of hosts on one bridge. Each host is a network namespace with an agent, and is removed at the end."""
+"""A fleet of hosts on one bridge. Each host is a network namespace with an agent. The fleet is removed at the end."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from .agents import Agent
 HUB = f"{netns.PREFIX}-hub"
 _FIRST = ipaddress.IPv4Address("198.18.64.10")
 _NEIGHBOURS = Path("/proc/sys/net/ipv4/neigh/default")
-#: Number of data planes that are brought up in parallel. Each data plane compiles for about a second on one core.
+#: Number of data planes that are loaded in parallel. Each data plane compiles for about a second on one core.
 _AT_ONCE = 2
 
 
 @contextlib.contextmanager
 def fleet(count: int, plane: str, **settings: Any) -> Iterator[list[Agent]]:
-    """Context manager: ``count`` hosts with their data planes up, but no agent started yet.
+    """Context manager: ``count`` hosts with loaded data planes, on which no agent has been started yet.
 
-    Raises ``BenchError``, also if the log of an agent contains internal errors at the end.
+    Raises ``BenchError`` if a host cannot be created, or if the log of an agent contains internal errors at the end.
     """
     names = [f"{netns.PREFIX}{number}" for number in range(count)]
     with agents.workspace() as base, netns.namespaces(HUB, *names), _neighbour_room(count):
@@ -50,7 +50,7 @@ def fleet(count: int, plane: str, **settings: Any) -> Iterator[list[Agent]]:
 def form(hosts: Sequence[Agent], total: int, probed: bool = False, seconds: float = 90.0) -> float:
     """Start the agents of ``hosts``, and wait until each of them lists ``total`` members.
 
-    Returns the seconds since all agents serve their APIs.
+    Return the seconds from the moment at which all agents serve their APIs until the end of the wait.
     """
     for host in hosts:
         host.launch(probed=probed)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Sends millions of forged packets to one agent: they must not wake the agent, change its state, or be relayed.
+"""Sends millions of forged packets to one agent, which must neither wake up nor change its state, and whose data plane
+must not relay them.
 
 First the benchmark counts the agent's wake-ups at rest. Then the benchmark sends forged heartbeats of the agent's
-members as fast as one processor can. The data plane must count each of them as forged, the node map must not change,
-and the agent must not wake up more often than at rest. Finally the benchmark sends genuine heartbeats during a flood of
-forged heartbeats, and the data plane must record all genuine heartbeats.
+members as fast as one processor can send them. The data plane must count each of them as forged, the node map must not
+change, and the agent must not wake up more often than at rest. Finally the benchmark sends genuine heartbeats during a
+flood of forged heartbeats, and the data plane must record all genuine heartbeats.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def run(quick: bool) -> Report:
 
 
 def _wakes(node: Agent, work: object) -> float:
-    """Call ``work``, and return the agent's wake-ups per second meanwhile."""
+    """Call ``work``, and return the agent's wake-ups per second during the call."""
     assert callable(work)
     before, began = node.wake_ups, time.monotonic()
     work()
@@ -70,7 +71,10 @@ def _flood(generator: Generator, pins: Pins, until: int) -> None:
 
 
 def _among(generator: Generator, pins: Pins, load: Load, wanted: int) -> tuple[int, int]:
-    """Send genuine heartbeats during a flood. Returns the numbers of sent and of recorded heartbeats."""
+    """Send genuine heartbeats during a flood.
+
+    Return the number of genuine heartbeats sent, and the number of them that the data plane recorded.
+    """
     before = pins.counters()
     sent, over = [0], threading.Event()
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Compares the time to read a large fleet with the inventory plugin with that for a static file of the same content.
+"""Compares the time that Ansible takes to read a large fleet through the inventory plugin with the time to read a
+static inventory file of the same content.
 
-The benchmark runs ``ansible-inventory --list`` with a static file in JSON, with one in YAML, and with the plugin, which
-queries the agent's API in another process. The runs alternate. All runs must list the same hosts with the same
+The benchmark runs ``ansible-inventory --list`` with a static JSON file, with a static YAML file, and with the plugin,
+which queries the agent's API in another process. The runs alternate. All runs must list the same hosts with the same
 variables, except that Ansible marks the plugin's strings as unsafe (no templates).
 """
 
@@ -59,7 +60,8 @@ def run(quick: bool) -> Report:
         times: dict[str, list[tuple[float, float]]] = {source: [] for source in sources}
         slow = max(_FILES, key=lambda source: first[source][1])
         if first[slow][1] > 2 * min(first[source][1] for source in _FILES):
-            # The slower file is not needed for the comparison, and more runs with it would take minutes.
+            # The slower static file runs only once: the goal compares the plugin with the faster file, and more runs
+            # would take minutes.
             times[slow].append(first[slow][:2])
             del sources[slow]
         for _ in range(runs):
@@ -102,7 +104,7 @@ def _server(directory: Path, count: int) -> Iterator[Path]:
 
 
 def _sources(directory: Path, api: Path) -> dict[str, Path]:
-    """Write the inventory files. Returns their paths by the name of the source."""
+    """Write the inventory files. Return a dictionary: name of the source -> path of its inventory file."""
     with contextlib.closing(HTTPConnection("localhost")) as connection:
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(_START_SECONDS)
@@ -127,7 +129,8 @@ def _sources(directory: Path, api: Path) -> dict[str, Path]:
 
 
 def _list(directory: Path, source: Path) -> tuple[float, float, Path]:
-    """Run ``ansible-inventory --list`` once. Returns its seconds, its processor seconds, and its output file.
+    """Run ``ansible-inventory --list`` once. Return the seconds of the command, its processor seconds, and its output
+    file.
 
     Raises ``BenchError``.
     """

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A lab of systemd hosts for benchmarks of Ansible. The collection's role creates the lab and removes it at the end."""
+"""A lab of systemd hosts for benchmarks of Ansible.
+
+The role ``xdp_gossip.fleet.lab`` creates the lab, and removes the lab at the end.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _BIN = ROOT / ".cache" / "venv" / "ansible" / "bin"
 _COLLECTIONS = ROOT / ".cache" / "collections"
 #: Directory of the public collections that a benchmark compares with.
 PUBLIC = ROOT / ".cache" / "bench" / "collections"
-#: Directory of the benchmarks' lab, which differs from those of the demo's lab and of Molecule's lab.
+#: Directory of the benchmarks' lab. The demo and Molecule use other directories for their labs.
 _HOME = "/var/lib/xdp-gossip-bench"
 _LAB = {
     "lab_name": "xgb",
@@ -93,12 +96,12 @@ class Lab:
 
     @property
     def token_file(self) -> Path:
-        """The file with the API's token, which the role created beside the inventory."""
+        """Path of the file with the API token, which the role created in the directory of the inventory."""
         return self.inventory.parent / ".xdp-gossip" / "api.token"
 
     @property
     def ca_path(self) -> Path:
-        """The file with the certificate authority of the members' APIs, beside the token's file."""
+        """Path of the certificate of the authority that issued the certificates of the members' APIs."""
         return self.token_file.parent / "ca.crt"
 
     def close_connections(self) -> None:
@@ -107,7 +110,10 @@ class Lab:
             self.run("ssh", "-O", "exit", "-o", f"ControlPath={control}", "any")
 
     def playbook(self, *words: str, seconds: float = _SECONDS, **environment: str) -> float:
-        """Run ``ansible-playbook``. Returns the seconds of the command. Raises :class:`BenchError` if it fails."""
+        """Run ``ansible-playbook``.
+
+        Return the seconds that the command took. Raises :class:`BenchError` if it fails.
+        """
         return self.run(str(self.ansible_playbook), *words, seconds=seconds, **environment)
 
     def run(self, *command: str, seconds: float = _SECONDS, **environment: str) -> float:

@@ -62,7 +62,7 @@ def _text(mac: bytes) -> str:
 
 
 def received() -> int:
-    """Number of frames that XDP received at the node's end so far, by the driver's counters."""
+    """Return the number of frames that XDP has received so far at the node's end, according to the driver's counters."""
     return _taken(NODE, INSIDE)
 
 
@@ -88,8 +88,9 @@ class Burst:
 def burst(generator: Generator, count: int, handled: Callable[[], int] = received) -> Burst:
     """Send ``count`` frames from the only processor to which the caller is pinned, and which also runs the node.
 
-    The processor time is that of the calling thread, in which the receivers' polls also run, and of the processor's
-    ksoftirqd, which continues the polls if they take too long. The time of other processes does not count.
+    The result counts the processor time of the calling thread, in which the receivers' polls also run, and of the
+    processor's ksoftirqd, which continues polls that take too long. The result does not count the time of other
+    processes.
     """
     (cpu,) = os.sched_getaffinity(0)
     helper = kernel_thread(f"ksoftirqd/{cpu}")

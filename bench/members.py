@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Measures the processor time and memory of one agent with ten thousand simulated members, at a cycle of 6 s.
 
-The members have node records. A thread sends the members' heartbeats through an ordinary socket, evenly spread; the
-data plane records and relays them. The agent's processor time is from its schedstat. The kernel's processor time is
-that of the sending thread, because the receiver's softirq runs in that thread, less the time for the same packets when
-an XDP program drops all of them. Each heartbeat is sent once in a first run, and as often as a fleet would relay it in
-a second run.
+Every simulated member has a node record. A thread sends the members' heartbeats through an ordinary socket, evenly
+spread; the data plane records and relays them. The benchmark reads the agent's processor time from schedstat. The
+receiver's softirq runs in the sending thread. So the kernel's processor time is the time of that thread minus its time
+for the same packets while an XDP program drops all of them. In a first run the thread sends each heartbeat once. In a
+second run it sends each heartbeat as many times as the members of a fleet would relay it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _introduce(node: Agent, load: Load, members: int) -> None:
 
 
 def _sending(members: int, copies: int, seconds: float) -> float:
-    """Processor seconds per second that the sender needs while an XDP program drops all packets."""
+    """Return the processor seconds per second that the sender uses while an XDP program drops all packets."""
     with lane.pinned(0), lane.lane(), dropping():
         load = Load(members, records=True, copies=copies)
         return send_timed(load, members / _CYCLE * copies, min(seconds, 30.0))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Creates the network namespaces and links of the benchmarks, and removes them at the end, also after an error.
 
-Every name begins with :data:`PREFIX`. Namespaces of an earlier run are removed first. Addresses are from 198.18.64.0/20
-(RFC 2544), and no namespace is connected to the network of the machine.
+Every name begins with :data:`PREFIX`. Namespaces of an earlier run are removed first. The namespaces have addresses
+from 198.18.64.0/20 (RFC 2544). No namespace is connected to the network of the machine.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class BenchError(Exception):
-    """Raised if a benchmark cannot continue. The message states what was expected."""
+    """Raised if a benchmark cannot continue. The message states what the benchmark expected."""
 
 
 def run(*words: str, namespace: str | None = None, seconds: float = _SECONDS) -> str:
-    """Run a command, in ``namespace`` if given. Returns its output. Raises :class:`BenchError` with its error text."""
+    """Run a command, in ``namespace`` if given.
+
+    Returns its output. Raises :class:`BenchError` with the error output of the command if the command fails.
+    """
     command = [*(enter(namespace) if namespace else ()), *words]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds)
@@ -42,7 +45,7 @@ def run(*words: str, namespace: str | None = None, seconds: float = _SECONDS) ->
 
 
 def enter(namespace: str) -> tuple[str, ...]:
-    """The prefix of a command that runs in a network namespace.
+    """Return the words to put before a command so that it runs in a network namespace.
 
     ``ip netns exec`` is not used, because it gives the command its own mount namespace. A bpffs that the command mounts
     there would disappear when the command ends.

@@ -22,7 +22,10 @@ _PLANES = ("XDP (native)", "XDP (native)", "XDP (generic)", "TC", "UDP")
 
 
 class _Members:
-    """A simulated node list with the methods that ``GET /v1/nodes`` uses. The members depend only on ``count``."""
+    """A simulated node list with the methods that the handler of ``GET /v1/nodes`` calls.
+
+    The list of members depends only on their number ``count``.
+    """
 
     revision = 1
     cluster = "bench"
@@ -46,7 +49,10 @@ class _Members:
         )
 
     def page(self, states: Collection[State], after: Address | None = None, limit: int | None = None) -> list[Member]:
-        """Up to ``limit`` members after ``after``, by address, if ``states`` contains ALIVE: all members are alive."""
+        """Return up to ``limit`` members whose addresses follow ``after``.
+
+        All members are alive, so return none unless ``states`` contains ALIVE.
+        """
         found = self._members if State.ALIVE in states else []
         return [member for member in found if after is None or after < member.address][:limit]
 

@@ -24,7 +24,10 @@ _FIRST_ORIGIN = int(ipaddress.IPv4Address("198.18.70.0"))
 
 
 def origin(number: int) -> Address:
-    """The address of the simulated origin ``number`` (0 to 16383). Every 512 origins have another port."""
+    """The address of the simulated origin ``number`` (0 to 16383).
+
+    The origins 0 to 511 share one port, the next 512 origins share the next port, and so on.
+    """
     return Address(str(ipaddress.IPv4Address(_FIRST_ORIGIN + number % 512)), PORT + number // 512)
 
 
@@ -34,7 +37,7 @@ def codec(secret: str = SECRET) -> NativeCodec:
 
 
 def heartbeats(origins: int, count: int, *, first: int = 1, ttl: int = TTL, records: bool = False) -> Iterator[bytes]:
-    """Generate ``count`` heartbeats with the current time, in turn from each origin, with sequences from ``first`` on.
+    """Generate ``count`` heartbeats with the current time, from each origin in turn. The sequences start at ``first``.
 
     ``records``: whether the heartbeats have the digest of a node record (:func:`record_of`).
     """
@@ -65,7 +68,7 @@ def record_of(number: int) -> Record:
 
 
 def record_rumors(origins: int, sequence: int = 1) -> Iterator[bytes]:
-    """Generate a rumor with the node record of each origin. ``sequence``: sequence of these rumors."""
+    """Generate a rumor with the node record of each origin. ``sequence``: the sequence number that every rumor gets."""
     sign, wall = codec().encode, time.time_ns()
     for number in range(origins):
         record = record_of(number)
@@ -85,7 +88,8 @@ def documents(origins: int, count: int) -> Iterator[bytes]:
         version = Version(wall // 10**6 << 16 | number // origins, addresses[number % origins])
         return Documents((Document("bench/document", version, bytes(size)),))
 
-    # Length of a packet without the document's value. The length field is as long as that of a value of 1,000 bytes.
+    # Length of a packet without the document's value. The number 1,000 only makes the length field as long as the
+    # length field of the real value.
     around = sign.size_of(rumor(0, 1000)) - 1000
     for number in range(count):
         header = Header(PacketType.METADATA, addresses[number % origins], 1, 1 + number // origins, wall, 0, 0, ttl=TTL)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The data plane's BPF programs on the node's end of the lane, with maps of their own and without an agent."""
+"""The data plane's BPF programs on the node's end of the lane, with their own maps, without an agent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Plane:
     """The data plane ``dataplane.c`` from ``sources``, compiled and configured for the lane's node.
 
     The caller attaches its programs. ``amount``: fan-out. ``members``: addresses of the relay targets. ``tc``: use the
-    TC program and not XDP.
+    TC program instead of the XDP program.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Plane:
     def admit(self, origins: int, highest: int = 0) -> None:
         """Add ``origins`` members to the node map, with ``highest`` as the highest sequence seen of each.
 
-        The data plane then treats a packet of such a member as new if its sequence is above ``highest``.
+        The data plane then accepts a packet of such a member as new if the packet's sequence is above ``highest``.
         """
         import bcc
 

@@ -8,16 +8,16 @@ First the benchmark sends as many heartbeats as the node can handle, from N orig
 - last: each heartbeat arrives once and on its last hop, so it is verified and recorded, but not relayed;
 - copies: each heartbeat arrives 32 times, so that nearly all are duplicates, the most frequent packets of a fleet.
 
-For UDP, a real agent is pinned to one processor. The load comes through a socket from another processor, faster than
-the agent can handle it. The processor time for UDP is the agent's (schedstat: with its system calls, without the
-softirqs of reception), as for PekoNode's figures. For XDP, there is only the data plane, because no heartbeat reaches
-an agent. Generator, node and the receiver of the copies share one processor, and the processor time of all three
-counts, so the figure for XDP is a lower bound.
+For UDP, a real agent is pinned to one processor. A process on another processor sends packets through a socket, faster
+than the agent can handle them. The processor time for UDP is the agent's time in schedstat, as for PekoNode's figures.
+This time includes the agent's system calls, but not the softirqs that receive packets. For XDP, the data plane runs
+without an agent, because no heartbeat would reach an agent. The generator, the node and the receiver of the copies
+share one processor. The figure for XDP is a lower bound, because it counts the processor time of all three.
 
 Then the benchmark sends the mix `fleet` at 1,000 heartbeats a second, the maximum that a member receives with the
-automatic cycle, to a real agent in both modes. The processor time of this last measurement is that of the agent and of
-the kernel. The kernel's time is that of the sending thread, in which the softirqs of reception run, less the time for
-the same packets when an XDP program drops all of them.
+automatic cycle, to a real agent in both modes. This last measurement adds the processor times of the agent and of the
+kernel. The softirqs that receive packets run in the sending thread. So the kernel's time is the time of that thread
+minus its time for the same packets while an XDP program drops all of them.
 """
 
 from __future__ import annotations
@@ -123,15 +123,18 @@ def lane_agent(plane: str, members: int, amount: int, cpu: int | None, cycle: fl
 
 
 class Load:
-    """Generates heartbeats of ``members`` origins. The sequences continue from one call of :meth:`next` to the next."""
+    """Generates heartbeats of ``members`` origins.
+
+    Each call of :meth:`next` continues with the sequences that follow those of the previous call.
+    """
 
     def __init__(self, members: int, *, copies: int = 1, ttl: int = packets.TTL, records: bool = False) -> None:
         self._members, self.copies = members, copies
         self._settings: dict[str, Any] = {"ttl": ttl, "records": records}
-        self._first = 2  # rumors with node records have the sequence 1
+        self._first = 2  # sequence 1 is that of the rumors with node records
 
     def skip(self) -> int:
-        """Reserve a sequence that no heartbeat will have, and return it."""
+        """Reserve a sequence number that no heartbeat will have, and return that number."""
         self._first += 1
         return self._first - 1
 
@@ -160,7 +163,7 @@ def sender() -> socket.socket:
 
 
 def send(sock: socket.socket, load: list[bytes], rate: float) -> None:
-    """Send the packets of ``load`` at ``rate`` packets per second, a part of them each millisecond."""
+    """Send the packets of ``load`` at ``rate`` packets per second, with one part of ``load`` every millisecond."""
     step = max(1, round(rate / 1000))
     due = time.perf_counter()
     for start in range(0, len(load), step):
@@ -172,7 +175,7 @@ def send(sock: socket.socket, load: list[bytes], rate: float) -> None:
 
 
 def introduce(node: Agent, load: Load, members: int) -> None:
-    """Send a heartbeat of every origin to the node, and wait until the node lists all of them."""
+    """Send a heartbeat of every origin to the node, and wait until the node lists all origins."""
     with sender() as sock:
         send(sock, load.next(members), 2000)
 
@@ -192,7 +195,7 @@ def _load(mix: str, members: int, amount: int) -> Load:
 
 
 def _udp(mix: str, members: int, amount: int, runs: int) -> list[float]:
-    """Heartbeats per second of processor time in each run, for an agent in mode UDP."""
+    """Return, for each run, the heartbeats that an agent in mode UDP handles per second of processor time."""
     load, offered, found = _load(mix, members, amount), _OFFERED[mix], []
     with lane.pinned(_LOAD_CPU), lane_agent("UDP", members, amount, _NODE_CPU) as node:
         introduce(node, load, members)
@@ -211,7 +214,9 @@ def _handled_by_agent(node: Agent) -> int:
 
 
 def _xdp(mix: str, members: int, amount: int, runs: int) -> list[float]:
-    """Heartbeats per second of processor time in each run, for the XDP data plane without an agent."""
+    """Return, for each run, the heartbeats that the XDP data plane handles per second of processor time, without an
+    agent.
+    """
     framer, load = lane.framer(), _load(mix, members, amount)
     found = []
     with lane.pinned(_NODE_CPU), lane.lane():
@@ -236,7 +241,9 @@ def _xdp(mix: str, members: int, amount: int, runs: int) -> list[float]:
 
 
 def _paced(plane: str, members: int, amount: int, seconds: float) -> float:
-    """Heartbeats per second of processor time of agent and kernel, at ``_PACE`` heartbeats per second."""
+    """Return the heartbeats handled per second of processor time of agent and kernel, while ``_PACE`` heartbeats arrive
+    per second.
+    """
     plain = _sending(members, amount, seconds)
     load = _load(_AT_PACE[0], members, amount)
     with lane.pinned(_LOAD_CPU), lane_agent(plane, members, amount, _NODE_CPU) as node:
@@ -248,7 +255,7 @@ def _paced(plane: str, members: int, amount: int, seconds: float) -> float:
 
 
 def _sending(members: int, amount: int, seconds: float) -> float:
-    """Processor seconds per second that the sender needs while an XDP program drops all packets."""
+    """Return the processor seconds per second that the sender uses while an XDP program drops all packets."""
     with lane.pinned(_LOAD_CPU), lane.lane(), dropping():
         return send_timed(_load(_AT_PACE[0], members, amount), _PACE, seconds)
 
@@ -264,7 +271,8 @@ def dropping() -> Iterator[None]:
 def send_timed(load: Load, rate: float, seconds: float) -> float:
     """Send heartbeats at ``rate`` per second for ``seconds``.
 
-    Returns the processor seconds per second that the calling thread and ksoftirqd on its processor used meanwhile.
+    Returns the processor seconds per second that the calling thread and ksoftirqd on its processor used during this
+    time.
     """
     (cpu,) = os.sched_getaffinity(0)
     helper = lane.kernel_thread(f"ksoftirqd/{cpu}")

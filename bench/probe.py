@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Runs an agent, and records the arrival time of each document in a file.
+"""Runs an agent, and writes the arrival time of each document to a file.
 
 usage: probe.py FILE agent --config CONFIG
 
-Each document whose value is a decimal number adds 16 bytes to FILE: CLOCK_MONOTONIC in ns, and that number. The probe
-receives the documents from ``AsyncNodeList.watch``. Queries over the API would cost more processor time than the
-measured operation.
+Each document whose value is a decimal number adds 16 bytes to FILE: the CLOCK_MONOTONIC time in ns, and the decimal
+number. The probe receives the documents from ``AsyncNodeList.watch``. The probe does not query the API, because queries
+would cost more processor time than the measured operation.
 """
 
 from __future__ import annotations

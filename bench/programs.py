@@ -79,7 +79,9 @@ def index_of(interface: str) -> int:
 
 
 def set_devmap(table: Any, entries: Sequence[tuple[int, int]]) -> None:
-    """Fill a devmap with ``entries`` (interface index, program or 0), in the current network namespace."""
+    """Fill a devmap with ``entries`` (interface index, and file descriptor of a program or 0), in the current network
+    namespace.
+    """
     import bcc
 
     for number, (index, program) in enumerate(entries):
@@ -100,7 +102,9 @@ def write(table: Any, key: bytes, value: bytes) -> None:
 
 
 class Generator:
-    """Sends frames from an interface of a namespace, as fast as one processor can or with a minimum gap."""
+    """Sends frames from an interface of a namespace, as fast as one processor can send them, or with a minimum gap
+    between two frames.
+    """
 
     def __init__(self, namespace: str, interface: str, frames: Sequence[bytes], gap: int = 0) -> None:
         """``frames``: frames of equal length, whose number is rounded down to a power of two.
@@ -119,7 +123,7 @@ class Generator:
         self.fill(frames)
 
     def fill(self, frames: Sequence[bytes]) -> None:
-        """Replace the frames by others of the same length, and start with the first one."""
+        """Replace all frames by ``frames``, which have the same length, and send the first of them next."""
         import bcc
 
         blob = b"".join(frame + self._padding for frame in frames[: self.count])
@@ -134,7 +138,7 @@ class Generator:
         self.rewind()
 
     def rewind(self) -> None:
-        """Continue with the first frame."""
+        """Send the first frame next."""
         write(self._module["position"], struct.pack("=I", 0), struct.pack("=QQII", self._gap, 0, 0, 0))
 
     def send(self, count: int) -> None:
@@ -143,7 +147,8 @@ class Generator:
         with inside(self._namespace):
             while count > 0:
                 part = min(count, _MOST)
-                # A signal ends the system call early. Frames that are not sent because of a signal do not matter.
+                # A signal ends the system call early. No measurement relies on the frames that a signal keeps from
+                # being sent.
                 with contextlib.suppress(InterruptedError):
                     libbpf.run(self._program.fd, data, live=part, batch=min(part, BATCH))
                 count -= part

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Roles for one service that others publish, to be measured beside this collection's.
+"""Public Ansible roles for one service, which benchmarks compare with the role of this collection.
 
-They are read from two packages of PyPI that carry whole collections: ``ansible`` has ``community.zabbix``, and
-``debops`` has ``debops.debops``. Each role runs as its users run it, and installs its service from Debian's packages.
+The roles come from two PyPI packages that contain whole collections: ``ansible`` contains ``community.zabbix``, and
+``debops`` contains ``debops.debops``. Each role runs in a play as its documentation shows, and installs its service
+from Debian packages.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from pathlib import Path, PurePosixPath
 
 from .netns import BenchError
 
-#: Seconds for the download of one package: ``ansible`` has 50 MB.
+#: Maximum seconds for the download of one package: ``ansible`` has 50 MB.
 _SECONDS = 300.0
 
 
 @dataclass(frozen=True)
 class PublicRole:
-    """A role, the package of PyPI that has it, its collections, the Debian packages that it installs, its play."""
+    """A public role: the PyPI package that contains the role, its collections, the Debian packages that it installs,
+    and its play.
+    """
 
     name: str
     requirement: str
@@ -63,15 +66,16 @@ ROLES = (
 
 
 def fetch(role: PublicRole, collections: Path) -> None:
-    """Put the collections of ``role`` below ``collections``/ansible_collections, unless they are there.
+    """Download the collections of ``role`` to ``collections``/ansible_collections, unless that directory already
+    contains them.
 
-    Raises ``BenchError`` when the package cannot be downloaded, or lacks a collection.
+    Raises ``BenchError`` if the package cannot be downloaded, or if it does not contain one of the collections.
     """
     target = collections / "ansible_collections"
     if all((target / name).is_dir() for name in role.collections):
         return
     with tempfile.TemporaryDirectory(prefix="xgp-roles-") as work:
-        # Only data is read from the wheel, so the Python that it is made for does not matter.
+        # The benchmark reads only data files from the wheel, so the wheel may be built for any version of Python.
         words = ("--no-deps", "--only-binary", ":all:", "--python-version", "3.13", "--dest", work, role.requirement)
         try:
             done = subprocess.run(
@@ -90,7 +94,10 @@ def fetch(role: PublicRole, collections: Path) -> None:
 
 
 def _extract(wheel: Path, collection: str, target: Path) -> None:
-    """Copy the files of ``collection`` (namespace/name) out of ``wheel``, wherever the wheel has it."""
+    """Copy the files of ``collection`` (namespace/name) from ``wheel`` to ``target``.
+
+    The collection may be in any directory of the wheel.
+    """
     inside = PurePosixPath("ansible_collections", collection).parts
     found = False
     with zipfile.ZipFile(wheel) as archive:

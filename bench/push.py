@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""Measures the time to bring one settings file to all hosts of a fleet, by Ansible's copy and by a publish.
+"""Measures the time to distribute one settings file to all hosts of a fleet, with Ansible's module ``copy`` and with a
+publish.
 
 Each measurement is a complete ``ansible-playbook`` command, as an operator types it, on a lab of systemd hosts reached
-by ssh. One machine runs the control node and all hosts. The commands alternate, and each run has new content:
+by ssh. One machine runs the control node and all hosts. The benchmark runs these commands in turn, each time with new
+content:
 
-- *copy*: one play on all hosts with ``ansible.builtin.copy``, without facts, with as many forks as hosts, with
-  pipelining as in the lab's inventory. The copy runs once over connections that ssh kept open since the previous run
-  (for at most a minute), and once over new connections;
+- *copy*: one play on all hosts with ``ansible.builtin.copy``, without facts, with as many forks as hosts, and with
+  pipelining, which the lab's inventory turns on. The copy runs once over connections that ssh kept open since the
+  previous run (for at most a minute), and once over new connections;
 - *publish*: one play on localhost with ``xdp_gossip_publish`` and ``wait: all``, over HTTP with a token. The play ends
-when every member has confirmed that it holds the new version;
-- *nothing*: one play on localhost with ``ansible.builtin.command`` and ``true``, which shows the cost of any task.
+  when every member has confirmed that it has stored the new version;
+- *nothing*: one play on localhost with ``ansible.builtin.command`` and ``true``, which shows the time that every
+  command needs at least.
 
-The report also shows the time of the task alone, without start and end of the command.
+The report also shows the time of the task alone, without the start and the end of the command.
 """
 
 from __future__ import annotations
@@ -69,7 +72,7 @@ def _publish_play(made: Lab) -> str:
         "name": "Push",
         "xdp_gossip.fleet.xdp_gossip_publish": arguments,
         "register": "pushed",
-        # A publish that changes nothing, or does not reach all hosts, must not be measured.
+        # The benchmark must not measure a publish that changes nothing, or that does not reach all hosts.
         "failed_when": f"pushed is failed or pushed is not changed or pushed.confirmed != {len(made.endpoints)}",
     }
     return yaml.safe_dump([{"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": [task]}])
@@ -110,7 +113,7 @@ def _one(report: Report, made: Lab, size: int, runs: int) -> None:
     for number in range(runs + 1):
         for way in _WAYS:
             measured = _push(made, way, size)
-            if number:  # the first run is not counted, because it fills caches
+            if number:  # The report leaves out the first run, because this run fills caches.
                 times[way].append(measured)
     for position, part in enumerate(("command", "task")):
         spreads = {way: Spread.of([pair[position] for pair in pairs]) for way, pairs in times.items()}
@@ -121,7 +124,7 @@ def _one(report: Report, made: Lab, size: int, runs: int) -> None:
 
 
 def _push(made: Lab, way: str, size: int) -> tuple[float, float]:
-    """Run one command with new content. Returns the seconds of the whole command, and those of its task."""
+    """Run one command with new content. Return the seconds of the whole command, and the seconds of its task."""
     settings = {"currency": "EUR", "stock_limit": 40, "id": str(uuid.uuid4())}
     (made.directory / "settings.json").write_text(json.dumps(settings) + "\n")
     notes = made.directory / "task-times"

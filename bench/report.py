@@ -18,16 +18,17 @@ from typing import Any
 from .netns import run
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "build" / "bench"
-#: Share of processor time used by others (a quarter of ``_BUSY``) above which a benchmark waits, and maximum seconds of
-#: that wait.
+#: A benchmark waits while other processes use more than a quarter of the share ``_BUSY`` of the processor time, but at
+#: most ``_PATIENCE`` seconds.
 _BUSY, _PATIENCE = 0.6, 300.0
-#: Environment variable that the option --short sets. With --short no goal is judged, so inaccurate figures do not
-#: matter.
+#: Environment variable that the option --short sets. With --short the benchmarks check no goal, so inaccurate figures
+#: do not matter.
 SHORT = "XDP_GOSSIP_BENCH_SHORT"
 
 
 def sound() -> float:
-    """The minimum share of frames and copies that a measurement must have processed; 0 with --short.
+    """Return the minimum share of the frames and copies that must be processed for a measurement to be valid (0 to 1).
+    The share is 0 with --short.
 
     A busy machine loses some frames, and --short only checks whether a benchmark works.
     """
@@ -65,12 +66,14 @@ def _commit() -> str:
     try:
         directory = str(Path(__file__).resolve().parent)
         return run("git", "-c", "safe.directory=*", "-C", directory, "describe", "--always", "--dirty").strip()
-    except Exception:  # the code is not a git checkout, as in a release
+    except Exception:  # This directory is not a git checkout, but an unpacked release.
         return "none"
 
 
 def busy_share(seconds: float = 0.5) -> float:
-    """Wait for ``seconds``, and return the share of the machine's processor time that was used meanwhile (0 to 1)."""
+    """Wait for ``seconds``, and return the share of the machine's processor time that was used during the wait (0 to
+    1).
+    """
     before = _processor_times()
     time.sleep(seconds)
     after = _processor_times()
@@ -93,7 +96,7 @@ def _processor_times() -> list[int]:
 def wait_for_quiet(most: float = _BUSY * 0.25, patience: float = _PATIENCE) -> float:
     """Wait until other processes use at most the share ``most`` of the processors, for at most ``patience`` seconds.
 
-    Returns the share that other processes use at the end.
+    Return the share that other processes use at the end of the wait.
     """
     deadline = time.monotonic() + patience
     while (share := busy_share()) > most and time.monotonic() < deadline:
@@ -112,7 +115,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Compute the spread of at least one value."""
+        """Compute the spread of ``values``, which contains at least one value."""
         return cls(statistics.median(values), min(values), max(values), len(values))
 
     def text(self, form: str = ",.0f") -> str:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Measures how long a member that was stopped takes to catch up, and how many bytes it needs.
+"""Measures how long a restarted member takes to receive the documents that changed while it was stopped, and how many
+bytes it exchanges.
 
 Cases: 1, 100 and 10,000 changed documents among 10,000, and one document of 16 MiB. Three agents run over UDP, each in
-a network namespace. One agent is stopped, documents change on another agent, and the first agent is started again. The
-time counts from the moment at which the API of the restarted agent answers until its documents digest is equal to that
-of the others. The bytes are those of the restarted agent's network interface in both directions, with all headers, from
-just before its start. One row shows the cost of a start without changes (heartbeats, joining). The column "kB beyond no
-change" subtracts the bytes of a start without changes.
+a network namespace. The benchmark stops one agent, changes documents on another agent, and starts the first agent
+again. The time counts from the moment at which the API of the restarted agent answers until its documents digest is
+equal to the digest of the other agents. The bytes are all bytes that the restarted agent's network interface sends and
+receives from just before the restart, with all headers. One row shows the cost of a start without changes (heartbeats,
+joining). The column "kB beyond no change" subtracts the bytes of a start without changes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _QUICK_DOCUMENTS, _QUICK_LARGE = 300, 2**20
 _CHANGED, _QUICK_CHANGED = (0, 1, 100, 10_000), (0, 1)
 #: Goal: maximum seconds until a member that was stopped has all documents again.
 SECONDS_GOAL = 10.0
-#: Goal: maximum bytes for one changed document among 10,000, in addition to those of a start without a change.
+#: Goal: maximum bytes for one changed document among 10,000, in addition to the bytes of a start without a change.
 ONE_GOAL = 6_000.0
 
 
@@ -68,7 +69,8 @@ def _row(report: Report, what: str, seconds: float, sent: float, idle: float, pe
 def _away(hosts: list[Agent], change: object) -> tuple[float, float, float]:
     """Stop the last host, call ``change``, start the host again, and wait until it has all documents.
 
-    Returns the seconds and bytes that the host needed to catch up, and its peak resident memory in MiB.
+    Return the seconds until the host had all documents, the bytes that it sent and received, and its peak resident
+    memory in MiB.
     """
     away = hosts[-1]
     away.stop()

@@ -13,9 +13,11 @@ from ansible.plugins.callback import CallbackBase
 DOCUMENTATION = r"""
 name: task_times
 type: aggregate
-short_description: How long each task took
+short_description: Writes the duration of each task to a file
 version_added: 0.1.0
-description: Appends one JSON object a task, with its name and the seconds until the next one began, to a file.
+description:
+  - Appends one JSON object for each task to a file.
+  - The object contains the name of the task and the seconds until the next task began.
 """
 
 
