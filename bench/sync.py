@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Measures how long a restarted member takes to receive the documents that changed while it was stopped, and how many
-bytes it exchanges.
+bytes it sends and receives.
 
 Cases: 1, 100 and 10,000 changed documents among 10,000, and one document of 16 MiB. Three agents run over UDP, each in
 a network namespace. The benchmark stops one agent, changes documents on another agent, and starts the first agent

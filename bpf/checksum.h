@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The Internet checksum (RFC 1071). Sums have 64 bits, and are folded as many times as a fold can produce a carry.
- * Folding once gives a wrong checksum for about one header in ten thousand.
+ * The Internet checksum (RFC 1071). Sums have 64 bits. The functions fold a sum repeatedly until no fold can produce
+ * another carry. With a single fold, about one header in ten thousand would get a wrong checksum.
  */
 #ifndef XG_CHECKSUM_H
 #define XG_CHECKSUM_H
@@ -19,7 +19,7 @@ static __always_inline __u16 xg_fold(__u64 sum)
 	return sum;
 }
 
-/* Folds a sum to 32 bits, the size of the difference that bpf_l4_csum_replace() takes. */
+/* Folds a sum to 32 bits, because bpf_l4_csum_replace() takes a difference of 32 bits. */
 static __always_inline __u32 xg_fold32(__u64 sum)
 {
 	sum = (sum & 0xffffffff) + (sum >> 32);
@@ -51,7 +51,7 @@ static __always_inline __u64 xg_halves(__u64 word)
 	return (word & 0xffffffff) + (word >> 32);
 }
 
-/* Returns the sum of the packet's bytes, without bytes beyond the end of the frame. */
+/* Returns the sum of all bytes of the packet that lie within the frame. */
 static __always_inline __u64 xg_sum_packet(const struct xg_packet *packet, __u64 length, void *end)
 {
 	__u64 sum = xg_sum_words(packet, XG_HEADER_BYTES / 4);
@@ -71,7 +71,7 @@ static __always_inline __u64 xg_sum_packet(const struct xg_packet *packet, __u64
 	XG_KEEP(at);
 	if (!left || at > XG_DATAGRAM_BYTES - 8 || from + at + 8 > end)
 		return sum;
-	/* Adds the bytes that are left: the last eight bytes without those that the sum already contains. */
+	/* Adds the remaining bytes: reads the last eight bytes, and drops those that the sum already contains. */
 	return sum + xg_halves(*(const xg_u64 *)(from + at) >> (64 - 8 * left));
 }
 

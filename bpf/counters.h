@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Declares a counter for every verdict and every outcome of a packet. X(name, what it counts) is expanded to the C
- * enumeration here; Python reads names and help texts from the same list (dataplane/headers.py). The position in the
- * list is the index in the map ``counters``.
+ * Declares a counter for every verdict and every outcome of a packet. Each entry is X(name, description). This file
+ * expands the list to a C enumeration, and dataplane/headers.py reads the names and help texts from the same list.
+ * The position of a counter in the list is its index in the map ``counters``.
  */
 #ifndef XG_COUNTERS_H
 #define XG_COUNTERS_H

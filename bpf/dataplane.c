@@ -2,7 +2,7 @@
 /*
  * The kernel data plane: the only file that BCC compiles. dataplane.c defines the tables, because BCC translates the
  * methods of a table in this file only, and the entry points of the programs. The headers contain the code of the
- * programs, listed here in the order in which a packet meets them:
+ * programs. This list has them in the order in which they process a packet:
  *
  *   wire.h, maps.h, counters.h   formats and counters that the programs share with the agent
  *   tables.h                     declares the functions by which the other headers use the tables
@@ -48,7 +48,10 @@ BPF_TABLE(XG_SHARED("lru_hash", refusals), struct xg_refusal_key, struct xg_refu
 
 BPF_F_TABLE(XG_SHARED("lpm_trie", allow), struct xg_allow_key, __u8, allow, XG_ALLOWED, BPF_F_NO_PREALLOC);
 
-/* The same table as BPF_RINGBUF_OUTPUT declares. The macro BPF_RINGBUF_OUTPUT cannot declare a pinned map. */
+/*
+ * This structure declares the same table as BPF_RINGBUF_OUTPUT. The macro BPF_RINGBUF_OUTPUT cannot declare a pinned
+ * map.
+ */
 struct events_table_t {
 	int key;
 	__u32 leaf;
@@ -59,7 +62,10 @@ __attribute__((section("maps/" XG_SHARED("ringbuf", events)))) struct events_tab
 	.max_entries = XG_EVENT_BYTES,
 };
 
-/* The loader fills both device maps: every entry is this interface, with the program xg_xdp_egress. */
+/*
+ * The loader fills both device maps. Every entry contains the index of the agent's interface and the program
+ * xg_xdp_egress.
+ */
 BPF_XDP_REDIRECT_MAP("devmap", struct bpf_devmap_val, relay, XG_COPIES);
 BPF_XDP_REDIRECT_MAP("devmap", struct bpf_devmap_val, relay_wide, XG_COPIES);
 
@@ -93,9 +99,9 @@ static __always_inline struct xg_scratch *xg_scratch(void)
 }
 
 /*
- * Returns CLOCK_MONOTONIC in nanoseconds, up to two ticks late. The kernel's coarse clock changes only at a tick, so
- * this function reads it once per tick. Every packet needs the time, and a call of the helper costs as much as the
- * lookup of the packet's origin.
+ * Returns CLOCK_MONOTONIC in nanoseconds. The result may be up to two ticks old. The kernel's coarse clock changes
+ * only at a tick, so this function reads it once per tick. The programs need the time for every packet, and a call of
+ * the helper costs as much as the lookup of the packet's origin.
  */
 static __always_inline __u64 xg_coarse_ns(void)
 {
@@ -123,13 +129,16 @@ static __always_inline struct xg_node *xg_find_node(struct xg_node_key *key)
 	return nodes.lookup(key);
 }
 
-/* Creates the entry of a node; returns -XG_EEXIST if the node has one already. */
+/* Creates the entry of a node. Returns -XG_EEXIST if the node already has an entry. */
 static __always_inline long xg_insert_node(struct xg_node_key *key, struct xg_node *node)
 {
 	return nodes.insert(key, node);
 }
 
-/* Returns the entry for a node's direct packets, and creates a missing one; null if there is no room for it. */
+/*
+ * Returns the entry for a node's direct packets, and creates the entry if it is missing. Returns null if the table has
+ * no room for the entry.
+ */
 static __always_inline struct xg_direct *xg_find_direct(struct xg_node_key *key)
 {
 	struct xg_direct *known = directs.lookup(key);
@@ -161,7 +170,7 @@ static __always_inline long xg_keep_hop(const void *addr, struct xg_nexthop *hop
 	return nexthops.update((struct xg_address *)addr, hop);
 }
 
-/* Returns whether to record the source of a refused packet: true once in a tick. */
+/* Returns whether to record the source of a refused packet. The result is true at most once per tick and CPU. */
 static __always_inline bool xg_refusal_due(void)
 {
 	struct xg_scratch *scratch = xg_scratch();
@@ -184,7 +193,7 @@ static __always_inline void xg_note_refusal(struct xg_refusal_key *key)
 	fresh.last = scratch->now;
 	known = refusals.lookup(key);
 	if (known) {
-		/* Another CPU may change the entry at the same time. A lost sample does not matter. */
+		/* Another CPU may change the entry at the same time. The count may then lose a sample, which is acceptable. */
 		known->samples++;
 		known->last = fresh.last;
 	} else {

@@ -8,7 +8,9 @@
 #include "tables.h"
 #include "wire.h"
 
-/* Copies the packet into the scratch entry of this CPU; returns false if the frame ends before the packet. */
+/*
+ * Copies the packet into the scratch entry of this CPU. Returns false if the frame ends before the end of the packet.
+ */
 static __always_inline bool xg_copy_out(struct xg_scratch *scratch, const struct xg_packet *packet, __u64 length,
 					void *end)
 {
@@ -30,7 +32,7 @@ static __always_inline bool xg_copy_out(struct xg_scratch *scratch, const struct
 			return false;
 		*(xg_u64 *)(to + at) = *(const xg_u64 *)(from + at);
 	}
-	/* Less than a word is left: copies the last eight bytes, some of which were copied before. */
+	/* Fewer than eight bytes remain. The loop copies the last eight bytes of the packet, some of them a second time. */
 	at = length - 8;
 	XG_KEEP(at);
 	if (at > XG_DATAGRAM_BYTES - 8 || from + at + 8 > end)
@@ -54,7 +56,10 @@ static __always_inline void xg_describe(struct xg_scratch *scratch, __u8 kind, c
 /* Writes the event that xg_describe() filled in, and the packet in the scratch entry, to the ring buffer. */
 static __always_inline void xg_hand_over(struct xg_scratch *scratch, bool whole)
 {
-	/* Reads the length again: what the verifier knows about the former value differs from length to length. */
+	/*
+	 * Reads the length from memory again, because the verifier would follow each possible value of the earlier
+	 * variable separately.
+	 */
 	__u64 length = scratch->event.length;
 
 	XG_KEEP(length);

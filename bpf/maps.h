@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
  * The maps that the kernel programs and the agent share. dataplane/layout.py declares the same structures for Python,
- * and a test compares the two. A change of a structure needs a new XG_LAYOUT, which is part of the path under which the
- * maps are pinned.
+ * and a test compares the declarations of both files. A change of a structure needs a new value of XG_LAYOUT, because
+ * the path of the pinned maps contains this value.
  */
 #ifndef XG_MAPS_H
 #define XG_MAPS_H
@@ -12,50 +12,56 @@
 
 #define XG_LAYOUT 4
 
-/* Most targets in each half of the ring. XG_RING is a power of two, so that an index can be masked with it. */
+/*
+ * Maximum number of targets in each half of the ring. XG_RING is a power of two, so that an index can be masked with
+ * it.
+ */
 #define XG_RING 256
-/* Most copies of one rumor that one host sends. */
+/* Maximum number of copies of one rumor that one host sends. */
 #define XG_COPIES 64
 #define XG_NEXTHOPS 4096
 #define XG_EVENT_BYTES (256 * 1024)
-/* Entries of the map ``allow``: networks whose packets are accepted. */
+/* Maximum number of entries in the map ``allow``, which contains the networks whose packets the programs accept. */
 #define XG_ALLOWED 257 /* 256 networks, and one entry that excludes IPv4 from a network of IPv6 */
-/* Most sources of refused packets that are recorded; a new source replaces the least recently seen one. */
+/* Maximum number of recorded sources of refused packets. A new source replaces the least recently seen source. */
 #define XG_REFUSALS 1024
 /* Nanoseconds for which a next hop is valid after the stack has sent a frame to it. */
 #define XG_NEXTHOP_NS 60000000000ULL
 /*
- * Limits on the work that one sender can cause. A limit applies to a slot of 2^27 ns (134 ms); a shift of the time
- * gives the number of the slot.
+ * Several limits bound the work that one sender can cause. Each limit applies to a slot of 2^27 ns (134 ms). The
+ * time, shifted right by XG_SLOT_BITS, is the number of the slot.
  */
 #define XG_SLOT_BITS 27
 /*
- * Most packets per slot and CPU that are passed to the agent for a decision, and most odd packets that are passed to
- * the stack.
+ * Maximum number of packets per slot and CPU that the programs pass to the agent for a decision. The same maximum
+ * applies to the odd packets that the programs pass to the stack.
  */
 #define XG_ASK_LIMIT 100
 /*
- * Most direct packets of one node that are passed to the stack in a slot, and most rumors of one origin that are
- * accepted and relayed.
+ * Maximum number of direct packets of one node that the programs pass to the stack in a slot, and of rumors of one
+ * origin that they accept and relay in a slot.
  */
 #define XG_DIRECT_LIMIT 250
 #define XG_RUMOR_LIMIT 250
-/* Most nodes with an entry for direct packets; a new node replaces the least recently heard one. */
+/*
+ * Maximum number of nodes with an entry for direct packets. A new node replaces the node that was silent for the
+ * longest time.
+ */
 #define XG_DIRECTS 4096
 /*
- * 64-bit words of a node's replay window for direct packets, a power of two. A direct packet is accepted if its
- * sequence is at most (words - 1) * 64 behind the newest.
+ * Number of 64-bit words in a node's replay window for direct packets, a power of two. A direct packet is accepted if
+ * its sequence is at most (words - 1) * 64 behind the newest sequence.
  */
 #define XG_DIRECT_WORDS 32
 
 /* xg_config.flags */
 #define XG_RUNNING 0x01
-#define XG_GENERIC 0x02 /* the XDP program runs behind the driver: frames may arrive and leave with half a checksum */
+#define XG_GENERIC 0x02 /* generic XDP, after the driver: frames may have a half-done checksum */
 #define XG_ALLOW 0x04	/* packets are accepted only from sources in the map allow */
 
 /*
- * The agent's state for the programs. The agent writes this structure once per cycle and at every change. Times are
- * CLOCK_MONOTONIC in nanoseconds.
+ * The settings and the state that the agent gives to the programs. The agent writes this structure once per cycle and
+ * at every change. Times are CLOCK_MONOTONIC in nanoseconds.
  */
 struct xg_config {
 	__u8 addr[16]; /* address of the local node, IPv6 or IPv4-mapped */
@@ -92,7 +98,7 @@ struct xg_node_key {
 #define XG_SUSPECT 1
 #define XG_GONE 2
 
-/* What the programs know about one origin; the entry fills a cache line. Integers are in host order. */
+/* The programs' record of one origin. An entry fills one cache line. Integers are in host order. */
 struct xg_node {
 	struct bpf_spin_lock lock;
 	__u32 incarnation;
@@ -109,8 +115,8 @@ struct xg_node {
 };
 
 /*
- * What the programs know about the direct packets of one node. The entry has no lock: two CPUs that race may accept a
- * duplicate, which the agent's own replay window rejects.
+ * The programs' record of the direct packets of one node. The entry has no lock, so two CPUs that change it at the
+ * same time may both accept the same packet. The agent's own replay window then rejects the duplicate.
  */
 struct xg_direct {
 	__u32 incarnation;
@@ -131,7 +137,7 @@ struct xg_target {
 	__u8 zero[6];
 };
 
-/* The next hop of an address: how frames for it leave this interface. */
+/* The next hop for an address: the MAC addresses and the interface of frames to that address. */
 struct xg_nexthop {
 	__u8 dst[6];
 	__u8 src[6];
@@ -140,8 +146,8 @@ struct xg_nexthop {
 };
 
 /*
- * A network (struct bpf_lpm_trie_key). The value of an entry of the map ``allow`` says whether packets from its network
- * are accepted.
+ * A network (struct bpf_lpm_trie_key), which is the key of an entry in the map ``allow``. The value of the entry says
+ * whether the programs accept packets from that network.
  */
 struct xg_allow_key {
 	__u32 prefix;  /* length of the prefix in bits, at most 128 */
@@ -149,8 +155,9 @@ struct xg_allow_key {
 };
 
 /*
- * The key of an entry about dropped packets: their source address and their verdict. At most one packet per CPU and
- * tick is recorded, so that a flood costs no more. A forged packet may have a forged source address.
+ * The key of an entry about dropped packets: their source address and their verdict. The programs record at most one
+ * packet per CPU and tick, so that a flood of packets does not cause more work. A forged packet may have a forged
+ * source address.
  */
 struct xg_refusal_key {
 	__u8 addr[16];
@@ -165,7 +172,7 @@ struct xg_refusal {
 
 /* xg_event.kind */
 #define XG_EVENT_NEWS 1	      /* the kernel accepted, recorded and relayed the packet; the agent processes it */
-#define XG_EVENT_ASK 2	      /* the packet is authentic; the agent decides about it, and relays it if it accepts it */
+#define XG_EVENT_ASK 2	      /* the packet is authentic; the agent decides whether to accept and relay the packet */
 #define XG_EVENT_UNRESOLVED 3 /* no next hop is known; the agent sends the packet to addr and port through the stack */
 
 /* The header of an item in the ring buffer; the packet follows it. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
  * Finds the packet in an Ethernet frame. The frame has no VLAN tag and contains IPv4 or IPv6, and UDP to the agent's
- * address and port. A frame for another receiver passes uncounted. An unusual frame for the agent is passed to the
- * stack, which can reassemble fragments and skip options.
+ * address and port. The programs pass frames for other receivers to the stack without counting them. The programs
+ * pass an unusual frame for the agent to the stack, which can reassemble fragments and skip options.
  */
 #ifndef XG_PARSE_H
 #define XG_PARSE_H
@@ -17,12 +17,12 @@
 #include "tables.h"
 #include "wire.h"
 
-/* Addresses and headers are read and written in words of these types, whatever type they were declared with. */
+/* The programs read and write addresses and headers in words of these types, which may alias any declared type. */
 typedef __u16 __attribute__((may_alias)) xg_u16;
 typedef __u32 __attribute__((may_alias)) xg_u32;
 typedef __u64 __attribute__((may_alias)) xg_u64;
 
-/* Most 8-byte words in the body of a packet. */
+/* Maximum number of 8-byte words in the body of a packet. */
 #define XG_BODY_WORDS ((XG_DATAGRAM_BYTES - XG_HEADER_BYTES) / 8)
 
 enum xg_whose { XG_OTHERS, XG_OURS, XG_ODD };
@@ -62,7 +62,10 @@ static __always_inline bool xg_equal(const void *one, const void *other)
 	return !((a[0] ^ b[0]) | (a[1] ^ b[1]));
 }
 
-/* Copies an address word by word. The compiler would copy single bytes, as it does not know the alignment. */
+/*
+ * Copies an address word by word. The compiler alone would copy single bytes, because it does not know the alignment of
+ * the address.
+ */
 static __always_inline void xg_copy_address(void *to, const void *from)
 {
 	xg_u64 *a = to;
@@ -126,7 +129,8 @@ static __always_inline bool xg_is_extension(__u8 header)
 }
 
 /*
- * Most extension headers that xg_walk() skips. No host needs so many, so a packet with more of them is treated as odd.
+ * Maximum number of extension headers that xg_walk() skips. No ordinary host sends so many, so xg_walk() treats a
+ * packet with more extension headers as odd.
  */
 #define XG_EXTENSIONS 6
 
@@ -167,10 +171,11 @@ static __always_inline enum xg_whose xg_parse_ip6(struct xg_frame *frame, void *
 }
 
 /*
- * Finds the headers of a frame, and returns whether the frame is for the agent. ``size`` is the length of the frame,
- * which may be more than lies between ``data`` and ``end``. ``source`` is set to the address of the sender, unless the
- * frame is for another receiver. Each parser reads the source address itself, because LLVM 19 separates the code for
- * the two IP versions, and where it joins them again the verifier does not know any more where either header ends.
+ * Finds the headers of a frame, and returns whether the frame is for the agent. ``size`` is the length of the whole
+ * frame, of which ``data`` to ``end`` may be only the first part. The function writes the address of the sender to
+ * ``source``, unless the frame is for another receiver. The parser of each IP version reads the source address
+ * itself. LLVM 19 compiles the two versions to separate branches, and after the branches join the verifier no longer
+ * knows where either header ends.
  */
 static __always_inline enum xg_whose xg_parse(struct xg_frame *frame, void *data, void *end, __u32 size,
 					      const struct xg_config *local, __u8 source[16])
@@ -199,9 +204,9 @@ static __always_inline enum xg_whose xg_parse(struct xg_frame *frame, void *data
 }
 
 /*
- * Finds the parts of a frame again that xg_parse() has accepted. After a loop over a body, the verifier knows something
- * different about the frame for every length. A call of this function after such a loop keeps the verifier from
- * following each length of the body separately.
+ * Locates the headers and the packet of a frame again, after xg_parse() has accepted the frame. After a loop over a
+ * body, the verifier has a different state of the frame's pointers for every length of the body. A call of this
+ * function after such a loop keeps the verifier from following each length of the body separately.
  */
 static __always_inline struct xg_packet *xg_locate(struct xg_frame *frame, void *data, void *end, bool v6)
 {
@@ -218,12 +223,18 @@ static __always_inline struct xg_packet *xg_locate(struct xg_frame *frame, void 
 	return packet;
 }
 
-/* Records the source of a refused packet, at most once in a tick. ``source`` is the address that xg_parse() found. */
+/*
+ * Records the source of a refused packet, at most one per CPU and tick. ``source`` is the address that xg_parse()
+ * found.
+ */
 static __always_inline void xg_refuse(const __u8 source[16], __u32 verdict)
 {
 	struct xg_refusal_key key = {};
 
-	/* This check comes first, because a flood of forged packets pays for each instruction before it. */
+	/*
+	 * This check comes first, because during a flood of forged packets every instruction before this check runs for
+	 * each packet.
+	 */
 	if (!xg_refusal_due())
 		return;
 	key.verdict = verdict;

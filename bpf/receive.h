@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Decides about a packet in steps, the cheapest first. tests/kernel_model.py models the same steps in Python. A step
- * returns the verdict, which is the index of its counter, or XG_GO_ON to continue with the next step.
+ * Decides in several steps whether to accept a packet. The cheapest step comes first. tests/kernel_model.py models
+ * the same steps in Python. A step returns the verdict, which is the index of its counter, or XG_GO_ON to continue
+ * with the next step.
  */
 #ifndef XG_RECEIVE_H
 #define XG_RECEIVE_H
@@ -14,21 +15,21 @@
 
 #define XG_GO_ON XG_COUNTERS
 
-/* The order of the verdicts in counters.h groups them. */
+/* These macros rely on the order of the verdicts in counters.h, where all verdicts of a group are neighbours. */
 #define XG_PASSES(verdict) ((verdict) < XG_COUNT_drop_not_allowed)
 #define XG_DROPS(verdict) ((verdict) >= XG_COUNT_drop_not_allowed && (verdict) < XG_COUNT_ask_own)
 #define XG_ASKS(verdict) ((verdict) >= XG_COUNT_ask_own && (verdict) < XG_COUNT_ask_limited)
-/* Whether the packet only has to be passed on or dropped after this verdict. */
+/* Whether a program only has to pass the packet to the stack or drop it after this verdict. */
 #define XG_ENDS(verdict) ((verdict) < XG_COUNT_ask_own || (verdict) == XG_COUNT_ask_limited)
 
 /*
- * Whether the source of a dropped packet is recorded. The source is not recorded for duplicates and own rumors, which
- * every member sends.
+ * Whether the programs record the source of a dropped packet. They do not record the source of a duplicate or of the
+ * agent's own rumor, because every member sends such packets.
  */
 #define XG_REFUSES(verdict) \
 	(XG_DROPS(verdict) && (verdict) != XG_COUNT_drop_own && (verdict) != XG_COUNT_drop_duplicate)
 
-/* A packet and what the steps find out about it. */
+/* A packet and the results of the steps for this packet. */
 struct xg_rumor {
 	const struct xg_config *local;
 	struct xg_packet *packet;
@@ -57,15 +58,15 @@ static __always_inline __u32 xg_slot(__u64 now)
 }
 
 /*
- * Returns whether slot ``one`` is later than ``other``. The clocks of two CPUs, or the coarse and the exact clock, may
- * differ a little; an earlier slot does not reset a count.
+ * Returns whether slot ``one`` is later than ``other``. The clocks of two CPUs may differ a little, and so may the
+ * coarse and the exact clock. So an earlier slot must not reset a count.
  */
 static __always_inline bool xg_later_slot(__u32 one, __u32 other)
 {
 	return (__s32)(one - other) > 0;
 }
 
-/* Counts a packet, and returns whether it is within an allowance of XG_ASK_LIMIT packets per slot. */
+/* Counts a packet in ``allowance``, and returns whether the count of this slot is at most XG_ASK_LIMIT. */
 static __always_inline bool xg_allow(struct xg_allowance *allowance)
 {
 	__u32 slot = xg_slot(xg_coarse_ns());
@@ -98,9 +99,9 @@ static __always_inline bool xg_lease_over(const struct xg_config *local)
 }
 
 /*
- * Returns whether packets from this source address are not accepted (dataplane.allow). The lookup key is in the scratch
- * entry: a key on the stack would create two states of the code after this function, with and without the key, and the
- * verifier would follow both to the end.
+ * Returns whether the setting dataplane.allow excludes the packet's source address. The lookup key is in the scratch
+ * entry and not on the stack. With a key on the stack, the verifier would follow the code after this function twice,
+ * with and without the key.
  */
 static __always_inline bool xg_is_barred(struct xg_scratch *scratch, const struct xg_config *local)
 {
@@ -113,7 +114,7 @@ static __always_inline bool xg_is_barred(struct xg_scratch *scratch, const struc
 	return !admitted || !*admitted;
 }
 
-/* Makes the checks of NativeCodec.parse() in agent/xdp_gossip/wire/native.py. */
+/* Makes the same checks as NativeCodec.parse() in agent/xdp_gossip/wire/native.py. */
 static __always_inline __u32 xg_check_shape(const struct xg_packet *packet, __u32 length, __be32 cluster)
 {
 	if (packet->magic != bpf_htons(XG_MAGIC))
@@ -141,8 +142,8 @@ static __always_inline bool xg_is_rumor(__u8 type)
 }
 
 /*
- * Checks the MAC of the whole packet, including its body. The caller must not use pointers derived from ``packet``
- * afterwards (xg_siphash).
+ * Checks the MAC of the whole packet, including its body. After this call the caller must not use pointers derived
+ * from ``packet`` (the reason is at xg_siphash).
  */
 static __always_inline __u32 xg_check_mac(const struct xg_packet *packet, __u32 length, void *end)
 {
@@ -159,7 +160,10 @@ static __always_inline __u32 xg_check_mac(const struct xg_packet *packet, __u32 
 	return XG_GO_ON;
 }
 
-/* Returns whether a sequence is new by the replay window, as agent/xdp_gossip/core/members/window.py does. */
+/*
+ * Returns whether a sequence is new according to the replay window. agent/xdp_gossip/core/members/window.py uses the
+ * same rule.
+ */
 static __always_inline bool xg_fresh(const struct xg_node *node, __u64 sequence)
 {
 	__u64 highest = node->highest;
@@ -184,7 +188,7 @@ static __always_inline void xg_mark(struct xg_node *node, __u64 sequence)
 static __always_inline void xg_read_claim(struct xg_claim *claim, const struct xg_packet *packet)
 {
 	/*
-	 * The coarse clock is exact enough for a heartbeat and costs a tenth of the exact one. Nearly all packets are
+	 * The coarse clock is exact enough for a heartbeat, and costs a tenth of the exact clock. Nearly all packets are
 	 * heartbeats.
 	 */
 	claim->now = packet->type == XG_HEARTBEAT ? xg_coarse_ns() : bpf_ktime_get_ns();
@@ -205,7 +209,10 @@ static __always_inline __u64 xg_off(const struct xg_claim *claim, __s64 clock)
 	return (__s64)off < 0 ? -off : off;
 }
 
-/* Returns whether incarnation ``one`` is earlier than ``other``: serial numbers (RFC 1982), as in core/runs.py. */
+/*
+ * Returns whether incarnation ``one`` is earlier than ``other``. Incarnations are serial numbers (RFC 1982), as in
+ * core/runs.py.
+ */
 static __always_inline bool xg_earlier(__u32 one, __u32 other)
 {
 	return (__s32)(one - other) < 0;
@@ -236,7 +243,8 @@ static __always_inline void xg_note(struct xg_node *node, const struct xg_claim 
 }
 
 /*
- * Moves the replay window to a newer sequence, and clears the words of the window between the former and the new one.
+ * Moves the replay window to a newer sequence, and clears the words of the window between the former and the newer
+ * sequence.
  */
 static __always_inline void xg_advance(struct xg_direct *direct, __u64 sequence)
 {
@@ -263,8 +271,8 @@ static __always_inline __u32 xg_take_direct(struct xg_rumor *rumor, __u32 incarn
 		return XG_COUNT_pass_direct;
 	if (direct->incarnation != incarnation) {
 		/*
-		 * The packet is of an earlier run, or the recorded run came from a clock that was ahead. The agent
-		 * decides which.
+		 * Either the packet is from an earlier run of the node, or the clock of the node was ahead when the recorded run
+		 * began. The agent decides which of these is true.
 		 */
 		if (direct->incarnation && xg_earlier(incarnation, direct->incarnation))
 			return xg_may_ask() ? XG_COUNT_pass_direct : XG_COUNT_drop_direct_flood;
@@ -290,7 +298,8 @@ static __always_inline __u32 xg_take_direct(struct xg_rumor *rumor, __u32 incarn
 }
 
 /*
- * Creates the entry of an unknown origin and returns the verdict; XG_GO_ON if another CPU has just created the entry.
+ * Creates the entry of an unknown origin, and returns the verdict. Returns XG_GO_ON if another CPU has just created
+ * the entry.
  */
 static __always_inline __u32 xg_take_newcomer(struct xg_rumor *rumor, const struct xg_claim *claim, __u32 taken)
 {
@@ -300,8 +309,8 @@ static __always_inline __u32 xg_take_newcomer(struct xg_rumor *rumor, const stru
 	if (claim->type == XG_LEAVE)
 		return XG_COUNT_drop_unknown_leave;
 	/*
-	 * The clock of the origin is not known, so the packet may be a recording. The limit for the time of a packet of
-	 * an unknown origin is lower than for a member whose clock is known.
+	 * The programs do not know the clock of this origin, so the packet may be a replay. So the packet's time may differ
+	 * from the cluster's time by less than the time of a member whose clock the programs know.
 	 */
 	if (xg_off(claim, rumor->local->clock) > rumor->local->timeout)
 		return XG_COUNT_ask_time;
@@ -316,7 +325,10 @@ static __always_inline __u32 xg_take_newcomer(struct xg_rumor *rumor, const stru
 	return taken;
 }
 
-/* Marks the packet as seen and returns the verdict: a duplicate if another CPU has accepted a copy of it before. */
+/*
+ * Marks the packet as seen, and returns the verdict. The packet is a duplicate if another CPU has already accepted a
+ * copy.
+ */
 static __always_inline __u32 xg_commit(struct xg_rumor *rumor, struct xg_node *node, const struct xg_claim *claim,
 				       __u32 taken)
 {
@@ -382,9 +394,9 @@ static __always_inline __u32 xg_taken(__u8 type)
 }
 
 /*
- * Stores the verdict on a rumor and its news in the scratch entry, from which the caller reads them. If the verdict
- * stayed in a register, the verifier would follow each value separately to the program's end, through all loops that
- * make copies.
+ * Stores in the scratch entry the verdict on a rumor and whether the rumor contains news. The caller reads them
+ * there. If the verdict stayed in a register, the verifier would follow each value separately to the program's end,
+ * through all loops that make copies.
  */
 static __always_inline void xg_settle(struct xg_scratch *scratch, const struct xg_rumor *rumor, __u32 verdict)
 {
@@ -426,8 +438,7 @@ static __always_inline __u32 xg_receive(struct xg_rumor *rumor)
 	} else {
 		node = xg_find_node(&rumor->origin);
 		/*
-		 * This check takes no lock, so that a duplicate costs little; xg_commit() repeats the check with the
-		 * lock.
+		 * This check takes no lock, so that a duplicate costs little. xg_commit() repeats this check under the lock.
 		 */
 		if (node && incarnation == node->incarnation && !xg_fresh(node, sequence))
 			return XG_COUNT_drop_duplicate;
@@ -455,9 +466,9 @@ static __always_inline __u32 xg_receive(struct xg_rumor *rumor)
 }
 
 /*
- * Returns the verdict on a packet that needs no look at its content, or XG_GO_ON. ``odd``: only the stack can process
- * the frame. ``length``: the length of the packet. ``whole``: false if the packet's header is known to end beyond the
- * frame.
+ * Returns a verdict that does not depend on the content of the packet, or XG_GO_ON if the content decides. ``odd``:
+ * only the stack can process the frame. ``length``: the length of the packet. ``whole``: false if the packet's header
+ * is known to end beyond the frame.
  */
 static __always_inline __u32 xg_screen(struct xg_scratch *scratch, const struct xg_config *local, bool odd,
 				       __u32 length, bool whole)
@@ -474,8 +485,9 @@ static __always_inline __u32 xg_screen(struct xg_scratch *scratch, const struct 
 }
 
 /*
- * Counts a packet's verdict, and whether its origin is new and it brings news. Returns true if the packet only has to
- * be passed on or dropped (XG_PASSES); otherwise scratch->outcome says what the caller has to do.
+ * Counts the verdict on a packet, and counts whether the packet's origin is new and whether the packet contains news.
+ * Returns true if the caller only has to pass the packet to the stack (XG_PASSES) or drop it. Otherwise the caller
+ * has to process the packet as scratch->outcome says.
  */
 static __always_inline bool xg_judge(struct xg_scratch *scratch, const struct xg_rumor *rumor, __u32 *verdict)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* Chooses the targets of a rumor, and finds the next hop of each. */
+/* Chooses the targets of a rumor, and finds the next hop of each target. */
 #ifndef XG_RELAY_H
 #define XG_RELAY_H
 
@@ -19,8 +19,8 @@ static __always_inline __u32 xg_relay_area(const struct xg_packet *packet)
 }
 
 /*
- * Returns whether a type of rumor is sent to three times as many members. Documents and leaves must reach all members
- * at once, whereas a missed heartbeat is followed by another one.
+ * Returns whether members send rumors of this type to three times as many members as heartbeats. Documents and leaves
+ * must reach all members at the first attempt, whereas another heartbeat follows a lost heartbeat.
  */
 static __always_inline bool xg_is_wide(__u8 type)
 {
@@ -35,8 +35,9 @@ static __always_inline __u32 xg_copies_of(const struct xg_config *local, __u8 ty
 }
 
 /*
- * Returns the index of the next target in the ring, and advances the cursor. At the end of the ring the cursor is reset
- * without a branch: after a branch the verifier would follow each value of the cursor separately.
+ * Returns the index of the next target in the ring, and advances the cursor. The function resets the cursor at the
+ * end of the ring without a branch, because after a branch the verifier would follow each value of the cursor
+ * separately.
  */
 static __always_inline __u32 xg_step(const struct xg_config *local, __u64 *cursor)
 {
@@ -46,14 +47,17 @@ static __always_inline __u32 xg_step(const struct xg_config *local, __u64 *curso
 	return (local->ring_half & 1) * XG_RING + at;
 }
 
-/* The origin of a rumor and the member that sent it to this host; neither gets a copy. */
+/* The origin of a rumor, and the member that sent the rumor to this host. Neither of these two gets a copy. */
 struct xg_way {
 	struct xg_node_key origin __attribute__((aligned(8)));
 	struct xg_node_key source __attribute__((aligned(8)));
 	bool v6;
 };
 
-/* Compares a target with a node in one expression, because every branch in a loop costs the verifier. */
+/*
+ * Compares a target with a node in one expression, because every branch in a loop adds states for the verifier to
+ * follow.
+ */
 static __always_inline bool xg_is(const struct xg_target *target, const struct xg_node_key *node)
 {
 	const xg_u64 *a = (const xg_u64 *)target->addr, *b = (const xg_u64 *)node->addr;
@@ -67,9 +71,9 @@ static __always_inline bool xg_eligible(const struct xg_target *target, const st
 }
 
 /*
- * Finds the next hop in the kernel's routing table (FIB). The lookup fails if forwarding is off, as on every ordinary
- * server (5, BPF_FIB_LKUP_RET_FWD_DISABLED). Where forwarding is off, the programs learn next hops from the frames that
- * the stack sends (xg_learn).
+ * Finds the next hop in the kernel's routing table (FIB). The lookup fails with BPF_FIB_LKUP_RET_FWD_DISABLED (5) if
+ * IP forwarding is off, which is normal for a server. If IP forwarding is off, the programs learn next hops from the
+ * frames that the stack sends (xg_learn).
  */
 static __always_inline bool xg_ask_fib(void *ctx, const struct xg_config *local, const struct xg_target *target,
 				       bool v6, __u32 ifindex, struct xg_nexthop *hop)
@@ -96,8 +100,8 @@ static __always_inline bool xg_ask_fib(void *ctx, const struct xg_config *local,
 }
 
 /*
- * Sets ``hop`` to the next hop of a target through this interface. Returns false if neither the map nor the FIB has
- * one; the stack then has to find it.
+ * Sets ``hop`` to the next hop of a target through this interface. Returns false if neither the map nor the FIB
+ * contains a next hop. The stack then has to find the next hop.
  */
 static __always_inline bool xg_next_hop(void *ctx, const struct xg_config *local, const struct xg_target *target,
 					bool v6, __u32 ifindex, struct xg_nexthop *hop)
@@ -126,7 +130,10 @@ static __always_inline bool xg_same_hop(const struct xg_nexthop *one, const stru
 	return a[0] == b[0] && a[1] == b[1];
 }
 
-/* Stores the next hop of a frame that the stack sends, for which the stack has found the route and the neighbour. */
+/*
+ * Stores the next hop of a frame that the stack sends. The stack has already found the route and the neighbour for this
+ * frame.
+ */
 static __always_inline void xg_learn(const struct xg_frame *frame, __u32 ifindex)
 {
 	struct xg_nexthop *known, hop = {};

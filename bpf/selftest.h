@@ -3,10 +3,10 @@
  * Recognizes the loader's self-test frame. The loader makes a self-test frame pass through a hook, and the program at
  * the hook counts and drops it.
  *
- * To programs of other owners the frame looks like one of the agent's, because it is UDP over the agent's IP version,
- * to or from its address. The port of the frame is not the agent's, so that the data plane looks for the text of the
- * self-test only in frames that are not the agent's. The destination of the frame is the MAC address of the nearest
- * bridge (IEEE 802.1D), which no bridge forwards.
+ * To programs of other owners a self-test frame looks like a frame of the agent, because it is UDP over the agent's
+ * IP version, to or from the agent's address. The port of a self-test frame differs from the agent's port, so that
+ * the data plane need not look for self-test frames among the agent's own packets. The destination of the frame is
+ * the MAC address of the nearest bridge (IEEE 802.1D), which no bridge forwards.
  */
 #ifndef XG_SELFTEST_H
 #define XG_SELFTEST_H

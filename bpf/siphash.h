@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
  * Computes the MAC of a packet, which is SipHash-2-4 with a tag of 128 bits (Aumasson and Bernstein, "SipHash: a fast
- * short-input PRF", 2012; the long tag is from its reference implementation). The MAC covers the signed block and all
- * bytes after the relay area. The function reads the words of the packet without swapping bytes, which needs a
- * little-endian machine.
+ * short-input PRF", 2012). The tag of 128 bits is an option of the reference implementation of SipHash. The MAC
+ * covers the signed block and all bytes after the relay area. The function reads the words of the packet without
+ * swapping bytes, so it works only on a little-endian machine.
  */
 #ifndef XG_SIPHASH_H
 #define XG_SIPHASH_H
@@ -11,7 +11,7 @@
 #include "parse.h"
 #include "wire.h"
 
-/* Most whole 8-byte words after the relay area. */
+/* Maximum number of whole 8-byte words after the relay area. */
 #define XG_SEALED_WORDS ((XG_DATAGRAM_BYTES - XG_SEALED_AT) / 8)
 
 struct xg_sip {
@@ -53,10 +53,10 @@ static __always_inline void xg_sip_word(struct xg_sip *v, __u64 word)
 }
 
 /*
- * Computes the tag of a packet of ``length`` bytes, whose header lies within the frame. Returns false if the frame ends
- * before the packet.
+ * Computes the tag of a packet of ``length`` bytes, whose header lies within the frame. Returns false if the frame
+ * ends before the end of the packet.
  *
- * After the loop the verifier knows something different about the packet and its length for every length. The verifier
+ * After the loop the verifier has a different state of the packet's pointer and length for every length. The verifier
  * follows each length separately, unless the code after the loop uses neither the packet nor its length. So this
  * function reads the last word before the loop, and callers locate the packet again.
  */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Declares the functions by which the headers use the tables. BCC translates the methods of a table in the main file
- * only, so dataplane.c defines these functions.
+ * Declares the functions through which the headers access the BPF tables. BCC translates the methods of a table in
+ * the main file only, so dataplane.c defines these functions.
  */
 #ifndef XG_TABLES_H
 #define XG_TABLES_H
@@ -11,8 +11,8 @@
 #include "maps.h"
 
 /*
- * Entries of the device maps relay and relay_wide, one for each copy of a rumor. The loader defines XG_AMOUNT and
- * XG_WIDE.
+ * Number of entries of the device maps relay and relay_wide. Each map has one entry for each copy of a rumor. The
+ * loader defines XG_AMOUNT and XG_WIDE.
  */
 #ifndef XG_AMOUNT
 #define XG_AMOUNT XG_COPIES
@@ -27,7 +27,7 @@ struct xg_address {
 	__u8 bytes[16];
 };
 
-/* A count of the packets that were passed in a slot of time. */
+/* A slot of time, and the number of packets that the programs passed in that slot. */
 struct xg_allowance {
 	__u32 slot;
 	__u32 used;
@@ -43,27 +43,30 @@ struct xg_outcome {
 /* The scratch entry of a CPU: space for an event, and values that the programs keep from packet to packet. */
 struct xg_scratch {
 	__u32 cursor; /* index of the next target in the ring */
-	/* Packets passed to the agent for a decision, and odd packets passed to the stack, each with their slot. */
+	/*
+	 * Number of packets passed to the agent for a decision, and number of odd packets passed to the stack, each in
+	 * a slot.
+	 */
 	struct xg_allowance ask;
 	struct xg_allowance odd;
 	__u64 tick;    /* the jiffies at which the coarse clock was read */
-	__u64 now;     /* the time of the coarse clock at that tick, in nanoseconds */
+	__u64 now;     /* the time in nanoseconds that was then read from the coarse clock */
 	__u64 refused; /* the jiffies at which a source of a refused packet was last recorded */
-	/* The first bytes of the MAC of the rumor whose copies are being made. */
+	/* The first eight bytes of the MAC of the rumor that the program is copying. */
 	__u64 rumor;
 	__u32 copies;
-	__u32 walked; /* number of targets examined for this rumor */
-	__u32 places; /* number of this rumor's frames that the device queue has contained so far */
+	__u32 walked; /* number of targets examined so far for the rumor that is being copied */
+	__u32 places; /* number of frames in the device queue so far for the rumor that is being copied */
 	/* Number of copies addressed since the last flush of a device queue. */
 	__u32 flushing;
-	/* Whether the driver has frames that the kernel has not told it to send (xg_kick). */
+	/* Whether the driver has frames that the kernel has not yet signalled the driver to send (xg_kick). */
 	__u32 waiting;
 	/* The target of the last copy, and its next hop. */
 	struct xg_target last;
 	struct xg_nexthop last_hop;
 	/*
-	 * The following members are for the loop of tc.h that makes copies: how many are wanted, and the targets that
-	 * get one.
+	 * The following members are for the loop of tc.h that copies a rumor: the number of copies to make, and the targets
+	 * of the copies.
 	 */
 	__u32 wanted;
 	__u32 length; /* length of the packet */
@@ -95,9 +98,9 @@ static __always_inline long xg_output(void *event, __u64 size);
 static __always_inline int xg_broadcast(bool wide);
 
 /*
- * An optimisation barrier. LLVM may compare one copy of a value and use another one, or compare a value derived from
- * it. If LLVM does so, the verifier does not see that the used value is bounded. If XG_KEEP stands before and after a
- * comparison, the compared and the used value are one register, for LLVM and for the verifier.
+ * An optimisation barrier. LLVM may compare a copy of a value, or a value derived from it, and then use the original
+ * value. The verifier then does not see that the used value is bounded. With XG_KEEP before and after a comparison,
+ * LLVM compares and uses the value in the same register, so the verifier sees the bound.
  */
 #define XG_KEEP(variable) asm volatile("" : "+r"(variable))
 

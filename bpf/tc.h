@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The data plane in TC. At ingress the TC program does the work of xdp.h, on hosts that cannot use XDP. At egress, in
- * every mode, the TC program copies the agent's own rumors to their targets, and learns next hops from the frames that
- * the agent sends. A loop in either program makes the copies of a rumor. Every clone passes the egress program again,
- * which recognizes the clone by its mark and removes the mark. For all other frames the programs return TCX_NEXT
- * (TC_ACT_UNSPEC in clsact), so that programs of other owners see them.
+ * The data plane in TC. On hosts that cannot use XDP, the TC program at ingress does the work of the programs in
+ * xdp.h. At egress, in every mode, the TC program copies the agent's own rumors to their targets, and learns next
+ * hops from the frames that the agent sends. A loop in either program makes the copies of a rumor. Every copy is a
+ * clone of the frame, and passes the egress program again. The egress program recognizes a clone by its mark, and
+ * removes the mark. For all other frames the programs return TCX_NEXT (TC_ACT_UNSPEC in clsact), so that programs of
+ * other owners see them.
  */
 #ifndef XG_TC_H
 #define XG_TC_H
@@ -22,15 +23,18 @@
 
 #define XG_NEXT -1
 /*
- * The mark of a clone, "XG" and 1. No policy of the host uses this mark by chance, and the egress program removes the
- * mark before the frame leaves the interface.
+ * The mark of a clone, "XG" and 1. A policy of the host is unlikely to use this mark by chance, and the egress
+ * program removes the mark before the frame leaves the interface.
  */
 #define XG_MARK 0x58470001U
 
 #define XG_IP_HEADERS (sizeof(struct ethhdr) + sizeof(struct iphdr) + sizeof(struct udphdr))
 #define XG_IP6_HEADERS (sizeof(struct ethhdr) + sizeof(struct ipv6hdr) + sizeof(struct udphdr))
 
-/* The counters for the outcomes of copies: one set for relayed rumors, one for the agent's own. */
+/*
+ * The counters for the outcomes of copies. Relayed rumors have one set of counters, and the agent's own rumors have
+ * another set.
+ */
 struct xg_outcomes {
 	__u32 sent;
 	__u32 surplus;
@@ -49,8 +53,8 @@ static __always_inline __u32 xg_checksum_at(bool v6)
 }
 
 /*
- * Moves the first bytes of the frame into the linear part of the skb, if they are elsewhere. Afterwards the caller must
- * read all pointers into the frame again.
+ * Moves the first ``bytes`` bytes of the frame into the linear part of the skb, unless they are already there.
+ * Afterwards the caller must read all pointers into the frame again.
  */
 static __always_inline bool xg_pull(struct __sk_buff *skb, __u32 bytes)
 {
@@ -84,7 +88,10 @@ static __always_inline void xg_tc_tell(struct __sk_buff *skb, bool v6, __u8 kind
 	xg_hand_over(scratch, !bpf_skb_load_bytes(skb, xg_headers(v6), scratch->packet, body + XG_HEADER_BYTES));
 }
 
-/* Updates the relay area (ttl, hops, fanout) and the UDP checksum; ``hop``: the packet takes a hop. */
+/*
+ * Updates the relay area (ttl, hops, fanout) and the UDP checksum. ``hop``: whether to decrement ttl and increment
+ * hops.
+ */
 static __always_inline bool xg_change_relay_area(struct __sk_buff *skb, bool v6, bool hop)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -108,8 +115,8 @@ static __always_inline bool xg_change_relay_area(struct __sk_buff *skb, bool v6,
 }
 
 /*
- * Addresses the frame to one target. The checksum is updated by the difference of the changed fields, because it may be
- * half done.
+ * Addresses the frame to one target. The function updates the checksum by the difference of the changed fields,
+ * because a half-done checksum cannot be computed again.
  */
 static __always_inline bool xg_tc_address(struct __sk_buff *skb, bool v6, const struct xg_config *local,
 					  const struct xg_target *target, const struct xg_nexthop *hop)
@@ -146,9 +153,9 @@ static __always_inline bool xg_tc_address(struct __sk_buff *skb, bool v6, const 
 }
 
 /*
- * Chooses up to scratch->wanted targets in one pass over the ring; scratch->chosen is set to their number. The members
- * wanted and chosen are in the scratch entry, because the verifier would follow each value of a variable separately at
- * each step.
+ * Chooses up to scratch->wanted targets in one pass over the ring, and sets scratch->chosen to the number of chosen
+ * targets. The members wanted and chosen are in the scratch entry, because the verifier would follow each value of a
+ * variable separately at each step.
  */
 static __always_inline void xg_choose(struct xg_scratch *scratch, const struct xg_config *local,
 				      const struct xg_way *way)
@@ -166,7 +173,7 @@ static __always_inline void xg_choose(struct xg_scratch *scratch, const struct x
 		target = xg_find_target(at);
 		if (!target || !xg_eligible(target, way))
 			continue;
-		/* At most XG_COPIES are wanted; the mask shows the verifier that the index is bounded. */
+		/* The index is below XG_COPIES in any case. The mask only proves this bound to the verifier. */
 		scratch->choice[chosen & (XG_COPIES - 1)] = at;
 		scratch->chosen = chosen + 1;
 	}
@@ -263,7 +270,10 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 	void *data, *end;
 	__u32 verdict;
 
-	/* Pulls the headers of Ethernet, IPv6 and UDP if the frame is so long, else those of IPv4. */
+	/*
+	 * Pulls enough bytes for the headers of Ethernet, IPv6 and UDP. If the frame is shorter, pulls enough bytes for
+	 * IPv4 instead of IPv6.
+	 */
 	if (!local || !scratch || skb->vlan_present || !xg_pull(skb, XG_IP_HEADERS))
 		return XG_NEXT;
 	if (skb->len >= XG_IP6_HEADERS && !xg_pull(skb, XG_IP6_HEADERS))
@@ -281,8 +291,8 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 	rumor.length = frame.length;
 	way.v6 = frame.v6;
 	/*
-	 * The bytes of the packet are pulled only if xg_screen() accepts it, so whether the frame contains its header
-	 * is checked afterwards.
+	 * The program pulls the bytes of the packet only if xg_screen() accepts the packet, so the program checks later
+	 * whether the frame contains the packet's header.
 	 */
 	verdict = xg_screen(scratch, local, whose == XG_ODD || skb->gso_size, frame.length, true);
 	if (verdict == XG_GO_ON && !xg_pull(skb, xg_headers(way.v6) + frame.length))
@@ -341,7 +351,7 @@ static __always_inline bool xg_is_own(struct xg_frame *frame, void *data, void *
 	return (void *)(frame->udp + 1) <= end && frame->udp->source == local->port;
 }
 
-/* Returns the number of members that the agent's own rumor is for; 0 for any other packet. */
+/* Returns the number of members to which the agent addressed its own rumor, or 0 for any other packet. */
 static __always_inline __u32 xg_fanout_of(const struct xg_packet *packet, __u32 length, const struct xg_config *local)
 {
 	if (length < XG_HEADER_BYTES || length > XG_DATAGRAM_BYTES)
@@ -353,9 +363,9 @@ static __always_inline __u32 xg_fanout_of(const struct xg_packet *packet, __u32 
 }
 
 /*
- * Frees a carrier and tells the stack that it was sent: a redirect to no interface does both (skb_do_redirect() of
- * net/core/filter.c). TC_ACT_SHOT would increment the host's error counters (UdpSndbufErrors, IpOutDiscards), and TCX
- * has no TC_ACT_STOLEN.
+ * Frees a carrier (the frame that the agent sent for all targets), and reports to the stack that the frame was sent.
+ * A redirect to no interface does both (skb_do_redirect() of net/core/filter.c). TC_ACT_SHOT would increment the
+ * host's error counters (UdpSndbufErrors, IpOutDiscards), and TCX has no TC_ACT_STOLEN.
  */
 static __always_inline int xg_consume(void)
 {

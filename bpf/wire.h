@@ -25,7 +25,7 @@
 
 #define XG_BLOCK_BYTES 64
 #define XG_MAC_BYTES 16
-#define XG_SEALED_AT 84 /* offset of the bytes after the relay area, which the MAC covers, too */
+#define XG_SEALED_AT 84 /* offset of the first byte after the relay area; the MAC covers all bytes from here on */
 #define XG_HEADER_BYTES 88
 #define XG_TAG_BYTES 16 /* length of the tag of an encrypted body */
 /*
@@ -34,7 +34,10 @@
 #define XG_DATAGRAM_BYTES 1232
 
 struct xg_packet {
-	/* The signed block. The origin writes the signed block, and no relay changes it. */
+	/*
+	 * The signed block. The origin writes the signed block, and members that relay the packet do not change the
+	 * block.
+	 */
 	__be16 magic;
 	__u8 version;
 	__u8 type;
@@ -52,8 +55,8 @@ struct xg_packet {
 	__u8 mac[XG_MAC_BYTES];
 
 	/*
-	 * The relay area, four bytes. Relays change the relay area, the MAC does not cover it, and no check relies on
-	 * it.
+	 * The relay area, four bytes. Members that relay the packet change the relay area. The MAC does not cover this area,
+	 * and no check relies on it.
 	 */
 	__u8 ttl;
 	__u8 hops;
@@ -65,7 +68,7 @@ struct xg_packet {
 	__u8 fanout;
 	__u8 zero;
 
-	__u8 salt[4]; /* salt of the body's key; the MAC covers it and the body after it */
+	__u8 salt[4]; /* salt of the body's key; the MAC covers the salt and the body after it */
 };
 
 #endif

@@ -2,8 +2,8 @@
 /*
  * The data plane in XDP. xg_ingress() redirects a rumor that is to be relayed to a devmap whose entries are all this
  * interface, as a broadcast. xg_readdress() then addresses each copy to the next target of the ring. The kernel runs
- * this egress program later, for many copies in a device queue at once. So the packet contains all values that the
- * egress program needs.
+ * xg_readdress(), the egress program, later, for many copies in a device queue at once. So xg_ingress() stores all
+ * values that the egress program needs in the packet.
  */
 #ifndef XG_XDP_H
 #define XG_XDP_H
@@ -35,9 +35,9 @@ static __always_inline void xg_tell(struct xdp_md *ctx, bool v6, __u8 kind)
 }
 
 /*
- * Returns whether the checksum is only half done, so that it is not valid yet. A stack that leaves the second half to
- * the device passes such frames to its peers over veth or virtio. ``sum`` covers all bytes but the addresses and the
- * checksum itself.
+ * Returns whether the UDP checksum is half done (CHECKSUM_PARTIAL), so that it is not valid yet. A stack that leaves
+ * the rest of the checksum to the device sends frames with a half-done checksum over veth or virtio. ``sum`` is the
+ * sum of all bytes except the addresses and the checksum.
  */
 static __always_inline bool xg_is_half(const struct xg_frame *frame, __u64 sum)
 {
@@ -46,13 +46,13 @@ static __always_inline bool xg_is_half(const struct xg_frame *frame, __u64 sum)
 }
 
 /*
- * Changes the frame so that it is the same for all copies, and redirects it.
+ * Sets all fields that are equal in all copies of the rumor, and redirects the frame to the devmap.
  *
- * The checksum field is set to the sum (not complemented yet) of all bytes but the target's address and port. The sum
- * contains the agent's port as source port, which the egress program writes. In native mode the copies get a complete
- * checksum, even if the received frame had a half-done one. In generic mode a half-done checksum must stay half done,
- * because the skb says which part the device has to do. The fanout byte tells the egress program whether the checksum
- * is half done.
+ * The function writes an intermediate result to the checksum field: the sum, not complemented, of all bytes except
+ * the target's address and port. The sum already contains the agent's port as source port, although only the egress
+ * program writes the source port. In native mode the copies get a complete checksum, even if the received frame had a
+ * half-done one. In generic mode a half-done checksum must stay half done, because the skb already requests the rest
+ * of the checksum from the device. The fanout byte tells the egress program whether the checksum is half done.
  */
 static __always_inline int xg_relay(struct xdp_md *ctx, const struct xg_config *local, bool v6)
 {
@@ -127,7 +127,10 @@ static __always_inline int xg_ingress(struct xdp_md *ctx)
 	return XG_ASKS(verdict) ? XDP_DROP : xg_relay(ctx, local, frame.v6);
 }
 
-/* Returns the next target that may get a copy; null if all targets of the ring were examined for this rumor. */
+/*
+ * Returns the next target that may get a copy of this rumor, or null if the function has examined all targets of the
+ * ring for this rumor.
+ */
 static __always_inline const struct xg_target *xg_next_target(struct xg_scratch *scratch, const struct xg_config *local,
 							      const struct xg_way *way)
 {
@@ -175,13 +178,13 @@ static __always_inline void xg_address(struct xg_frame *frame, const struct xg_c
 }
 
 /*
- * Returns whether a frame without a target must be sent to the last target once more, because the driver waits for the
- * signal to send.
+ * Returns whether the program must send a frame that has no target to the last target again. This frame makes the
+ * kernel signal the driver to send the frames that wait in the driver.
  *
  * The kernel hands the frames of a device queue to the driver in batches, and signals the driver to send only with the
  * last batch (XDP_XMIT_FLUSH). If this program drops all frames of the last batch, the driver gets no signal, and the
- * copies of the earlier batches wait in its ring until another frame arrives. The last frame of the last batch is also
- * the last frame of a rumor.
+ * copies of the earlier batches wait in its ring until another frame arrives. The last frame of the last batch is
+ * always the last frame of a rumor, so the check is needed only for that frame.
  */
 static __always_inline bool xg_kick(const struct xg_scratch *scratch, const struct xg_packet *packet, bool v6,
 				    __u32 ifindex)
@@ -215,7 +218,7 @@ static __always_inline int xg_readdress(struct xdp_md *ctx, __u32 ifindex)
 
 	half = packet->fanout;
 	packet->fanout = 0;
-	/* The copies of a rumor follow each other in the device queue. */
+	/* The copies of one rumor are neighbours in the device queue, so another MAC means that another rumor begins. */
 	rumor = *(const xg_u64 *)packet->mac;
 	if (rumor != scratch->rumor) {
 		scratch->rumor = rumor;
@@ -260,14 +263,17 @@ address:
 	return XDP_PASS;
 }
 
-/* Most frames that the kernel hands over in one flush of a device queue (DEV_MAP_BULK_SIZE of kernel/bpf/devmap.c). */
+/*
+ * Maximum number of frames that the kernel passes to the driver in one flush of a device queue (DEV_MAP_BULK_SIZE of
+ * kernel/bpf/devmap.c).
+ */
 #define XG_FLUSH 16
 
 /*
  * The program at the tracepoint xdp_devmap_xmit(from, to, sent, drops, err), include/trace/events/xdp.h. The kernel has
  * flushed a device queue, on the same CPU and in the same call in which it ran xg_readdress() on the frames. So the
- * driver refused all copies that were addressed since the last flush and not sent. A veth, for example, refuses copies
- * if its peer does not receive.
+ * driver rejected every copy that xg_readdress() addressed since the last flush and that was not sent. A veth device,
+ * for example, rejects copies if its peer does not receive frames.
  */
 static __always_inline int xg_watch_flush(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -280,7 +286,10 @@ static __always_inline int xg_watch_flush(struct bpf_raw_tracepoint_args *ctx)
 	sent = ctx->args[2];
 	dropped = ctx->args[3];
 	scratch->flushing = 0;
-	/* The kernel tells the driver to send with the last batch it hands over. A full batch may not be the last. */
+	/*
+	 * The kernel signals the driver to send only with the last batch of a flush. A batch of XG_FLUSH frames may not
+	 * be the last batch.
+	 */
 	if (sent + dropped != XG_FLUSH)
 		scratch->waiting = 0;
 	else if (sent)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Replaces the kernel headers that BCC includes, as far as the data plane needs them. BCC_KERNEL_SOURCE names this
- * directory, so a host needs no headers package of its kernel. All other headers are from linux-libc-dev. BCC makes
- * every program include this file first.
+ * This directory replaces those kernel headers that BCC includes and the data plane needs. The variable
+ * BCC_KERNEL_SOURCE names this directory to BCC, so a host needs no package with the headers of its kernel. All other
+ * headers come from the package linux-libc-dev. BCC makes every program include this file first.
  */
 #ifndef XG_KSHIM_KCONFIG_H
 #define XG_KSHIM_KCONFIG_H

@@ -1,2 +1,2 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* This header is empty, because BCC provides its own. */
+/* This header is empty, because BCC provides its own version of the header. */
