@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Run two members of a cluster in one program: list members, publish a document, and wait for its change.
+"""Run two members of a cluster in one program: list members, publish a document, and wait until the change of the
+document arrives.
 
 Both nodes run in this process, so the example needs no fleet. To join a real cluster, pass the address of one of its
 agents to ``set``, and the cluster's name and secret to ``AsyncNodeList``.

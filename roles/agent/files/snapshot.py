@@ -13,10 +13,10 @@ Both commands print a JSON object with the keys ``present`` (false if the host h
 
 The snapshot contains the fleet's secret, so only root may read its directory. If an interrupted run has left a
 snapshot, ``take`` reuses it, because the current state of the host has never passed a health check. ``restore`` only
-replaces files. The role then starts and stops the units.
+replaces files. After ``restore``, the role starts and stops the units.
 
-The script runs on the target under the Python that Ansible found. The script therefore uses no newer syntax and only
-the standard library.
+The script runs on the target under the Python interpreter that Ansible has found there. The script therefore uses only
+the standard library, and no syntax that is newer than Python 3.9.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ import subprocess
 import sys
 
 STATE = "state.json"
-#: Keys of PLACES that are units, and keys of all places that are copied.
+#: Keys of PLACES with the unit file of a service, and all keys of PLACES whose paths the snapshot contains.
 UNITS = ("agent", "dataplane", "files")
 KEPT = ("config", "dataplane_path", "dataplane_again") + UNITS
-#: Timeout of one command, and of one answer of the agent, seconds.
+#: Maximum seconds for one command, and maximum seconds for one answer of the agent.
 COPY, ANSWER = 60, 20
 
 
@@ -62,7 +62,7 @@ def unit(path: str) -> dict[str, bool]:
 
 
 def incarnation(path: str) -> int:
-    """Return the incarnation of the running agent, -1 if the agent does not answer."""
+    """Return the incarnation of the running agent, or -1 if the agent does not answer."""
     connection = http.client.HTTPConnection("localhost", timeout=ANSWER)
     try:
         connection.sock = socket.socket(socket.AF_UNIX)
@@ -84,7 +84,7 @@ def describe(places: dict[str, str]) -> dict:
         with open(os.path.join(places["root"], target, "VERSION"), encoding="ascii") as stream:
             version = stream.read().strip()
     except OSError:
-        target = version = ""  # no link, or a dangling one: there is no release to restore
+        target = version = ""  # the link is missing or dangling, so there is no release to restore
     state = {
         "present": bool(target),
         "release": os.path.basename(target),
@@ -96,7 +96,7 @@ def describe(places: dict[str, str]) -> dict:
 
 
 def read(places: dict[str, str]) -> dict | None:
-    """Return the state that ``take`` has stored, ``None`` if there is no complete snapshot."""
+    """Return the state that ``take`` has stored, or ``None`` if there is no complete snapshot."""
     try:
         with open(os.path.join(places["directory"], STATE), encoding="utf-8") as stream:
             return json.load(stream)
@@ -105,7 +105,7 @@ def read(places: dict[str, str]) -> dict | None:
 
 
 def take(places: dict[str, str]) -> dict:
-    """Take the snapshot unless there is one, and return the stored state.
+    """Take a snapshot unless a complete snapshot exists, and return the state that the snapshot stores.
 
     The copy is made in a temporary directory that is then renamed, so a directory with the final name is complete.
     """
@@ -129,7 +129,7 @@ def take(places: dict[str, str]) -> dict:
 
 
 def restore(places: dict[str, str]) -> dict:
-    """Restore the snapshot, without removing it, and return the stored state.
+    """Restore the host from the snapshot, keep the snapshot, and return the state that the snapshot stores.
 
     Raises ``OSError`` if there is no snapshot or its release is no longer installed.
     """
@@ -153,7 +153,10 @@ def put_link(target: str, link: str) -> None:
 
 
 def put_back(kept: str, path: str) -> None:
-    """Replace ``path`` by the copy ``kept``, or remove it if there is no copy. A file is replaced in one step."""
+    """Replace ``path`` by the copy ``kept``, or remove ``path`` if there is no copy.
+
+    The function replaces a file in one step.
+    """
     fresh, failed = path + ".restored", path + ".failed"
     for leftover in (fresh, failed):
         remove(leftover)
@@ -176,7 +179,10 @@ def remove(path: str) -> None:
 
 
 def main() -> int:
-    """Run the command in the first argument with the places in the second. Returns the exit status."""
+    """Run the command in the first argument of the command line, with the JSON object in the second argument.
+
+    Returns the exit status.
+    """
     work = {"take": take, "restore": restore}[sys.argv[1]]
     try:
         json.dump(work(json.loads(sys.argv[2])), sys.stdout)

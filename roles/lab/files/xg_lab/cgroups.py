@@ -26,13 +26,13 @@ def scope(config: Config, host: Host) -> str:
 
 
 def _parents(config: Config) -> list[Path]:
-    """Return the lab's own group in each hierarchy that systemd uses."""
+    """Return the path of the lab's own control group in each cgroup hierarchy that systemd uses."""
     roots = [
         entry.point
         for entry in mounts()
         if entry.kind == "cgroup2" or (entry.kind == "cgroup" and "name=systemd" in entry.options.split(","))
     ]
-    # A hierarchy may be mounted at several places. The first mount is the one that the system uses.
+    # A hierarchy may be mounted at several mount points. The system uses the first mount.
     return [root / f"xdp-gossip-lab-{config.bridge}" for root in dict.fromkeys(roots)]
 
 
@@ -54,7 +54,7 @@ def enter(config: Config, host: Host) -> None:
 
 
 def sweep(config: Config, host: Host) -> bool:
-    """Kill all processes in the host's control group and delete the group; return whether it existed.
+    """Kill all processes in the host's control group and delete the group. Return whether the group existed.
 
     The group can only contain descendants of a process that this lab started.
     """

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Command line of the lab: reads the settings, runs one sub-command and prints its result as one JSON object.
+"""Command line of the lab, which reads the settings, runs one sub-command, and prints the result of the sub-command as
+one JSON object.
 
 If the sub-command fails, the reason goes to stderr and the exit status is 1.
 """
@@ -47,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("image", help="build the base image unless it is in the cache")
     commands.add_parser("cached", help="show whether the base image is in the cache")
-    commands.add_parser("present", help="create or change the lab as the settings say")
+    commands.add_parser("present", help="create the lab, or change the lab to match the settings")
     absent = commands.add_parser("absent", help="remove the lab")
     absent.add_argument("--purge-cache", action="store_true", help="also delete the cached images")
     planned = commands.add_parser("plan", help="show what present or absent would do")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lab's settings, which are checked before the lab is changed."""
+"""The lab's settings. They are checked before any command changes the lab."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .system import LabError
 FIRST_HOST = 11
 """Number of the first host's address within the network; the machine itself has number 1."""
 
-# Only characters without a special meaning in overlayfs mount options, ssh options and YAML.
+# A path may contain only characters without a special meaning in overlayfs mount options, ssh options and YAML.
 _PATH = re.compile(r"/[A-Za-z0-9._/+@-]+")
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,6}[a-z])?")
 _INTERFACE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,14}")
@@ -39,7 +39,7 @@ class Host:
 
     @property
     def root(self) -> Path:
-        """Return the mount point of the host's file system, an overlay on the image."""
+        """Return the mount point of the host's file system, which is an overlay on the base image."""
         return self.folder / "root"
 
 
@@ -92,7 +92,8 @@ class Config:
             "hosts",
             f"0 to {max(min(room, 999), 0)}, what the networks have room for",
         )
-        # The IPv6 host part consists of the decimal digits of the IPv4 one, at most 9999, so it needs 16 bits.
+        # The host part of an IPv6 address consists of the decimal digits of the IPv4 host part, at most 9999, so it
+        # needs 16 bits.
         self._expect(network6.prefixlen <= 112, "network6", "a prefix of at most 112 bits")
 
     def _network(self, key: str, version: int) -> Any:
@@ -109,7 +110,10 @@ class Config:
 
     @classmethod
     def from_object(cls, value: Any) -> Config:
-        """Build the settings from a JSON object. Raises LabError naming a missing, unknown or ill-typed key."""
+        """Build the settings from a JSON object.
+
+        Raises LabError with the name of a key that is missing, unknown or of the wrong type.
+        """
         if not isinstance(value, dict):
             raise LabError(f"lab settings: {type(value).__name__}: expected an object")
         names = {field.name for field in fields(cls)}

@@ -24,7 +24,7 @@ LAB_FOLDERS = ("hosts", "logs", "ssh", "cp")
 
 
 def existing(config: Config) -> list[Host]:
-    """Return the hosts that have a directory, whatever state they are in, in order."""
+    """Return all hosts that have a directory in the lab, whatever their state, ordered by number."""
     folder = config.home / "hosts"
     names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
     found = []
@@ -40,7 +40,9 @@ def _renamed(config: Config, name: str) -> Config:
 
 
 def stored(config: Config) -> Config:
-    """Return the stored settings of the lab in this directory; `config` if none are stored or readable."""
+    """Return the settings that the lab in this directory has stored, or `config` if the settings are missing or not
+    readable.
+    """
     value = read_json(config.home / "config.json")
     try:
         return config if value is None else Config.from_object(value)
@@ -49,7 +51,7 @@ def stored(config: Config) -> Config:
 
 
 def plan(config: Config, state: str) -> list[str]:
-    """Return what `present` or `absent` would do, one line for each step. Changes nothing."""
+    """Return the steps that `present` or `absent` would take, one line for each step. Changes nothing."""
     if state == "absent":
         config = stored(config)
         steps = [f"remove {host.name}" for host in existing(config)]
@@ -134,9 +136,10 @@ def _leave_old_network(config: Config) -> list[str]:
 
 
 def _bring_up(config: Config, wanted: Sequence[Host], off: Sequence[Host], base: Path, steps: list[str]) -> list[str]:
-    """Start the hosts in `off`, and wait until all in `wanted` are ready. Returns systemd's state of each host.
+    """Start the hosts in `off`, and wait until all hosts in `wanted` are ready. Returns systemd's state of each host.
 
-    A host that was on but does not answer is restarted once. Raises LabError if a host then does not answer.
+    The function restarts a host once if the host was on but does not answer. Raises LabError if the host does not
+    answer after the restart either.
     """
     for host in off:
         hosts.start(config, host, base)

@@ -57,7 +57,7 @@ def create(host: Host, image: Path, config: Config) -> None:
 
 
 def image_of(host: Host) -> Path | None:
-    """Return the image from which the host was created, None if the host is incomplete."""
+    """Return the image from which the host was created, or None if the host is incomplete."""
     value = read_json(host.folder / "host.json")
     return Path(value["image"]) if value is not None and isinstance(value.get("image"), str) else None
 
@@ -75,7 +75,7 @@ def _description(host: Host, image: Path, config: Config) -> dict[str, str]:
 
 
 def mount(host: Host, image: Path) -> None:
-    """Mount the host's overlay, after unmounting what a crash may have left. Raises LabError."""
+    """Mount the host's overlay. First unmount the mounts that a crash may have left. Raises LabError."""
     unmount_under(host.folder)
     options = f"lowerdir={image},upperdir={host.folder}/upper,workdir={host.folder}/work"
     done = run(["mount", "-t", "overlay", "overlay", "-o", options, str(host.root)], check=False)
@@ -87,13 +87,15 @@ def mount(host: Host, image: Path) -> None:
 
 
 def process(host: Host) -> ProcessId | None:
-    """Return the systemd-nspawn process of the host, None if it does not run."""
+    """Return the systemd-nspawn process of the host, or None if the host does not run."""
     recorded = ProcessId.load(host.folder / "process.json")
     return recorded if recorded is not None and recorded.alive() else None
 
 
 def init_of(nspawn: ProcessId) -> ProcessId | None:
-    """Return the host's init, the child of systemd-nspawn with number 1 in its own PID namespace; None without it."""
+    """Return the host's init, which is the child of systemd-nspawn with number 1 in its own PID namespace, or None if
+    there is no such child.
+    """
     for child in nspawn.children():
         with contextlib.suppress(OSError):
             status = Path(f"/proc/{child.pid}/status").read_text(encoding="utf-8", errors="replace")
@@ -103,7 +105,7 @@ def init_of(nspawn: ProcessId) -> ProcessId | None:
 
 
 def start(config: Config, host: Host, image: Path) -> None:
-    """Start the host. The function returns while the host boots; `wait_ready` waits for the end.
+    """Start the host. The function returns while the host boots; `wait_ready` waits until the host has booted.
 
     Raises LabError if another program owns an interface with the name of the host's veth, or if systemd-nspawn cannot
     be run.
@@ -127,7 +129,10 @@ def start(config: Config, host: Host, image: Path) -> None:
 
 
 def _become_nspawn(config: Config, host: Host, errors: int) -> None:
-    """Start a new session, record this process, and execute systemd-nspawn. Runs in a forked child, never returns."""
+    """Start a new session, record this process, and execute systemd-nspawn.
+
+    This function runs in a forked child, and never returns.
+    """
     try:
         os.setsid()
         null = os.open(os.devnull, os.O_RDONLY)
@@ -162,7 +167,8 @@ def _command(config: Config, host: Host) -> list[str]:
         f"--machine={host.name}",
         f"--network-bridge={config.bridge}",
         "--capability=all",
-        # systemd-nspawn blocks bpf(2) even with all capabilities, and the agent needs it to load its data plane.
+        # systemd-nspawn blocks bpf(2) even with all capabilities, and the agent's loader needs bpf(2) to load the data
+        # plane.
         "--system-call-filter=bpf",
         "--boot",
     ]
@@ -185,7 +191,8 @@ def _command(config: Config, host: Host) -> list[str]:
 def wait_ready(config: Config, host: Host, timeout: float) -> str:
     """Wait at most `timeout` seconds until the host has booted and answers over ssh. Returns systemd's state.
 
-    The state is `running`, or `degraded` if units have failed. Raises LabError if the host dies or the time is over.
+    The state is `running`, or `degraded` if units have failed. Raises LabError if the host dies, or if it is not ready
+    after `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     last = "its ssh server has made no host key yet"
@@ -241,7 +248,8 @@ def ssh(config: Config, host: Host, command: str, timeout: float) -> subprocess.
 
 
 def record_host_key(host: Host) -> bool:
-    """Write a known_hosts file with the public key on the host's disk; return whether the host has a key yet.
+    """Write a known_hosts file with the public ssh key on the host's disk. Return whether the disk already contains a
+    key.
 
     Because the key comes from the disk and not from the network, no trust on first use is needed.
     """
@@ -257,7 +265,7 @@ def record_host_key(host: Host) -> bool:
 
 
 def cut_power(config: Config, host: Host) -> bool:
-    """Kill the host's init with SIGKILL, like a power cut; return whether the host was on."""
+    """Simulate a power cut: kill the host's init with SIGKILL. Return whether the host was on."""
     nspawn = process(host)
     if nspawn is None:
         return False
@@ -269,7 +277,10 @@ def cut_power(config: Config, host: Host) -> bool:
 
 
 def shut_down(config: Config, host: Host) -> bool:
-    """Ask the host to power off, and kill it if it is still on after STOP_TIMEOUT seconds; return whether it was on."""
+    """Ask the host to power off, and kill the host if it is still on after STOP_TIMEOUT seconds.
+
+    Return whether the host was on at first.
+    """
     nspawn = process(host)
     if nspawn is not None:
         init = init_of(nspawn)
@@ -289,7 +300,7 @@ def clear(config: Config, host: Host) -> None:
     cgroups.sweep(config, host)
     network.detach(config, host)
     for path in sorted((config.home / "cp").glob(f"*@{host.address}:*")):
-        # The control socket leads to a dead connection, so an ssh client that used it would hang.
+        # The control socket leads to a dead connection, so an ssh client that used this socket would hang.
         run(
             ["ssh", "-F", "none", "-O", "exit", "-o", f"ControlPath={path}", host.address],
             timeout=5,

@@ -62,7 +62,10 @@ MASKED = (
 
 
 def image_path(config: Config) -> Path:
-    """Return the path of the image for these settings. The name changes with everything that affects the image."""
+    """Return the path of the image for these settings.
+
+    The name depends on every setting that affects the content of the image.
+    """
     recipe = [
         IMAGE_VERSION,
         config.suite,
@@ -78,10 +81,10 @@ def image_path(config: Config) -> Path:
 
 
 def build(config: Config) -> bool:
-    """Build the image unless it exists; return whether it was built.
+    """Build the image unless it exists. Return whether the function built the image.
 
-    The image is built in a temporary directory, synced to disk and then renamed, so an incomplete image is never used.
-    Raises LabError with the end of the log if a step fails.
+    The function builds the image in a temporary directory, syncs it to disk and then renames the directory, so no host
+    uses an incomplete image. Raises LabError with the end of the log if a step fails.
     """
     target = image_path(config)
     if target.is_dir():

@@ -135,11 +135,11 @@ def ensure(config: Config) -> list[str]:
 
 
 def attach(config: Config, host: Host, timeout: float = 5.0) -> bool:
-    """Attach the machine's end of a running host's veth to the bridge, up and with GRO; return whether that was a
-    change.
+    """Attach the machine's end of a running host's veth to the bridge, set it up, and enable GRO. Return whether this
+    changed anything.
 
-    GRO enables NAPI on this end. Without NAPI, this end drops every frame that XDP redirects out of the host's end.
-    Raises LabError if the interface does not appear within `timeout` seconds.
+    GRO enables NAPI on the machine's end. Without NAPI, the machine's end drops every frame that XDP redirects out of
+    the host's end. Raises LabError if the interface does not appear within `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     while (found := interface(host.interface)) is None:
@@ -167,7 +167,8 @@ def describe(host: Host) -> str:
 
 
 def detach(config: Config, host: Host) -> bool:
-    """Delete the machine's end of a host's veth if a crash has left it; return whether it existed.
+    """Delete the machine's end of a host's veth if a crash has left this interface. Return whether the interface
+    existed.
 
     An interface on another bridge does not belong to the lab and stays.
     """

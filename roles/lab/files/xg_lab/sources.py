@@ -16,9 +16,9 @@ _ONE_LINE = re.compile(r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P
 def package_sources(suite: str, mirror: str, apt: Path = Path("/etc/apt")) -> list[str]:
     """Return one-line apt sources for the release `suite` (component main only).
 
-    With `mirror`, returns only that mirror. Without `mirror`, returns the sources of this machine for that release, its
-    updates and its security fixes. If this machine runs another release, the list is empty, and mmdebstrap uses its
-    default.
+    If `mirror` is not empty, returns only that mirror. Otherwise returns the sources of this machine for the release
+    `suite`, its updates and its security fixes. If this machine runs another release, the list is empty, and mmdebstrap
+    uses its default.
     """
     if mirror:
         return [f"deb {mirror} {suite} main"]
@@ -75,7 +75,7 @@ def _deb822(stanza: dict[str, str]) -> Iterator[tuple[str, str, str, list[str]]]
         return
     options = []
     signed_by = stanza.get("signed-by", "")
-    # The one-line style cannot express a key inside the stanza, so apt has to use the keyrings of this machine.
+    # The one-line style cannot express a key inside the stanza, so apt then uses the keyrings of this machine.
     if signed_by.startswith("/"):
         options.append(f"signed-by={','.join(signed_by.split())}")
     if stanza.get("trusted", "").lower() in ("yes", "true", "1"):

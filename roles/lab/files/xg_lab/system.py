@@ -19,19 +19,21 @@ from typing import Any
 
 
 class LabError(Exception):
-    """An error for the user; its text says what was wrong, where, and what was expected."""
+    """An error for the user. The message says what was wrong, where it was wrong, and what was expected."""
 
 
 NOT_FOUND = 127
 """Exit status of setpriv if the program does not exist, the same as in a shell."""
-# Prefix that kills a command when this process dies. A surviving command could race with commands of the next run.
+# Prefix of a command that makes the kernel kill the command when this process dies. A command that survived could race
+# with commands of the next run.
 WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
 def run(argv: Sequence[str], *, timeout: float = 30.0, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a command for at most `timeout` seconds, and return its exit status and its output as text.
 
-    Raises LabError if the program does not exist, if it takes longer, or with `check`, if its exit status is not 0.
+    Raises LabError if the program does not exist or takes more than `timeout` seconds. With `check`, also raises
+    LabError if the exit status is not 0.
     """
     try:
         done = subprocess.run(
@@ -55,7 +57,10 @@ def run(argv: Sequence[str], *, timeout: float = 30.0, check: bool = True) -> su
 
 
 def wait_until(condition: Callable[[], bool], timeout: float, interval: float = 0.05) -> bool:
-    """Poll `condition` every `interval` seconds until it is true or `timeout` seconds have passed; return its value."""
+    """Poll `condition` every `interval` seconds until it is true or `timeout` seconds have passed.
+
+    Return the last value of `condition`.
+    """
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() >= deadline:
@@ -145,7 +150,7 @@ def mounts_under(path: Path) -> list[Mount]:
 
 
 def unmount_under(path: Path) -> bool:
-    """Unmount all mounts at or below `path`, busy ones lazily; return whether there were any."""
+    """Unmount all mounts at or below `path`, busy ones lazily; return whether there were any mounts."""
     found = mounts_under(path)
     for entry in found:
         point = str(entry.point)
@@ -170,7 +175,10 @@ def remove_tree(path: Path) -> None:
 
 @dataclass(frozen=True)
 class ProcessId:
-    """The identity of a process. A later process with the same number has another identity."""
+    """The identity of a process: its number, start time and boot id.
+
+    A later process with the same number has another identity.
+    """
 
     pid: int
     start: int
@@ -188,7 +196,7 @@ class ProcessId:
 
     @classmethod
     def load(cls, path: Path) -> ProcessId | None:
-        """Return the identity stored in the file `path`, None if there is none."""
+        """Return the identity that the file `path` stores, or None if the file does not store an identity."""
         value = read_json(path)
         try:
             return None if value is None else cls(int(value["pid"]), int(value["start"]), str(value["boot"]))
@@ -238,7 +246,8 @@ def _boot_id() -> str:
 def _stat(pid: int) -> list[str] | None:
     """Return the fields of /proc/<pid>/stat, or None if the process does not exist.
 
-    The list starts with the state, so index 1 is the parent and index 19 the start time.
+    The list starts with the process state, so index 1 is the number of the parent process, and index 19 is the start
+    time.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
