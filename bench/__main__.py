@@ -83,8 +83,8 @@ def main() -> int:
 def _only_one(parser: argparse.ArgumentParser) -> IO[str]:
     """Lock this checkout for benchmarks, and return the open lock file.
 
-    Exit with an error if the checkout is locked already. Two runs at the same time would delete each other's namespaces
-    and distort each other's figures.
+    Exit with an error if the checkout is locked already. Two benchmark runs at the same time would delete each other's
+    namespaces and distort each other's figures.
     """
     DIRECTORY.mkdir(parents=True, exist_ok=True)
     lock = (DIRECTORY / "lock").open("w")

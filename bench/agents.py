@@ -29,7 +29,7 @@ _ARRIVAL = struct.Struct("=QQ")
 
 
 class Agent(AgentProcess):
-    """One agent in the network namespace of a host. ``settings``: values for its configuration file."""
+    """One agent in the network namespace of a host. ``settings``: values for the agent's configuration file."""
 
     failure = BenchError
 
@@ -76,8 +76,9 @@ class Agent(AgentProcess):
     def launch(self, cpu: int | None = None, probed: bool = False) -> None:
         """Start the agent's process, without waiting until it serves its API.
 
-        ``cpu``: processor to pin it to (None: any). ``probed``: run the agent in bench/probe.py. Call this method in
-        the main thread, because the kernel kills the agent when the thread that started the agent ends.
+        ``cpu``: processor to which the agent is pinned (None: any processor). ``probed``: run the agent in
+        bench/probe.py. Call this method in the main thread, because the kernel kills the agent when the thread that
+        started the agent ends.
         """
         pinned = ("taskset", "-c", str(cpu)) if cpu is not None else ()
         self.prefix = (*enter(self.namespace), *pinned)

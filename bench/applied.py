@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Measures the time from a publish until nginx on all hosts uses the new value, on a lab of systemd hosts.
 
-Each host renders the configuration of nginx from a document, checks it with nginx, and reloads nginx by systemd. The
-benchmark publishes the document through one member. The benchmark queries that member until all members have received
-the document, and then until all members have applied it. At the end the benchmark requests the value from nginx on
-every host. The benchmark measures with two values of the template's ``wait`` (seconds from a change until the agent
-renders the file): the default of 0.5 s, and 0.
+Each host renders the configuration of nginx from a document, lets nginx check the configuration, and reloads nginx
+through systemd. The benchmark publishes the document through one member. The benchmark queries that member until all
+members have received the document, and then until all members have applied it. At the end the benchmark requests the
+value from nginx on every host. The benchmark measures with two values of the template's ``wait`` (seconds from a change
+until the agent renders the file): the default of 0.5 s, and 0.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _one(report: Report, made: Lab, size: int, wait: float, runs: int, token: st
     held, applied = [], []
     for number in range(runs + 1):
         times = _publish(made, f"value {wait:g} {size} {number}", token)
-        # The report leaves out the first publish, because the document does not exist before it.
+        # The report leaves out the first publish, because before the first publish the document does not exist.
         if number:
             held.append(times[0])
             applied.append(times[1])
@@ -114,7 +114,7 @@ def _publish(made: Lab, value: str, token: str) -> tuple[float, float]:
         raise BenchError(f"{first}: expected all members to apply the document within 30 s: {found}")
     applied = time.monotonic() - began
     for endpoint in made.endpoints:
-        # A reload of nginx returns before the new workers answer, so the old value may be served for a moment.
+        # A reload of nginx returns before the new workers answer, so nginx may serve the old value for a moment.
         deadline = time.monotonic() + 5
         while (served := _served(endpoint)) != value:
             if time.monotonic() > deadline:

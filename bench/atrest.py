@@ -2,10 +2,11 @@
 """Measures the processor time of an agent at rest, with only heartbeats and syncs, at a cycle of 1 s.
 
 The benchmark reports two figures for each fleet. The first figure is the run time of all agents and of ksoftirqd
-(schedstat, exact). The first figure includes the softirqs that receive and relay packets, because these run in the
-sending process or in ksoftirqd. The second figure is the processor time of the whole machine (/proc/stat, in ticks),
-including the softirqs of idle processors, minus the processor time that the machine uses without agents. The second
-figure is only a check of the first, because any other work on the machine makes it wrong.
+(schedstat, exact). The first figure includes the softirqs that receive and relay packets, because these softirqs run in
+the sending process or in ksoftirqd. The second figure is the processor time of the whole machine (/proc/stat, in
+ticks), including the softirqs of idle processors, minus the processor time that the machine uses without agents. The
+second figure only serves to check the first figure, because the work of other processes on the machine also changes the
+second figure.
 """
 
 from __future__ import annotations

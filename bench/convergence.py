@@ -2,10 +2,10 @@
 """Measures how long a small document takes from one agent to the data planes and to the agents of all hosts.
 
 The benchmark repeatedly publishes a document of a few bytes through the API of a random agent. The benchmark records
-two times for each host. Both are times of CLOCK_MONOTONIC, which all namespaces share. The first time is that at which
-the host's data plane recorded the rumor, which is ``last_seen`` of the publisher's entry in the pinned maps, read as
-soon as the entry has the new digest. The second time is that at which the host's agent had applied the document
-(written by bench/probe.py). Both times count from the publish request, so they include the HTTP request and the
+two times for each host by CLOCK_MONOTONIC, which all namespaces share. At the first time, the host's data plane
+recorded the rumor. The benchmark reads this time from ``last_seen`` of the publisher's entry in the pinned maps, as
+soon as the entry has the new digest. At the second time, the host's agent had applied the document. bench/probe.py
+writes this time to a file. Both times count from the publish request, so each time includes the HTTP request and the
 publisher's write to its disk.
 """
 
@@ -84,7 +84,9 @@ def _one(report: Report, plane: str, size: int, publishes: int) -> None:
 
 
 class _Times:
-    """Milliseconds from the publish request until the document reached each host: its kernel, and its agent."""
+    """Milliseconds from the publish request until the document reached the kernel of each host, and until it reached
+    the agent of each host.
+    """
 
     def __init__(self) -> None:
         self.kernels: list[float] = []
@@ -129,7 +131,7 @@ def _watch(
 ) -> None:
     """Read the maps of all hosts until each has the publisher's new digest, and add the kernels' times to ``times``.
 
-    The time of a host's kernel is ``last_seen`` in that kernel's entry for the publisher.
+    The time at which the document reached a kernel is ``last_seen`` of the publisher's entry in the kernel's node map.
     """
     waiting = dict(enumerate(pins))
     deadline = time.monotonic() + 1.0

@@ -4,8 +4,8 @@
 The generator, the link and the program under test share one pinned processor, so the measured packets per second
 include the work of all three. Each case runs once in every round, and ratios are computed within a round. The frames
 are the same heartbeats in all cases, except for the MAC (wrong if forged) or the ttl (0 if not relayed). The packets of
-maximum length have a wrong MAC. They show the cost of checking the MAC of a long body, because the data plane drops
-such packets after this check.
+maximum length have a wrong MAC, so the data plane drops them after the check of the MAC. The cases with these packets
+show the cost of the check for a long body.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ FRAMES = 1 << 17
 #: Number of the longest packets in a pass.
 LONG_FRAMES = 1 << 15
 _ROUNDS, _PASSES = 5, 4
-#: Goals: case -> minimum ratio of its rate to XDP_DROP, and to its bare twin (a program without the protocol).
+#: Goals for each case: the minimum ratio of the case's rate to the rate of XDP_DROP, and to the rate of the bare twin
+#: (a program without the protocol).
 _GOALS = {
     "XDP: duplicate": (0.6, 0.0),
     "XDP: new heartbeat, recorded": (0.3, 0.0),
@@ -44,8 +45,8 @@ _GOALS = {
 DROP, DROP_LONG = "XDP_DROP", "XDP_DROP, longest"
 #: Prefix of the names of cases with the programs of the option --former.
 FORMER = "former "
-#: Goal: minimum ratio of a case's rate to the rate with the former programs. Two runs with the same programs usually
-#: differ by less than this ratio allows.
+#: Goal: minimum ratio of a case's rate to the rate with the former programs. The difference between two runs with the
+#: same programs is usually too small to miss this goal.
 _NO_SLOWER = 0.97
 
 
@@ -53,8 +54,9 @@ _NO_SLOWER = 0.97
 class Case:
     """One case of the benchmark, which is one row of the report's table.
 
-    ``prepare``: called before each pass, and not timed. ``handled``: returns the number of frames with the expected
-    verdict so far. ``copies``: expected copies of each frame. ``twin``: name of the bare case to compare with.
+    ``prepare``: a function that the benchmark calls before each pass, without timing it. ``handled``: a function that
+    returns how many frames have had the expected verdict so far. ``copies``: expected copies of each frame. ``twin``:
+    name of the bare case to compare with.
     """
 
     name: str

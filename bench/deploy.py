@@ -29,7 +29,7 @@ from .report import Report, Spread
 _SIZES, _RUNS = (3, 10), 3
 _QUICK_SIZES, _QUICK_RUNS = (3,), 1
 #: Goals: maximum processor seconds of the controller for each host, and maximum ratio of these seconds at the largest
-#: number of hosts to those at the smallest.
+#: number of hosts to these seconds at the smallest number of hosts.
 GOAL, FLAT_GOAL = 1.5, 1.2
 _SECONDS = 600.0
 

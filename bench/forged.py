@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Sends millions of forged packets to one agent, which must neither wake up nor change its state, and whose data plane
-must not relay them.
+"""Sends millions of forged packets to one agent. The agent must neither wake up nor change its state, and its data
+plane must not relay the packets.
 
 First the benchmark counts the agent's wake-ups at rest. Then the benchmark sends forged heartbeats of the agent's
-members as fast as one processor can send them. The data plane must count each of them as forged, the node map must not
+members as fast as one processor can send them. The data plane must count each forged heartbeat, the node map must not
 change, and the agent must not wake up more often than at rest. Finally the benchmark sends genuine heartbeats during a
 flood of forged heartbeats, and the data plane must record all genuine heartbeats.
 """
@@ -36,8 +36,8 @@ def run(quick: bool) -> Report:
         load = Load(_MEMBERS)
         introduce(node, load, _MEMBERS)
         framer = lane.framer()
-        # The forged heartbeats have far higher sequences than the genuine ones, because the data plane would count
-        # forged heartbeats with old sequences as duplicates.
+        # The forged heartbeats have far higher sequences than the genuine heartbeats, because the data plane would
+        # count forged heartbeats with old sequences as duplicates.
         ahead = packets.heartbeats(_MEMBERS, _FRAMES, first=1 << 40)
         frames = [framer.frame(packets.forged(packet, number)) for number, packet in enumerate(ahead)]
         generator = Generator(lane.GENERATOR, lane.OUTSIDE, frames)

@@ -4,7 +4,7 @@ static inventory file of the same content.
 
 The benchmark runs ``ansible-inventory --list`` with a static JSON file, with a static YAML file, and with the plugin,
 which queries the agent's API in another process. The runs alternate. All runs must list the same hosts with the same
-variables, except that Ansible marks the plugin's strings as unsafe (no templates).
+variables. The only difference is that Ansible marks the plugin's strings as unsafe (not to be templated).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _tell(report: Report, times: dict[str, list[tuple[float, float]]]) -> None:
 
 @contextlib.contextmanager
 def _server(directory: Path, count: int) -> Iterator[Path]:
-    """Context manager: a process that serves the API. Yields the path of its Unix socket."""
+    """Context manager: a process that serves the API. Yields the path of the API's Unix socket."""
     api = directory / "api.sock"
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.nodeapi", str(api), str(count)],

@@ -33,7 +33,8 @@ _LAB = {
     "lab_network6": "fd00:198:18:7::/64",
     "lab_inventory": f"{_HOME}/inventory.yml",
 }
-#: Maximum seconds to create the lab (with its image, the first time), for a deployment, and for any other command.
+#: Maximum seconds for the creation of the lab (including the build of its image), for a deployment, and for any other
+#: command.
 _MAKE, _DEPLOY, _SECONDS = 1200.0, 600.0, 120.0
 
 _PLAY = """
@@ -56,10 +57,10 @@ inventory_unparsed_warning = false
 
 
 class Lab:
-    """The hosts of a lab, each with an agent, and methods to run Ansible on them.
+    """The hosts of a lab, each with an agent, and methods to run Ansible on these hosts.
 
-    ``directory``: working directory of a benchmark, for its playbooks and other files. ``packages``: Debian packages
-    that the hosts have in addition to those of every lab.
+    ``directory``: working directory of a benchmark, for its playbooks and other files. ``packages``: Debian packages of
+    the hosts in addition to the packages that the hosts of every lab have.
     """
 
     def __init__(self, directory: Path, packages: Sequence[str] = ()) -> None:
@@ -112,12 +113,15 @@ class Lab:
     def playbook(self, *words: str, seconds: float = _SECONDS, **environment: str) -> float:
         """Run ``ansible-playbook``.
 
-        Return the seconds that the command took. Raises :class:`BenchError` if it fails.
+        Return the seconds that the command took. Raises :class:`BenchError` if the command fails.
         """
         return self.run(str(self.ansible_playbook), *words, seconds=seconds, **environment)
 
     def run(self, *command: str, seconds: float = _SECONDS, **environment: str) -> float:
-        """Run a command in the benchmark's directory. Returns its seconds. Raises :class:`BenchError` if it fails."""
+        """Run a command in the benchmark's directory. Return the seconds that the command took.
+
+        Raises :class:`BenchError` if the command fails.
+        """
         clean = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE")}
         clean["PATH"] = f"{_BIN}:{clean['PATH']}"
         # The output goes to a file and not to a pipe, because an ssh process that stays in the background would keep

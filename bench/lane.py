@@ -19,13 +19,14 @@ OUTSIDE, INSIDE = f"{netns.PREFIX}a", f"{netns.PREFIX}b"
 PEER = Address("198.18.64.1", packets.PORT)
 LOCAL = Address("198.18.64.2", packets.PORT)
 PEER_MAC, LOCAL_MAC = bytes.fromhex("02584700000a"), bytes.fromhex("02584700000b")
-#: Seconds to wait after a burst until its last frames have been processed.
+#: Seconds to wait after a burst, so that the node can process the last frames of the burst.
 _SETTLE = 0.02
 
 
 @contextlib.contextmanager
 def lane() -> Iterator[None]:
-    """Context manager: both namespaces and the link. An XDP program at the generator's end drops the node's frames.
+    """Context manager: the two network namespaces of the lane, and the link between them. An XDP program at the
+    generator's end drops the node's frames.
 
     The neighbour entries are permanent. GRO is on at both ends, because veth drops frames redirected by XDP if the
     receiving end has neither GRO nor an XDP program.
@@ -78,7 +79,9 @@ def _taken(namespace: str, name: str) -> int:
 
 @dataclass(frozen=True)
 class Burst:
-    """The result of one burst: ``seconds`` of processor time, number of frames ``handled``, number of ``copies``."""
+    """The result of one burst of frames: ``seconds`` of processor time, number of frames ``handled``, number of
+    ``copies``.
+    """
 
     seconds: float
     handled: int
@@ -104,7 +107,7 @@ def burst(generator: Generator, count: int, handled: Callable[[], int] = receive
 
 
 def kernel_thread(name: str) -> int:
-    """The process id of the kernel thread ``name``. Raises ``BenchError`` if there is no such thread."""
+    """The process id of the kernel thread ``name``. Raises ``BenchError`` if there is no kernel thread ``name``."""
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{entry}/comm", encoding="ascii", errors="replace") as comm:

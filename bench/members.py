@@ -2,10 +2,11 @@
 """Measures the processor time and memory of one agent with ten thousand simulated members, at a cycle of 6 s.
 
 Every simulated member has a node record. A thread sends the members' heartbeats through an ordinary socket, evenly
-spread; the data plane records and relays them. The benchmark reads the agent's processor time from schedstat. The
-receiver's softirq runs in the sending thread. So the kernel's processor time is the time of that thread minus its time
-for the same packets while an XDP program drops all of them. In a first run the thread sends each heartbeat once. In a
-second run it sends each heartbeat as many times as the members of a fleet would relay it.
+spread over time. The data plane records and relays the heartbeats. The benchmark reads the agent's processor time from
+schedstat. The kernel's processor time is the time of the sending thread, in which the receiver's softirq runs, minus
+the time that this thread needs for the same packets while an XDP program drops all packets. In a first run the thread
+sends each heartbeat once. In a second run the thread sends each heartbeat as many times as the members of a fleet would
+relay it.
 """
 
 from __future__ import annotations

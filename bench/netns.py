@@ -47,8 +47,8 @@ def run(*words: str, namespace: str | None = None, seconds: float = _SECONDS) ->
 def enter(namespace: str) -> tuple[str, ...]:
     """Return the words to put before a command so that it runs in a network namespace.
 
-    ``ip netns exec`` is not used, because it gives the command its own mount namespace. A bpffs that the command mounts
-    there would disappear when the command ends.
+    The benchmarks do not use ``ip netns exec``, because ``ip netns exec`` gives the command its own mount namespace. A
+    bpffs that the command mounts there would disappear when the command ends.
     """
     return ("nsenter", f"--net=/run/netns/{namespace}")
 

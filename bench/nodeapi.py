@@ -24,7 +24,7 @@ _PLANES = ("XDP (native)", "XDP (native)", "XDP (generic)", "TC", "UDP")
 class _Members:
     """A simulated node list with the methods that the handler of ``GET /v1/nodes`` calls.
 
-    The list of members depends only on their number ``count``.
+    The simulated members are the same in each process with the same number ``count``.
     """
 
     revision = 1

@@ -24,8 +24,8 @@ _HOUR = 3600 * 10**9
 class Plane:
     """The data plane ``dataplane.c`` from ``sources``, compiled and configured for the lane's node.
 
-    The caller attaches its programs. ``amount``: fan-out. ``members``: addresses of the relay targets. ``tc``: use the
-    TC program instead of the XDP program.
+    The caller attaches the programs of the data plane. ``amount``: fan-out. ``members``: addresses of the relay
+    targets. ``tc``: use the TC program instead of the XDP program.
     """
 
     def __init__(
@@ -86,7 +86,8 @@ class Plane:
     def admit(self, origins: int, highest: int = 0) -> None:
         """Add ``origins`` members to the node map, with ``highest`` as the highest sequence seen of each.
 
-        The data plane then accepts a packet of such a member as new if the packet's sequence is above ``highest``.
+        After this call, the data plane accepts a packet of one of these members as new if the packet's sequence is
+        above ``highest``.
         """
         import bcc
 

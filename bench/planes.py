@@ -4,20 +4,23 @@
 First the benchmark sends as many heartbeats as the node can handle, from N origins in turn, in these mixes:
 
 - new: each heartbeat arrives once, and is verified, recorded and relayed to `amount` members;
-- fleet: each heartbeat arrives `amount` times, as in a real fleet: the first is new, the others are duplicates;
+- fleet: each heartbeat arrives `amount` times, as in a real fleet: the first copy is new, and the other copies are
+  duplicates;
 - last: each heartbeat arrives once and on its last hop, so it is verified and recorded, but not relayed;
-- copies: each heartbeat arrives 32 times, so that nearly all are duplicates, the most frequent packets of a fleet.
+- copies: each heartbeat arrives 32 times, so that nearly all heartbeats are duplicates, which are the most frequent
+  packets of a fleet.
 
 For UDP, a real agent is pinned to one processor. A process on another processor sends packets through a socket, faster
 than the agent can handle them. The processor time for UDP is the agent's time in schedstat, as for PekoNode's figures.
 This time includes the agent's system calls, but not the softirqs that receive packets. For XDP, the data plane runs
 without an agent, because no heartbeat would reach an agent. The generator, the node and the receiver of the copies
-share one processor. The figure for XDP is a lower bound, because it counts the processor time of all three.
+share one processor. The figure for XDP is a lower bound, because this figure counts the processor time of the
+generator, the node and the receiver.
 
 Then the benchmark sends the mix `fleet` at 1,000 heartbeats a second, the maximum that a member receives with the
-automatic cycle, to a real agent in both modes. This last measurement adds the processor times of the agent and of the
-kernel. The softirqs that receive packets run in the sending thread. So the kernel's time is the time of that thread
-minus its time for the same packets while an XDP program drops all of them.
+automatic cycle, to a real agent, once in mode XDP and once in mode UDP. This last measurement adds the processor times
+of the agent and of the kernel. The kernel's time is the time of the sending thread, in which the softirqs that receive
+packets run, minus the time that this thread needs for the same packets while an XDP program drops all packets.
 """
 
 from __future__ import annotations
@@ -107,7 +110,7 @@ def _fill(report: Report, mix: str, members: int, amount: int, found: dict[str, 
 def lane_agent(plane: str, members: int, amount: int, cpu: int | None, cycle: float = 6) -> Iterator[Agent]:
     """Context manager: a lane with an agent at the node's end, which knows ``members`` origins as neighbours.
 
-    ``cpu``: processor to pin the agent to (None: any). Raises ``BenchError``.
+    ``cpu``: processor to which the agent is pinned (None: any processor). Raises ``BenchError``.
     """
     with agents.workspace() as base, lane.lane():
         lane.neighbours([packets.origin(number) for number in range(members)])
@@ -139,7 +142,9 @@ class Load:
         return self._first - 1
 
     def next(self, count: int) -> list[bytes]:
-        """Generate at least ``count`` packets: complete rounds of one heartbeat of each member, each round repeated."""
+        """Generate at least ``count`` packets: complete rounds of one heartbeat of each member, with as many copies of
+        each round as ``copies`` says.
+        """
         rounds = -(-count // (self._members * self.copies))
         found = list(packets.heartbeats(self._members, rounds * self._members, first=self._first, **self._settings))
         self._first += rounds
@@ -271,8 +276,8 @@ def dropping() -> Iterator[None]:
 def send_timed(load: Load, rate: float, seconds: float) -> float:
     """Send heartbeats at ``rate`` per second for ``seconds``.
 
-    Returns the processor seconds per second that the calling thread and ksoftirqd on its processor used during this
-    time.
+    Returns the processor seconds per second that the calling thread and ksoftirqd on its processor used during these
+    ``seconds``.
     """
     (cpu,) = os.sched_getaffinity(0)
     helper = lane.kernel_thread(f"ksoftirqd/{cpu}")

@@ -23,7 +23,8 @@ BPF_SOURCES = headers.directory()
 
 XDP, TC_INGRESS, TC_EGRESS = 37, 46, 47  # enum bpf_attach_type
 DEVMAP = 33
-#: Number of frames that the kernel sends before the receivers run, as many as in one poll of a NIC.
+#: Number of frames that the kernel sends before the receivers run, which is also the number of frames in one poll of a
+#: NIC.
 BATCH = 64
 #: Maximum number of live frames in one system call, because the call cannot be interrupted.
 _MOST = 1 << 20
@@ -138,7 +139,7 @@ class Generator:
         self.rewind()
 
     def rewind(self) -> None:
-        """Send the first frame next."""
+        """Make :meth:`send` continue with the first frame."""
         write(self._module["position"], struct.pack("=I", 0), struct.pack("=QQII", self._gap, 0, 0, 0))
 
     def send(self, count: int) -> None:

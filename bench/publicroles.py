@@ -2,8 +2,8 @@
 """Public Ansible roles for one service, which benchmarks compare with the role of this collection.
 
 The roles come from two PyPI packages that contain whole collections: ``ansible`` contains ``community.zabbix``, and
-``debops`` contains ``debops.debops``. Each role runs in a play as its documentation shows, and installs its service
-from Debian packages.
+``debops`` contains ``debops.debops``. Each role runs in a play like the one in the role's documentation, and installs
+its service from Debian packages.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def fetch(role: PublicRole, collections: Path) -> None:
     """Download the collections of ``role`` to ``collections``/ansible_collections, unless that directory already
     contains them.
 
-    Raises ``BenchError`` if the package cannot be downloaded, or if it does not contain one of the collections.
+    Raises ``BenchError`` if the package cannot be downloaded, or if the package lacks one of the collections.
     """
     target = collections / "ansible_collections"
     if all((target / name).is_dir() for name in role.collections):

@@ -2,17 +2,17 @@
 """Measures the time to distribute one settings file to all hosts of a fleet, with Ansible's module ``copy`` and with a
 publish.
 
-Each measurement is a complete ``ansible-playbook`` command, as an operator types it, on a lab of systemd hosts reached
-by ssh. One machine runs the control node and all hosts. The benchmark runs these commands in turn, each time with new
-content:
+Each measurement runs a complete ``ansible-playbook`` command, like the command that an operator types, on a lab of
+systemd hosts reached by ssh. One machine runs the control node and all hosts. The benchmark runs these commands in
+turn, each time with new content:
 
 - *copy*: one play on all hosts with ``ansible.builtin.copy``, without facts, with as many forks as hosts, and with
   pipelining, which the lab's inventory turns on. The copy runs once over connections that ssh kept open since the
   previous run (for at most a minute), and once over new connections;
 - *publish*: one play on localhost with ``xdp_gossip_publish`` and ``wait: all``, over HTTP with a token. The play ends
   when every member has confirmed that it has stored the new version;
-- *nothing*: one play on localhost with ``ansible.builtin.command`` and ``true``, which shows the time that every
-  command needs at least.
+- *nothing*: one play on localhost with ``ansible.builtin.command`` and ``true``, which shows the minimum time of any
+  command.
 
 The report also shows the time of the task alone, without the start and the end of the command.
 """
@@ -33,7 +33,8 @@ _SIZES, _RUNS = (3, 5, 10), 5
 _QUICK_SIZES, _QUICK_RUNS = (3,), 1
 #: Goal: minimum ratio of a copy's time to a publish's time, at the largest number of hosts.
 RATIO_GOAL = 5.0
-#: Goal: maximum ratio of a publish's time at the largest number of hosts to its time at the smallest.
+#: Goal: maximum ratio of a publish's time at the largest number of hosts to a publish's time at the smallest number of
+#: hosts.
 FLAT_GOAL = 1.2
 
 _COPY = """

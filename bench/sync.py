@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Measures how long a restarted member takes to receive the documents that changed while it was stopped, and how many
-bytes it sends and receives.
+"""Measures how long a restarted member takes to receive the documents that changed while the member was stopped, and
+how many bytes the member sends and receives.
 
 Cases: 1, 100 and 10,000 changed documents among 10,000, and one document of 16 MiB. Three agents run over UDP, each in
 a network namespace. The benchmark stops one agent, changes documents on another agent, and starts the first agent
@@ -91,7 +91,10 @@ def _away(hosts: list[Agent], change: object) -> tuple[float, float, float]:
 
 
 def _write(host: Agent, numbers: range, text: str) -> None:
-    """Publish one document for each number. Each publish waits until its document is on the disk."""
+    """Publish one document for each number.
+
+    Each publish returns only after the agent has written the document to disk.
+    """
     for number in numbers:
         value = f"{text:8} value of document {number:05d}, for what that is worth"
         host.call("PUT", f"/v1/documents/settings/host{number:05d}", value.encode())
@@ -103,7 +106,7 @@ def _differ(hosts: list[Agent]) -> str | None:
 
 
 def _bytes(host: Agent) -> int:
-    """Bytes received and sent so far by the host's network interface."""
+    """Number of bytes that the host's network interface has received and sent so far."""
     (link,) = json.loads(command("ip", "-s", "-j", "link", "show", "dev", host.interface, namespace=host.namespace))
     counters = link["stats64"]
     return int(counters["rx"]["bytes"]) + int(counters["tx"]["bytes"])

@@ -2,7 +2,7 @@
 /*
  * The kernel data plane: the only file that BCC compiles. dataplane.c defines the tables, because BCC translates the
  * methods of a table in this file only, and the entry points of the programs. The headers contain the code of the
- * programs. This list has them in the order in which they process a packet:
+ * programs. A packet passes through the headers in the order of this list:
  *
  *   wire.h, maps.h, counters.h   formats and counters that the programs share with the agent
  *   tables.h                     declares the functions by which the other headers use the tables
@@ -100,8 +100,8 @@ static __always_inline struct xg_scratch *xg_scratch(void)
 
 /*
  * Returns CLOCK_MONOTONIC in nanoseconds. The result may be up to two ticks old. The kernel's coarse clock changes
- * only at a tick, so this function reads it once per tick. The programs need the time for every packet, and a call of
- * the helper costs as much as the lookup of the packet's origin.
+ * only at a tick, so this function reads the clock once per tick. The programs need the time for every packet, and a
+ * call of the helper costs as much as the lookup of the packet's origin.
  */
 static __always_inline __u64 xg_coarse_ns(void)
 {
@@ -193,7 +193,7 @@ static __always_inline void xg_note_refusal(struct xg_refusal_key *key)
 	fresh.last = scratch->now;
 	known = refusals.lookup(key);
 	if (known) {
-		/* Another CPU may change the entry at the same time. The count may then lose a sample, which is acceptable. */
+		/* If another CPU changes the entry at the same time, the count may lose a sample, which is acceptable. */
 		known->samples++;
 		known->last = fresh.last;
 	} else {

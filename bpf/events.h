@@ -32,7 +32,10 @@ static __always_inline bool xg_copy_out(struct xg_scratch *scratch, const struct
 			return false;
 		*(xg_u64 *)(to + at) = *(const xg_u64 *)(from + at);
 	}
-	/* Fewer than eight bytes remain. The loop copies the last eight bytes of the packet, some of them a second time. */
+	/*
+	 * Fewer than eight bytes remain. The loop copies the last eight bytes of the packet, and copies some of these
+	 * bytes a second time.
+	 */
 	at = length - 8;
 	XG_KEEP(at);
 	if (at > XG_DATAGRAM_BYTES - 8 || from + at + 8 > end)

@@ -13,16 +13,19 @@
 #define XG_LAYOUT 4
 
 /*
- * Maximum number of targets in each half of the ring. XG_RING is a power of two, so that an index can be masked with
- * it.
+ * Maximum number of targets in each half of the ring. XG_RING is a power of two, so that a program can bound an index
+ * with a mask.
  */
 #define XG_RING 256
 /* Maximum number of copies of one rumor that one host sends. */
 #define XG_COPIES 64
 #define XG_NEXTHOPS 4096
 #define XG_EVENT_BYTES (256 * 1024)
-/* Maximum number of entries in the map ``allow``, which contains the networks whose packets the programs accept. */
-#define XG_ALLOWED 257 /* 256 networks, and one entry that excludes IPv4 from a network of IPv6 */
+/*
+ * Maximum number of entries in the map ``allow``, which contains the networks whose packets the programs accept: 256
+ * networks, and one entry that excludes IPv4 from a network of IPv6.
+ */
+#define XG_ALLOWED 257
 /* Maximum number of recorded sources of refused packets. A new source replaces the least recently seen source. */
 #define XG_REFUSALS 1024
 /* Nanoseconds for which a next hop is valid after the stack has sent a frame to it. */
@@ -33,13 +36,13 @@
  */
 #define XG_SLOT_BITS 27
 /*
- * Maximum number of packets per slot and CPU that the programs pass to the agent for a decision. The same maximum
- * applies to the odd packets that the programs pass to the stack.
+ * Maximum number of packets per slot and CPU that the programs pass to the agent for a decision, and maximum number
+ * of odd packets that they pass to the stack.
  */
 #define XG_ASK_LIMIT 100
 /*
- * Maximum number of direct packets of one node that the programs pass to the stack in a slot, and of rumors of one
- * origin that they accept and relay in a slot.
+ * The programs pass at most XG_DIRECT_LIMIT direct packets of one node to the stack in a slot. In a slot they accept
+ * and relay at most XG_RUMOR_LIMIT rumors of one origin.
  */
 #define XG_DIRECT_LIMIT 250
 #define XG_RUMOR_LIMIT 250
@@ -49,34 +52,43 @@
  */
 #define XG_DIRECTS 4096
 /*
- * Number of 64-bit words in a node's replay window for direct packets, a power of two. A direct packet is accepted if
- * its sequence is at most (words - 1) * 64 behind the newest sequence.
+ * Number of 64-bit words in a node's replay window for direct packets, a power of two. The program accepts a direct
+ * packet if its sequence is at most (words - 1) * 64 behind the newest sequence.
  */
 #define XG_DIRECT_WORDS 32
 
 /* xg_config.flags */
 #define XG_RUNNING 0x01
-#define XG_GENERIC 0x02 /* generic XDP, after the driver: frames may have a half-done checksum */
-#define XG_ALLOW 0x04	/* packets are accepted only from sources in the map allow */
+/* Set if the XDP program runs in generic mode, in which frames may have a half-done checksum (CHECKSUM_PARTIAL). */
+#define XG_GENERIC 0x02
+/* Set if the programs accept packets only from sources in the map ``allow``. */
+#define XG_ALLOW 0x04
 
 /*
  * The settings and the state that the agent gives to the programs. The agent writes this structure once per cycle and
  * at every change. Times are CLOCK_MONOTONIC in nanoseconds.
  */
 struct xg_config {
-	__u8 addr[16]; /* address of the local node, IPv6 or IPv4-mapped */
+	/* Address of the local node, IPv6 or IPv4-mapped. */
+	__u8 addr[16];
 	__be16 port;
-	__u16 amount; /* number of copies of a heartbeat or a node record */
-	__u16 wide;   /* number of copies of a metadata rumor or a leave */
+	/* Number of copies of a heartbeat or a node record. */
+	__u16 amount;
+	/* Number of copies of a metadata rumor or a leave. */
+	__u16 wide;
 	__u16 flags;
 	__be32 cluster;
 	__u32 incarnation;
-	__u64 documents_digest; /* digest of the local node's documents */
-	__u64 lease;		/* the data plane works until this time without an update by the agent */
-	__s64 clock;		/* the cluster's wall time minus CLOCK_MONOTONIC */
+	/* Digest of the local node's documents. */
+	__u64 documents_digest;
+	/* Time until which the data plane works without an update by the agent. */
+	__u64 lease;
+	/* The cluster's wall time minus CLOCK_MONOTONIC. */
+	__s64 clock;
 	__u64 timeout;
 	__u64 max_clock_drift;
-	__u32 ring_half; /* half of the ring with the current targets: 0 or 1 */
+	/* Index (0 or 1) of the half of the ring that contains the current targets. */
+	__u32 ring_half;
 	__u32 ring_size; /* number of targets */
 };
 
@@ -84,7 +96,8 @@ struct xg_config {
 struct xg_key {
 	__u32 present;
 	__u32 zero;
-	__u8 mac[16]; /* the SipHash key of this slot, aligned to 8 bytes */
+	/* The SipHash key of this slot, aligned to 8 bytes. */
+	__u8 mac[16];
 };
 
 struct xg_node_key {
@@ -102,28 +115,38 @@ struct xg_node_key {
 struct xg_node {
 	struct bpf_spin_lock lock;
 	__u32 incarnation;
-	__u64 highest;		/* newest rumor sequence */
-	__u64 window;		/* replay window (RFC 6479); bit i: the sequence highest - i was seen */
-	__u64 last_seen;	/* last sign of life, CLOCK_MONOTONIC ns; 0: none */
-	__s64 clock;		/* the origin's wall time minus this host's CLOCK_MONOTONIC, from the newest packet */
-	__u64 documents_digest; /* documents digest in the newest packet */
+	__u64 highest; /* newest rumor sequence */
+	/* Replay window (RFC 6479). Bit i is set if the program has seen the sequence highest - i. */
+	__u64 window;
+	/* Time of the origin's last sign of life, CLOCK_MONOTONIC in ns, or 0 if there was no sign of life. */
+	__u64 last_seen;
+	/* The origin's wall time minus this host's CLOCK_MONOTONIC, from the newest packet. */
+	__s64 clock;
+	/* Documents digest in the newest packet. */
+	__u64 documents_digest;
 	__u64 record_digest;
 	__u8 standing;
-	__u8 flags;   /* flags of the newest packet */
-	__u16 rumors; /* number of rumors accepted in this slot */
+	/* Flags of the newest packet. */
+	__u8 flags;
+	/* Number of rumors accepted in this slot. */
+	__u16 rumors;
 	__u32 slot;
 };
 
 /*
- * The programs' record of the direct packets of one node. The entry has no lock, so two CPUs that change it at the
- * same time may both accept the same packet. The agent's own replay window then rejects the duplicate.
+ * The programs' record of the direct packets of one node. The entry has no lock, so two CPUs may both accept the same
+ * packet at the same time. The agent's own replay window then rejects the duplicate.
  */
 struct xg_direct {
 	__u32 incarnation;
 	__u32 slot;
-	__u64 passed; /* number of packets passed in this slot */
+	/* Number of packets passed in this slot. */
+	__u64 passed;
 	__u64 highest;
-	/* The replay window; bit s % 64 of word s / 64 % XG_DIRECT_WORDS: the sequence s was seen (RFC 6479). */
+	/*
+	 * The replay window (RFC 6479). Bit s % 64 of word s / 64 % XG_DIRECT_WORDS is set if the program has seen
+	 * sequence s.
+	 */
 	__u64 window[XG_DIRECT_WORDS];
 };
 
@@ -150,18 +173,20 @@ struct xg_nexthop {
  * whether the programs accept packets from that network.
  */
 struct xg_allow_key {
-	__u32 prefix;  /* length of the prefix in bits, at most 128 */
+	/* Length of the prefix in bits, at most 128. */
+	__u32 prefix;
 	__u8 addr[16]; /* IPv6 or IPv4-mapped */
 };
 
 /*
- * The key of an entry about dropped packets: their source address and their verdict. The programs record at most one
- * packet per CPU and tick, so that a flood of packets does not cause more work. A forged packet may have a forged
- * source address.
+ * The key of an entry that counts dropped packets: the source address and the verdict of the packets. The programs
+ * record at most one packet per CPU and tick, so that a flood of packets does not cause more work. A forged packet
+ * may have a forged source address.
  */
 struct xg_refusal_key {
 	__u8 addr[16];
-	__u32 verdict; /* index of the verdict's counter */
+	/* Index of the verdict's counter. */
+	__u32 verdict;
 	__u32 zero;
 };
 
@@ -171,16 +196,21 @@ struct xg_refusal {
 };
 
 /* xg_event.kind */
-#define XG_EVENT_NEWS 1	      /* the kernel accepted, recorded and relayed the packet; the agent processes it */
-#define XG_EVENT_ASK 2	      /* the packet is authentic; the agent decides whether to accept and relay the packet */
-#define XG_EVENT_UNRESOLVED 3 /* no next hop is known; the agent sends the packet to addr and port through the stack */
+/* The kernel has accepted, recorded and relayed the packet, and the agent processes the packet. */
+#define XG_EVENT_NEWS 1
+/* The packet is authentic, and the agent decides whether to accept and relay the packet. */
+#define XG_EVENT_ASK 2
+/* The programs know no next hop, so the agent sends the packet to ``addr`` and ``port`` through the stack. */
+#define XG_EVENT_UNRESOLVED 3
 
-/* The header of an item in the ring buffer; the packet follows it. */
+/* The header of an item in the ring buffer. The packet follows the header. */
 struct xg_event {
-	__u64 time;    /* CLOCK_MONOTONIC ns */
-	__u8 addr[16]; /* source of the packet, or target of XG_EVENT_UNRESOLVED */
+	__u64 time; /* CLOCK_MONOTONIC ns */
+	/* Source address of the packet. In an event XG_EVENT_UNRESOLVED, the address of the target. */
+	__u8 addr[16];
 	__be16 port;
-	__u16 length; /* length of the packet in bytes */
+	/* Length of the packet in bytes. */
+	__u16 length;
 	__u8 kind;
 	__u8 zero[3];
 };

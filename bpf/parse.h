@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
  * Finds the packet in an Ethernet frame. The frame has no VLAN tag and contains IPv4 or IPv6, and UDP to the agent's
- * address and port. The programs pass frames for other receivers to the stack without counting them. The programs
- * pass an unusual frame for the agent to the stack, which can reassemble fragments and skip options.
+ * address and port. The programs pass frames for other receivers to the stack, and do not count such frames. The
+ * programs pass an unusual frame for the agent to the stack, which can reassemble fragments and skip options.
  */
 #ifndef XG_PARSE_H
 #define XG_PARSE_H
@@ -27,7 +27,8 @@ typedef __u64 __attribute__((may_alias)) xg_u64;
 
 enum xg_whose { XG_OTHERS, XG_OURS, XG_ODD };
 
-#define XG_IP_FRAGMENT 0x3fff /* more fragments follow, or this is not the first fragment */
+/* More fragments follow, or this is not the first fragment. */
+#define XG_IP_FRAGMENT 0x3fff
 #define XG_IP_OFFSET 0x1fff
 
 struct xg_frame {
@@ -38,8 +39,10 @@ struct xg_frame {
 	};
 	struct udphdr *udp;
 	bool v6;
-	__u32 udp_offset; /* offset of the UDP header in the frame */
-	__u32 length;	  /* length of the packet: UDP's payload */
+	/* Offset of the UDP header in the frame. */
+	__u32 udp_offset;
+	/* Length of the packet: UDP's payload. */
+	__u32 length;
 };
 
 /* Returns whether an address is IPv4-mapped (RFC 4291, section 2.5.5.2). */
@@ -129,8 +132,8 @@ static __always_inline bool xg_is_extension(__u8 header)
 }
 
 /*
- * Maximum number of extension headers that xg_walk() skips. No ordinary host sends so many, so xg_walk() treats a
- * packet with more extension headers as odd.
+ * Maximum number of extension headers that xg_walk() skips. No ordinary host sends more extension headers, so
+ * xg_walk() treats a packet with more of these headers as odd.
  */
 #define XG_EXTENSIONS 6
 
@@ -206,7 +209,7 @@ static __always_inline enum xg_whose xg_parse(struct xg_frame *frame, void *data
 /*
  * Locates the headers and the packet of a frame again, after xg_parse() has accepted the frame. After a loop over a
  * body, the verifier has a different state of the frame's pointers for every length of the body. A call of this
- * function after such a loop keeps the verifier from following each length of the body separately.
+ * function after the loop keeps the verifier from following each length of the body separately.
  */
 static __always_inline struct xg_packet *xg_locate(struct xg_frame *frame, void *data, void *end, bool v6)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
  * Decides in several steps whether to accept a packet. The cheapest step comes first. tests/kernel_model.py models
- * the same steps in Python. A step returns the verdict, which is the index of its counter, or XG_GO_ON to continue
- * with the next step.
+ * the same steps in Python. Each step returns a verdict, or XG_GO_ON to continue with the next step. A verdict is the
+ * index of the counter for that verdict.
  */
 #ifndef XG_RECEIVE_H
 #define XG_RECEIVE_H
@@ -23,8 +23,8 @@
 #define XG_ENDS(verdict) ((verdict) < XG_COUNT_ask_own || (verdict) == XG_COUNT_ask_limited)
 
 /*
- * Whether the programs record the source of a dropped packet. They do not record the source of a duplicate or of the
- * agent's own rumor, because every member sends such packets.
+ * Whether the programs record the source of a dropped packet. The programs do not record the source of a duplicate or
+ * of the agent's own rumor, because every member sends duplicates and returns own rumors.
  */
 #define XG_REFUSES(verdict) \
 	(XG_DROPS(verdict) && (verdict) != XG_COUNT_drop_own && (verdict) != XG_COUNT_drop_duplicate)
@@ -46,7 +46,8 @@ struct xg_claim {
 	__u8 type;
 	__u8 flags;
 	__u64 sequence;
-	__s64 clock; /* the origin's wall time minus this host's CLOCK_MONOTONIC */
+	/* The origin's wall time minus this host's CLOCK_MONOTONIC. */
+	__s64 clock;
 	__u64 documents_digest;
 	__u64 record_digest;
 	__u64 now;
@@ -58,8 +59,9 @@ static __always_inline __u32 xg_slot(__u64 now)
 }
 
 /*
- * Returns whether slot ``one`` is later than ``other``. The clocks of two CPUs may differ a little, and so may the
- * coarse and the exact clock. So an earlier slot must not reset a count.
+ * Returns whether slot ``one`` is later than ``other``. The clocks of two CPUs may differ a little, and the coarse
+ * clock may differ from the exact clock. A time in an earlier slot must therefore not reset the count of a later
+ * slot.
  */
 static __always_inline bool xg_later_slot(__u32 one, __u32 other)
 {
@@ -224,8 +226,8 @@ static __always_inline __u64 xg_wide_limit(const struct xg_config *local)
 }
 
 /*
- * Records the packet in the entry of its origin. The caller holds the entry's lock, or no other CPU can see the entry
- * yet. A program must not call a helper under the lock, so this function calls none.
+ * Records the packet in the map entry of the packet's origin. The caller holds the entry's lock, or no other CPU can
+ * see the entry yet. A program must not call a BPF helper under the lock, so this function calls no helper.
  */
 static __always_inline void xg_note(struct xg_node *node, const struct xg_claim *claim)
 {
@@ -272,7 +274,7 @@ static __always_inline __u32 xg_take_direct(struct xg_rumor *rumor, __u32 incarn
 	if (direct->incarnation != incarnation) {
 		/*
 		 * Either the packet is from an earlier run of the node, or the clock of the node was ahead when the recorded run
-		 * began. The agent decides which of these is true.
+		 * began. The agent decides which of these two cases applies.
 		 */
 		if (direct->incarnation && xg_earlier(incarnation, direct->incarnation))
 			return xg_may_ask() ? XG_COUNT_pass_direct : XG_COUNT_drop_direct_flood;
@@ -309,8 +311,8 @@ static __always_inline __u32 xg_take_newcomer(struct xg_rumor *rumor, const stru
 	if (claim->type == XG_LEAVE)
 		return XG_COUNT_drop_unknown_leave;
 	/*
-	 * The programs do not know the clock of this origin, so the packet may be a replay. So the packet's time may differ
-	 * from the cluster's time by less than the time of a member whose clock the programs know.
+	 * The programs do not know the clock of this origin, so the packet may be a replay. So the limit for the difference
+	 * between the packet's time and the cluster's time is lower than for a member whose clock the programs know.
 	 */
 	if (xg_off(claim, rumor->local->clock) > rumor->local->timeout)
 		return XG_COUNT_ask_time;
@@ -394,9 +396,9 @@ static __always_inline __u32 xg_taken(__u8 type)
 }
 
 /*
- * Stores in the scratch entry the verdict on a rumor and whether the rumor contains news. The caller reads them
- * there. If the verdict stayed in a register, the verifier would follow each value separately to the program's end,
- * through all loops that make copies.
+ * Stores in the scratch entry the verdict on a rumor and whether the rumor contains news. The caller reads both
+ * values from the scratch entry. If the verdict stayed in a register, the verifier would follow each value separately
+ * to the program's end, through all loops that make copies.
  */
 static __always_inline void xg_settle(struct xg_scratch *scratch, const struct xg_rumor *rumor, __u32 verdict)
 {

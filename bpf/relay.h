@@ -47,7 +47,10 @@ static __always_inline __u32 xg_step(const struct xg_config *local, __u64 *curso
 	return (local->ring_half & 1) * XG_RING + at;
 }
 
-/* The origin of a rumor, and the member that sent the rumor to this host. Neither of these two gets a copy. */
+/*
+ * The origin of a rumor, and the member that sent the rumor to this host. The programs send no copy to the origin or to
+ * that member.
+ */
 struct xg_way {
 	struct xg_node_key origin __attribute__((aligned(8)));
 	struct xg_node_key source __attribute__((aligned(8)));
@@ -101,7 +104,7 @@ static __always_inline bool xg_ask_fib(void *ctx, const struct xg_config *local,
 
 /*
  * Sets ``hop`` to the next hop of a target through this interface. Returns false if neither the map nor the FIB
- * contains a next hop. The stack then has to find the next hop.
+ * contains a next hop. If this function returns false, the stack has to find the next hop.
  */
 static __always_inline bool xg_next_hop(void *ctx, const struct xg_config *local, const struct xg_target *target,
 					bool v6, __u32 ifindex, struct xg_nexthop *hop)

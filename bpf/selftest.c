@@ -6,12 +6,14 @@
  * that this frame passes has to count the frame.
  */
 struct watched {
-	u64 namespace_device; /* device and inode of the PID namespace in which pid identifies the loader */
+	/* Device and inode of the PID namespace in which pid identifies the loader. */
+	u64 namespace_device;
 	u64 namespace_inode;
 	u32 pid;
 	int sent;
 	int dropped;
-	int code; /* the driver's result: 0 or -errno */
+	/* The driver's result: 0 or -errno. */
+	int code;
 };
 
 BPF_XDP_REDIRECT_MAP("devmap", struct bpf_devmap_val, ports, 2);
@@ -19,7 +21,8 @@ BPF_ARRAY(watched, struct watched, 1);
 
 struct knock {
 	u32 ifindex;
-	u32 flags; /* BPF_F_INGRESS: the frame arrives; 0: the frame leaves */
+	/* BPF_F_INGRESS if the frame arrives at the interface, or 0 if the frame leaves through the interface. */
+	u32 flags;
 };
 
 BPF_ARRAY(knock, struct knock, 1);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Recognizes the loader's self-test frame. The loader makes a self-test frame pass through a hook, and the program at
- * the hook counts and drops it.
+ * Recognizes the loader's self-test frame. The loader makes a self-test frame pass through a hook. The program at the
+ * hook counts and drops the frame.
  *
- * To programs of other owners a self-test frame looks like a frame of the agent, because it is UDP over the agent's
- * IP version, to or from the agent's address. The port of a self-test frame differs from the agent's port, so that
- * the data plane need not look for self-test frames among the agent's own packets. The destination of the frame is
- * the MAC address of the nearest bridge (IEEE 802.1D), which no bridge forwards.
+ * To programs of other owners a self-test frame looks like a frame of the agent, because the frame is a UDP packet of
+ * the agent's IP version, to or from the agent's address. The port of a self-test frame differs from the agent's
+ * port, so that the data plane need not look for self-test frames among the agent's own packets. The destination of
+ * the frame is the MAC address of the nearest bridge (IEEE 802.1D), which no bridge forwards.
  */
 #ifndef XG_SELFTEST_H
 #define XG_SELFTEST_H

@@ -3,7 +3,7 @@
  * Computes the MAC of a packet, which is SipHash-2-4 with a tag of 128 bits (Aumasson and Bernstein, "SipHash: a fast
  * short-input PRF", 2012). The tag of 128 bits is an option of the reference implementation of SipHash. The MAC
  * covers the signed block and all bytes after the relay area. The function reads the words of the packet without
- * swapping bytes, so it works only on a little-endian machine.
+ * swapping bytes, so the function works only on a little-endian machine.
  */
 #ifndef XG_SIPHASH_H
 #define XG_SIPHASH_H
@@ -15,7 +15,8 @@
 #define XG_SEALED_WORDS ((XG_DATAGRAM_BYTES - XG_SEALED_AT) / 8)
 
 struct xg_sip {
-	__u64 a, b, c, d; /* the words v0 to v3 of the paper */
+	/* The words v0 to v3 of the paper. */
+	__u64 a, b, c, d;
 };
 
 static __always_inline __u64 xg_rotate(__u64 word, const int bits)
@@ -57,8 +58,8 @@ static __always_inline void xg_sip_word(struct xg_sip *v, __u64 word)
  * ends before the end of the packet.
  *
  * After the loop the verifier has a different state of the packet's pointer and length for every length. The verifier
- * follows each length separately, unless the code after the loop uses neither the packet nor its length. So this
- * function reads the last word before the loop, and callers locate the packet again.
+ * follows each length separately, unless the code after the loop uses neither the packet nor its length. For this
+ * reason, this function reads the last word before the loop, and callers locate the packet again.
  */
 static __always_inline bool xg_siphash(const __u8 key[16], const struct xg_packet *packet, __u64 length, void *end,
 				       __u64 tag[2])

@@ -42,26 +42,32 @@ struct xg_outcome {
 
 /* The scratch entry of a CPU: space for an event, and values that the programs keep from packet to packet. */
 struct xg_scratch {
-	__u32 cursor; /* index of the next target in the ring */
+	/* Index of the next target in the ring. */
+	__u32 cursor;
 	/*
 	 * Number of packets passed to the agent for a decision, and number of odd packets passed to the stack, each in
 	 * a slot.
 	 */
 	struct xg_allowance ask;
 	struct xg_allowance odd;
-	__u64 tick;    /* the jiffies at which the coarse clock was read */
-	__u64 now;     /* the time in nanoseconds that was then read from the coarse clock */
-	__u64 refused; /* the jiffies at which a source of a refused packet was last recorded */
+	/* The jiffies at which the coarse clock was read. */
+	__u64 tick;
+	/* The time of the coarse clock at ``tick``, in nanoseconds. */
+	__u64 now;
+	/* The jiffies at which a source of a refused packet was last recorded. */
+	__u64 refused;
 	/* The first eight bytes of the MAC of the rumor that the program is copying. */
 	__u64 rumor;
 	__u32 copies;
-	__u32 walked; /* number of targets examined so far for the rumor that is being copied */
-	__u32 places; /* number of frames in the device queue so far for the rumor that is being copied */
+	/* Number of targets that the program has examined so far for the current rumor. */
+	__u32 walked;
+	/* Number of frames of the current rumor that the device queue has contained so far. */
+	__u32 places;
 	/* Number of copies addressed since the last flush of a device queue. */
 	__u32 flushing;
 	/* Whether the driver has frames that the kernel has not yet signalled the driver to send (xg_kick). */
 	__u32 waiting;
-	/* The target of the last copy, and its next hop. */
+	/* The target of the last copy, and the next hop to that target. */
 	struct xg_target last;
 	struct xg_nexthop last_hop;
 	/*
@@ -74,7 +80,8 @@ struct xg_scratch {
 	__u32 choice[XG_COPIES];
 	struct xg_outcome outcome;
 	struct xg_allow_key source;
-	struct xg_direct blank; /* the zeros with which a new entry of directs begins */
+	/* Zeros, which are the initial value of a new entry in the table ``directs``. */
+	struct xg_direct blank;
 	struct xg_event event;
 	__u8 packet[XG_DATAGRAM_BYTES + 8];
 };
@@ -99,8 +106,8 @@ static __always_inline int xg_broadcast(bool wide);
 
 /*
  * An optimisation barrier. LLVM may compare a copy of a value, or a value derived from it, and then use the original
- * value. The verifier then does not see that the used value is bounded. With XG_KEEP before and after a comparison,
- * LLVM compares and uses the value in the same register, so the verifier sees the bound.
+ * value. In this case the verifier does not see that the used value is bounded. With XG_KEEP before and after a
+ * comparison, LLVM compares and uses the value in the same register, so the verifier sees the bound.
  */
 #define XG_KEEP(variable) asm volatile("" : "+r"(variable))
 

@@ -2,10 +2,10 @@
 /*
  * The data plane in TC. On hosts that cannot use XDP, the TC program at ingress does the work of the programs in
  * xdp.h. At egress, in every mode, the TC program copies the agent's own rumors to their targets, and learns next
- * hops from the frames that the agent sends. A loop in either program makes the copies of a rumor. Every copy is a
+ * hops from the frames that the agent sends. In both programs a loop makes the copies of a rumor. Every copy is a
  * clone of the frame, and passes the egress program again. The egress program recognizes a clone by its mark, and
  * removes the mark. For all other frames the programs return TCX_NEXT (TC_ACT_UNSPEC in clsact), so that programs of
- * other owners see them.
+ * other owners see these frames.
  */
 #ifndef XG_TC_H
 #define XG_TC_H
@@ -32,8 +32,8 @@
 #define XG_IP6_HEADERS (sizeof(struct ethhdr) + sizeof(struct ipv6hdr) + sizeof(struct udphdr))
 
 /*
- * The counters for the outcomes of copies. Relayed rumors have one set of counters, and the agent's own rumors have
- * another set.
+ * The counters for the outcomes of copies. There are two sets of counters: one set for relayed rumors, and one set
+ * for the agent's own rumors.
  */
 struct xg_outcomes {
 	__u32 sent;
@@ -53,8 +53,8 @@ static __always_inline __u32 xg_checksum_at(bool v6)
 }
 
 /*
- * Moves the first ``bytes`` bytes of the frame into the linear part of the skb, unless they are already there.
- * Afterwards the caller must read all pointers into the frame again.
+ * Moves the first ``bytes`` bytes of the frame into the linear part of the skb, unless the linear part already
+ * contains these bytes. Afterwards the caller must read all pointers into the frame again.
  */
 static __always_inline bool xg_pull(struct __sk_buff *skb, __u32 bytes)
 {
@@ -75,9 +75,9 @@ static __always_inline void xg_tc_tell(struct __sk_buff *skb, bool v6, __u8 kind
 	}
 	xg_describe(scratch, kind, addr, port, length);
 	/*
-	 * The verifier must see that the length is neither 0 nor too long. One comparison of the length that the helper
-	 * gets checks both bounds. The comparison stands right before the call, because a verifier before Linux 6.3
-	 * forgets what it knows about a register when the compiler stores its value on the stack.
+	 * The verifier must see that the length is neither 0 nor too long. One comparison of the length that the program
+	 * passes to the helper checks both bounds. The comparison stands right before the call, because before Linux 6.3 the
+	 * verifier loses the bounds of a register when the compiler stores the register's value on the stack.
 	 */
 	body = length - XG_HEADER_BYTES;
 	XG_KEEP(body);
@@ -115,8 +115,8 @@ static __always_inline bool xg_change_relay_area(struct __sk_buff *skb, bool v6,
 }
 
 /*
- * Addresses the frame to one target. The function updates the checksum by the difference of the changed fields,
- * because a half-done checksum cannot be computed again.
+ * Changes the addresses of the frame so that the frame goes to one target. The function updates the checksum by the
+ * difference of the changed fields, because a half-done checksum cannot be computed again.
  */
 static __always_inline bool xg_tc_address(struct __sk_buff *skb, bool v6, const struct xg_config *local,
 					  const struct xg_target *target, const struct xg_nexthop *hop)
@@ -364,8 +364,9 @@ static __always_inline __u32 xg_fanout_of(const struct xg_packet *packet, __u32 
 
 /*
  * Frees a carrier (the frame that the agent sent for all targets), and reports to the stack that the frame was sent.
- * A redirect to no interface does both (skb_do_redirect() of net/core/filter.c). TC_ACT_SHOT would increment the
- * host's error counters (UdpSndbufErrors, IpOutDiscards), and TCX has no TC_ACT_STOLEN.
+ * A redirect to interface 0, which does not exist, has both effects (skb_do_redirect() of net/core/filter.c).
+ * TC_ACT_SHOT would increment the host's error counters (UdpSndbufErrors, IpOutDiscards), and TCX has no
+ * TC_ACT_STOLEN.
  */
 static __always_inline int xg_consume(void)
 {
@@ -436,7 +437,7 @@ static __always_inline int xg_tc_out(struct __sk_buff *skb)
 			return XG_NEXT;
 		wanted = xg_fanout_of(packet, frame.length, local);
 		/*
-		 * While no agent is bound to the agent's port, another process may bind to it. The program must not
+		 * While no agent is bound to the agent's port, another process may bind to this port. The program must not
 		 * copy a foreign process's packets to members.
 		 */
 		if (wanted && !xg_is_genuine(skb, frame.v6, frame.length)) {

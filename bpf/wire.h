@@ -25,9 +25,11 @@
 
 #define XG_BLOCK_BYTES 64
 #define XG_MAC_BYTES 16
-#define XG_SEALED_AT 84 /* offset of the first byte after the relay area; the MAC covers all bytes from here on */
+/* Offset of the first byte after the relay area. The MAC covers all bytes from this offset on. */
+#define XG_SEALED_AT 84
 #define XG_HEADER_BYTES 88
-#define XG_TAG_BYTES 16 /* length of the tag of an encrypted body */
+/* Length of the tag of an encrypted body. */
+#define XG_TAG_BYTES 16
 /*
  * Longest datagram that agents send: the smallest MTU of IPv6 less the headers of IPv6 and UDP (RFC 8200, section 5).
  */
@@ -55,20 +57,21 @@ struct xg_packet {
 	__u8 mac[XG_MAC_BYTES];
 
 	/*
-	 * The relay area, four bytes. Members that relay the packet change the relay area. The MAC does not cover this area,
-	 * and no check relies on it.
+	 * The relay area, four bytes. Members that relay the packet change the relay area. The MAC does not cover the relay
+	 * area, and no check relies on the relay area.
 	 */
 	__u8 ttl;
 	__u8 hops;
 	/*
-	 * In a packet from the agent to its own TC egress, fanout is the number of members that the packet is for.
-	 * Between the two programs of generic XDP on a host, fanout is 1 if the checksum is half done. In every other
-	 * packet fanout is 0.
+	 * In a packet that the agent sends through its own TC egress program, fanout is the number of members to which the
+	 * program copies the packet. Between the two programs of generic XDP on a host, fanout is 1 if the checksum is half
+	 * done. In every other packet fanout is 0.
 	 */
 	__u8 fanout;
 	__u8 zero;
 
-	__u8 salt[4]; /* salt of the body's key; the MAC covers the salt and the body after it */
+	/* Salt of the body's key. The MAC covers the salt and the body, which follows the salt. */
+	__u8 salt[4];
 };
 
 #endif

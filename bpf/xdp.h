@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The data plane in XDP. xg_ingress() redirects a rumor that is to be relayed to a devmap whose entries are all this
- * interface, as a broadcast. xg_readdress() then addresses each copy to the next target of the ring. The kernel runs
- * xg_readdress(), the egress program, later, for many copies in a device queue at once. So xg_ingress() stores all
- * values that the egress program needs in the packet.
+ * The data plane in XDP. To relay a rumor, xg_ingress() redirects the frame to a devmap as a broadcast. All entries
+ * of this devmap are the agent's interface. xg_readdress() addresses each copy to the next target of the ring. Later,
+ * the kernel runs the egress program xg_readdress() for many copies in a device queue at once. For this reason,
+ * xg_ingress() stores all values that the egress program needs in the packet.
  */
 #ifndef XG_XDP_H
 #define XG_XDP_H
@@ -51,8 +51,8 @@ static __always_inline bool xg_is_half(const struct xg_frame *frame, __u64 sum)
  * The function writes an intermediate result to the checksum field: the sum, not complemented, of all bytes except
  * the target's address and port. The sum already contains the agent's port as source port, although only the egress
  * program writes the source port. In native mode the copies get a complete checksum, even if the received frame had a
- * half-done one. In generic mode a half-done checksum must stay half done, because the skb already requests the rest
- * of the checksum from the device. The fanout byte tells the egress program whether the checksum is half done.
+ * half-done checksum. In generic mode a half-done checksum must stay half done, because the skb already requests the
+ * rest of the checksum from the device. The fanout byte tells the egress program whether the checksum is half done.
  */
 static __always_inline int xg_relay(struct xdp_md *ctx, const struct xg_config *local, bool v6)
 {
@@ -183,8 +183,8 @@ static __always_inline void xg_address(struct xg_frame *frame, const struct xg_c
  *
  * The kernel hands the frames of a device queue to the driver in batches, and signals the driver to send only with the
  * last batch (XDP_XMIT_FLUSH). If this program drops all frames of the last batch, the driver gets no signal, and the
- * copies of the earlier batches wait in its ring until another frame arrives. The last frame of the last batch is
- * always the last frame of a rumor, so the check is needed only for that frame.
+ * copies of the earlier batches wait in the driver's ring until another frame arrives. The last frame of the last
+ * batch is always the last frame of a rumor, so the function returns true only for the last frame of a rumor.
  */
 static __always_inline bool xg_kick(const struct xg_scratch *scratch, const struct xg_packet *packet, bool v6,
 				    __u32 ifindex)
@@ -194,7 +194,7 @@ static __always_inline bool xg_kick(const struct xg_scratch *scratch, const stru
 	       xg_is_mapped(scratch->last.addr) != v6 && scratch->last_hop.ifindex == ifindex;
 }
 
-/* The egress program of a device queue: addresses one copy of a rumor, or drops it. */
+/* The egress program of a device queue, which addresses one copy of a rumor to a target, or drops the copy. */
 static __always_inline int xg_readdress(struct xdp_md *ctx, __u32 ifindex)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
@@ -270,10 +270,10 @@ address:
 #define XG_FLUSH 16
 
 /*
- * The program at the tracepoint xdp_devmap_xmit(from, to, sent, drops, err), include/trace/events/xdp.h. The kernel has
- * flushed a device queue, on the same CPU and in the same call in which it ran xg_readdress() on the frames. So the
- * driver rejected every copy that xg_readdress() addressed since the last flush and that was not sent. A veth device,
- * for example, rejects copies if its peer does not receive frames.
+ * The program at the tracepoint xdp_devmap_xmit(from, to, sent, drops, err), include/trace/events/xdp.h. The kernel
+ * flushes a device queue on the same CPU and in the same call in which it runs xg_readdress() on the frames. The
+ * driver has therefore rejected each copy that xg_readdress() addressed since the last flush and that the driver did
+ * not send. A veth device, for example, rejects copies if its peer does not receive frames.
  */
 static __always_inline int xg_watch_flush(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -294,7 +294,10 @@ static __always_inline int xg_watch_flush(struct bpf_raw_tracepoint_args *ctx)
 		scratch->waiting = 0;
 	else if (sent)
 		scratch->waiting = 1;
-	/* If more copies were addressed, some of them were addressed before this program was attached. */
+	/*
+	 * If ``addressed`` exceeds XG_FLUSH, it contains copies of earlier flushes, which this program missed before it
+	 * was attached.
+	 */
 	if (addressed <= XG_FLUSH && sent < addressed)
 		xg_count_more(XG_COUNT_copy_lost, addressed - sent);
 	return 0;

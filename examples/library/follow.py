@@ -2,8 +2,8 @@
 """Run two members of a cluster in one program: list members, publish a document, and wait until the change of the
 document arrives.
 
-Both nodes run in this process, so the example needs no fleet. To join a real cluster, pass the address of one of its
-agents to ``set``, and the cluster's name and secret to ``AsyncNodeList``.
+Both nodes run in this process, so the example needs no fleet. To join a real cluster, pass the address of one of the
+cluster's agents to ``set``, and pass the cluster's name and secret to ``AsyncNodeList``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SECRET = "the secret of the cluster"
 
 
 async def follow(node_list: AsyncNodeList, prefix: str) -> str:
-    """Wait for a change of a document whose key begins with ``prefix``; return its event and key."""
+    """Wait for a change of a document whose key begins with ``prefix``; return the event and the key of this change."""
     async for change in node_list.watch(prefix):
         if change.document is not None:  # a change of a node has no document
             return f"{change.event} {change.document.key}"

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Take a snapshot of release, configuration and units before a deployment, and restore it if the deployment fails.
+"""Take a snapshot of release, configuration and units before a deployment, and restore the host from the snapshot if
+the deployment fails.
 
 Usage: ``snapshot.py take|restore PLACES``. PLACES is a JSON object with the paths ``directory`` (of the snapshot),
 ``root`` (of the releases; its link ``current`` points to one of them), ``config`` (directory), ``agent``, ``dataplane``
@@ -12,8 +13,8 @@ Both commands print a JSON object with the keys ``present`` (false if the host h
 1.
 
 The snapshot contains the fleet's secret, so only root may read its directory. If an interrupted run has left a
-snapshot, ``take`` reuses it, because the current state of the host has never passed a health check. ``restore`` only
-replaces files. After ``restore``, the role starts and stops the units.
+snapshot, ``take`` reuses that snapshot, because the current state of the host has never passed a health check.
+``restore`` only replaces files. After ``restore``, the role starts and stops the units.
 
 The script runs on the target under the Python interpreter that Ansible has found there. The script therefore uses only
 the standard library, and no syntax that is newer than Python 3.9.
@@ -107,7 +108,8 @@ def read(places: dict[str, str]) -> dict | None:
 def take(places: dict[str, str]) -> dict:
     """Take a snapshot unless a complete snapshot exists, and return the state that the snapshot stores.
 
-    The copy is made in a temporary directory that is then renamed, so a directory with the final name is complete.
+    The function copies to a temporary directory and then renames this directory, so a directory with the final name is
+    always complete.
     """
     kept = read(places)
     if kept is not None:
@@ -131,7 +133,7 @@ def take(places: dict[str, str]) -> dict:
 def restore(places: dict[str, str]) -> dict:
     """Restore the host from the snapshot, keep the snapshot, and return the state that the snapshot stores.
 
-    Raises ``OSError`` if there is no snapshot or its release is no longer installed.
+    Raises ``OSError`` if there is no snapshot, or if the release in the snapshot is no longer installed.
     """
     state = read(places)
     if state is None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Creates a control group for each host, so that the systemd instances of two hosts never manage the same group.
 
-If the machine runs systemd, each host gets a scope unit with delegation. Without systemd, the lab creates the groups
-itself, in the unified hierarchy and, if it exists, in the `name=systemd` hierarchy of version 1.
+If the machine runs systemd, each host gets a scope unit with delegation. If the machine does not run systemd, the lab
+creates the groups itself, in the unified hierarchy and, if it exists, in the `name=systemd` hierarchy of version 1.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _empty(folder: Path) -> None:
 
 def _delete(folder: Path) -> None:
     for path, _dirs, _names in os.walk(folder, topdown=False):
-        # The kernel releases a group a moment after its last process has ended.
+        # The kernel releases a control group only a moment after the last process of the group has ended.
         if not wait_until(lambda: _rmdir(Path(path)), 5.0):  # noqa: B023
             raise LabError(f"{path}: cannot be deleted though it holds no process")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lab's settings. They are checked before any command changes the lab."""
+"""The lab's settings. Every command checks the settings before it changes the lab."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ class Config:
             "hosts",
             f"0 to {max(min(room, 999), 0)}, what the networks have room for",
         )
-        # The host part of an IPv6 address consists of the decimal digits of the IPv4 host part, at most 9999, so it
-        # needs 16 bits.
+        # The host part of an IPv6 address consists of the decimal digits of the IPv4 host part, at most 9999, so the
+        # IPv6 host part needs 16 bits.
         self._expect(network6.prefixlen <= 112, "network6", "a prefix of at most 112 bits")
 
     def _network(self, key: str, version: int) -> Any:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Creates, changes and removes the whole lab.
 
-`plan` changes nothing. `present` and `absent` may be interrupted at any point and run again, because they compare the
-settings with the actual state of the machine.
+`plan` changes nothing. You may interrupt `present` and `absent` at any point and run them again, because these
+functions compare the settings with the actual state of the machine.
 """
 
 from __future__ import annotations
@@ -122,7 +122,9 @@ def present(config: Config) -> dict[str, Any]:
 
 
 def _moved(config: Config) -> bool:
-    """Return whether the lab was created with another bridge or networks, so that its hosts must be created again."""
+    """Return whether the lab's hosts must be created again, because the bridge or the networks in the settings have
+    changed.
+    """
     old = stored(config)
     return (old.bridge, old.network, old.network6) != (config.bridge, config.network, config.network6)
 
@@ -165,7 +167,7 @@ def _bring_up(config: Config, wanted: Sequence[Host], off: Sequence[Host], base:
 def _each(action: Callable[[Host], Any], chosen: Sequence[Host]) -> list[Any]:
     """Run `action` for all hosts in parallel and return the results.
 
-    If some hosts fail, waits for the others and then raises LabError with all reasons.
+    If some hosts fail, waits for the remaining hosts, and then raises LabError with the reasons of all failures.
     """
     if not chosen:
         return []
@@ -185,7 +187,7 @@ def _make_key(config: Config) -> None:
     if config.key_file.exists() and public.exists():
         return
     config.key_file.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
-    # If a crash has left only one file of the key pair, create both again.
+    # If a crash has left only one file of the key pair, create both files of the key pair again.
     config.key_file.unlink(missing_ok=True)
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "xdp-gossip-lab", "-f", str(config.key_file)])
 

@@ -27,12 +27,12 @@ POWER_OFF = signal.SIGRTMIN + 4
 
 
 def is_complete(host: Host, image: Path, config: Config) -> bool:
-    """Return whether the host's disk is complete and was created from this image with these addresses."""
+    """Return whether the host's disk is complete, and was created from `image` with the host's current addresses."""
     return read_json(host.folder / "host.json") == _description(host, image, config)
 
 
 def create(host: Host, image: Path, config: Config) -> None:
-    """Create the host's disk again from the image, and leave it mounted."""
+    """Create the host's disk again from the image, and leave the disk mounted."""
     remove_tree(host.folder)
     for name in ("upper", "work", "root"):
         (host.folder / name).mkdir(parents=True)
@@ -308,8 +308,8 @@ def clear(config: Config, host: Host) -> None:
         )
         path.unlink(missing_ok=True)
     unmount_under(host.folder)
-    # A killed systemd-nspawn leaves its directory for mount propagation. Newer versions also leave a mounted directory
-    # for sockets.
+    # If systemd-nspawn is killed, the directory that it uses for mount propagation remains. With newer versions of
+    # systemd-nspawn, a mounted directory for sockets also remains.
     for name in ("propagate", "unix-export"):
         left = Path("/run/systemd/nspawn") / name / host.name
         if left.is_dir():

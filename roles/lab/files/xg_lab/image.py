@@ -23,7 +23,7 @@ NEEDED_BYTES = 2 * 1024**3
 FILES = {
     "etc/hostname": "localhost\n",
     "etc/fstab": "",
-    # If the file is empty, systemd creates an id at each host's first boot. If the file were missing, systemd would
+    # If the file is empty, systemd creates an id at each host's first boot. If the file did not exist, systemd would
     # also run its first-boot setup.
     "etc/machine-id": "",
     "etc/apt/sources.list": "# The hosts of the lab have no way to a package mirror.\n",
@@ -34,8 +34,8 @@ FILES = {
         "UseDNS no\n"
         "MaxStartups 100:30:200\n"
     ),
-    # Create the host key at the first boot, and again if a power cut has truncated it. Debian's unit would check the
-    # configuration before the key exists.
+    # Create the host key at the first boot, and create the key again if a power cut has truncated its file. Debian's
+    # unit would check the configuration before the key exists.
     "etc/systemd/system/ssh.service.d/lab.conf": (
         "[Service]\n"
         "ExecStartPre=\n"

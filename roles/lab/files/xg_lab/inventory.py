@@ -31,7 +31,8 @@ def render(config: Config, hosts: Sequence[Host]) -> str:
         "ansible_ssh_private_key_file": str(config.key_file),
         "ansible_ssh_common_args": " ".join(f"-o {option}" for option in _options(config)),
         "ansible_ssh_pipelining": True,
-        # Store the secrets of a throw-away fleet beside its inventory, not beside the secrets of real fleets.
+        # Store the secrets of a throw-away fleet beside the inventory of that fleet, and not beside the secrets of real
+        # fleets.
         "xdp_gossip_agent_secret_dir": str(Path(config.inventory).parent / ".xdp-gossip"),
     }
     lines += ["  vars:", *(f"    {key}: {_text(value)}" for key, value in variables.items())]
@@ -39,7 +40,7 @@ def render(config: Config, hosts: Sequence[Host]) -> str:
 
 
 def _text(value: object) -> str:
-    # JSON scalars are YAML scalars.
+    # Every JSON scalar is also a valid YAML scalar.
     return json.dumps(value)
 
 

@@ -18,7 +18,7 @@ def package_sources(suite: str, mirror: str, apt: Path = Path("/etc/apt")) -> li
 
     If `mirror` is not empty, returns only that mirror. Otherwise returns the sources of this machine for the release
     `suite`, its updates and its security fixes. If this machine runs another release, the list is empty, and mmdebstrap
-    uses its default.
+    uses its default sources.
     """
     if mirror:
         return [f"deb {mirror} {suite} main"]

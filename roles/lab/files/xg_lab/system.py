@@ -57,7 +57,7 @@ def run(argv: Sequence[str], *, timeout: float = 30.0, check: bool = True) -> su
 
 
 def wait_until(condition: Callable[[], bool], timeout: float, interval: float = 0.05) -> bool:
-    """Poll `condition` every `interval` seconds until it is true or `timeout` seconds have passed.
+    """Poll `condition` every `interval` seconds until the condition is true or `timeout` seconds have passed.
 
     Return the last value of `condition`.
     """
@@ -70,7 +70,10 @@ def wait_until(condition: Callable[[], bool], timeout: float, interval: float = 
 
 
 def write_file(path: Path, text: str, mode: int = 0o644) -> bool:
-    """Replace the file `path` atomically if its content differs from `text`; return whether it was written."""
+    """Replace the file `path` atomically if its content differs from `text`.
+
+    Return whether the function replaced the file.
+    """
     try:
         if path.read_text(encoding="utf-8") == text:
             return False
@@ -99,10 +102,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def locked(path: Path, timeout: float) -> Iterator[None]:
-    """Hold an exclusive lock on the file `path`, which is created if it is missing.
+    """Context manager: hold an exclusive lock on the file `path`. The function creates the file if it is missing.
 
     Raises LabError if another process holds the lock for more than `timeout` seconds. The other process may delete the
-    file, so the lock counts only if `path` still refers to the locked file.
+    file, so the lock is valid only if `path` still refers to the locked file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + timeout
