@@ -183,7 +183,10 @@ class Pins:
 
 @contextlib.contextmanager
 def workspace() -> Iterator[Path]:
-    """Context manager: a temporary directory for agents. Directories of runs that were killed are removed first."""
+    """Context manager: a temporary directory for agents.
+
+    First remove the directories of earlier runs that were killed.
+    """
     temporary = Path(tempfile.gettempdir())
     for left in temporary.glob(f"{PREFIX}-*-*"):
         owner = left.name.split("-")[1]
@@ -197,7 +200,7 @@ def workspace() -> Iterator[Path]:
 
 
 def _clear(base: Path) -> None:
-    """Unmount all file systems below ``base``, with the pins of programs, links and maps, and delete ``base``."""
+    """Unmount all file systems below ``base``, which include pinned programs, links and maps, and delete ``base``."""
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for path in sorted((path for path in mounts if path.startswith(f"{base}/")), reverse=True):
         run("umount", "--lazy", path)

@@ -29,7 +29,8 @@ _WAITS = (0.5, 0.0)
 #: Goal: maximum seconds from the publish request until the last host has reloaded nginx with the new value.
 GOAL = 2.0
 
-#: TLS context that trusts the lab's certificate authority, which is added when the lab exists.
+#: TLS context that trusts the lab's certificate authority. The benchmark adds the authority after it has created the
+#: lab.
 _TRUSTED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 _TEMPLATE = """worker_processes 1;

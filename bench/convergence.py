@@ -2,10 +2,11 @@
 """Measures how long a small document takes from one agent to the data planes and to the agents of all hosts.
 
 The benchmark repeatedly publishes a document of a few bytes through the API of a random agent. The benchmark records
-two times for each host by CLOCK_MONOTONIC, which all namespaces share. At the first time, the host's data plane
-recorded the rumor. The benchmark reads this time from ``last_seen`` of the publisher's entry in the pinned maps, as
-soon as the entry has the new digest. At the second time, the host's agent had applied the document. bench/probe.py
-writes this time to a file. Both times count from the publish request, so each time includes the HTTP request and the
+two times for each host, a kernel time and an agent time, by CLOCK_MONOTONIC, which all namespaces share. The kernel
+time is the time at which the host's data plane recorded the rumor. The benchmark reads the kernel time from
+``last_seen`` of the publisher's entry in the pinned maps, as soon as the entry has the new digest. The agent time is
+the time at which the host's agent had applied the document. The script bench/probe.py writes the agent time to a file.
+The report shows the milliseconds from the publish request to each of these times, including the HTTP request and the
 publisher's write to its disk.
 """
 
@@ -129,7 +130,8 @@ def _watch(
     began: int,
     times: _Times,
 ) -> None:
-    """Read the maps of all hosts until each has the publisher's new digest, and add the kernels' times to ``times``.
+    """Read the maps of all hosts until the map of each host contains the publisher's new digest, and add the kernels'
+    times to ``times``.
 
     The time at which the document reached a kernel is ``last_seen`` of the publisher's entry in the kernel's node map.
     """

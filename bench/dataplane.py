@@ -2,10 +2,10 @@
 """Measures the cost of a packet in the data plane, as a ratio to XDP programs that drop or copy every packet.
 
 The generator, the link and the program under test share one pinned processor, so the measured packets per second
-include the work of all three. Each case runs once in every round, and ratios are computed within a round. The frames
-are the same heartbeats in all cases, except for the MAC (wrong if forged) or the ttl (0 if not relayed). The packets of
-maximum length have a wrong MAC, so the data plane drops them after the check of the MAC. The cases with these packets
-show the cost of the check for a long body.
+include the work of all three. Each case runs once in every round, and the benchmark computes each ratio within one
+round. The frames are the same heartbeats in all cases, except for the MAC (wrong if forged) or the ttl (0 if not
+relayed). The packets of maximum length have a wrong MAC, so the data plane drops them after the check of the MAC. The
+cases with packets of maximum length show the cost of checking the MAC of a long body.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .report import Report, Spread, sound
 #: Number of origins, large enough that no origin exceeds its rate limit (XG_RUMOR_LIMIT) within a pass.
 ORIGINS = 1000
 FRAMES = 1 << 17
-#: Number of the longest packets in a pass.
+#: Number of packets of maximum length in a pass.
 LONG_FRAMES = 1 << 15
 _ROUNDS, _PASSES = 5, 4
 #: Goals for each case: the minimum ratio of the case's rate to the rate of XDP_DROP, and to the rate of the bare twin
@@ -55,8 +55,8 @@ class Case:
     """One case of the benchmark, which is one row of the report's table.
 
     ``prepare``: a function that the benchmark calls before each pass, without timing it. ``handled``: a function that
-    returns how many frames have had the expected verdict so far. ``copies``: expected copies of each frame. ``twin``:
-    name of the bare case to compare with.
+    returns how many frames have had the expected verdict so far. ``copies``: expected number of copies of each frame.
+    ``twin``: name of the bare case to compare with.
     """
 
     name: str
@@ -139,7 +139,7 @@ _frames: _Frames | None = None
 
 
 def frames() -> _Frames:
-    """The generators, created at the first call."""
+    """Return the frame generators, which the first call of this function creates."""
     global _frames
     if _frames is None:
         _frames = _Frames()

@@ -3,10 +3,10 @@
 one service.
 
 Each measurement is a complete ``ansible-playbook`` command on a lab of systemd hosts reached by ssh, with pipelining
-(as in the lab's inventory) or without (Ansible's default). The figure is the processor time of the command and of all
-its child processes, because other processes on the machine hardly change this processor time. The benchmark subtracts
-the processor time of an ``ansible-playbook`` command for the same hosts without any task. The following commands
-alternate:
+(as in the lab's inventory) or without pipelining (Ansible's default). The figure is the processor time of the command
+and of all its child processes, because other processes on the machine hardly change this processor time. The benchmark
+subtracts the processor time of an ``ansible-playbook`` command for the same hosts without any task. The following
+commands alternate:
 
 - *deploy*: the complete playbook ``deploy`` of this collection: facts, checks, release, configuration, units, gate;
 - *plain role*: package, user, directories, configuration, unit, service, one task each, as roles are usually written;

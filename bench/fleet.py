@@ -18,7 +18,7 @@ from .agents import Agent
 HUB = f"{netns.PREFIX}-hub"
 _FIRST = ipaddress.IPv4Address("198.18.64.10")
 _NEIGHBOURS = Path("/proc/sys/net/ipv4/neigh/default")
-#: Number of data planes that are loaded in parallel. Each data plane compiles for about a second on one core.
+#: Number of data planes that are loaded in parallel. The compilation of a data plane takes about a second on one core.
 _AT_ONCE = 2
 
 
@@ -88,7 +88,7 @@ def _wire(names: Sequence[str]) -> None:
 def _neighbour_room(count: int) -> Iterator[None]:
     """Context manager: the kernel's limits on neighbour entries are high enough for ``count`` hosts.
 
-    All namespaces share these limits, and every host has an entry for every other host.
+    All namespaces share the kernel's limits, and every host has a neighbour entry for every other host.
     """
     needed = 4 * count * count + 4096
     before = {}

@@ -21,7 +21,7 @@ from .netns import BenchError
 ROOT = Path(__file__).resolve().parents[1]
 _BIN = ROOT / ".cache" / "venv" / "ansible" / "bin"
 _COLLECTIONS = ROOT / ".cache" / "collections"
-#: Directory of the public collections that a benchmark compares with.
+#: Directory of the public collections with which a benchmark compares this collection.
 PUBLIC = ROOT / ".cache" / "bench" / "collections"
 #: Directory of the benchmarks' lab. The demo and Molecule use other directories for their labs.
 _HOME = "/var/lib/xdp-gossip-bench"

@@ -63,7 +63,7 @@ def _text(mac: bytes) -> str:
 
 
 def received() -> int:
-    """Return the number of frames that XDP has received so far at the node's end, by the driver's counters."""
+    """Return the number of frames that XDP has received so far at the node's end, from the driver's counters."""
     return _taken(NODE, INSIDE)
 
 

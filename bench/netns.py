@@ -48,7 +48,7 @@ def enter(namespace: str) -> tuple[str, ...]:
     """Return the words to put before a command so that it runs in a network namespace.
 
     The benchmarks do not use ``ip netns exec``, because ``ip netns exec`` gives the command its own mount namespace. A
-    bpffs that the command mounts there would disappear when the command ends.
+    bpffs that the command mounts in its own mount namespace would disappear when the command ends.
     """
     return ("nsenter", f"--net=/run/netns/{namespace}")
 

@@ -24,7 +24,7 @@ _PLANES = ("XDP (native)", "XDP (native)", "XDP (generic)", "TC", "UDP")
 class _Members:
     """A simulated node list with the methods that the handler of ``GET /v1/nodes`` calls.
 
-    The simulated members are the same in each process with the same number ``count``.
+    Every process with the same ``count`` simulates the same members.
     """
 
     revision = 1

@@ -108,7 +108,7 @@ def _fill(report: Report, mix: str, members: int, amount: int, found: dict[str, 
 
 @contextlib.contextmanager
 def lane_agent(plane: str, members: int, amount: int, cpu: int | None, cycle: float = 6) -> Iterator[Agent]:
-    """Context manager: a lane with an agent at the node's end, which knows ``members`` origins as neighbours.
+    """Context manager: a lane with an agent at the node's end, and with neighbour entries for ``members`` origins.
 
     ``cpu``: processor to which the agent is pinned (None: any processor). Raises ``BenchError``.
     """
@@ -134,7 +134,7 @@ class Load:
     def __init__(self, members: int, *, copies: int = 1, ttl: int = packets.TTL, records: bool = False) -> None:
         self._members, self.copies = members, copies
         self._settings: dict[str, Any] = {"ttl": ttl, "records": records}
-        self._first = 2  # sequence 1 is that of the rumors with node records
+        self._first = 2  # the rumors with node records have sequence 1
 
     def skip(self) -> int:
         """Reserve a sequence number that no heartbeat will have, and return that number."""

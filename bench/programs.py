@@ -148,8 +148,7 @@ class Generator:
         with inside(self._namespace):
             while count > 0:
                 part = min(count, _MOST)
-                # A signal ends the system call early. No measurement relies on the frames that a signal keeps from
-                # being sent.
+                # A signal ends the system call early. No benchmark needs the frames that the call has not sent by then.
                 with contextlib.suppress(InterruptedError):
                     libbpf.run(self._program.fd, data, live=part, batch=min(part, BATCH))
                 count -= part

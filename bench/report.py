@@ -18,8 +18,8 @@ from typing import Any
 from .netns import run
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "build" / "bench"
-#: A benchmark waits while other processes use more than a quarter of the share ``_BUSY`` of the processor time, but at
-#: most ``_PATIENCE`` seconds.
+#: A benchmark waits at most ``_PATIENCE`` seconds while other processes use more than ``_BUSY`` / 4 of the processor
+#: time.
 _BUSY, _PATIENCE = 0.6, 300.0
 #: Environment variable that the option --short sets. With --short the benchmarks check no goal, so inaccurate figures
 #: do not matter.
@@ -27,7 +27,7 @@ SHORT = "XDP_GOSSIP_BENCH_SHORT"
 
 
 def sound() -> float:
-    """Return the minimum share of the frames and copies that must be processed for a measurement to be valid (0 to 1).
+    """Return the minimum share (0 to 1) of frames and copies that the node must process for a measurement to be valid.
     The share is 0 with --short.
 
     A busy machine loses some frames, and --short only checks whether a benchmark works.

@@ -27,7 +27,10 @@ static __always_inline __u32 xg_fold32(__u64 sum)
 	return sum;
 }
 
-/* Returns the checksum of a UDP header for a sum. A result of 0 becomes 0xffff, as 0 means "no checksum" (RFC 768). */
+/*
+ * Returns the content of the UDP checksum field for ``sum``. A result of 0 becomes 0xffff, as 0 means "no checksum"
+ * (RFC 768).
+ */
 static __always_inline __sum16 xg_udp_checksum(__u64 sum)
 {
 	__u16 check = ~xg_fold(sum);

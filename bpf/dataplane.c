@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The kernel data plane: the only file that BCC compiles. dataplane.c defines the tables, because BCC translates the
- * methods of a table in this file only, and the entry points of the programs. The headers contain the code of the
- * programs. A packet passes through the headers in the order of this list:
+ * The kernel data plane. This file is the only file that BCC compiles. This file defines the entry points of the
+ * programs. It also defines the tables, because BCC translates the methods of a table only in the file that it
+ * compiles. The headers contain the code of the programs. A packet passes through the headers in the order of this
+ * list:
  *
  *   wire.h, maps.h, counters.h   formats and counters that the programs share with the agent
- *   tables.h                     declares the functions by which the other headers use the tables
+ *   tables.h                     declares the functions through which the other headers access the tables
  *   parse.h                      finds the packet in a frame
  *   siphash.h, receive.h         check the MAC, decide about the packet
  *   events.h                     passes packets to the agent
@@ -13,9 +14,9 @@
  *   selftest.h                   recognizes the frames of the loader's self-test
  *   xdp.h, tc.h                  the programs for XDP and for TC, which use all headers above
  *
- * -DXG_NODES=n: most origins in the table of nodes. -DXG_PIN="directory": directory of the pinned tables; a table that
- * is missing there is created and pinned. -DXG_AMOUNT=n, -DXG_WIDE=n: number of entries that the loader fills in the
- * device maps relay and relay_wide.
+ * -DXG_NODES=n: maximum number of origins in the table of nodes. -DXG_PIN="directory": directory of the pinned
+ * tables; BCC creates and pins a table that is missing in this directory. -DXG_AMOUNT=n, -DXG_WIDE=n: number of
+ * entries that the loader fills in the device maps relay and relay_wide.
  */
 #include <uapi/linux/bpf.h>
 

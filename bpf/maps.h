@@ -28,7 +28,7 @@
 #define XG_ALLOWED 257
 /* Maximum number of recorded sources of refused packets. A new source replaces the least recently seen source. */
 #define XG_REFUSALS 1024
-/* Nanoseconds for which a next hop is valid after the stack has sent a frame to it. */
+/* Nanoseconds for which a next hop is valid after the stack has sent a frame to that next hop. */
 #define XG_NEXTHOP_NS 60000000000ULL
 /*
  * Several limits bound the work that one sender can cause. Each limit applies to a slot of 2^27 ns (134 ms). The
@@ -41,8 +41,8 @@
  */
 #define XG_ASK_LIMIT 100
 /*
- * The programs pass at most XG_DIRECT_LIMIT direct packets of one node to the stack in a slot. In a slot they accept
- * and relay at most XG_RUMOR_LIMIT rumors of one origin.
+ * The programs pass at most XG_DIRECT_LIMIT direct packets of one node to the stack in a slot. The programs accept
+ * and relay at most XG_RUMOR_LIMIT rumors of one origin in a slot.
  */
 #define XG_DIRECT_LIMIT 250
 #define XG_RUMOR_LIMIT 250
@@ -79,7 +79,7 @@ struct xg_config {
 	__u16 flags;
 	__be32 cluster;
 	__u32 incarnation;
-	/* Digest of the local node's documents. */
+	/* Documents digest of the local node. */
 	__u64 documents_digest;
 	/* Time until which the data plane works without an update by the agent. */
 	__u64 lease;
@@ -128,19 +128,19 @@ struct xg_node {
 	__u8 standing;
 	/* Flags of the newest packet. */
 	__u8 flags;
-	/* Number of rumors accepted in this slot. */
+	/* Number of rumors that the programs have accepted in the slot ``slot``. */
 	__u16 rumors;
 	__u32 slot;
 };
 
 /*
  * The programs' record of the direct packets of one node. The entry has no lock, so two CPUs may both accept the same
- * packet at the same time. The agent's own replay window then rejects the duplicate.
+ * packet at the same time. The agent's own replay window rejects the second copy.
  */
 struct xg_direct {
 	__u32 incarnation;
 	__u32 slot;
-	/* Number of packets passed in this slot. */
+	/* Number of packets that the programs have passed to the stack in the slot ``slot``. */
 	__u64 passed;
 	__u64 highest;
 	/*
@@ -151,8 +151,8 @@ struct xg_direct {
 };
 
 /*
- * A member to which rumors are relayed. Each cycle the agent shuffles the members into the half of the ring that is not
- * in use.
+ * A member to which the programs relay rumors. Each cycle the agent shuffles the members into the half of the ring
+ * that is not in use.
  */
 struct xg_target {
 	__u8 addr[16];
@@ -206,7 +206,7 @@ struct xg_refusal {
 /* The header of an item in the ring buffer. The packet follows the header. */
 struct xg_event {
 	__u64 time; /* CLOCK_MONOTONIC ns */
-	/* Source address of the packet. In an event XG_EVENT_UNRESOLVED, the address of the target. */
+	/* Source address of the packet. In an event XG_EVENT_UNRESOLVED, this is the address of the target. */
 	__u8 addr[16];
 	__be16 port;
 	/* Length of the packet in bytes. */

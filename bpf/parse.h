@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Finds the packet in an Ethernet frame. The frame has no VLAN tag and contains IPv4 or IPv6, and UDP to the agent's
- * address and port. The programs pass frames for other receivers to the stack, and do not count such frames. The
- * programs pass an unusual frame for the agent to the stack, which can reassemble fragments and skip options.
+ * Finds the packet in an Ethernet frame. The programs handle a frame without a VLAN tag that contains a UDP packet
+ * over IPv4 or IPv6 to the agent's address and port. The programs pass frames for other receivers to the stack, and
+ * do not count such frames. The programs pass an unusual frame for the agent to the stack, which can reassemble
+ * fragments and skip options.
  */
 #ifndef XG_PARSE_H
 #define XG_PARSE_H
@@ -27,7 +28,7 @@ typedef __u64 __attribute__((may_alias)) xg_u64;
 
 enum xg_whose { XG_OTHERS, XG_OURS, XG_ODD };
 
-/* More fragments follow, or this is not the first fragment. */
+/* Mask of the bits of which one is set if a packet is a fragment. */
 #define XG_IP_FRAGMENT 0x3fff
 #define XG_IP_OFFSET 0x1fff
 

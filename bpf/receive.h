@@ -24,7 +24,7 @@
 
 /*
  * Whether the programs record the source of a dropped packet. The programs do not record the source of a duplicate or
- * of the agent's own rumor, because every member sends duplicates and returns own rumors.
+ * of the agent's own rumor, because every member relays such packets to this host.
  */
 #define XG_REFUSES(verdict) \
 	(XG_DROPS(verdict) && (verdict) != XG_COUNT_drop_own && (verdict) != XG_COUNT_drop_duplicate)
@@ -311,8 +311,9 @@ static __always_inline __u32 xg_take_newcomer(struct xg_rumor *rumor, const stru
 	if (claim->type == XG_LEAVE)
 		return XG_COUNT_drop_unknown_leave;
 	/*
-	 * The programs do not know the clock of this origin, so the packet may be a replay. So the limit for the difference
-	 * between the packet's time and the cluster's time is lower than for a member whose clock the programs know.
+	 * The programs do not know the clock of this origin, so the packet may be a replay. For this reason, the limit for
+	 * the difference between the packet's time and the cluster's time is lower than for a member whose clock the
+	 * programs know.
 	 */
 	if (xg_off(claim, rumor->local->clock) > rumor->local->timeout)
 		return XG_COUNT_ask_time;
@@ -469,8 +470,8 @@ static __always_inline __u32 xg_receive(struct xg_rumor *rumor)
 
 /*
  * Returns a verdict that does not depend on the content of the packet, or XG_GO_ON if the content decides. ``odd``:
- * only the stack can process the frame. ``length``: the length of the packet. ``whole``: false if the packet's header
- * is known to end beyond the frame.
+ * whether only the stack can process the frame. ``length``: the length of the packet. ``whole``: false if the
+ * packet's header is known to end beyond the frame.
  */
 static __always_inline __u32 xg_screen(struct xg_scratch *scratch, const struct xg_config *local, bool odd,
 				       __u32 length, bool whole)
@@ -488,8 +489,8 @@ static __always_inline __u32 xg_screen(struct xg_scratch *scratch, const struct 
 
 /*
  * Counts the verdict on a packet, and counts whether the packet's origin is new and whether the packet contains news.
- * Returns true if the caller only has to pass the packet to the stack (XG_PASSES) or drop it. Otherwise the caller
- * has to process the packet as scratch->outcome says.
+ * Returns true if the caller only has to pass the packet to the stack (XG_PASSES) or drop it. Returns false if the
+ * caller has to process the packet as scratch->outcome says.
  */
 static __always_inline bool xg_judge(struct xg_scratch *scratch, const struct xg_rumor *rumor, __u32 *verdict)
 {

@@ -15,7 +15,7 @@
 #define XG_SEALED_WORDS ((XG_DATAGRAM_BYTES - XG_SEALED_AT) / 8)
 
 struct xg_sip {
-	/* The words v0 to v3 of the paper. */
+	/* The words v0 to v3 of the SipHash paper. */
 	__u64 a, b, c, d;
 };
 

@@ -50,11 +50,11 @@ struct xg_scratch {
 	 */
 	struct xg_allowance ask;
 	struct xg_allowance odd;
-	/* The jiffies at which the coarse clock was read. */
+	/* Value of jiffies when the programs last read the coarse clock. */
 	__u64 tick;
 	/* The time of the coarse clock at ``tick``, in nanoseconds. */
 	__u64 now;
-	/* The jiffies at which a source of a refused packet was last recorded. */
+	/* Value of jiffies when the programs last recorded the source of a refused packet. */
 	__u64 refused;
 	/* The first eight bytes of the MAC of the rumor that the program is copying. */
 	__u64 rumor;
@@ -63,7 +63,7 @@ struct xg_scratch {
 	__u32 walked;
 	/* Number of frames of the current rumor that the device queue has contained so far. */
 	__u32 places;
-	/* Number of copies addressed since the last flush of a device queue. */
+	/* Number of copies that xg_readdress() has addressed since the last flush of a device queue. */
 	__u32 flushing;
 	/* Whether the driver has frames that the kernel has not yet signalled the driver to send (xg_kick). */
 	__u32 waiting;
@@ -106,7 +106,7 @@ static __always_inline int xg_broadcast(bool wide);
 
 /*
  * An optimisation barrier. LLVM may compare a copy of a value, or a value derived from it, and then use the original
- * value. In this case the verifier does not see that the used value is bounded. With XG_KEEP before and after a
+ * value. Without XG_KEEP, the verifier may not see that the used value is bounded. With XG_KEEP before and after a
  * comparison, LLVM compares and uses the value in the same register, so the verifier sees the bound.
  */
 #define XG_KEEP(variable) asm volatile("" : "+r"(variable))

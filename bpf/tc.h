@@ -4,8 +4,8 @@
  * xdp.h. At egress, in every mode, the TC program copies the agent's own rumors to their targets, and learns next
  * hops from the frames that the agent sends. In both programs a loop makes the copies of a rumor. Every copy is a
  * clone of the frame, and passes the egress program again. The egress program recognizes a clone by its mark, and
- * removes the mark. For all other frames the programs return TCX_NEXT (TC_ACT_UNSPEC in clsact), so that programs of
- * other owners see these frames.
+ * removes the mark. For frames that the data plane does not handle, the programs return TCX_NEXT (TC_ACT_UNSPEC in
+ * clsact), so that programs of other owners see these frames.
  */
 #ifndef XG_TC_H
 #define XG_TC_H
@@ -23,8 +23,8 @@
 
 #define XG_NEXT -1
 /*
- * The mark of a clone, "XG" and 1. A policy of the host is unlikely to use this mark by chance, and the egress
- * program removes the mark before the frame leaves the interface.
+ * The mark of a clone, which consists of the letters "XG" and the number 1. A policy of the host is unlikely to use
+ * this mark by chance, and the egress program removes the mark before the frame leaves the interface.
  */
 #define XG_MARK 0x58470001U
 
@@ -154,8 +154,8 @@ static __always_inline bool xg_tc_address(struct __sk_buff *skb, bool v6, const 
 
 /*
  * Chooses up to scratch->wanted targets in one pass over the ring, and sets scratch->chosen to the number of chosen
- * targets. The members wanted and chosen are in the scratch entry, because the verifier would follow each value of a
- * variable separately at each step.
+ * targets. The counts scratch->wanted and scratch->chosen are in the scratch entry, because the verifier would follow
+ * each value of a variable separately at each step.
  */
 static __always_inline void xg_choose(struct xg_scratch *scratch, const struct xg_config *local,
 				      const struct xg_way *way)
@@ -173,14 +173,17 @@ static __always_inline void xg_choose(struct xg_scratch *scratch, const struct x
 		target = xg_find_target(at);
 		if (!target || !xg_eligible(target, way))
 			continue;
-		/* The index is below XG_COPIES in any case. The mask only proves this bound to the verifier. */
+		/*
+		 * The index is below XG_COPIES even without the mask. The mask only proves to the verifier that the
+		 * index is below XG_COPIES.
+		 */
 		scratch->choice[chosen & (XG_COPIES - 1)] = at;
 		scratch->chosen = chosen + 1;
 	}
 	scratch->cursor = cursor;
 }
 
-/* Sends one copy of a rumor, and returns the counter of its outcome. */
+/* Sends one copy of a rumor, and returns the index of the counter for the outcome. */
 static __always_inline __u32 xg_send_copy(struct __sk_buff *skb, const struct xg_config *local,
 					  const struct xg_way *way, __u32 index, __u32 length,
 					  const struct xg_outcomes *outcomes)

@@ -178,8 +178,8 @@ static __always_inline void xg_address(struct xg_frame *frame, const struct xg_c
 }
 
 /*
- * Returns whether the program must send a frame that has no target to the last target again. This frame makes the
- * kernel signal the driver to send the frames that wait in the driver.
+ * Returns whether the program must send a frame that has no target to the last target again. The repeated frame makes
+ * the kernel signal the driver to send the frames that wait in the driver.
  *
  * The kernel hands the frames of a device queue to the driver in batches, and signals the driver to send only with the
  * last batch (XDP_XMIT_FLUSH). If this program drops all frames of the last batch, the driver gets no signal, and the
@@ -295,8 +295,7 @@ static __always_inline int xg_watch_flush(struct bpf_raw_tracepoint_args *ctx)
 	else if (sent)
 		scratch->waiting = 1;
 	/*
-	 * If ``addressed`` exceeds XG_FLUSH, it contains copies of earlier flushes, which this program missed before it
-	 * was attached.
+	 * If ``addressed`` exceeds XG_FLUSH, the count includes copies from flushes before this program was attached.
 	 */
 	if (addressed <= XG_FLUSH && sent < addressed)
 		xg_count_more(XG_COUNT_copy_lost, addressed - sent);

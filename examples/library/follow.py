@@ -30,11 +30,11 @@ async def main() -> None:
     async with first, second:
         first.new(Node("127.0.0.1", 8121, "first"))
         second.new(Node("127.0.0.1", 8122, "second"))
-        second.set(Node("127.0.0.1", 8121))  # the seed of the second node
+        second.set(Node("127.0.0.1", 8121))  # the second node contacts the first node to join
         await first.join()
         await second.join()
         following = asyncio.ensure_future(follow(second, "app/"))
-        await asyncio.sleep(0)  # lets the task start to watch
+        await asyncio.sleep(0)  # let the task ``following`` start to watch the node list
         await first.publish(b'{"workers": 4}', "app/settings", content_type="json")
         print(await following)
         found = await first.convergence("app/settings", timeout=10)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Command line of the lab, a throw-away fleet. The role ``xdp_gossip.fleet.lab`` calls this command. Users may also
-call this command: see `lab.py --help`.
+"""Command line of the lab, a throw-away fleet. The role ``xdp_gossip.fleet.lab`` runs ``lab.py``. Users may also run
+``lab.py``: see `lab.py --help`.
 
 The package `xg_lab` next to this file contains the implementation.
 """

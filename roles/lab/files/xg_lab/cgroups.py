@@ -32,7 +32,7 @@ def _parents(config: Config) -> list[Path]:
         for entry in mounts()
         if entry.kind == "cgroup2" or (entry.kind == "cgroup" and "name=systemd" in entry.options.split(","))
     ]
-    # A hierarchy may be mounted at several mount points. The system uses the first mount.
+    # A hierarchy may be mounted at several mount points. systemd uses the first mount of each hierarchy.
     return [root / f"xdp-gossip-lab-{config.bridge}" for root in dict.fromkeys(roots)]
 
 

@@ -45,7 +45,10 @@ class Host:
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of one lab, named like the role's variables without `lab_`. Raises LabError for an invalid value."""
+    """Settings of one lab.
+
+    Their names are the names of the role's variables without the prefix `lab_`. Raises LabError for an invalid value.
+    """
 
     hosts: int
     name: str
@@ -190,5 +193,5 @@ class Config:
         )
 
     def wanted(self) -> list[Host]:
-        """Return the hosts that should run, in order."""
+        """Return the hosts that should run, ordered by number."""
         return [self.host(f"{self.name}{number}") for number in range(1, self.hosts + 1)]

@@ -84,7 +84,8 @@ def plan(config: Config, state: str) -> list[str]:
 
 
 def present(config: Config) -> dict[str, Any]:
-    """Create or change the lab, and wait until every host has booted. Returns the steps taken and the hosts.
+    """Create or change the lab, and wait until every host has booted. Returns the steps that the function has taken,
+    and the hosts.
 
     Raises LabError if the image is missing, a host does not boot, or a new host has failed units.
     """

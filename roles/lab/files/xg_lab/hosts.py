@@ -137,8 +137,8 @@ def _become_nspawn(config: Config, host: Host, errors: int) -> None:
         os.setsid()
         null = os.open(os.devnull, os.O_RDONLY)
         log = os.open(host.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o640)
-        # The child writes the record itself before it executes systemd-nspawn. A crash of the caller therefore cannot
-        # leave a host without a record. Process number and start time survive exec.
+        # The child process writes the record of the process itself before it executes systemd-nspawn. A crash of the
+        # caller therefore cannot leave a running host without a record. Process number and start time survive exec.
         ProcessId.of(os.getpid()).save(host.folder / "process.json")
         command = _command(config, host)
         if not cgroups.systemd_runs_machine():
@@ -191,8 +191,8 @@ def _command(config: Config, host: Host) -> list[str]:
 def wait_ready(config: Config, host: Host, timeout: float) -> str:
     """Wait at most `timeout` seconds until the host has booted and answers over ssh. Returns systemd's state.
 
-    The state is `running`, or `degraded` if units have failed. Raises LabError if the host dies, or if it is not ready
-    after `timeout` seconds.
+    The state of the host is `running`, or `degraded` if units have failed. Raises LabError if the host dies, or if it
+    is not ready after `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     last = "its ssh server has made no host key yet"
@@ -251,7 +251,7 @@ def record_host_key(host: Host) -> bool:
     """Write a known_hosts file with the public ssh key on the host's disk. Return whether the disk already contains a
     key.
 
-    Because the key comes from the disk and not from the network, no trust on first use is needed.
+    Because the key comes from the disk and not from the network, ssh need not trust the host on first use.
     """
     path = host.root / "etc/ssh/ssh_host_ed25519_key.pub"
     try:

@@ -35,7 +35,7 @@ FILES = {
         "MaxStartups 100:30:200\n"
     ),
     # Create the host key at the first boot, and create the key again if a power cut has truncated its file. Debian's
-    # unit would check the configuration before the key exists.
+    # ssh unit would check the configuration before the host key exists.
     "etc/systemd/system/ssh.service.d/lab.conf": (
         "[Service]\n"
         "ExecStartPre=\n"

@@ -56,7 +56,8 @@ def _options(config: Config) -> list[str]:
         "ServerAliveCountMax=3",
     ]
     sockets = config.home / "cp"
-    # ssh appends a dot and 16 characters while it creates the socket. If the path is too long, use Ansible's default.
+    # ssh appends a dot and 16 characters while it creates the socket. If the path of the socket is too long, use
+    # Ansible's default path.
     if len(str(sockets / f"root@{config.network}:65535")) + 17 <= MAX_SOCKET_PATH:
         options.append(f"ControlPath={sockets}/%r@%h:%p")
     return options

@@ -89,7 +89,10 @@ def missing(config: Config) -> list[str]:
 
 
 def ensure(config: Config) -> list[str]:
-    """Create missing guard routes, the bridge and its addresses. Returns one line for each change."""
+    """Create missing guard routes, the bridge and its addresses.
+
+    Returns one line of text for each change that the function made.
+    """
     steps = missing(config)
     if not steps:
         return []
@@ -135,8 +138,8 @@ def ensure(config: Config) -> list[str]:
 
 
 def attach(config: Config, host: Host, timeout: float = 5.0) -> bool:
-    """Attach the machine's end of a running host's veth to the bridge, set it up, and enable GRO. Return whether this
-    changed anything.
+    """Attach the machine's end of a running host's veth to the bridge, set it up, and enable GRO. Return whether the
+    function changed anything.
 
     GRO enables NAPI on the machine's end. Without NAPI, the machine's end drops every frame that XDP redirects out of
     the host's end. Raises LabError if the interface does not appear within `timeout` seconds.
@@ -170,7 +173,7 @@ def detach(config: Config, host: Host) -> bool:
     """Delete the machine's end of a host's veth if a crash has left this interface. Return whether the interface
     existed.
 
-    An interface on another bridge does not belong to the lab and stays.
+    The function does not delete an interface on another bridge, because it does not belong to the lab.
     """
     found = interface(host.interface)
     if found is None or found.get("master") not in (None, config.bridge):

@@ -165,7 +165,7 @@ def unmount_under(path: Path) -> bool:
 def remove_tree(path: Path) -> None:
     """Unmount all mounts in a directory tree, and delete the tree. Raises LabError if a mount remains.
 
-    A deletion through a mount would delete the files of the mounted file system.
+    The function does not delete through a mount, because that would delete the files of the mounted file system.
     """
     if not path.exists():
         return
