@@ -41,7 +41,7 @@ def main() -> int:
         "--former",
         metavar="DIR",
         type=Path,
-        help="directory with the BPF sources of an earlier release, which the benchmark dataplane also measures",
+        help="directory with an earlier release's BPF sources, which 'dataplane' measures as well",
     )
     args = parser.parse_args()
     unknown = [name for name in args.names if name not in (*BENCHMARKS, "all")]

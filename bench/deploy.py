@@ -8,9 +8,12 @@ and of all its child processes, because other processes on the machine hardly ch
 subtracts the processor time of an ``ansible-playbook`` command for the same hosts without any task. The following
 commands alternate:
 
-- *deploy*: the complete playbook ``deploy`` of this collection: facts, checks, release, configuration, units, gate;
-- *plain role*: package, user, directories, configuration, unit, service, one task each, as roles are usually written;
-- *zabbix_agent* and *memcached*: public roles for one service (:mod:`.publicroles`), not measured with ``--quick``.
+- *deploy* runs the complete playbook ``deploy`` of this collection: facts, checks, release, configuration, units, gate.
+
+- *plain role* runs a typical role with one task each for package, user, directories, configuration, unit and service.
+
+- *zabbix_agent* and *memcached* run public roles for one service (:mod:`.publicroles`). With ``--quick`` the benchmark
+  leaves out these commands.
 
 The environment variable ``DEPLOY_HOSTS`` sets the numbers of hosts to measure with, such as ``3,10,30``.
 """

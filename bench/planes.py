@@ -3,18 +3,21 @@
 
 First the benchmark sends as many heartbeats as the node can handle, from N origins in turn, in these mixes:
 
-- new: each heartbeat arrives once, and is verified, recorded and relayed to `amount` members;
-- fleet: each heartbeat arrives `amount` times, as in a real fleet: the first copy is new, and the other copies are
-  duplicates;
-- last: each heartbeat arrives once and on its last hop, so it is verified and recorded, but not relayed;
+- new: each heartbeat arrives once, and the node verifies, records and relays it to `amount` members.
+
+- fleet: each heartbeat arrives `amount` times, as in a real fleet, so the first copy is new, and the other copies are
+  duplicates.
+
+- last: each heartbeat arrives once and on its last hop, so the node verifies and records it, but does not relay it.
+
 - copies: each heartbeat arrives 32 times, so that nearly all heartbeats are duplicates, which are the most frequent
   packets of a fleet.
 
 For UDP, a real agent is pinned to one processor. A process on another processor sends packets through a socket, faster
 than the agent can handle them. The processor time for UDP is the agent's time in schedstat, as for PekoNode's figures.
-This time includes the agent's system calls, but not the softirqs that receive packets. For XDP, the data plane runs
-without an agent, because no heartbeat would reach an agent. The generator, the node and the receiver of the copies
-share one processor. The figure for XDP is a lower bound, because this figure counts the processor time of the
+The time in schedstat includes the agent's system calls, but not the softirqs that receive packets. For XDP, the data
+plane runs without an agent, because no heartbeat would reach an agent. The generator, the node and the receiver of the
+copies share one processor. The figure for XDP is a lower bound, because this figure counts the processor time of the
 generator, the node and the receiver.
 
 Then the benchmark sends the mix `fleet` at 1,000 heartbeats a second, the maximum that a member receives with the

@@ -8,9 +8,11 @@ turn, each time with new content:
 
 - *copy*: one play on all hosts with ``ansible.builtin.copy``, without facts, with as many forks as hosts, and with
   pipelining, which the lab's inventory turns on. The copy runs once over connections that ssh kept open since the
-  previous run (for at most a minute), and once over new connections;
+  previous run (for at most a minute), and once over new connections.
+
 - *publish*: one play on localhost with ``xdp_gossip_publish`` and ``wait: all``, over HTTP with a token. The play ends
-  when every member has confirmed that it has stored the new version;
+  when every member has confirmed that it has stored the new version.
+
 - *nothing*: one play on localhost with ``ansible.builtin.command`` and ``true``, which shows the minimum time of any
   command.
 

@@ -1,22 +1,23 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The kernel data plane. This file is the only file that BCC compiles. This file defines the entry points of the
- * programs. It also defines the tables, because BCC translates the methods of a table only in the file that it
- * compiles. The headers contain the code of the programs. A packet passes through the headers in the order of this
- * list:
+ * The kernel data plane. BCC compiles only this file. This file defines the entry points of the programs. It also
+ * defines the tables, because BCC translates the methods of a table only in the file that it compiles. The headers
+ * contain the code of the programs. A packet passes through the headers in the order of this list:
  *
- *   wire.h, maps.h, counters.h   formats and counters that the programs share with the agent
- *   tables.h                     declares the functions through which the other headers access the tables
- *   parse.h                      finds the packet in a frame
- *   siphash.h, receive.h         check the MAC, decide about the packet
- *   events.h                     passes packets to the agent
- *   relay.h, checksum.h          choose the targets of a copy, compute its checksums
- *   selftest.h                   recognizes the frames of the loader's self-test
- *   xdp.h, tc.h                  the programs for XDP and for TC, which use all headers above
+ *   `wire.h`, `maps.h` and `counters.h` declare formats and counters that the programs share with the agent.
+ *   `tables.h` declares the functions through which the other headers access the tables.
+ *   `parse.h` finds the packet in a frame.
+ *   `siphash.h` and `receive.h` check the MAC, and decide whether to accept the packet.
+ *   `events.h` passes packets to the agent.
+ *   `relay.h` and `checksum.h` choose the targets of a copy, and compute its checksums.
+ *   `selftest.h` recognizes the frames of the loader's self-test.
+ *   `xdp.h` and `tc.h` contain the programs for XDP and for TC, which use all headers above.
  *
- * -DXG_NODES=n: maximum number of origins in the table of nodes. -DXG_PIN="directory": directory of the pinned
- * tables; BCC creates and pins a table that is missing in this directory. -DXG_AMOUNT=n, -DXG_WIDE=n: number of
- * entries that the loader fills in the device maps relay and relay_wide.
+ * The compiler gets these definitions:
+ *
+ *   `-DXG_NODES=n`: maximum number of origins in the table of nodes.
+ *   `-DXG_PIN="directory"`: directory of the pinned tables. BCC creates and pins a missing table.
+ *   `-DXG_AMOUNT=n`, `-DXG_WIDE=n`: number of entries that the loader fills in the device maps relay and relay_wide.
  */
 #include <uapi/linux/bpf.h>
 
