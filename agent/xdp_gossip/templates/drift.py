@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Receives the helper's reports of files that were changed by hand, and limits how often they are repaired."""
+"""Receives the helper's reports of rendered files that were changed by hand, and limits how often such a file is
+repaired.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,10 @@ from .helper_client import HelperUnreachable, watch
 
 _log = logging.getLogger("xdp_gossip.templates")
 
-#: Seconds until a file that was changed again after a repair is repaired again, initially and at most. Without this
-#: limit, two programs that write the same file differently would reload a service at full speed.
+#: First and longest delay, in seconds, before the agent repairs a file that was changed again after a repair. Without
+#: this delay, two programs that write the same file differently would reload a service all the time.
 _REPAIR, _REPAIR_MOST = 2.0, 600.0
-#: Seconds until a helper that does not answer is contacted again, initially and at most.
+#: First and longest delay, in seconds, before the agent connects again to a helper that does not answer.
 _RETRY, _RETRY_MOST = 2.0, 60.0
 
 
@@ -26,7 +28,7 @@ class Pace:
         self._last: float | None = None
 
     def delay(self, now: float) -> float:
-        """Seconds to wait before a repair that is requested at ``now`` (in seconds of any monotonic clock)."""
+        """Return the seconds to wait before a repair. ``now``: time of the request, in seconds of a monotonic clock."""
         if self._last is None or now - self._last > 2 * _REPAIR_MOST:
             self._next = 0.0
         found = self._next

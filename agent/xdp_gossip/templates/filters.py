@@ -2,7 +2,8 @@
 """Ansible's filters and tests for templates, with Ansible's names, parameters and results (docs/rendering.md).
 
 All filters and tests are pure functions of data: they do not read files, clocks or random numbers, and start no
-program. If a filter takes too long, as a regular expression may, the agent kills the worker.
+program. If a filter takes too long, for example because of a slow regular expression, the agent kills the worker
+process.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _MERGES = ("replace", "keep", "append", "prepend", "append_rp", "prepend_rp")
 
 
 def _refuse(value: Any) -> Any:
-    """Raise an error for a value that JSON cannot represent. An undefined value raises an error that names it."""
+    """Raise an error for a value that JSON cannot represent. For an undefined value, the error contains the name of
+    that value.
+    """
     if isinstance(value, jinja2.Undefined):
         str(value)
     raise TypeError(f"expected data, got {type(value).__name__}")
@@ -53,7 +56,9 @@ def to_nice_json(value: Any, indent: int = 4, sort_keys: bool = True, ensure_asc
 
 
 def tojson(value: Any, indent: int | None = None) -> str:
-    """Jinja2's filter with sorted keys, but without HTML escapes, because the output is not HTML."""
+    """Encode the value as JSON with sorted keys. Unlike Jinja2's filter of this name, do not escape HTML, because the
+    output is not HTML.
+    """
     return to_json(value, indent, sort_keys=True)
 
 
@@ -74,7 +79,7 @@ def to_yaml(
     explicit_start: bool = False,
     explicit_end: bool = False,
 ) -> str:
-    """Encode the value as YAML; a collection without nested collections takes one line."""
+    """Encode the value as YAML; a collection that contains no other collection is written on one line."""
     text: str = yaml.dump(
         value,
         Dumper=_Dumper,
@@ -145,7 +150,9 @@ def regex_replace(
 
 
 def regex_search(value: Any, regex: str, *groups: str, ignorecase: bool = False, multiline: bool = False) -> Any:
-    """The text that ``re.search`` matches, or its ``groups`` (``\\1``, ``\\g<name>``); None without a match."""
+    """Return the text that ``re.search`` matches, or the ``groups`` of the match (``\\1``, ``\\g<name>``); None if
+    nothing matches.
+    """
     wanted: list[str | int] = []
     for group in groups:
         named = re.fullmatch(r"\\g<(\S+)>", group)
@@ -165,7 +172,9 @@ def regex_findall(value: Any, regex: str, multiline: bool = False, ignorecase: b
 
 
 def ternary(value: Any, true_val: Any, false_val: Any, none_val: Any = None) -> Any:
-    """``true_val`` or ``false_val``, depending on ``value``; ``none_val``, if given, when ``value`` is None."""
+    """Return ``true_val`` if ``value`` is true, else ``false_val``. If ``value`` is None and ``none_val`` is given,
+    return ``none_val``.
+    """
     if value is None and none_val is not None:
         return none_val
     return true_val if value else false_val
@@ -202,7 +211,7 @@ def flatten(values: Iterable[Any], levels: int | None = None, skip_nulls: bool =
 
 
 def combine(*terms: Any, recursive: bool = False, list_merge: str = "replace") -> dict[Any, Any]:
-    """Merge dictionaries; a later one overrides an earlier one."""
+    """Merge dictionaries; a later dictionary overrides the keys of an earlier dictionary."""
     if list_merge not in _MERGES:
         raise ValueError(f"combine: list_merge: expected one of {', '.join(_MERGES)}, got {list_merge!r}")
     found: dict[Any, Any] | None = None
@@ -265,18 +274,18 @@ def _unique(values: Iterable[Any]) -> list[Any]:
 
 
 def union(first: Iterable[Any], second: Iterable[Any]) -> list[Any]:
-    """The distinct items of both lists together."""
+    """Return the items of both lists, each item once."""
     return _unique([*first, *second])
 
 
 def intersect(first: Iterable[Any], second: Iterable[Any]) -> list[Any]:
-    """The distinct items that both lists contain."""
+    """Return the items that both lists contain, each item once."""
     other = list(second)
     return _unique(value for value in first if value in other)
 
 
 def difference(first: Iterable[Any], second: Iterable[Any]) -> list[Any]:
-    """The items of the first list that are not in the second."""
+    """Return the items of the first list that are not in the second list."""
     other = list(second)
     return _unique(value for value in first if value not in other)
 

@@ -13,18 +13,18 @@ from .helper import protocol
 
 
 class HelperUnreachable(Exception):
-    """No files helper is running, or it did not answer."""
+    """The files helper is not running or did not answer."""
 
 
 async def hand_over(socket: str, template: TemplateConfig, content: bytes, *, repair: bool = False) -> dict[str, Any]:
     """Send one file to the helper. Returns its answer: state, changed, stage, error, output.
 
-    ``repair``: also replace a file that was changed by hand and that the template leaves alone. Raises
+    ``repair``: also replace a file that was changed by hand and whose template has ``drift: report``. Raises
     :class:`HelperUnreachable`.
     """
     header = {"template": template.name, "size": len(content)}
-    # Time for validation, reload and a second reload after a restore, both for this template and for one that it waits
-    # for.
+    # This limit allows three commands (validation, reload, and a reload after the former file was restored) for this
+    # template, and as many for another template that the helper installs first.
     answer = await _ask(socket, header, content, repair, 6 * template.timeout + 60)
     if answer.get("state") not in ("applied", "refused", "failed", "drifted"):
         raise HelperUnreachable(f"files helper ({socket}): an answer without a state; see its log")
@@ -36,11 +36,11 @@ async def hand_over_together(
 ) -> dict[str, dict[str, Any]]:
     """Send all files of ``service`` to the helper.
 
-    Returns the answer for each template name. The answers and errors are those of :func:`hand_over`.
+    Returns a dictionary of template names and answers. The answers and errors are those of :func:`hand_over`.
     """
     sizes = {template.name: len(content) for template, content in files.items()}
     header: dict[str, Any] = {"service": service.name, "sizes": sizes}
-    # Each file is validated separately; the other steps take as long as for one file.
+    # The helper validates each file separately. The other commands run once for all files.
     seconds = 6 * service.timeout + sum(template.timeout for template in files) + 60
     answer = await _ask(socket, header, b"".join(files.values()), repair, seconds)
     results = answer.get("results", dict.fromkeys(sizes, answer))
@@ -71,7 +71,7 @@ def _nobody(socket: str, why: str) -> str:
 async def _exchange(socket: str, header: dict[str, Any], content: bytes) -> dict[str, Any]:
     reader, writer = await asyncio.open_unix_connection(socket)
     try:
-        with contextlib.suppress(ConnectionError):  # the helper may answer a request before it has read all of it
+        with contextlib.suppress(ConnectionError):  # the helper may answer before it has read the whole request
             writer.write(protocol.pack(header) + content)
             await writer.drain()
         return await _frame(reader)
@@ -87,7 +87,8 @@ async def _frame(reader: asyncio.StreamReader) -> dict[str, Any]:
 
 
 async def watch(socket: str) -> AsyncIterator[dict[str, str]]:
-    """Yield the templates whose file was changed by hand, and how: at once, and repeatedly while there are any.
+    """Yield the names of the templates whose file was changed by hand, each with a description of the change. The first
+    report comes at once, further reports at each change and repeatedly while any file differs.
 
     Raises :class:`HelperUnreachable` if the helper ends or does not support watching.
     """

@@ -16,11 +16,12 @@ QUICK_MEMORY = 128 * 1024 * 1024
 
 
 class Lanes:
-    """Renders templates in a quick or a slow lane. Each template starts in the quick lane.
+    """Renders templates in two worker processes, the quick lane and the slow lane. Each template starts in the quick
+    lane.
 
     A rendering that exceeds the quick lane's limits is killed and repeated in the slow lane. The template stays in the
-    slow lane until it needs less than half of the quick lane's limits. So a slow template delays the quick ones by
-    ``quick`` seconds, once. The workers of both lanes together may use ``memory`` bytes.
+    slow lane until it needs less than half of the quick lane's limits. A slow template therefore delays the other
+    templates only once, by at most ``quick`` seconds. The workers of both lanes together may use ``memory`` bytes.
     """
 
     def __init__(
@@ -36,7 +37,9 @@ class Lanes:
         self._slow: set[str] = set()
 
     async def render(self, name: str, source: str, frozen: bool = False) -> Rendering:
-        """Render the text ``source`` of the template ``name``. Returns the same as ``Renderer.render``."""
+        """Render the text ``source`` of the template ``name``. Arguments and result are those of
+        ``Renderer.render``.
+        """
         if name not in self._slow:
             made = await self._quick.render(source, frozen)
             if made.kind != "exceeded":

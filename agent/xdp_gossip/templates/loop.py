@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Renders templates again whenever their documents or nodes change, and records the outcome of each."""
+"""Renders each template again whenever its documents or nodes change, and records the outcome of each rendering."""
 
 from __future__ import annotations
 
@@ -25,58 +25,61 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("xdp_gossip.templates")
 
-#: Most bytes of a template file.
+#: Maximum bytes of a template file.
 MAX_SOURCE = 1 << 20
-#: Seconds until an attempt that could not be made (no helper, a full disk) is retried, initially and at most.
+#: First and longest delay, in seconds, before a retry after a temporary problem (no helper, a full disk).
 _RETRY, _RETRY_MOST = 2.0, 60.0
 _POLL = 30.0
-#: After this many seconds, a file that is still pending is reported as a problem: what it waits for may never happen.
+#: Seconds after which a file that is still pending is reported as a problem, because its document may never arrive.
 _LONG_PENDING = 60.0
-#: Most concurrent requests to the helper: fewer than the helper accepts (``helper.server.MAX_CONNECTIONS``).
+#: Maximum number of concurrent requests to the helper, less than the helper's limit ``helper.server.MAX_CONNECTIONS``.
 HANDED_OVER = 6
-#: After this many renderings in a row whose input changed meanwhile, the next rendering uses a snapshot.
+#: Number of consecutive renderings whose input changed before they ended, after which the next rendering uses a
+#: snapshot.
 _OVERTAKEN = 2
 #: Seconds between two checks whether this node has caught up with the cluster.
 _LOOK_EVERY = 0.2
 
 
 class Rendered:
-    """The state of one template: what it read, its last outcome, and whether it must be rendered again."""
+    """The state of one template: the input of its last rendering, the outcome, and whether it must be rendered
+    again.
+    """
 
     def __init__(self, config: TemplateConfig) -> None:
         self.config = config
         self.reads = Reads()
-        self.complete = False  # the last rendering finished, so ``reads`` contains all its inputs
+        self.complete = False  # whether the last rendering finished, so that ``reads`` contains all its inputs
         self.state = "pending"
         self.error = "not rendered yet"
-        self.output = ""  # a command's output: shown on this host only, never sent to the fleet or logged
+        self.output = ""  # output of a command; shown on this host only, never logged or sent to other members
         self.digest: str | None = None
         self.since_ms = self.now_ms()
         self.changed: str | None = None
         self.due = asyncio.Event()
-        self.refused: bytes | None = None  # hash of the refused content, which is not tried again
+        self.refused: bytes | None = None  # hash of the content that the helper refused, which is not sent again
         self.working = True
-        self.drift = ""  # how the file differs after a manual change
+        self.drift = ""  # how the file was changed by hand; "" if it was not
         self.drifts = 0
         self.pace = drift.Pace()
-        self.repair = False  # Repair even a file that drift=report leaves alone, because a user asked for it.
-        self.tries = False  # The last attempt could not be made and will be retried.
-        self.anew = True  # Render even if no input has changed.
-        self.overtaken = 0  # Consecutive renderings whose input changed meanwhile.
+        self.repair = False  # Whether to replace a changed file even with ``drift: report``.
+        self.tries = False  # Whether the last attempt had a temporary problem, so it is retried.
+        self.anew = True  # Whether to render even if no input has changed.
+        self.overtaken = 0  # Consecutive renderings whose input changed before they ended.
         self.renderings = 0
 
     @staticmethod
     def now_ms() -> int:
-        """The current time in milliseconds since 1970."""
+        """Return the current time in milliseconds since 1970."""
         return int(time.time() * 1000)
 
     @classmethod
     def now(cls) -> str:
-        """The current time in RFC 3339."""
+        """Return the current time in the format of RFC 3339."""
         return shapes.published_at(cls.now_ms())
 
     def settle(self, state: str, error: str = "", output: str = "") -> None:
-        """Record the outcome of a rendering, and log it if it has changed."""
+        """Record the outcome of a rendering. Log it if it differs from the previous outcome."""
         self.output = output
         if (state, error) != (self.state, self.error):
             self.since_ms = self.now_ms()
@@ -88,11 +91,13 @@ class Rendered:
         self.state, self.error = state, error
 
     def is_busy(self) -> bool:
-        """Whether the template is being rendered or scheduled to be."""
+        """Whether the template is being rendered or will be rendered soon."""
         return self.working or self.due.is_set()
 
     def wants_repair(self) -> bool:
-        """Whether the helper should replace a file that was changed by hand and that drift=report leaves alone."""
+        """Whether a user asked the helper to replace a file that was changed by hand and whose template has ``drift:
+        report``.
+        """
         return self.repair and self.config.drift == "report"
 
     def renew(self) -> None:
@@ -101,14 +106,14 @@ class Rendered:
         self.due.set()
 
     def drifted(self, text: str) -> None:
-        """Record the helper's report of how the file was changed by hand; "" if it was not."""
+        """Record the helper's report ``text`` of how the file was changed by hand; "" if it was not changed."""
         before, self.drift = self.drift, text
         if text == before:
             return
         if text and not before:
             self.drifts += 1
         if self.refused is not None:
-            return  # the file before the refused content is unknown here
+            return  # the agent does not know the file that the helper restored after the refusal
         if not text:
             if self.state != "applied":
                 self.renew()  # the manual change was undone
@@ -121,19 +126,21 @@ class Rendered:
             loop.call_later(delay, self.renew)
 
     def waits(self, why: str) -> None:
-        """Record why the first rendering has to wait. The reason is not logged, because it may change often."""
+        """Record why the first rendering has to wait. Do not log the reason, because it may change often."""
         if self.state == "pending":
             self.error = why
 
     def trouble(self) -> TroubledFile | None:
-        """The entry about this file for other members that ask for files with problems; None if there is no problem."""
+        """Return the entry about this file that other members get if they ask for files with problems; None if there is
+        no problem.
+        """
         state = "drifted" if self.drift else self.state
         if state == "applied" or (state == "pending" and self.now_ms() - self.since_ms < _LONG_PENDING * 1000):
             return None
         return TroubledFile(self.config.name, self.config.path, state, self.since_ms, self.error or self.drift)
 
     def json(self) -> dict[str, Any]:
-        """The entry of this template in GET /v1/rendered."""
+        """Return the entry of this template for GET /v1/rendered."""
         return {
             "name": self.config.name,
             "path": self.config.path,
@@ -151,13 +158,13 @@ class Rendered:
 
 
 class Rendering:
-    """All templates of this agent. The object must be created inside the event loop."""
+    """Renders and installs all templates of this agent. Create the object inside the event loop."""
 
     def __init__(self, node_list: AsyncNodeList, templates: Sequence[TemplateConfig], socket: str) -> None:
         self._node_list = node_list
         self._socket = socket
         self._lanes = Lanes(node_list)
-        # Created here, because before Python 3.10 these objects belong to the loop in which they are created.
+        # Before Python 3.10, these objects belong to the event loop in which they are created.
         self._caught_up = asyncio.Event()
         self._places = asyncio.Semaphore(HANDED_OVER)
         self._groups: dict[object, asyncio.Lock] = {}
@@ -176,7 +183,7 @@ class Rendering:
         }
 
     def start(self) -> list[asyncio.Task[None]]:
-        """Start rendering and return its tasks, which run until :meth:`close`."""
+        """Start to render, and return the tasks, which run until :meth:`close`."""
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._follow()),
@@ -186,7 +193,7 @@ class Rendering:
         return self._tasks
 
     async def close(self) -> None:
-        """Stop rendering. A request that the helper has received is still executed."""
+        """Stop rendering. The helper still executes a request that it has already received."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -203,16 +210,18 @@ class Rendering:
             rendered.renew()
 
     def outcomes(self) -> list[dict[str, Any]]:
-        """The list ``templates`` of GET /v1/rendered."""
+        """Return the list ``templates`` for GET /v1/rendered."""
         return [rendered.json() for rendered in self._rendered]
 
     def troubled(self) -> TroubledFiles:
-        """The files with problems, in the order of the configuration."""
+        """Return the files that have problems, in the order of the configuration."""
         found = [file for rendered in self._rendered if (file := rendered.trouble()) is not None]
         return TroubledFiles(len(self._rendered), len(found), tuple(found))
 
     def applied(self, key: str) -> Applied:
-        """The outcome of the document ``key`` on this host: the worst outcome of all templates that use it."""
+        """Return the outcome of the document ``key`` on this host: the worst outcome of all templates that use the
+        document.
+        """
         held = self._node_list.document(key)
         version = held.version if held else None
         worst = Applied("none")
@@ -224,7 +233,7 @@ class Rendering:
             if not rendered.reads.uses(key) or read != (str(version) if version else None):
                 found = Applied("pending", None, f"{rendered.config.name}: {rendered.error or 'to be rendered'}")
             elif rendered.working:
-                # The outcome of an earlier rendering says nothing about this one.
+                # ``state`` is still the outcome of the previous rendering.
                 found = Applied("pending", None, f"{rendered.config.name}: at work")
             elif rendered.drift:
                 state = "failed" if rendered.config.drift == "report" else "pending"
@@ -246,7 +255,7 @@ class Rendering:
             rendered.drifted(found.get(rendered.config.name, ""))
 
     async def _catch_up(self) -> None:
-        """Wait until this node has caught up with the cluster: until then, its documents may be old or missing."""
+        """Wait until this node has caught up with the cluster. Before that, its documents may be old or missing."""
         told = False
         while (why := self._node_list.catching_up) != "":
             for rendered in self._rendered:
@@ -260,7 +269,7 @@ class Rendering:
         self._caught_up.set()
 
     async def _follow(self) -> None:
-        """Wait for changes, and mark the templates whose input has changed."""
+        """Wait for changes of documents and nodes, and schedule the templates whose input has changed."""
         await self._catch_up()
         revision = self._node_list.revision
         for rendered in self._rendered:
@@ -284,15 +293,16 @@ class Rendering:
         while True:
             await rendered.due.wait()
             rendered.working = True
-            # Changes that arrive within this time are rendered together.
+            # Wait for further changes, so that one rendering covers all changes within this time.
             await asyncio.sleep(rendered.config.wait)
             rendered.due.clear()
             if not rendered.anew and rendered.reads.still_true(self._node_list):
-                rendered.working = False  # a node was heard again, for example, and its values are unchanged
+                # No value has changed, for example because only the last contact of a node is new.
+                rendered.working = False
                 continue
             rendered.anew = False
             could = await self._render(rendered)
-            # If an input has changed meanwhile, the template is rendered again.
+            # ``due`` is set if an input changed during the rendering; then the template is rendered again.
             rendered.working, rendered.tries = rendered.due.is_set(), not could
             if could:
                 retry = _RETRY
@@ -301,7 +311,7 @@ class Rendering:
                 retry = min(2 * retry, _RETRY_MOST)
 
     async def _render(self, rendered: Rendered) -> bool:
-        """Render a template and pass it to the helper. Returns False if the attempt could not be made."""
+        """Render a template and send the output to the helper. Returns False if the caller must retry later."""
         config = rendered.config
         together = self._services[config.service.name] if config.service is not None else None
         source, why = await asyncio.get_running_loop().run_in_executor(None, read_text, config.source, MAX_SOURCE)
@@ -341,7 +351,9 @@ class Rendering:
 
     @staticmethod
     def _took(rendered: Rendered, content: bytes, answer: dict[str, Any]) -> bool:
-        """Record the helper's answer about ``content``. Returns False if the helper could not make the attempt."""
+        """Record the helper's answer about ``content``. Returns False if the caller must retry later, because the
+        helper could not write the file now.
+        """
         digest = hashlib.sha256(content).digest()
         state, error = answer.get("state"), answer.get("error")
         if state == "waits":
@@ -367,9 +379,11 @@ class Rendering:
         return False
 
     async def _hand_over(self, rendered: Rendered, content: bytes) -> dict[str, Any]:
-        """Send the content to the helper once a slot is free, because the helper refuses connections above its limit.
+        """Send ``content`` to the helper once one of the ``HANDED_OVER`` slots is free, because the helper rejects
+        connections above its limit.
 
-        Files with the same reload command are processed one after the other anyway, so they share one slot.
+        Templates with the same reload command use only one slot together, because the helper processes them one after
+        the other.
         """
         config = rendered.config
         turn = self._groups.setdefault(config.reload or config.name, asyncio.Lock())

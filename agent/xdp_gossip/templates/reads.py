@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Records what a rendering read, and checks whether a new rendering would read the same."""
+"""Records the documents and nodes that a rendering read, and checks whether a new rendering would read the same
+data.
+"""
 
 from __future__ import annotations
 
@@ -52,9 +54,10 @@ class Frozen:
 
 
 class Reads:
-    """What a rendering read: documents with their versions (None: missing), prefixes with their documents, and nodes.
+    """The input of one rendering: documents with their versions (None: missing), prefixes with their documents, and
+    nodes.
 
-    ``source`` provides the data. With ``frozen``, all reads come from one snapshot of it.
+    ``source`` provides the data. With ``frozen``, all reads come from one snapshot of ``source``.
     """
 
     def __init__(self, source: Source | None = None, frozen: bool = False) -> None:
@@ -62,12 +65,14 @@ class Reads:
         self.prefixes: dict[str, tuple[tuple[str, str], ...]] = {}
         self.nodes: list[dict[str, Any]] | None = None
         self.node: dict[str, Any] | None = None
-        #: Whether something was read twice and changed between the reads, so the output mixes two states.
+        #: Whether the rendering read an input twice with different values, so the output mixes old and new data.
         self.mixed = False
         self._source: Source | None = Frozen(source) if frozen and source is not None else source
 
     def answer(self, what: str, name: str = "") -> Any:
-        """Answer a request of the worker and record what it read. Raises ``ValueError`` for an unknown request."""
+        """Answer a request of the worker process for documents or nodes, and record the data that the answer contains.
+        Raises ``ValueError`` for an unknown request.
+        """
         source = self._source
         assert source is not None
         if what == "document":
@@ -123,16 +128,17 @@ def _listing(source: Source, prefix: str) -> tuple[tuple[str, str], ...]:
 
 
 def node_values(source: Source) -> list[dict[str, Any]]:
-    """The present members in the form that templates receive, in an order that is the same on every member.
+    """Return the present members in the form that templates receive, in an order that is the same on every member.
 
-    A member known only by its address (a seed that has not been heard yet) is left out, because it has no name.
+    A configured seed from which no message has arrived yet is left out, because only its address is known, and not its
+    name.
     """
     found = [_node(member) for member in source.members() if member.local or member.record is not None]
     return sorted(found, key=lambda node: (node["name"], node["addr"], node["port"]))
 
 
 def local_value(source: Source) -> dict[str, Any]:
-    """The local node in the form that templates receive."""
+    """Return the local node in the form that templates receive."""
     return _node(source.local())
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Renders templates in a worker process, answers its requests for documents, and kills it if necessary.
+"""Renders templates in a worker process, answers the process's requests for documents, and kills the process if it
+exceeds its limits.
 
-What the rendering read is recorded in ``reads``. If documents change during the rendering, the output would mix old and
-new data, so the caller compares ``reads`` with the current data and renders again.
+``Rendering.reads`` records the input of the rendering. If documents change during a rendering, its output may mix old
+and new data. The caller therefore compares ``reads`` with the current data, and renders again if they differ.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ _LENGTH = struct.Struct(">I")
 class Rendering:
     """The result of a rendering.
 
-    ``kind``: done (with ``content``), missing (a document does not exist), error (with ``error``), exceeded (it
-    exceeded a limit and was killed) or crashed (the worker process ended, which says nothing about the template).
-    ``seconds`` and ``memory`` (bytes) are the resources used.
+    ``kind``: done (with ``content``), missing (a document does not exist), error (with ``error``), exceeded (the worker
+    exceeded a limit and was killed) or crashed (the worker process ended for another reason, not necessarily because of
+    the template). ``seconds`` and ``memory`` (bytes) are the resources used.
     """
 
     kind: str
@@ -58,13 +59,13 @@ class Renderer:
         self._process: asyncio.subprocess.Process | None = None
         self._turn: asyncio.Lock | None = None
         self._reads = Reads(node_list)
-        self._began: float | None = None  # time at which the worker began the template
+        self._began: float | None = None  # time at which the worker began to render the template
         self._peak = 0
 
     async def render(self, source: str, frozen: bool = False) -> Rendering:
-        """Render the template text ``source``. With ``frozen``, all input comes from one snapshot."""
+        """Render the template text ``source``. With ``frozen``, all documents and nodes come from one snapshot."""
         if self._turn is None:
-            # created here, because before Python 3.10 a lock belongs to the loop in which it is created
+            # before Python 3.10, a lock belongs to the event loop in which it is created
             self._turn = asyncio.Lock()
         async with self._turn:
             self._reads = reads = Reads(self._node_list, frozen)
@@ -112,7 +113,7 @@ class Renderer:
         await self._send({"source": source, "most": MAX_CONTENT})
         while True:
             kind, *rest = await self._receive()
-            if kind == "begun":  # the start of the process does not count against the template's time
+            if kind == "begun":  # the time limit starts here, so it does not include the start of the process
                 self._began = asyncio.get_running_loop().time()
             elif kind == "ask":
                 await self._send(self._reads.answer(*rest))

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The worker process that renders templates with Jinja2. The process receives all its input from the agent through
-pipes.
-
-If a template does not end or uses too much memory, the agent kills this process and starts another one. Frames are a
-length (4 bytes, big-endian) and msgpack. Documents are only data here; they are never compiled as templates.
+pipes. If a template takes too long or uses too much memory, the agent kills this process and starts another one. Each
+frame is a length (4 bytes, big-endian) followed by a msgpack value. The process never compiles a document as a
+template.
 """
 
 from __future__ import annotations
@@ -36,10 +35,11 @@ class Missing(Exception):
 
 
 class Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
-    """A Jinja2 sandbox: no access to attributes that begin with an underscore, no change of its input, no loader.
+    """A Jinja2 sandbox. Templates cannot access attributes that begin with an underscore, cannot change their input and
+    cannot include other templates.
 
-    In other respects, the sandbox behaves like Ansible's module ``template``: for example, the newline after a block is
-    removed. ``options`` of the template take precedence.
+    The defaults are those of Ansible's module ``template``; for example, the newline after a block is removed.
+    ``options``, from the first line of the template, override the defaults.
     """
 
     def __init__(self, options: dict[str, Any]) -> None:
@@ -76,7 +76,7 @@ class Pipe:
 
 
 def functions(ask: Callable[..., Any]) -> dict[str, Any]:
-    """The functions that templates can call. The functions send their requests to the agent with ``ask``."""
+    """Return the functions that templates can call. These functions send their requests to the agent with ``ask``."""
 
     def held(key: str, optional: bool) -> bytes | None:
         if not isinstance(key, str):
@@ -126,9 +126,9 @@ def functions(ask: Callable[..., Any]) -> dict[str, Any]:
 
 
 class Listed(dict):  # type: ignore[type-arg]
-    """One document below a prefix: key, version and value, plus value_base64 on first use.
+    """One document below a prefix: key, version and value, and value_base64, which is computed on first use.
 
-    If the document is not text, its value is undefined, so only a template that uses the value fails.
+    If the document is not text, ``value`` is undefined, so a template fails only if it uses ``value``.
     """
 
     def __init__(self, key: str, version: str, value: bytes) -> None:
@@ -147,7 +147,7 @@ class Listed(dict):  # type: ignore[type-arg]
 
 
 def decoded(key: str, value: bytes) -> str:
-    """Decode a document as UTF-8. Raises ``ValueError`` that names the document."""
+    """Decode a document as UTF-8. Raises a ``ValueError`` whose text contains ``key``."""
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -159,7 +159,7 @@ def _no_text(key: str, error: UnicodeDecodeError) -> str:
 
 
 def header(source: str) -> tuple[dict[str, Any], str]:
-    """Split a template into the options of its first line and the rest. Raises ``ValueError``."""
+    """Split a template into the options of its first line and the remaining text. Raises ``ValueError``."""
     first = _HEADER.match(source)
     if first is None:
         return {}, source
@@ -180,7 +180,7 @@ def header(source: str) -> tuple[dict[str, Any], str]:
 
 def render(source: str, most: int, ask: Callable[..., Any]) -> list[Any]:
     """Render the template ``source``. Returns ``["done", content]``, or ``["missing" | "error", text]``."""
-    before = 0  # number of lines that were cut off before parsing
+    before = 0  # number of lines that ``header`` removed before the template was parsed
     try:
         options, body = header(source)
         before = source.count("\n") - body.count("\n")
@@ -203,9 +203,10 @@ def render(source: str, most: int, ask: Callable[..., Any]) -> list[Any]:
 
 
 def _line(error: BaseException, before: int) -> str:
-    """The template line in which an error occurred, as a prefix of the message.
+    """Return the number of the template line in which ``error`` occurred, as a prefix for the error message.
 
-    Jinja2 maps the frames of a compiled template back to its lines; the last such frame counts.
+    Jinja2 gives the stack frames of a compiled template the line numbers of its source. The innermost such frame has
+    the line.
     """
     line, trace = "", error.__traceback__
     while trace is not None:
@@ -227,7 +228,7 @@ def _collect(pieces: Iterator[str], most: int) -> bytes:
 def main() -> None:
     """Render templates until the agent closes the pipe."""
     pipe = Pipe(sys.stdin.buffer, sys.stdout.buffer)
-    sys.stdout = sys.stderr  # print() must not write between the frames
+    sys.stdout = sys.stderr  # a call of print() must not write to the pipe of the frames
     while True:
         job = pipe.read()
         if job is None:

@@ -14,18 +14,20 @@ from ..core.shown import cut, shown
 
 #: Maximum bytes of a version for which a diff is computed.
 MAX_DIFF = 256 * 1024
-#: Content types whose content is checked. A document of another type may have any content.
+#: Content types whose content is checked. A document whose type is not in this set may have any content.
 CHECKED = frozenset({"text", "json", "yaml"})
-#: Maximum characters of the reason in an error. Parsers quote the wrong text in their errors, however long it is.
+#: Maximum characters of the reason in an error message. Parsers quote the invalid text in their error messages without
+#: a limit on its length.
 _MOST_REASON = 300
 
 
 def check(key: str, value: bytes, content_type: str) -> None:
     """Check that ``value`` matches its content type. Raises ``ProtocolError`` (invalid_content) with the position.
 
-    ``text``: UTF-8. ``json``: JSON by RFC 8259, hence without NaN. ``yaml``: one YAML document without application
-    tags, within the limits of ``yamlgraph.check``. A duplicate key is an error in JSON and YAML, because parsers
-    disagree on which value counts. The content of any other type, such as ``raw``, is not checked.
+    ``text``: UTF-8. ``json``: ``json``: RFC 8259, which does not allow NaN. ``yaml``: one YAML document without
+    application tags, within the limits of ``yamlgraph.check``. A duplicate key is an error in JSON and YAML, because
+    some parsers use the first value of the key and others the last. Content of a type other than text, JSON and YAML,
+    such as ``raw``, is not checked.
     """
     if content_type not in CHECKED:
         return
@@ -55,12 +57,12 @@ def _check_yaml(key: str, text: str) -> None:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
         raise refused(key, "yaml", f"{where}{error.problem or error.context}") from None
-    except Exception as error:  # the constructor of a tag may raise any exception
+    except Exception as error:  # the YAML constructor of a tag may raise any exception
         raise refused(key, "yaml", _reason(error)) from None
 
 
 def refused(key: str, content_type: str, reason: str) -> ProtocolError:
-    """The error for the document ``key``, whose content does not match its content type."""
+    """Return the error for the document ``key``, whose content does not match its content type."""
     message = f"document {key!r}: expected valid {content_type}, {cut(reason, _MOST_REASON)}"
     return ProtocolError("invalid_content", message, key=key, content_type=content_type)
 
@@ -88,7 +90,9 @@ def _no_constant(name: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> None:
-    """Object hook that raises ``ValueError`` for a duplicate key, and returns None to save memory."""
+    """Raise ``ValueError`` if an object of the JSON text has a duplicate key. This object hook returns None to save
+    memory.
+    """
     if len(dict(pairs)) < len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
@@ -96,7 +100,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> None:
 
 
 def diff(old: bytes, new: bytes, old_name: str, new_name: str) -> str | None:
-    """The unified diff from ``old`` to ``new``; None if one of them is not text or exceeds ``MAX_DIFF``."""
+    """Return the unified diff from ``old`` to ``new``; None if ``old`` or ``new`` is not text or is longer than
+    ``MAX_DIFF``.
+    """
     import difflib  # imported here to save memory in processes that compute no diff
 
     if len(old) > MAX_DIFF or len(new) > MAX_DIFF or b"\0" in old or b"\0" in new:

@@ -13,9 +13,10 @@ from ..core.interface import ProtocolError
 from . import content
 from .process import BoundedProcess, Broken, TooMuch
 
-#: Maximum bytes of JSON that the agent checks in its own process. Parsing so little JSON needs little time and memory.
+#: Maximum bytes of JSON that the agent checks in its own process. Parsing JSON of this length needs little time and
+#: memory.
 SMALL_JSON = 16 * 1024
-#: Maximum bytes of a small content, which has a process of its own and so never waits for larger contents.
+#: Maximum bytes of a content that is checked in the worker process for small contents.
 SMALL = 64 * 1024
 
 #: Limits for one job: seconds of processor time, additional seconds for each MiB of the content, and bytes of memory.
@@ -26,14 +27,16 @@ DIFF_SECONDS = 5.0
 
 
 class Contents:
-    """Two worker processes. One is reserved for small contents, so that small contents never wait for large ones."""
+    """Two worker processes. One of the processes is reserved for small contents, so that small contents never wait for
+    large contents.
+    """
 
     def __init__(self) -> None:
         self._small = BoundedProcess()
         self._large = BoundedProcess()
 
     async def check(self, key: str, value: bytes, content_type: str) -> None:
-        """Check a content by ``content.check``, in a worker process if it may be expensive.
+        """Check a content with ``content.check``. Use a worker process if the check may need much time or memory.
 
         Raises ``ProtocolError``: invalid_content, or busy if the worker process failed.
         """
@@ -49,10 +52,10 @@ class Contents:
             raise ProtocolError(answer[1], answer[2], **answer[3])
 
     async def differences(self, pairs: Sequence[tuple[bytes, bytes, str, str]]) -> list[str | None]:
-        """The diff of each pair (old, new, name of old, name of new); None for a pair without a diff.
+        """Return the diff for each pair (old, new, name of old, name of new); None for a pair without a diff.
 
-        A pair has no diff if one of its versions is too long or not text, or if all diffs together take too much time
-        or memory. Raises ``ProtocolError`` (busy).
+        A pair has no diff if one of its versions is too long or is not text. No pair has a diff if all diffs together
+        take too much time or memory. Raises ``ProtocolError`` (busy).
         """
         texts: list[str | None] = [None] * len(pairs)
         compared = [at for at, pair in enumerate(pairs) if max(len(pair[0]), len(pair[1])) <= content.MAX_DIFF]
@@ -67,7 +70,9 @@ class Contents:
         return texts
 
     async def parse_json(self, raw: bytes, most: int) -> Any:
-        """Parse a JSON text with at most ``most`` values. Raises ``ValueError``, and ``ProtocolError`` (busy)."""
+        """Parse a JSON text with at most ``most`` values. Raises ``ValueError`` if the text is not valid, and
+        ``ProtocolError`` (busy) if the worker process failed.
+        """
         try:
             answer = await self._run(["parse", raw, most], len(raw))
         except TooMuch as error:
@@ -87,7 +92,7 @@ class Contents:
         return answer
 
     async def close(self) -> None:
-        """End both processes and their jobs."""
+        """End both worker processes and their current jobs."""
         await self._small.close()
         await self._large.close()
 

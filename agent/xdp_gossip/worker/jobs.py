@@ -27,7 +27,7 @@ def check(key: str, value: bytes, content_type: str) -> list[Any]:
 
 
 def differences(pairs: Sequence[Sequence[Any]]) -> list[Any]:
-    """Compute a diff by ``content.diff`` for each pair (old, new, name of old, name of new).
+    """Compute a diff with ``content.diff`` for each pair (old, new, name of old, name of new).
 
     Returns ``["done", texts]``.
     """
@@ -62,9 +62,9 @@ _JOBS: dict[str, Callable[..., list[Any]]] = {"check": check, "differences": dif
 def main() -> None:
     """Read jobs from standard input and write their answers to standard output, until the agent closes the pipe."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:
-        stream.write("1000")  # if memory runs out, the kernel kills this process first and not the agent
+        stream.write("1000")  # if memory runs out, the kernel kills this process before it kills the agent
     source, target = sys.stdin.buffer, sys.stdout.buffer
-    sys.stdout = sys.stderr  # a print() must not write between the frames
+    sys.stdout = sys.stderr  # a call of print() must not write to the pipe of the frames
     while True:
         head = source.read(_LENGTH.size)
         if len(head) < _LENGTH.size:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The agent's side of a worker process: it runs one job at a time, and kills the process at its limits.
+"""The agent's side of a worker process. The agent gives the process one job at a time, and kills the process if a job
+exceeds its limits.
 
 Both sides send frames: a length (4 bytes, big-endian), then msgpack. The process is started for the first job. The
-process is ended after some time without a job, or if it uses much memory after a job, so that an idle agent has no
-worker in memory.
+agent ends the process after some time without a job, so that an idle agent has no worker in memory. It also ends a
+process that still uses much memory after a job.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import msgpack
 
 _LENGTH = struct.Struct(">I")
 _LOOK_EVERY = 0.05
-#: Seconds without a job after which the process is ended, and bytes of memory after a job above which it is ended.
+#: The agent ends a worker process after this many seconds without a job, or if the process uses more than this many
+#: bytes of memory after a job.
 _IDLE_SECONDS = 30.0
 _KEPT_MEMORY = 64 * 1024 * 1024
-#: Maximum seconds of real time for each second of processor time that a job may use, to end also a job that only waits.
+#: Factor between the limit of a job in real time and its limit in processor time. The limit in real time ends a job
+#: that only waits.
 _WALL_FACTOR = 20.0
 #: Maximum bytes of an answer.
 _MAX_ANSWER = 64 * 1024 * 1024
@@ -42,7 +45,7 @@ class Broken(Exception):
 
 
 class BoundedProcess:
-    """One worker process that runs one job at a time. Further jobs wait for their turn.
+    """One worker process that runs one job at a time. Further jobs wait until the current job has ended.
 
     The object may be created outside of an event loop, but must be used in one event loop only.
     """
@@ -53,12 +56,12 @@ class BoundedProcess:
         self._idle: asyncio.TimerHandle | None = None
 
     async def run(self, job: list[Any], seconds: float, memory: int) -> Any:
-        """Run ``job`` and return its answer. Limits: ``seconds`` of processor time, ``memory`` bytes.
+        """Run ``job`` and return its answer. The job may use ``seconds`` of processor time and ``memory`` bytes.
 
-        If the caller is cancelled, the process and its job end. Raises :class:`TooMuch`, :class:`Broken`.
+        If the caller is cancelled, the worker process is killed. Raises :class:`TooMuch`, :class:`Broken`.
         """
         if self._turn is None:
-            self._turn = asyncio.Lock()  # created here: before Python 3.10 a lock belongs to the loop that is running
+            self._turn = asyncio.Lock()  # before Python 3.10, a lock belongs to the event loop in which it is created
         async with self._turn:
             if self._idle is not None:
                 self._idle.cancel()
@@ -129,17 +132,20 @@ class BoundedProcess:
             await process.wait()
             if process.stdin is not None:
                 with contextlib.suppress(OSError):
-                    await process.stdin.wait_closed()  # retrieve the pipe's error, which asyncio would log otherwise
+                    # Retrieve the exception of the pipe, because asyncio logs an exception that is never retrieved.
+                    await process.stdin.wait_closed()
 
     async def close(self) -> None:
-        """End the process and its job."""
+        """End the worker process and its current job."""
         if self._idle is not None:
             self._idle.cancel()
         await self._end()
 
 
 async def started(module: str) -> asyncio.subprocess.Process:
-    """Start a process that runs ``main()`` of this package's ``module`` between two pipes. Raises ``OSError``."""
+    """Start a process that runs ``main()`` of this package's ``module`` with pipes for standard input and output.
+    Raises ``OSError``.
+    """
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", "-c", _START.format(module), _ROOT),
         stdin=asyncio.subprocess.PIPE,
@@ -150,7 +156,7 @@ async def started(module: str) -> asyncio.subprocess.Process:
 
 
 def _used(pid: int) -> float:
-    """Seconds of processor time that the process has used.
+    """Return the seconds of processor time that the process has used.
 
     The agent polls the processor time because ``setrlimit`` is not possible: the systemd unit denies that system call.
     """
@@ -163,7 +169,7 @@ def _used(pid: int) -> float:
 
 
 def resident(pid: int) -> int:
-    """Resident memory of the process in bytes; 0 if it has ended."""
+    """Return the resident memory of the process in bytes; 0 if the process has ended."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as stream:
             return int(stream.read().split()[1]) * _PAGE

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Checks a YAML document by its node graph, without loading it. The cost of the check is proportional to the length.
+"""Checks a YAML document by its node graph, without loading it. The time of the check is proportional to the length of
+the document.
 
-Loading a document can cost much more: an alias in a merge key (``<<``) copies the entries of a mapping, so ten such
-lines can multiply the entries by ten each.
+Loading the document can take much longer: an alias in a merge key (``<<``) copies the entries of a mapping, so a line
+with ten such aliases multiplies the number of entries by ten, and each further line multiplies it again.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from ..core.shown import shown
 
 #: Maximum depth of nesting. The loader in C recurses once for each level, and a stack overflow would kill the process.
 MAX_LEVELS = 200
-#: Maximum number of entries that merge keys may add to the mappings of one document, because a loader creates them all.
+#: Maximum number of entries that merge keys may add to the mappings of one document. A loader would create all these
+#: entries.
 MAX_MERGED = 1_000_000
-#: Maximum characters of a whole number, as in Python. The time to parse a number is quadratic in its length.
+#: Maximum characters of a whole number, the same as Python's own limit. The time to parse a number grows with the
+#: square of its length.
 _MAX_DIGITS = 4300
 
 _TAG = "tag:yaml.org,2002:"
@@ -32,9 +35,9 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 def check(text: str) -> None:
     """Check that ``text`` is one YAML document that a safe loader accepts. Raises ``yaml.YAMLError``.
 
-    The error usually has a mark with the position. The function also raises ``RecursionError`` above ``MAX_LEVELS``
-    levels, and any error from the construction of a scalar. A duplicate key in a mapping is an error. A key that also
-    occurs in a merged mapping is allowed.
+    The error usually has an attribute ``problem_mark`` with the position. The function also raises ``RecursionError``
+    above ``MAX_LEVELS`` levels, and any error from the construction of a scalar. A duplicate key in a mapping is an
+    error. A key that also occurs in a merged mapping is allowed.
     """
     level = 0
     for event in yaml.parse(text, Loader=_Loader):
@@ -55,12 +58,13 @@ class _Graph:
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
-        self._entries: dict[int, int] = {}  # id of a mapping -> number of its entries, including merged ones
+        # Id of a mapping -> number of its entries, including entries that merge keys add.
+        self._entries: dict[int, int] = {}
         self._seen: set[int] = set()
         self._merged = 0
 
     def look(self, node: Any) -> None:
-        """Check ``node`` and its child nodes. Raises the error that the loader would raise for a wrong node."""
+        """Check ``node`` and its child nodes. Raises the error that a safe loader would raise for an invalid node."""
         if id(node) in self._seen:
             return
         self._seen.add(id(node))
@@ -122,7 +126,8 @@ class _Graph:
             if not isinstance(part, yaml.MappingNode):
                 raise _wrong(part, f"expected a mapping for merging, but found {part.id}")
             self.look(part)
-            added += self._entries.get(id(part), len(part.value))  # the default is for a mapping that merges itself
+            # A mapping that merges itself is not in the dictionary yet.
+            added += self._entries.get(id(part), len(part.value))
         return added
 
 

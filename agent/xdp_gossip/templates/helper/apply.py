@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Installs rendered files: write, validate, replace, reload; restores the former files on failure.
+"""Writes, validates and installs rendered files, and reloads their service; restores the former files on failure.
 
-All files of one service go through each step together. So whenever a command runs, either all files are new or all are
-former ones, and one reload is enough. exchange.py contains the steps for a single file.
+The helper takes each step for all files of a service before it takes the next step. Whenever a command runs, therefore,
+either all files of the service are new or all are the former files, and one reload is enough. The steps for a single
+file are in exchange.py.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .own import Own
 
 _log = logging.getLogger("xdp_gossip.files")
 
-#: Hints that are appended to an error message of the system.
+#: Hints that the helper appends to an error message of the operating system.
 _HINTS = {
     errno.EROFS: " (is the path in the unit's ReadWritePaths=?)",
     errno.EPERM: " (immutable? lsattr shows an i, chattr -i takes it away)",
@@ -33,10 +34,10 @@ _HINTS = {
 class Result:
     """The outcome of installing one file.
 
-    ``state``: applied, refused (this content is not tried again), failed (the attempt could not be made) or drifted
-    (the file was changed by hand since this content was installed, and is left alone). ``stage``: the step that failed:
-    write, validation or reload. ``output``: the command's output, only for templates that allow it, and only for users
-    who may read the file.
+    ``state``: applied, refused (the helper does not try this content again), failed (the helper could not write the
+    file now) or drifted (the file was changed by hand after this content was installed, and the helper does not replace
+    the file). ``stage``: the step that failed: write, validation or reload. ``output``: the command's output, only for
+    templates that allow it, and only for users who may read the file.
     """
 
     state: str
@@ -49,7 +50,7 @@ class Result:
 def apply(template: TemplateConfig, content: bytes, own: Own, *, repair: bool = False) -> Result:
     """Install ``content`` for ``template``. Errors of the file system or of a command are returned, not raised.
 
-    ``repair``: also replace a file that was changed by hand and that the template leaves alone.
+    ``repair``: also replace a file that was changed by hand and whose template has ``drift: report``.
     """
     (result,) = apply_together([(template, content)], template, own, repair=repair)
     return result
@@ -65,8 +66,8 @@ def apply_together(
     """Install all ``files`` or none of them, with the commands of ``service``. Returns one result per file, in the same
     order.
 
-    In other respects, the same as :func:`apply`. The result of a file that has the right content already is applied,
-    even if the other files are refused.
+    Errors and ``repair`` are those of :func:`apply`. A file that already has the right content gets the result
+    "applied", even if the other files are refused.
     """
     at = files[0][0]
     try:
@@ -97,7 +98,7 @@ class _Together:
         self._service = service
 
     def run(self) -> list[Result]:
-        """Take all files that need a change through all steps. Returns the result of each file."""
+        """Run all steps for the files that must be changed. Returns the result of each file."""
         for one in self._ready:
             try:
                 one.validate()
@@ -140,7 +141,9 @@ class _Together:
         return self._results(Result("applied"))
 
     def _bring_back(self, exchanges: Sequence[Exchange], *, reload: bool) -> str:
-        """Restore the former files and reload the service. Returns a description of what failed, for the error text."""
+        """Restore the former files and reload the service. Returns a description of the files and reloads that failed,
+        for the error text; "" if none failed.
+        """
         back = [one.bring_back() for one in exchanges]
         trouble = "".join(text for _, text in back)
         if reload and self._service.reload and any(existed for existed, _ in back):
@@ -160,8 +163,8 @@ class _Together:
         return self._results(Result("refused", False, stage, text, error.said if by.show_output else ""), by)
 
     def _results(self, ready: Result, by: ServiceConfig | TemplateConfig | None = None) -> list[Result]:
-        """The result of each file. ``ready`` is the result of the files that were to be changed; ``by`` is what decided
-        it.
+        """Return the result of each file. ``ready`` is the result of the files that had to be changed; ``by`` is the
+        service or template whose command failed.
         """
         found = []
         for one in self._exchanges:

@@ -14,16 +14,17 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-#: Bytes of output that are kept. The end of the output is kept, because it usually contains the cause of an error.
+#: Bytes that are kept of the end of a command's output. The end usually contains the cause of an error.
 _TAIL = 2000
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class CommandFailed(Exception):
-    """A command ended with an error, took too long, or could not be started; the text says which.
+    """A command ended with an error, took too long, or could not be started; the text of the exception says which of
+    these happened.
 
-    ``said`` is the end of the command's output. This text may quote secrets of the file, so it may be shown only to
-    users who may read the file.
+    ``said`` is the end of the command's output. The output may quote secrets of the rendered file, so show it only to
+    users who may read that file.
     """
 
     def __init__(self, text: str, said: str = "") -> None:
@@ -43,8 +44,8 @@ def run(command: Sequence[str], user: str, timeout: float) -> None:
     """Run ``command`` as ``user``; its process group is killed after ``timeout`` seconds. Raises CommandFailed."""
     entry = account(user)
     identity: dict[str, Any] = {}
-    # Root's commands also get root's groups: the helper's own group is that of its socket, and files that a command
-    # creates must not belong to the agent.
+    # Commands that run as root also get root's groups. The helper's own group is the group of its socket, and files
+    # that a command creates must not belong to the agent's group.
     if entry.pw_uid != os.geteuid() or (entry.pw_uid == 0 and entry.pw_gid != os.getegid()):
         groups = [group.gr_gid for group in grp.getgrall() if user in group.gr_mem]
         identity = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": groups}
@@ -77,8 +78,8 @@ def _follow(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, b
     """Read the command's output until the process ends. Returns the end of the output, and whether the process ended in
     time.
 
-    A daemon that the process leaves behind may keep the pipe open, so the end of the process counts, not the end of the
-    output.
+    The function waits for the end of the process and not for the end of the output, because a daemon that the process
+    started may keep the pipe open.
     """
     assert process.stdout is not None
     tail = b""

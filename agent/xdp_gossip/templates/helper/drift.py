@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Checks whether files still have the content that the helper installed, which the helper's own directory records.
+"""Checks whether files still have the content that the helper installed. The digest of that content is stored in the
+helper's own directory.
 
-The files are checked every two seconds, first by inode, size and times. A check of 64 files takes 3 milliseconds, works
-on every file system and in directories that were replaced, and misses no change however many there are. inotify(7)
-offers none of this.
+The helper checks the files every two seconds: it compares inode, size and times, and reads a file only if one of them
+changed. A check of 64 files takes 3 milliseconds, works on every file system and in directories that were replaced, and
+misses no change, even if there are many changes at once. inotify(7) guarantees none of this.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ _NOTE = "placed"
 
 
 def expected(template: TemplateConfig, content: bytes) -> dict[str, Any]:
-    """The record of a file with this content and the template's rights."""
+    """Return the record to store for a file with this content and with the template's owner, group and mode."""
     return {"digest": hashlib.sha256(content).hexdigest(), "rights": _rights(template)}
 
 
 def remember(own: Own, template: TemplateConfig, placed: dict[str, Any]) -> None:
-    """Record the file that is installed now."""
+    """Store ``placed``, the record of the file that is installed now."""
     if own.recall(template.path, _NOTE) != placed:
         own.note(template.path, _NOTE, placed)
 
 
 def left_alone(own: Own, template: TemplateConfig, wanted: dict[str, Any]) -> bool:
-    """Whether a file that differs from ``wanted`` was changed by hand after ``wanted`` was installed, and is left
-    alone.
+    """Whether the helper must not replace the file of ``template``. It must not if ``wanted`` was the last content
+    installed, so the file was changed by hand since then, and the template has ``drift: report``.
     """
     return template.drift == "report" and own.recall(template.path, _NOTE) == wanted
 
@@ -56,13 +57,14 @@ class Watch:
         self._seen: dict[str, _Seen] = {}
 
     def look(self, template: TemplateConfig, own: Own) -> str:
-        """Describe how the file differs from the installed one; "" if it does not.
+        """Describe how the file of ``template`` now differs from the file that was installed; "" if they are the same.
 
-        Raises OSError and PlaceError of ``own``.
+        Raises the OSError and PlaceError of ``own``.
         """
         placed = own.recall(template.path, _NOTE)
         if placed is None or placed.get("rights") != _rights(template):
-            return ""  # never installed, or the configuration has changed since: the next rendering decides
+            # The file was never installed, or its configuration has changed since then; the next rendering installs it.
+            return ""
         directory, base = os.path.split(template.path)
         try:
             descriptor, _ = walk(directory)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The steps that replace one file; apply.py decides which steps run for which files, and when.
+"""The steps that replace one file. apply.py decides for which files and in which order the steps run.
 
 From the exchange until the end of the reload, the private directory (place.py) contains the former content
-(``.NAME.xg-former``) or, if there was no file, an empty mark (``.NAME.xg-none``). If the next run finds one of these
-files, an exchange was interrupted: the helper was killed or the power failed. After an interruption, equal content does
-not count as installed, and the former content can still be restored. At each moment, the file itself is either the old
-or the new one, never a part.
+(``.NAME.xg-former``) or, if there was no file, an empty mark (``.NAME.xg-none``). If the next run finds a file with one
+of these two names, the previous exchange was interrupted: the helper was killed or the power failed. After an
+interruption, the helper installs the new content again even if the file already has this content. It can also still
+restore the former content. At each moment, the path leads to the complete old file or to the complete new file.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ _log = logging.getLogger("xdp_gossip.files")
 
 
 class Exchange:
-    """One file of ``template`` that is to receive ``content``. Each step raises PlaceError and OSError.
+    """The replacement of the file of ``template`` with a new file that contains ``content``. Each step raises
+    PlaceError and OSError.
 
-    ``left``: whether a file that differs was changed by hand and must be left alone. Open files are closed with
-    ``stack``, and the new file is removed unless it was installed.
+    ``left``: whether a file that differs from ``content`` was changed by hand and must not be replaced. When ``stack``
+    closes, it closes the open files, and removes the new file unless it was installed.
     """
 
     def __init__(
         self, template: TemplateConfig, content: bytes, own: Own, stack: contextlib.ExitStack, *, left: bool
     ) -> None:
         self.template = template
-        self.state = "same"  # or "ready" (to be replaced), or "left" (changed by hand and left alone)
+        self.state = "same"  # or "ready" (must be replaced), or "left" (changed by hand, must not be replaced)
         self.changes = False
         self.unfinished = False
         self._content = content
@@ -48,7 +49,9 @@ class Exchange:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Compare the file in place with the content, and write the new file if they differ."""
+        """Compare the installed file with the new content. If they differ, write the new file in the private
+        directory.
+        """
         place, template = self._place, self.template
         place.tidy()
         self._held = held = place.held()
@@ -95,14 +98,17 @@ class Exchange:
         if self._held is not None:
             attributes = self._held.attributes()
         elif not place.trusted and (label := place.label()) is not None:
-            attributes["security.selinux"] = label  # the file was written in another directory and has that one's label
+            # The new file was written in the helper's own directory and got the label of that directory.
+            attributes["security.selinux"] = label
         for name in file.take_over(attributes):
             _log.warning("%s (%s): cannot keep %s", self.template.name, place.path, name)
 
     def keep(self) -> None:
-        """Link the former file in the private directory, or create the mark if there was none, before the exchange."""
+        """Before the exchange, link the former file in the private directory. If there is no former file, create an
+        empty mark there.
+        """
         if self.unfinished:
-            return  # the former file of the interrupted exchange is the last good one
+            return  # the former file of the interrupted exchange is the last file that is known to work
         if self._held is not None:
             self._place.keep(self._held, self._former)
         else:
@@ -110,17 +116,19 @@ class Exchange:
         self._place.sync()
 
     def exchange(self) -> None:
-        """Replace the file in place with the new file."""
+        """Replace the former file with the new file."""
         self._place.rename(self._name, self._place.base)
         self._place.sync()
 
     def check_in_place(self) -> None:
-        """Raise PlaceError unless the new file is still in place. The former file is kept for the next attempt."""
+        """Raise PlaceError if the path no longer leads to the new file. The former file then stays in the private
+        directory for the next attempt.
+        """
         if not self._place.holds(self._file):
             raise PlaceError(f"{self._place.path}: another process replaced it at the same moment")
 
     def back_up(self) -> None:
-        """Keep the former file as ``path~``, with a mode no wider than that of the new file."""
+        """Move the former file to ``path~``. Remove the permissions that the new file does not have."""
         place, rights = self._place, self._rights
         former = place.open_side(self._former) if self.template.backup else None
         if former is None:
@@ -129,7 +137,7 @@ class Exchange:
             found = os.fstat(former.descriptor)
             mode = stat.S_IMODE(found.st_mode)
             if mode & ~rights.mode and found.st_nlink > 1:
-                # Another hard link to it may be someone else's file, whose mode must not be changed.
+                # Another hard link to the former file may belong to another program, so its mode must not be changed.
                 text = "%s (%s): no backup: the former file has other names (hard links), and its mode %04o is wider"
                 _log.warning(text, self.template.name, place.path, mode)
                 return
@@ -138,15 +146,16 @@ class Exchange:
         place.rename(self._former, f"{place.base}~")
 
     def bring_back(self) -> tuple[bool, str]:
-        """Restore the former file. Returns whether there was one, and a description of what failed, for an error text.
+        """Restore the former file. Returns whether there was a former file, and for the error text why it could not be
+        restored ("" if it was).
 
-        The former file is kept in the private directory until :meth:`forget`.
+        The former file also stays in the private directory until :meth:`forget` removes it.
         """
         place, trouble = self._place, ""
         existed = place.has(self._former)
         if existed:
-            # A second link replaces the file, so that the former file stays in the private directory until the reload
-            # is over.
+            # Move a second link to the former file to the target, so that the former file also stays in the private
+            # directory until the reload is over.
             name = place.side("tmp-back")
             place.remove(name)
             place.link(self._former, name)

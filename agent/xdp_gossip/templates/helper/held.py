@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""An open regular file: everything about it is read through its descriptor, so a renamed file cannot mislead the
-helper.
+"""An open regular file. The helper reads its status, content and attributes through the descriptor, so a rename of the
+file cannot mislead the helper.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import stat
 from types import TracebackType
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-#: Extended attributes that a new file gets from the former one: access control list and SELinux label, beside all
-#: user.* ones. Capabilities (security.capability) are left out, because they belong to the former content.
+#: Extended attributes that a new file gets from the former file, in addition to all user.* attributes: the access
+#: control list and the SELinux label. Capabilities (security.capability) are not copied, because they were granted to
+#: the former content.
 _KEPT = ("system.posix_acl_access", "security.selinux")
 
 
 class PlaceError(Exception):
     """The file cannot be written at this path; the text gives the reason.
 
-    ``final``: a retry is useless until someone changes the configuration or the host.
+    ``final``: a retry fails again until someone changes the configuration or the host.
     """
 
     def __init__(self, text: str, *, final: bool = False) -> None:
@@ -39,7 +40,7 @@ class Held:
     def open(cls, name: str, directory: int, path: str) -> Held | None:
         """Open the file ``name`` in ``directory``; None if it does not exist.
 
-        ``path`` is used in error texts. Raises a final PlaceError unless it is a regular file.
+        Error texts name the file by ``path``. Raises a final PlaceError if ``name`` is not a regular file.
         """
         try:
             descriptor = os.open(name, _READ, dir_fd=directory)
@@ -89,7 +90,7 @@ class Held:
         return found.digest()
 
     def attributes(self) -> dict[str, bytes]:
-        """The extended attributes that must be copied to a file that replaces this one."""
+        """Return the extended attributes that must be copied from this file to a file that replaces it."""
         found = {}
         try:
             for name in os.listxattr(self.descriptor):
@@ -101,7 +102,8 @@ class Held:
         return found
 
     def take_over(self, attributes: dict[str, bytes]) -> list[str]:
-        """Set these extended attributes on the file, and remove its other attributes of the same kinds.
+        """Set these extended attributes on the file, and remove other attributes that :meth:`attributes` returns,
+        except an SELinux label.
 
         Returns the names of the attributes that could not be set.
         """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The helper's own directory, which only root can write. The directory contains new files before they are installed,
-and saved state.
+and the records of installed files.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def walk(directory: str) -> tuple[int, bool]:
-    """Open ``directory`` without following symbolic links. Also returns whether only root can write to it and its
-    parents.
+    """Open ``directory`` without following symbolic links. Returns its descriptor, and whether only root can write to
+    the directory and its parents.
 
-    Raises PlaceError, which is final if a component is a symbolic link or no directory.
+    Raises PlaceError. The error is final if a component of the path is a symbolic link or is not a directory.
     """
     descriptor = os.open("/", DIRECTORY)
     try:
@@ -50,12 +50,15 @@ def walk(directory: str) -> tuple[int, bool]:
     except BaseException:
         os.close(descriptor)
         raise
-    # A sticky bit prevents others from replacing the directory, but not from creating it first.
+    # A sticky bit on a parent directory prevents other users from replacing the directory, but not from creating it
+    # first. The directory itself must therefore be writable by root only.
     return descriptor, trusted and not found.st_mode & 0o022
 
 
 class Own:
-    """The directory ``path``, which is created if it does not exist. Raises PlaceError if others can write to it."""
+    """The directory ``path``, which is created if it does not exist. Raises PlaceError if users other than root can
+    write to the directory.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -82,7 +85,7 @@ class Own:
         return descriptor
 
     def room(self, target: str) -> int:
-        """Open the directory for data about the file ``target`` (mode 0700) and return its descriptor."""
+        """Open the subdirectory (mode 0700) that stores data about the file ``target``, and return its descriptor."""
         own = self.open()
         try:
             name = _room(target)
@@ -109,8 +112,8 @@ class Own:
             os.close(room)
 
     def recall(self, target: str, name: str) -> dict[str, Any] | None:
-        """The value that was stored under ``name`` for the file ``target``; None if there is none, or a crash has
-        damaged it.
+        """Return the value that was stored under ``name`` for the file ``target``. Return None if no value was stored,
+        or if the stored value is damaged.
         """
         room = self.room(target)
         try:
@@ -132,7 +135,7 @@ class Own:
             os.close(room)
 
     def room_path(self, target: str) -> str:
-        """The path of the directory for data about the file ``target``."""
+        """Return the path of the subdirectory that stores data about the file ``target``."""
         return os.path.join(self.path, _room(target))
 
 

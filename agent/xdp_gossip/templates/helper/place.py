@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The directory in which a file is replaced, held open, and a second directory that only root can write.
+"""The open directory of a file that the helper replaces, and a second directory that only root can write.
 
-All names are used relative to open directories, so a user who can write to a parent directory cannot redirect a write.
-docs/security.md explains in which directory the new file is written.
+The helper opens all names relative to open directories, so a user who can write to a parent directory cannot redirect a
+write. docs/security.md explains in which directory the new file is written.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from ...config.templates import who_else_writes
 from .held import Held, PlaceError
 from .own import CREATE, DIRECTORY, Own, walk
 
-#: Longest suffix of a target that is copied to the new file's name. A command does not depend on a longer suffix.
+#: Longest suffix of a target, in bytes, that the name of the new file also gets. No validation command needs a longer
+#: suffix.
 _MOST_SUFFIX = 24
-#: Name of the note, in the helper's own directory, that identifies the private directory.
+#: Name of the record in the helper's own directory that stores the name and inode of the private directory.
 _NOTE = "directory"
 
 
 class Place:
-    """The directory of the file ``path``, used as a context manager. ``base`` is the file's name in it.
+    """The directory of the file ``path``, used as a context manager. ``base`` is the name of the file in this
+    directory.
 
     ``own`` is the helper's own directory. Raises :class:`PlaceError` and OSError.
     """
@@ -60,13 +62,16 @@ class Place:
     ) -> None:
         with self._open:
             if self._private and not os.listdir(self._work):
-                # The owner of the target's directory may have replaced the private directory by something else.
+                # The owner of the target's directory may have replaced the private directory with something else, which
+                # then stays.
                 with contextlib.suppress(OSError):
                     os.rmdir(self._private, dir_fd=self.descriptor)
                 self._own.forget(self.path, _NOTE)
 
     def _private_directory(self) -> int:
-        """Open root's private directory in the target's directory: the noted one if it exists, else a new one."""
+        """Open root's private directory in the target's directory. If the directory that the note names no longer
+        exists there, create a new one.
+        """
         noted = self._own.recall(self.path, _NOTE)
         if noted is not None:
             with contextlib.suppress(OSError):
@@ -84,8 +89,8 @@ class Place:
             if not _private(found) or os.listdir(descriptor):
                 raise PlaceError(f"{self.directory}: {name} was replaced by another process while it was created")
             if noted is not None:
-                # The noted directory, which someone has moved, contained the data of an interrupted exchange, if any.
-                # Mark it as lost.
+                # Someone has moved the directory that the note names. It may have contained the former file of an
+                # interrupted exchange: mark that file as lost.
                 os.close(os.open(self.side("lost"), CREATE, 0o600, dir_fd=descriptor))
             self._own.note(self.path, _NOTE, {"name": name, "identity": [found.st_dev, found.st_ino]})
         except BaseException:
@@ -97,7 +102,9 @@ class Place:
     # -- the file and its directory --------------------------------------------------------------------------------
 
     def held(self) -> Held | None:
-        """Open the file in place; None if there is none. Raises PlaceError if the file cannot be replaced."""
+        """Open the file that is installed at the path; None if there is none. Raises PlaceError if this file cannot be
+        replaced.
+        """
         found = Held.open(self.base, self.descriptor, self.path)
         if found is not None and _mount(found.descriptor) != _mount(self.descriptor):
             found.close()
@@ -114,18 +121,18 @@ class Place:
             found.close()
 
     def holds(self, file: Held) -> bool:
-        """Whether the file in place is still ``file``."""
+        """Whether the path still leads to ``file``."""
         with contextlib.suppress(FileNotFoundError):
             return file.is_same(os.stat(self.base, dir_fd=self.descriptor, follow_symlinks=False))
         return False
 
     def remove_base(self) -> None:
-        """Remove the file in place, if it exists."""
+        """Remove the file at the path, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.base, dir_fd=self.descriptor)
 
     def label(self) -> bytes | None:
-        """The SELinux label of the directory, which a new file in it would inherit."""
+        """Return the SELinux label of the directory. A new file in the directory would inherit this label."""
         try:
             return os.getxattr(self.descriptor, "security.selinux")
         except OSError as error:
@@ -136,7 +143,7 @@ class Place:
     # -- what lies beside, where only root can write ---------------------------------------------------------------
 
     def side(self, what: str) -> str:
-        """A hidden name for an auxiliary file, which no pattern such as ``*.conf`` matches."""
+        """Return a hidden name for an auxiliary file. No pattern such as ``*.conf`` matches the name."""
         return f".{self.base}.xg-{what}"
 
     def has(self, name: str) -> bool:
@@ -154,7 +161,7 @@ class Place:
         """Write ``content`` to a new hidden file that only root can read. Returns the name of the new file and the open
         file.
 
-        The name ends in the target's suffix.
+        The name has the suffix of the target, such as ``.conf``.
         """
         suffix = os.path.splitext(self.base)[1]
         suffix = suffix if len(suffix.encode()) <= _MOST_SUFFIX else ""
@@ -171,7 +178,7 @@ class Place:
 
     @contextlib.contextmanager
     def shown(self, name: str, file: Held, content: bytes, group: int | None) -> Iterator[str]:
-        """A path of the new file for a command; only root can replace the file there.
+        """Yield a path of the new file that a validation command can read. Only root can replace the file at this path.
 
         ``group`` is the group that may access the file; None if the command runs as root.
         """
@@ -186,7 +193,8 @@ class Place:
             if self._work == self._room:
                 yield path
                 return
-            # The path to the private directory leads through a directory that others can write: use a copy.
+            # The path to the private directory leads through a directory that other users can write, so give the
+            # command a copy in the helper's own directory.
             with open(os.open(name, CREATE, 0o600, dir_fd=self._room), "wb") as stream:
                 stream.write(content)
                 stream.flush()
@@ -201,9 +209,9 @@ class Place:
                     os.unlink(name, dir_fd=self._room)
 
     def keep(self, held: Held, name: str) -> None:
-        """Link the file in place as ``name`` in the private directory.
+        """Link the file at the path as ``name`` in the private directory.
 
-        Raises PlaceError if the file in place is no longer the one that was opened.
+        Raises PlaceError if the path no longer leads to ``held``.
         """
         os.link(self.base, name, src_dir_fd=self.descriptor, dst_dir_fd=self._work, follow_symlinks=False)
         if not held.is_same(os.stat(name, dir_fd=self._work, follow_symlinks=False)):
@@ -211,7 +219,7 @@ class Place:
             raise PlaceError(f"{self.path}: another process replaced it at the same moment")
 
     def link(self, source: str, target: str) -> None:
-        """Link the file ``source`` of the private directory as ``target``, which must not exist there."""
+        """Create a link ``target`` to the file ``source``, both in the private directory. ``target`` must not exist."""
         os.link(source, target, src_dir_fd=self._work, dst_dir_fd=self._work, follow_symlinks=False)
 
     def mark(self, name: str) -> None:
@@ -228,13 +236,13 @@ class Place:
             os.unlink(name, dir_fd=self._work)
 
     def sync(self) -> None:
-        """Flush the directory entries to disk."""
+        """Flush the entries of the private directory and of the target's directory to disk."""
         os.fsync(self._work)
         if self._work != self.descriptor:
             os.fsync(self.descriptor)
 
     def tidy(self) -> None:
-        """Remove temporary files that a killed helper left behind."""
+        """Remove the temporary files of an earlier helper process that was killed."""
         prefix = self.side("tmp-")
         for descriptor in {self._work, self._work if self._room is None else self._room}:
             for name in os.listdir(descriptor):
@@ -243,7 +251,9 @@ class Place:
 
 
 def _mount(descriptor: int) -> str:
-    """The mount of an open file. Two bind mounts of one file system differ: rename(2) fails between them."""
+    """Return the identifier of the mount that an open file belongs to. Two bind mounts of the same file system have
+    different identifiers, because rename(2) fails between them.
+    """
     with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as stream:
         for line in stream:
             if line.startswith("mnt_id:"):

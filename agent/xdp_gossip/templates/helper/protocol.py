@@ -3,11 +3,11 @@
 
 A request for one template is ``length (4 bytes, big-endian) | {"template": NAME, "size": N}``, followed by N bytes. The
 answer is one frame ``{"state", "changed", "stage", "error", "output"}``. With ``"repair": true``, the helper also
-replaces a file that was changed by hand and that the template leaves alone. Each connection carries one request.
+replaces a file that was changed by hand and whose template has ``drift: report``. Each connection carries one request.
 
 A request for all templates of a service is ``{"service": NAME, "sizes": {TEMPLATE: N, ...}}`` (and ``repair``),
-followed by the contents in that order. The answer is ``{"results": {TEMPLATE: answer for one template}}``, or one
-answer for all of them.
+followed by the contents in the order of ``sizes``. The answer is ``{"results": {TEMPLATE: answer for one template}}``,
+or one answer that is the same for all templates.
 
 ``{"watch": true}`` requests frames ``{"drifted": {NAME: TEXT}}``, which list all templates whose file differs from the
 installed content. The helper sends one frame at once, one at each change, and one after each check while any file
@@ -20,7 +20,7 @@ import json
 import struct
 from typing import Any
 
-#: Most bytes of a header or an answer.
+#: Maximum bytes of a request's header or of an answer.
 MAX_FRAME = 65_536
 LENGTH = struct.Struct(">I")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Determines who owns a rendered file and who may read it, both in place and during validation."""
+"""Determines who owns a rendered file and who may read it, during validation and after installation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class Rights:
 
     @classmethod
     def of(cls, template: TemplateConfig, held: Held | None) -> Rights:
-        """The configured rights; where none are configured, those of the file in place, otherwise root's.
+        """Return the configured owner, group and mode. A value that is not configured is that of the installed file
+        ``held``, or root's if there is no such file.
 
         Raises PlaceError for an unknown account.
         """
@@ -47,10 +48,10 @@ class Rights:
         return (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (self.uid, self.gid, self.mode)
 
     def before(self, file: Held, user: str) -> int | None:
-        """Let ``user`` read a new file as it may read the final one, and let nobody write it.
+        """Let ``user`` read a new file if it may read the installed file later. Let no user write it.
 
-        Returns the group that may access the file; None if the user is the helper's own. The file belongs to root until
-        it has been validated, because its owner could replace the content meanwhile.
+        Returns the group that may access the file; None if ``user`` is the helper's own user. The new file belongs to
+        root until it has been validated, because any other owner could change the content during validation.
         """
         account = commands.account(user)
         if account.pw_uid == os.geteuid():

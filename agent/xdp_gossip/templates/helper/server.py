@@ -26,21 +26,25 @@ from .own import Own
 
 _log = logging.getLogger("xdp_gossip.files")
 
-#: Most concurrent connections (eight requests and a watch), and seconds within which a request must arrive.
+#: Maximum number of concurrent connections (eight requests and a watch), and seconds within which a request must
+#: arrive.
 MAX_CONNECTIONS = 9
 RECEIVE_SECONDS = 20.0
 #: Seconds between two checks of the installed files.
 LOOK_EVERY = 2.0
-_MOST_TEXT = 150  # Most characters per template, so that the texts of all templates fit into one frame.
+# Maximum characters of a drift text per template, so that the texts of all templates fit into one frame.
+_MOST_TEXT = 150
 _PEER = struct.Struct("3i")  # Layout of struct ucred: pid, uid, gid (unix(7)).
 
 
 class Refused(Exception):
-    """The helper refuses the request; the text gives the reason."""
+    """The helper rejects the request; the text gives the reason."""
 
 
 def listen(path: str, group: int | None = None) -> socket.socket:
-    """The socket that systemd passes (sd_listen_fds(3)); otherwise a new one bound to ``path`` with mode 0660."""
+    """Return the socket that systemd passes (sd_listen_fds(3)). If systemd passes none, bind a new socket to ``path``
+    with mode 0660.
+    """
     if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
         return socket.socket(fileno=3)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -76,7 +80,7 @@ class Server:
         self._locks: dict[object, threading.Lock] = {}
         self._locks_guard = threading.Lock()
         self._stopping = threading.Event()
-        self._watching: object | None = None  # the latest watcher; there is only one at a time
+        self._watching: object | None = None  # the latest watch request, which ends any earlier one
         self._watched: tuple[Any, HelperConfig, dict[str, TemplateConfig]] | None = None
 
     def run(self) -> None:
@@ -87,7 +91,7 @@ class Server:
             except OSError:
                 if self._stopping.is_set():
                     break
-                time.sleep(0.1)  # no free descriptors, for example
+                time.sleep(0.1)  # accept(2) fails, for example, if there are no free descriptors
                 continue
             if not self._places.acquire(blocking=False):
                 _log.warning("a connection refused: %d are at work", MAX_CONNECTIONS)
@@ -127,7 +131,7 @@ class Server:
             self._places.release()
 
     def _handle(self, connection: socket.socket) -> dict[str, Any] | None:
-        """Process one request. Returns the answer; None if the answers were sent already."""
+        """Process one request. Returns the answer to send; None for a watch, whose answers were already sent."""
         _pid, uid, _gid = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         helper, templates = load_for_helper(self._config_path, os.geteuid())
         _check_peer(uid, helper)
@@ -143,7 +147,8 @@ class Server:
         with contextlib.ExitStack() as stack:
             for name in sorted(template.name for template, _ in files):
                 stack.enter_context(self._lock(name))
-            # Two files with the same reload command are not reloaded at the same time either.
+            # The lock belongs to the reload command, so services with the same reload command do not run it at the same
+            # time.
             stack.enter_context(self._lock(service.reload or (service.name, "no reload")))
             own = Own(helper.state_dir)
             results = apply.apply_together(files, service, own, repair=header.get("repair", False))
@@ -154,17 +159,19 @@ class Server:
         if not together:
             return answers[first.name]
         for name in list(answers)[1:]:
-            answers[name]["output"] = ""  # one command ran for all files, so its output is sent only once
+            answers[name]["output"] = ""  # the same command ran for all files, so send its output only once
         return {"results": answers}
 
     def _watch(self, connection: socket.socket) -> None:
-        """Report files that were changed by hand, until the agent or the helper ends, or another watcher connects."""
+        """Report files that were changed by hand, until the client disconnects, the helper stops, or another client
+        sends a watch request.
+        """
         me = self._watching = object()
         watch, told = drift.Watch(), None
         while self._watching is me:
             found = self._drifted(watch, told or {})
-            # Repeat the report while any file differs: a file that the agent has repaired meanwhile may have changed
-            # again.
+            # Send the same report again while any file differs, because the agent may have repaired a file that was
+            # then changed again.
             if found or found != told:
                 for name in found.keys() - (told or {}).keys():
                     _log.warning("%s: %s", name, found[name])
@@ -178,12 +185,14 @@ class Server:
         try:
             helper, templates = self._for_watch()
         except (ConfigError, OSError):
-            return before  # the file is being written; an invalid configuration is reported when content is sent
+            # Someone may be writing the configuration file. If it stays invalid, the next request with content reports
+            # the error.
+            return before
         found = {}
         for name, template in templates.items():
             lock = self._lock(name)
             if not lock.acquire(blocking=False):
-                # The lock is taken, so the helper is replacing this file itself.
+                # The lock is taken, so a request is replacing this file now.
                 if name in before:
                     found[name] = before[name]
                 continue
@@ -198,7 +207,9 @@ class Server:
         return found
 
     def _for_watch(self) -> tuple[HelperConfig, dict[str, TemplateConfig]]:
-        """The configuration, parsed only when the file has changed, because this method runs every two seconds."""
+        """Return the configuration. This method runs every two seconds, so it parses the file only if the file has
+        changed.
+        """
         found = os.stat(self._config_path)
         identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         if self._watched is None or self._watched[0] != identity:
@@ -232,7 +243,7 @@ def _header(connection: socket.socket, deadline: float) -> dict[str, Any]:
 def _request(
     header: dict[str, Any], templates: dict[str, TemplateConfig]
 ) -> tuple[list[tuple[TemplateConfig, int]], bool]:
-    """The templates of a request with the size of each content, and whether they are all templates of a service."""
+    """Return the templates of a request with the size of each content, and whether the request is one for a service."""
     keys = set(header) - {"repair"}
     if type(header.get("repair", False)) is not bool:
         raise Refused("repair: expected true or false")
@@ -293,7 +304,9 @@ def _read(connection: socket.socket, size: int, deadline: float) -> bytes:
 
 
 def _let_go(connection: socket.socket) -> None:
-    """Close a connection so that the answer arrives: closing it with unread data would reset it and lose the answer."""
+    """Close a connection so that the client receives the answer. A close with unread data would reset the connection
+    and lose the answer.
+    """
     connection.shutdown(socket.SHUT_WR)
     deadline = time.monotonic() + RECEIVE_SECONDS
     while (left := deadline - time.monotonic()) > 0:
