@@ -17,7 +17,7 @@ import typing as t
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-#: Root of this collection, and the file that only an installed collection has.
+#: Root directory of this collection, and a file that exists only in an installed collection.
 COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 INSTALLED = os.path.join(COLLECTION, "MANIFEST.json")
 CARRIED = os.path.join(COLLECTION, "roles", "agent", "files")

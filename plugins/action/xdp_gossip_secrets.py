@@ -20,7 +20,9 @@ class ActionModule(ActionBase):
     _requires_connection = False
 
     def run(self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
-        """Check the fleet's secrets, and with ``state=present`` create missing ones. Raises ``AnsibleActionFail``."""
+        """Check the fleet's secrets. With ``state=present``, also create the secrets that are missing. Raises
+        ``AnsibleActionFail``.
+        """
         super().run(tmp, task_vars)
         options = self.validate_argument_spec(
             argument_spec={
@@ -70,7 +72,7 @@ class ActionModule(ActionBase):
         missing = fleet_secrets.missing(wanted)
         renew = "" if told else fleet_secrets.stale(wanted, self._read, now)
         return {
-            # Check mode creates nothing, so files that it would create are still missing.
+            # In check mode, the files that the action would create are still missing.
             "changed": bool(made) or (made is not None and bool(missing or renew)),
             "missing": missing,
             "problems": told,

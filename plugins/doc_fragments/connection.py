@@ -1,9 +1,11 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Documentation of the connection options. For plugins, ``PLUGINS`` adds their sources env, ini and vars.
+"""Documentation of the connection options. ``PLUGINS`` adds the sources env, ini and vars of these options, which only
+plugins have.
 
-``OPTIONS`` in ``module_utils/_settings.py`` declares the same options for Python. A test compares both.
+``OPTIONS`` in ``module_utils/_settings.py`` declares the same options as an argument specification. A test compares
+both.
 """
 
 from __future__ import annotations

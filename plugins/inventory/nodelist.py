@@ -222,11 +222,12 @@ from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._private_data imp
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._source import Answer, Source, majority_of
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._templates import condition_holds, untrusted
 
-#: Connection options; _PATHS are those that name files, _TEMPLATED those that the operator may write as templates.
+#: Connection options: _PATHS are the options that name files, _TEMPLATED the options that may contain templates.
 _PATHS = ("token_file", "ca_path", "client_cert", "client_key")
 _TEMPLATED = ("token",) + _PATHS
 
-#: Most warnings shown one by one, because a fleet of thousands must not fill the terminal; -vvv shows the rest.
+#: Maximum number of warnings of one kind. Thousands of nodes must not fill the terminal, so further warnings are shown
+#: only with -vvv.
 _MOST_WARNINGS = 20
 
 _FIELDS: dict[str, t.Callable[[dict[str, t.Any]], str]] = {
@@ -247,7 +248,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return super().verify_file(path) and path.endswith(ours)
 
     def parse(self, inventory: t.Any, loader: t.Any, path: str, cache: bool = True) -> None:
-        """Add the fleet's nodes to ``inventory``. Raises ``AnsibleParserError``, and then adds no node."""
+        """Add the fleet's nodes to ``inventory``. If it raises ``AnsibleParserError``, it has added no node."""
         super().parse(inventory, loader, path, cache)
         self._given = self._read_config_data(path)
         self._problems: list[str] = []
@@ -270,16 +271,18 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     # Where nodes come from
 
     def _nodes(self, path: str, cache: bool) -> list[dict[str, t.Any]]:
-        """Return the nodes in the wanted states. Raises ``ClientError`` and ``ValueError``."""
+        """Return the nodes whose state the inventory source selects. Raises ``ClientError`` and ``ValueError``."""
         answers = self._answers(path, cache)
-        # Several members report the same nodes, so each problem is listed once.
+        # Several members report the same nodes, so remove duplicate problems.
         self._problems.extend(dict.fromkeys(problem for answer in answers for problem in answer.problems))
-        # The filter below also covers a member that ignored the parameter ``state`` of the request.
+        # Filter the states again, in case a member ignored the parameter ``state`` of the request.
         nodes = answers[0].nodes if self.get_option("consistency") == "one" else merge(answers)
         return [node for node in nodes if node["state"] in self.get_option("states")]
 
     def _answers(self, path: str, cache: bool) -> list[Answer]:
-        """Return the answers from a valid cache, else ask members, with conditional requests if the cache is old."""
+        """Return the answers from the cache if it has not expired. Otherwise ask members, with conditional requests if
+        the cache has an expired entry.
+        """
         consistency = self.get_option("consistency")
         endpoints = self._endpoints()
         states = sorted(str(state) for state in self.get_option("states"))
@@ -300,7 +303,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             what = "unchanged at" if held.get(answer.endpoint) is answer else "from"
             self.display.vvv("nodelist: %d nodes %s %s" % (len(answer.nodes), what, answer.endpoint))
         if self.get_option("cache"):
-            # Store only fresh answers. A cache hit must not renew the time of the entry that it found.
+            # Store only fresh answers. Write an entry only after a request, because a write would also renew the time
+            # of the entry.
             self._cache[key] = Entry(asked, now, answers).encode()
         return answers
 
@@ -319,7 +323,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         except KeyError:
             return None
         except Exception as exc:
-            # Cache plugins raise exceptions of any type. Whatever fails, the plugin asks the live fleet instead.
+            # Cache plugins raise exceptions of any type. After any exception, the plugin asks the fleet instead.
             self.display.warning("%sthe cache cannot be read: %s" % (_ME, clip(str(exc))))
             return None
 
@@ -339,16 +343,17 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return options
 
     def _beside(self, path: str, option: str) -> str:
-        """Return the path of a file that ``option`` names, relative to the inventory file at ``path``.
+        """Return the path in ``option``. A relative path is resolved from the directory of the inventory file ``path``.
 
-        Uses the option as written in the inventory file, because ``get_option`` returns paths that Ansible has already
-        resolved from the current directory.
+        The method reads the option from the inventory file, because ``get_option`` returns a path that Ansible has
+        already resolved from the current directory.
         """
         named = os.path.expandvars(os.path.expanduser(str(self._templated(self._given[option]))))
         return os.path.join(os.path.dirname(os.path.abspath(path)), named)
 
     def _templated(self, value: t.Any) -> t.Any:
-        # The operator wrote the inventory file, so its templates may use lookups and vaulted variables.
+        # The operator wrote the inventory file, so templates in it are trusted and may use lookups and vaulted
+        # variables.
         return self.templar.template(value) if value and self.templar.is_template(value) else value
 
     # Hosts
@@ -362,7 +367,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self._warn_each("renamed", self._renamed)
 
     def _warn_each(self, what: str, texts: list[str]) -> None:
-        """Show the first ``_MOST_WARNINGS`` texts as warnings, the rest with -vvv; warn how many these are."""
+        """Show the first ``_MOST_WARNINGS`` texts as warnings and the other texts only with -vvv. Show the number of
+        the other texts as a warning.
+        """
         for position, text in enumerate(texts):
             show = self.display.warning if position < _MOST_WARNINGS else self.display.vvv
             show("%s%s: %s" % (_ME, what, text))
@@ -370,7 +377,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             self.display.warning("%s%s: %d more, which -vvv shows" % (_ME, what, len(texts) - _MOST_WARNINGS))
 
     def _is_chosen(self, node: dict[str, t.Any]) -> bool:
-        """Parse the node's private data into ``node`` if configured. Return whether the filters include the node."""
+        """Return whether the filters include the node. If a format is configured, first parse the node's private data
+        into ``node["data"]``.
+        """
         form = self.get_option("private_data_format")
         if form != "text":
             try:
@@ -394,7 +403,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return {"ansible_host": node["addr"], "xdp_gossip": untrusted(node)}
 
     def _name(self, nodes: list[dict[str, t.Any]]) -> list[tuple[str, dict[str, t.Any]]]:
-        """Return host name and variables of each node that may become a host. Record a problem for the others."""
+        """Return host name and variables of each node that may become a host. Record a problem for each node that may
+        not become a host.
+        """
         prefixes, groups = group_names(
             self.inventory.groups, self.get_option("groups"), self.get_option("keyed_groups"), self._sanitize_group_name
         )
@@ -414,8 +425,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     def _preferred(self, node: dict[str, t.Any], prefixes: list[str], groups: t.Container[str]) -> str:
         """Return the first name that is not empty and valid as a host name. Raises ``NameRefused``.
 
-        A name that means something else to Ansible, such as a group's, ends the search. The node is then refused, and
-        the plugin tries no other name for it.
+        If a name has another meaning for Ansible, such as the name of a group, the node is refused, and the plugin does
+        not try a further name.
         """
         malformed: NameMalformed | None = None
         for wanted in self._wanted_names(node):
@@ -432,7 +443,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         raise malformed or NameRefused("none of the hostnames preferences gives it a name")
 
     def _wanted_names(self, node: dict[str, t.Any]) -> t.Iterator[t.Any]:
-        """Yield the name that each entry of ``hostnames`` gives the node, without empty ones."""
+        """Yield the name that each entry of ``hostnames`` gives the node. Skip empty names."""
         for preference in self.get_option("hostnames"):
             if preference in _FIELDS:
                 name = _FIELDS[preference](node)
@@ -440,7 +451,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 try:
                     name = self._compose(preference, self._variables(node))
                 except Exception as exc:
-                    # A template raises any exception that its filters raise.
+                    # A template can raise any exception, because its filters can.
                     if self.get_option("strict"):
                         text = "%shostnames: %s: %s" % (_ME, preference, clip(str(exc), 400))
                         raise AnsibleParserError(text) from exc

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Event source for ansible-rulebook: reports events of a fleet in the view of one member."""
+"""Event source for ansible-rulebook. Reports the events of a fleet as one of its members sees them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ DOCUMENTATION = r"""
 author: XDP Gossip contributors (@xdp-gossip)
 short_description: Report events about the hosts and documents of a fleet
 description:
-  - Reports to rulebooks when hosts join, fall silent, die, come back, leave or change their name or private data, when
-    documents are changed or deleted, and when all hosts hold the same documents or no longer do.
-  - Connects to one member of the fleet, the first of I(endpoints) that answers. If that member fails, the source moves
-    to the next endpoint. The member reports changes at once, so the source does not poll while nothing happens.
+  - Reports to rulebooks when hosts join, become suspect, die, recover, leave or change their name or private data. Also
+    reports when documents are changed or deleted, when all hosts have the same documents, and when hosts have different
+    documents for a while.
+  - Connects to the first member in I(endpoints) that answers. If that member fails, the source moves to the next
+    endpoint. The member reports changes at once, so the source does not poll while nothing happens.
   - The source reports each change of state at least once, also across lost connections, restarts of the agent and a
-    move to another member, because it compares the members' lists with its own reports. Changes that undo each other
-    between two comparisons are not reported.
-  - Data of nodes and publishers is untrusted. The source removes text that Ansible would evaluate as a template, and
-    lists the affected fields in I(withheld) of the event. Never put text of an event into a shell command.
+    move to another member, because it compares the lists of nodes and documents that a member returns with the events
+    that it has reported. The source does not report a change that was undone before its next comparison.
+  - Nodes and publishers can write any text into their names, private data and documents. The source removes text that
+    Ansible would evaluate as a template, and lists the fields without their text in I(withheld) of the event. Never put
+    text of an event into a shell command.
 requirements:
   - aiohttp, on which ansible-rulebook depends
 options:
@@ -37,7 +39,8 @@ options:
     default: ["unix:///run/xdp-gossip/api.sock"]
   token:
     description:
-      - The agents' API token, required over TCP and never sent over a Unix socket. Excludes I(token_file).
+      - The agents' API token. The source needs it for TCP endpoints, and never sends it over a Unix socket. Excludes
+        I(token_file).
     type: str
   token_file:
     description:
@@ -63,8 +66,8 @@ options:
     default: true
   timeout:
     description:
-      - Seconds within which a member must have answered completely, including the connection. If a request waits on
-        purpose, as set by I(poll), that waiting time is added.
+      - Seconds within which a member must have answered completely, including the connection. A request for changes may
+        take I(poll) seconds longer.
     type: float
     default: 10
   events:
@@ -76,8 +79,8 @@ options:
       convergence_lost, fleet_unreachable, fleet_reachable]
   states:
     description:
-      - Report an event about a node only if the node is in one of these states afterwards. By default, events about
-        nodes in any state are reported.
+      - Report an event about a node only if the event's new state of the node is one of these states. By default,
+        events about nodes in any state are reported.
     type: list
     elements: str
     choices: [alive, suspect, dead, left]
@@ -88,20 +91,21 @@ options:
     default: ""
   initial:
     description:
-      - Whether to report the state at the start, too, as events with I(initial) true. From these events, a rulebook
-        that was not running for a while learns the current state.
+      - Whether to also report all nodes and documents at the start of the source, as events with I(initial) true. A
+        rulebook that was not running for a while receives the current state with these events.
     type: bool
     default: false
   settle:
     description:
-      - Seconds for which hosts may hold different documents, or no member may answer, before the source reports an
-        event. After each publish, hosts differ for a moment, which is no loss of convergence.
+      - The source reports an event when hosts have had different documents for this many seconds, or when no member has
+        answered for this many seconds. After each publish, hosts have different documents for a moment, which does not
+        need an event.
     type: float
     default: 5
   poll:
     description:
-      - Seconds, 1 to 60, that one request waits for a change. If a member's machine dies without closing the
-        connection, the source detects that after the sum of I(poll) and I(timeout).
+      - Seconds (1 to 60) that the member waits for a change before it answers a request for changes. If a member's
+        machine dies without closing the connection, the source detects that after the sum of I(poll) and I(timeout).
     type: float
     default: 20
 """
@@ -128,11 +132,12 @@ _OPTIONS = "ansible_collections.xdp_gossip.fleet.extensions.eda.plugins.plugin_u
 def _make_importable(file: str) -> None:
     """Make the collection that contains ``file`` importable.
 
-    ansible-rulebook runs an event source as a single file outside any package. The directory of that file is the only
-    way to find the other modules of the collection. Raises ``ImportError`` if the file is not in an installed
+    ansible-rulebook runs an event source as a single file outside any package, so the source can find the other modules
+    of the collection only by the path of ``file``. Raises ``ImportError`` if the file is not in an installed
     collection.
     """
-    # Do not resolve links: a checkout may be linked into a collections directory, and the path of the link counts.
+    # Do not resolve symbolic links. A checkout may be linked into a collections directory, and only the path of the
+    # link contains "ansible_collections".
     root, found, _rest = os.path.abspath(file).rpartition(os.sep + os.path.join("ansible_collections", ""))
     if not found:
         raise ImportError(
@@ -142,7 +147,7 @@ def _make_importable(file: str) -> None:
     if root not in sys.path:
         sys.path.insert(0, root)
     importlib.invalidate_caches()
-    # The package "ansible" also contains a directory ansible_collections, which may have been imported before.
+    # The package "ansible" also contains a package ansible_collections, which another module may have imported already.
     package = importlib.import_module("ansible_collections")
     place = os.path.join(root, "ansible_collections")
     if place not in package.__path__:
@@ -150,7 +155,7 @@ def _make_importable(file: str) -> None:
 
 
 async def main(queue: t.Any, args: dict[str, t.Any]) -> None:
-    """Follow the fleet and put events into ``queue`` until cancelled.
+    """Put the events of the fleet into ``queue`` until the task is cancelled.
 
     ``args`` are the options in DOCUMENTATION. Raises ``ConfigError`` if an option cannot be used.
     """
@@ -162,12 +167,12 @@ async def main(queue: t.Any, args: dict[str, t.Any]) -> None:
 if __name__ == "__main__":
 
     class _Printer:
-        """Replaces the queue of ansible-rulebook, and prints each event."""
+        """A replacement for the queue of ansible-rulebook that prints each event."""
 
         async def put(self, event: dict[str, t.Any]) -> None:
             """Print the event."""
             print(event, flush=True)
 
-    # The command line gives endpoints, the environment the token file, as for the other plugins.
+    # The endpoints come from the command line, and the token file from the environment.
     _arguments = {"endpoints": sys.argv[1:] or None, "token_file": os.environ.get("XDP_GOSSIP_TOKEN_FILE")}
     asyncio.run(main(_Printer(), dict(_arguments, initial=True)))

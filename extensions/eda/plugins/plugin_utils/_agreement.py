@@ -1,18 +1,18 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: tracks whether all members hold the same documents. No I/O, no clock."""
+"""PRIVATE to this collection: tracks whether all members have the same documents. No I/O, no clock."""
 
 from __future__ import annotations
 
 import typing as t
 
-#: Most members that an event lists because they hold other documents.
+#: Maximum number of members with different documents that an event lists.
 MAX_LAGGARDS = 20
 
 
 class Finding:
-    """The checked answer of a member to the question which members hold the same documents as itself.
+    """The checked answer of a member that lists which other members have the same documents as this member.
 
     Raises ``ValueError`` if the answer is malformed.
     """
@@ -32,7 +32,7 @@ class Finding:
         ]
 
     def told(self) -> dict[str, t.Any]:
-        """Return the fields that an event contains."""
+        """Return the fields of this answer that an event contains."""
         return {name: getattr(self, name) for name in ("digest", "members", "confirmed", "laggards")}
 
 
@@ -44,18 +44,23 @@ def _text(entry: t.Mapping[str, t.Any], name: str, limit: int) -> str:
 
 
 class Agreement:
-    """Creates an event when all members agree on new documents, and when they have disagreed for a while."""
+    """Creates an event when all members have the same new documents, and when members have had different documents for
+    a while.
+    """
 
     def __init__(self, settle: float) -> None:
-        """``settle``: seconds of disagreement before an event, because every publish causes a short disagreement."""
+        """``settle``: seconds for which members may have different documents before this is an event. Every publish
+        causes such a difference for a short time.
+        """
         self._settle = settle
         self._told: str | None = None  # digest in the last event; "" after an event about lost convergence
         self._since: float | None = None
 
     def observe(self, finding: Finding, now: float, tell_initial: bool = False) -> list[dict[str, t.Any]]:
-        """Return the events, at most one, that follow from an answer at the monotonic time ``now`` (seconds).
+        """Return a list of at most one event for the answer ``finding``, received at the monotonic time ``now``
+        (seconds).
 
-        With ``tell_initial``, the state at the start becomes an event, too.
+        With ``tell_initial``, the first answer also causes an event.
         """
         first = self._told is None
         if finding.converged:
@@ -72,7 +77,9 @@ class Agreement:
         return [] if first and not tell_initial else [_event("convergence_lost", finding, first)]
 
     def due(self) -> float | None:
-        """Return the monotonic time at which the current disagreement becomes an event; ``None`` if there is none."""
+        """Return the monotonic time at which the current difference between members becomes an event; ``None`` if no
+        event is pending.
+        """
         return None if self._since is None or self._told == "" else self._since + self._settle
 
 

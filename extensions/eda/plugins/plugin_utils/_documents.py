@@ -14,8 +14,7 @@ MAX_DOCUMENTS = 200 * 1000
 
 _VERSION = re.compile(r"[0-9a-f]{16}@[0-9a-fA-F.:\[\]]{1,100}")
 _MAX_KEY = 512
-#: Longest value of each text field, characters. The limits equal the agent's own limits, or exceed what an agent
-#: writes.
+#: Maximum characters of each text field. No limit is lower than the agent's own limit for the field.
 _TEXTS = {"digest": 80, "content_type": 127, "author": 255, "comment": 1024, "published_at": 40}
 
 Document = dict[str, t.Any]
@@ -25,7 +24,7 @@ Event = dict[str, t.Any]
 def parse_documents(documents: t.Any) -> tuple[dict[str, Document], list[str]]:
     """Check the list ``documents`` of an answer.
 
-    Returns the valid documents by key, and one line for each document that was left out. Raises ``ValueError`` if
+    Returns the valid documents by key, and one line of text for each invalid document. Raises ``ValueError`` if
     ``documents`` is not a list or has more than ``MAX_DOCUMENTS`` entries.
     """
     if not isinstance(documents, list):
@@ -44,7 +43,9 @@ def parse_documents(documents: t.Any) -> tuple[dict[str, Document], list[str]]:
 
 
 def parse_document(entry: t.Any) -> Document:
-    """Check the description of one document. Raises ``ValueError`` naming the field and what was expected."""
+    """Check the description of one document. Raises ``ValueError`` with the name of the field and the expected
+    value.
+    """
     if not isinstance(entry, dict):
         raise ValueError(f"expected an object, got {type(entry).__name__}")
     document: Document = {"key": _text(entry, "key"), "version": _text(entry, "version")}
@@ -73,11 +74,12 @@ def _is_control(char: str) -> bool:
 
 
 class DocumentView:
-    """The documents as reported in events so far, for comparison with the list of the member that answers.
+    """Compares the list of documents of a member with the documents that were reported in events so far.
 
-    A list may lag behind the reported documents: after a fail-over, the new member may not have received all documents
-    yet. A document that is missing or older than reported becomes an event in two cases only. Either the member's
-    change feed contains the tombstone, or all members hold the same documents as this member.
+    The list may be older than the reported documents, because the source may have changed to a member that has not
+    received all documents yet. If a reported document is missing or older in the list, an event is created in only two
+    cases: the member's change feed contains the tombstone of the document, or all members have the same documents as
+    this member.
     """
 
     def __init__(self) -> None:
@@ -90,10 +92,12 @@ class DocumentView:
         agreed: bool,
         tell_initial: bool = False,
     ) -> list[Event]:
-        """Return the events for the differences between the reported documents and ``listed``, and remember ``listed``.
+        """Return the events for the differences between the reported documents and ``listed``. Store ``listed`` as
+        reported.
 
-        ``tombstones`` contains, by key, the deletions in the member's change feed since the last list. ``agreed`` says
-        that all members hold the documents in ``listed``. Without ``tell_initial``, the first list causes no events.
+        ``tombstones`` contains, by key, the deletions in the member's change feed since the last list. ``agreed``:
+        whether all members have exactly the documents in ``listed``. Without ``tell_initial``, the first list causes no
+        events.
         """
         first = self._known is None
         known = self._known = {} if self._known is None else self._known
@@ -108,7 +112,7 @@ class DocumentView:
         for key in [key for key in known if key not in listed]:
             held, tombstone = known[key], tombstones.get(key)
             if tombstone is not None and _clock(tombstone) >= _clock(held):
-                # Remember the tombstone, because another member may still list the deleted document.
+                # Store the tombstone, because another member may still list the deleted document.
                 known[key] = tombstone
             elif agreed:
                 del known[key]
@@ -121,9 +125,10 @@ class DocumentView:
 
 
 def _is_news(document: Document, held: Document, agreed: bool) -> bool:
-    """Return whether ``document`` is a new state. With ``agreed``, an older version counts as a new state, too.
+    """Return whether ``document`` differs from ``held`` and is not older. With ``agreed``, it may also be older.
 
-    Members replace a version that was written under a wrong clock by a version with an earlier time.
+    Members replace a version whose time lies in the future, because of a wrong clock, by a version with an earlier
+    time.
     """
     if document["version"] == held["version"]:
         return False
@@ -131,7 +136,7 @@ def _is_news(document: Document, held: Document, agreed: bool) -> bool:
 
 
 def _clock(document: Document) -> str:
-    """Return the time in a version, as text that sorts by time. Versions with equal times are not ordered."""
+    """Return the time in the version of ``document``, as text that sorts by time."""
     return str(document["version"])[:16]
 
 

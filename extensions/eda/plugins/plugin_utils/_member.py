@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: client of the agent's HTTP API for the event source, based on aiohttp.
 
-An answer comes from another machine, so the client limits its time and size. The client ignores redirects, proxies,
-netrc, cookies and content encodings, because each of these could leak the token or evade the limits.
+An answer comes from another machine, so the client limits the time and size of each answer. The client ignores
+redirects, proxies, netrc, cookies and content encodings, because each of them could leak the token or bypass the
+limits.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import parse_nodes
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import Endpoint, Settings
 
-#: Largest answer that is read, bytes. The largest valid answer is a list of 100,000 documents.
+#: Maximum bytes of an answer. The largest valid answer is a list of 100,000 documents.
 MAX_ANSWER = 64 * 1024 * 1024
 
 A = t.TypeVar("A")
@@ -37,9 +38,10 @@ class MemberFailed(Exception):
 
 
 class Feed(t.NamedTuple):
-    """An answer of the change feed: the ``revision`` to continue from, and the tombstones of deleted documents by key.
+    """An answer of the change feed. Contains the ``revision`` for the next request, and the tombstones of deleted
+    documents by key.
 
-    If the feed no longer has all changes since the requested revision, ``revision`` is the current one and
+    If the feed no longer has all changes since the requested revision, ``revision`` is the current revision and
     ``tombstones`` is empty.
     """
 
@@ -71,7 +73,7 @@ class Member:
         self.endpoint = endpoint
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
-        # For each path, the entity tag of the last answer and the parsed answer.
+        # path -> (entity tag of the last answer, parsed answer)
         self._held: dict[str, tuple[str, t.Any]] = {}
 
     async def __aenter__(self) -> Member:
@@ -102,16 +104,20 @@ class Member:
         return await self._list("/v1/documents?" + urlencode({"prefix": prefix}), _read_documents)
 
     async def agreement(self) -> Finding:
-        """Return which members hold the same documents as this member, in its current view."""
+        """Return which members have the same documents as this member, according to this member."""
         return await self._read("/v1/convergence?wait=all&timeout=0", Finding)
 
     async def changes(self, since: int, seconds: float, prefix: str) -> Feed:
-        """Wait at most ``seconds`` for changes after revision ``since``, and return them; none after that time."""
+        """Wait at most ``seconds`` for changes after revision ``since``, and return them. The result is empty if
+        nothing changed in this time.
+        """
         query = urlencode({"since": since, "timeout": f"{seconds:g}", "prefix": prefix})
         return await self._read("/v1/watch?" + query, _read_feed, seconds)
 
     async def _list(self, path: str, read: t.Callable[[dict[str, t.Any]], A]) -> A:
-        """Request a list with a conditional request, so that the member does not send an unchanged list again."""
+        """Return the list at ``path``. The request is conditional, so the member does not send an unchanged
+        list again.
+        """
         tag, held = self._held.get(path, ("", None))
         status, body, new_tag = await self._ask(path, {"If-None-Match": tag} if tag else {})
         if status == 304 and held is not None:
@@ -180,7 +186,7 @@ def _reason(exc: BaseException) -> str:
     cause = getattr(exc, "os_error", None) or exc
     number = getattr(cause, "errno", None)
     if isinstance(number, int) and number > 0 and not isinstance(cause, ssl.SSLError):
-        return os.strerror(number)  # asyncio replaces the system's message by "Connect call failed"
+        return os.strerror(number)  # asyncio replaces the operating system's message with "Connect call failed"
     return clip(str(cause)) or type(cause).__name__
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import typing as t
 
-#: Fields of a node that events contain, and fields whose change alone causes an event.
+#: _TOLD: fields of a node that events contain. _WATCHED: fields whose change causes an event even if the state stays
+#: the same.
 _TOLD = (
     "addr",
     "port",
@@ -23,12 +24,13 @@ _TOLD = (
 )
 _WATCHED = ("name", "private_data", "incarnation", "version", "protocol")
 
-#: Rank of the states. A change to a lower rank requires newer evidence, see ``_Known.refutes``.
+#: Rank of the states. Rank of each state. A change to a lower rank requires a newer heartbeat, see ``_Known.refutes``.
 _GONE = {"alive": 0, "suspect": 1, "dead": 2, "left": 3}
 
-#: Seconds to wait for the name of a new node before its join is reported without a name.
+#: Seconds to wait for the name of a new node. After this time, the join event is reported without a name.
 NAME_WAIT = 3.0
-#: Seconds after which a node that is no longer listed counts as dead. A member that just started lists no nodes yet.
+#: Seconds without a node in the list after which the node is reported as dead. A member that just started does not list
+#: all nodes yet.
 UNLISTED_WAIT = 60.0
 
 Node = t.Mapping[str, t.Any]
@@ -45,13 +47,13 @@ class _Known:
         self.unlisted_since: float | None = None
 
     def refutes(self, node: Node) -> bool:
-        """Return whether the last reported state is newer than ``node``, which may come from a member that lags behind.
+        """Return whether to ignore ``node``, because it comes from a member whose data is older than the last reported
+        state.
 
-        The evidence of a view is the newest heartbeat in it, by incarnation and sequence. A view that says that the
-        node is more alive than reported counts only with newer evidence. A view that says that the node is suspect,
-        dead or left always counts, because the asked member may be the last that heard of the node. Nodes of the
-        PekoNode wire have no incarnation, and each member counts their sequences itself, so their views cannot be
-        compared.
+        The age of the data is that of the last heartbeat, by incarnation and sequence. A change towards alive requires
+        a newer heartbeat than the reported state. A change towards suspect, dead or left does not, because this member
+        may have received the last heartbeat of the node. Nodes of the PekoNode wire are never ignored: they have no
+        incarnation, and each member counts their sequences itself, so the data of two members cannot be compared.
         """
         if not node["incarnation"] or not self.node["incarnation"]:
             return False
@@ -64,7 +66,7 @@ class _Known:
 
 
 class NodeView:
-    """The nodes as reported in events so far, for comparison with the NodeList of the member that answers."""
+    """Compares the NodeList of a member with the nodes that were reported in events so far."""
 
     def __init__(self) -> None:
         self._known: dict[Identity, _Known] = {}
@@ -72,7 +74,7 @@ class NodeView:
         self._last: float | None = None
 
     def compare(self, nodes: t.Iterable[Node], now: float, tell_initial: bool = False) -> list[Event]:
-        """Return the events for the differences between the reported nodes and ``nodes``, and remember ``nodes``.
+        """Return the events for the differences between the reported nodes and ``nodes``. Store ``nodes`` as reported.
 
         ``now`` is a monotonic time in seconds. Without ``tell_initial``, the first list causes no events.
         """
@@ -97,7 +99,9 @@ class NodeView:
         return events + self._unlisted(listed, now)
 
     def due(self) -> float | None:
-        """Return the monotonic time at which to compare again without a change in the feed; ``None`` for never."""
+        """Return the monotonic time at which to compare again even if the feed reports no change; ``None`` if that is
+        not needed.
+        """
         return min(self._nameless.values()) + NAME_WAIT if self._nameless else None
 
     def _wait_for_name(self, identity: Identity, node: Node, now: float) -> bool:
@@ -138,7 +142,7 @@ def _evidence(node: Node) -> tuple[int, int]:
 
 
 def _died_before(node: Node, seconds: float) -> bool:
-    """Return whether a node was already dead or left ``seconds`` ago, so that this needs no event."""
+    """Return whether the node had already died or left ``seconds`` ago. Such a node needs no event."""
     heard = node["last_heard"]
     return _GONE[node["state"]] >= 2 and (heard is None or heard > seconds)
 
@@ -150,7 +154,7 @@ def _first_type(node: Node) -> str:
 def _type(previous: Node, node: Node) -> str:
     if node["state"] != "alive":
         return _first_type(node)
-    # A seed or an address to join counts as suspect until the node answers. The node's first answer is then a join.
+    # The agent lists a configured seed as suspect until the seed answers. The first answer of a seed is a join.
     heard_before = previous["incarnation"] or previous["record_known"]
     return "recover" if previous["state"] == "suspect" and heard_before else "join"
 

@@ -41,7 +41,9 @@ _NAMES = {str: "text", list: "a list", bool: "true or false", int: "a number", f
 
 
 class Options:
-    """The checked arguments of one event source. Raises ``ConfigError`` naming the argument and what was expected."""
+    """The checked arguments of one event source. Raises ``ConfigError`` with the name of the argument and the expected
+    value.
+    """
 
     def __init__(self, args: t.Mapping[str, t.Any]) -> None:
         self._args = {name: value for name, value in args.items() if name != _NOT_OURS and value is not None}
@@ -61,7 +63,9 @@ class Options:
         self.settings()
 
     def settings(self) -> Settings:
-        """Read the connection options and their files. Each call returns the current token and certificates."""
+        """Read the connection options, and the token and certificates from their files. Each call reads the files
+        again.
+        """
         return Settings(self._args)
 
     def wants(self, event: t.Mapping[str, t.Any]) -> bool:
@@ -76,7 +80,7 @@ def _check_type(name: str, value: t.Any) -> None:
     if types is None:
         known = ", ".join(ARGUMENTS)
         raise ConfigError(f"{name}: expected one of the arguments {known}")
-    # In Python a bool is also an int, but a user who gives true for a number made a mistake.
+    # In Python, a bool is also an int, so reject true and false where a number is expected.
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         raise ConfigError(f"{name}: expected {_NAMES[types[0]]}, got {type(value).__name__}")
 

@@ -1,11 +1,11 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: follows a fleet through one member that answers, and puts events into a queue.
+"""PRIVATE to this collection: reads the nodes and documents of a fleet from one member, and puts events into a queue.
 
-The change feed of a member only says when to read its lists. The source compares these lists with the events so far,
-and creates an event for each difference. So a gap in the feed, a restart of the agent or a change to another member
-loses no event.
+The source uses the change feed of a member only to learn when to read the member's lists. It compares these lists with
+the events so far, and creates an event for each difference. A gap in the feed, a restart of the agent or a change to
+another member therefore loses no event.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from ansible_collections.xdp_gossip.fleet.extensions.eda.plugins.plugin_utils._n
 from ansible_collections.xdp_gossip.fleet.extensions.eda.plugins.plugin_utils._options import Options
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError, Endpoint, Settings
 
-#: Shortest time between two reads of the lists, seconds. Changes within this time are reported together.
+#: Minimum seconds between two reads of the lists. All changes within this time are found by one read.
 _BREATH = 0.2
-#: Seconds between two reads while members disagree, shortly after a publish and later. The feed does not report
-#: convergence, so the source has to poll.
+#: Seconds between two reads of the lists while members have different documents, before and after the
+#: "convergence_lost" event. The feed does not report convergence, so the source has to poll.
 _LOOK_AGAIN, _LOOK_LATER = 0.25, 2.0
-#: First and longest pause after no member answered, seconds.
+#: First and longest pause, in seconds, after all members failed to answer.
 _PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-#: Largest number of warnings about members' lists that are remembered, so that none is logged twice.
+#: Maximum number of stored warnings about members' lists. A stored warning is not logged a second time.
 _MAX_COMPLAINTS = 1000
 
 _log = logging.getLogger("xdp_gossip.fleet.membership")
@@ -63,16 +63,17 @@ class _Bell:
     async def wait(self, revision: int, seconds: float) -> dict[str, Document]:
         """Wait for a change, at most ``seconds``. Returns the tombstones of deleted documents by key.
 
-        The first call starts at ``revision`` of the feed, later calls after the last answer. Raises ``MemberFailed``.
+        The first call returns changes after ``revision`` of the feed; later calls return changes after the previous
+        answer. Raises ``MemberFailed``.
         """
         if self._request is None:
-            # Continue from the last answer, not from the revision of the newest NodeList. The last read of the
-            # documents may lack changes between these two revisions.
+            # Continue after the feed's last answer, not after the revision of the newest NodeList, because the
+            # documents that were read last may lack changes between these two revisions.
             since = revision if self._revision is None else self._revision
             feed = self._member.changes(since, self._options.poll, self._options.prefix)
             self._request = asyncio.ensure_future(feed)
-        # Keep the request after the time is up. If the request were cancelled, the agent would still serve it, and an
-        # agent limits the number of waiting requests.
+        # Do not cancel the request after ``seconds``. The agent would still serve a cancelled request, and it limits
+        # the number of waiting requests.
         await asyncio.wait({self._request}, timeout=seconds)
         if not self._request.done():
             return {}
@@ -82,7 +83,7 @@ class _Bell:
 
 
 class Watcher:
-    """One event source, which follows a fleet and puts events into a queue."""
+    """One event source, which puts the events of a fleet into a queue."""
 
     def __init__(self, queue: asyncio.Queue[t.Any], options: Options) -> None:
         self._queue = queue
@@ -97,7 +98,7 @@ class Watcher:
         self._complaints: set[str] = set()
 
     async def run(self) -> t.NoReturn:
-        """Follow the fleet until cancelled."""
+        """Put events into the queue until the task is cancelled."""
         endpoints: list[Endpoint] = list(self._settings.endpoints)
         pauses = 0
         while True:
@@ -126,7 +127,7 @@ class Watcher:
             return self._settings
 
     async def _follow(self, endpoint: Endpoint) -> tuple[str, bool]:
-        """Follow the fleet through one member as long as it answers.
+        """Read the fleet from the member at ``endpoint`` as long as this member answers.
 
         Returns the reason of the failure, and whether the member's change feed has answered at least once.
         """
@@ -146,8 +147,8 @@ class Watcher:
         """Read the member's lists, and put an event for each difference into the queue."""
         nodes = await member.nodes()
         self._check(nodes)
-        # Ask for convergence before the documents. If the documents then have the digest on which all members agree,
-        # all members hold exactly these documents.
+        # Ask which members have the same documents before reading the documents. If the digest of the documents then
+        # equals the digest in that answer, all members have exactly these documents.
         finding = await member.agreement()
         documents = await member.documents(self._options.prefix)
         agreed = finding.converged and finding.digest == documents.digest
@@ -166,7 +167,7 @@ class Watcher:
     def _check(self, nodes: NodeList) -> None:
         """Raise ``MemberFailed`` if the member belongs to another cluster or has left the fleet.
 
-        The NodeList of such a member would cause join or dead events for the whole fleet.
+        Without this check, the NodeList of such a member would cause join or dead events for all nodes.
         """
         if self._cluster is None:
             self._cluster = nodes.cluster
@@ -182,7 +183,7 @@ class Watcher:
                 _log.warning("%s: left out: %s", endpoint.url, problem)
 
     def _patience(self, finding: Finding) -> float:
-        """Return the seconds after which to read the lists again even without a change in the feed."""
+        """Return the seconds after which to read the lists again even if the feed reports no change."""
         due = [when - _now() for when in (self._nodes.due(), self._agreement.due()) if when is not None]
         if not finding.converged:
             due.append(_LOOK_LATER if self._agreement.due() is None else _LOOK_AGAIN)
@@ -199,7 +200,7 @@ class Watcher:
         event = {"initial": False, "endpoint": "", **event}
         if self._options.wants(event):
             await self._queue.put(withhold_templates(event))
-            await asyncio.sleep(0)  # put() on a queue without a limit never yields to the rules
+            await asyncio.sleep(0)  # put() on a queue without a limit never yields to the tasks of the rules
 
 
 def _now() -> float:
