@@ -17,10 +17,11 @@ description:
     C(version), C(protocol), C(last_heard), C(digest), C(local) and C(record_known). With O(private_data_format), the
     dictionary also has C(data). O(compose) adds more variables.
   - Data from members never becomes a template, the name of a variable, or the name of a group without a prefix.
-  - The inventory leaves a node out if none of O(hostnames) is a valid host name, or if its name is reserved, shared
-    with another node, the name of a group, or the name of a host with another address in an earlier inventory source.
-    The inventory also leaves out a node whose address leads to no other machine, such as a loopback address. Each node
-    that is left out causes a warning, or under O(strict) an error.
+  - The inventory leaves a node out if no entry of O(hostnames) gives a valid host name. It also leaves a node out if
+    the node's name is reserved, is the name of another node or of a group, or is the name of a host that has another
+    address in an earlier inventory source. The inventory also leaves out a node whose address cannot belong to another
+    machine, such as a loopback address. For each node that it leaves out, the inventory shows a warning. With
+    O(strict), it fails with an error.
   - Relative paths in the inventory file (O(token_file), O(ca_path), O(client_cert), O(client_key)) start at the
     directory of that file. Paths in C(ansible.cfg) start at the directory of C(ansible.cfg). Paths in the environment
     and in extra variables start at the current directory.
@@ -33,7 +34,7 @@ extends_documentation_fragment:
   - ansible.builtin.inventory_cache
 options:
   plugin:
-    description: Name of this plugin, which marks the file as its inventory source.
+    description: Name of this plugin. It marks the file as an inventory source of this plugin.
     type: str
     required: true
     choices: [xdp_gossip.fleet.nodelist]
@@ -54,28 +55,29 @@ options:
     description:
       - Rules that select which nodes in O(states) become hosts. Each rule is a dictionary with one key, C(include) or
         C(exclude), whose value is a Jinja condition over the node's variables. The first rule whose condition is true
-        decides. A node for which no condition is true is included.
-      - If a condition cannot be evaluated for a node, the inventory leaves the node out, with a warning, or under
-        O(strict) an error. If a failed condition counted as false, a node could escape an exclusion with data on which
-        the condition fails.
+        for a node decides about this node. A node for which no condition is true is included.
+      - If a condition cannot be evaluated for a node, the inventory leaves the node out and shows a warning. With
+        O(strict), it fails with an error. A failed condition does not count as false, because a node could then avoid
+        its exclusion with data for which the condition fails.
       - A last rule with C(exclude) and the condition C(true) excludes every node that no earlier rule has included.
     type: list
     elements: dict
     default: []
     suboptions:
       include:
-        description: Jinja condition; include the nodes for which it is true.
+        description: Jinja condition. Include the nodes for which the condition is true.
         type: raw
       exclude:
-        description: Jinja condition; exclude the nodes for which it is true.
+        description: Jinja condition. Exclude the nodes for which the condition is true.
         type: raw
   hostnames:
     description:
-      - Sources of host names in order of preference. The first source that yields a valid host name is used, and empty
-        names are skipped. If a name is not valid, for example because of a space, the plugin uses the next source with
-        a warning, or under O(strict) fails.
-      - V(name) is the name that the node gives itself. V(addr) is its address. V(addr_port) is its address and port, as
-        in C(198.18.0.11_8000) and C(fd00--11_8000). Any other value is a Jinja expression over the node's variables.
+      - Sources of host names in order of preference. The plugin skips empty names and uses the first source that gives
+        a valid host name. If a name is not valid, for example because of a space, the plugin shows a warning and uses
+        the next source. With O(strict), the plugin fails.
+      - V(name) is the name that the node gives itself. V(addr) is its address. V(addr_port) is the node's address and
+        port, as in C(198.18.0.11_8000) and C(fd00--11_8000). Any other value is a Jinja expression over the node's
+        variables.
     type: list
     elements: str
     default: [name, addr_port]
@@ -90,8 +92,9 @@ options:
     description:
       - Format of the nodes' private data. With V(json) or V(yaml), the plugin parses the private data into
         C(xdp_gossip.data). With V(text), C(xdp_gossip.data) does not exist.
-      - C(xdp_gossip.data) is C(null) for a node without private data. The variable is also C(null) if the private data
-        cannot be parsed or is refused, which causes a warning, or under O(strict) an error.
+      - C(xdp_gossip.data) is C(null) for a node without private data. If the plugin cannot parse the private data or
+        refuses it, C(xdp_gossip.data) is also C(null), and the plugin shows a warning. With O(strict), the plugin
+        fails.
       - The plugin refuses YAML aliases, tags and several documents, more than 16 levels, keys that are not text or
         start with two underscores, numbers that JSON does not have, and invalid Unicode.
     type: str
@@ -108,10 +111,11 @@ options:
     description:
       - V(one) uses the first endpoint that answers.
       - V(majority) asks all O(endpoints) at once and needs answers from more than half of them. With V(majority), a
-        member that is cut off or lags behind does not decide alone. Each endpoint should belong to a different member.
-      - With V(majority), only views with a node's latest incarnation count. A node gets the state that most members see
-        in these views. In a tie, C(left) wins over C(dead), C(suspect) and C(alive), in this order.
-      - A majority is no defence against a member that lies.
+        single member whose NodeList is out of date does not decide. Each endpoint should belong to a different member.
+      - With V(majority), the plugin uses for each node only the answers that contain the latest incarnation of the
+        node. A node gets the state that most of these answers contain. If several states are equally frequent, the
+        plugin uses the first of C(left), C(dead), C(suspect) and C(alive).
+      - V(majority) does not protect against a member that returns false data on purpose.
     type: str
     choices: [one, majority]
     default: one
@@ -125,18 +129,18 @@ options:
   cache_timeout:
     description:
       - Seconds for which the cached NodeList is valid. V(0) means forever.
-      - After that time, the plugin asks the members from which the NodeList came whether it has changed, with a
-        conditional request. If the NodeList has not changed, the cached one is valid for the same time again, with its
-        old C(last_heard) and C(sequence).
+      - After that time, the plugin sends a conditional request to the members that returned the NodeList, and asks
+        whether the NodeList has changed. If the NodeList has not changed, the cached NodeList is valid for the same
+        time again, with its old C(last_heard) and C(sequence).
   keyed_groups:
     description:
       - Keyed groups work as in other inventory plugins, with three exceptions. The default of C(prefix) is
-        C(xdp_gossip), an empty prefix is an error, and a template as C(parent_group) is an error. Without these checks,
-        a node could join any group and receive the group's secrets.
+        C(xdp_gossip), an empty prefix is an error, and a template as C(parent_group) is an error. With an empty prefix
+        or such a template, a node could join any group and receive the group's secrets.
   strict:
     description:
-      - Strict mode works as in other inventory plugins. In addition, a node that must be left out causes an error
-        instead of a warning.
+      - Strict mode works as in other inventory plugins. In addition, the plugin fails if it must leave out a node,
+        instead of showing a warning.
 """
 
 EXAMPLES = r"""

@@ -10,8 +10,8 @@ short_description: Read configuration documents of a fleet
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Reads documents of a fleet from any one member. The lookup runs on the control machine.
-  - Documents are untrusted data and are not templated.
+  - Reads documents of a fleet from any one member. The lookup runs on the controller.
+  - Documents are untrusted data, so Ansible does not evaluate templates in them.
   - A missing document is an error unless O(default) is given. If no member answers, the lookup always fails.
 extends_documentation_fragment:
   - xdp_gossip.fleet.connection
@@ -19,19 +19,20 @@ extends_documentation_fragment:
 options:
   _terms:
     description:
-      - Names of the documents. Without terms, the document V(default) is read.
-      - With O(prefix), each term is the beginning of names. Without terms, all documents are read.
+      - Names of the documents. Without terms, the lookup reads the document V(default).
+      - With O(prefix), the lookup reads all documents whose name begins with a term. With O(prefix) and no terms, the
+        lookup reads all documents.
     type: list
     elements: str
   prefix:
     description:
       - Read all documents whose names begin with a term. For each term, the lookup returns one dictionary of full names
         and contents, sorted by name.
-      - A term with which no name begins counts as a missing document.
+      - If no name begins with a term, this is treated like a missing document.
     type: bool
     default: false
   strip_prefix:
-    description: With O(prefix), remove the term from the names.
+    description: With O(prefix), remove the term from the beginning of the names in the result.
     type: bool
     default: false
   default:
@@ -46,15 +47,16 @@ options:
   parse:
     description:
       - Parse the content and return data instead of text. V(auto) parses documents of type V(json) or V(yaml), and
-        returns other documents as text. Content that cannot be parsed is an error.
+        returns other documents as text. If the content cannot be parsed, the lookup fails.
       - V(yaml) accepts one YAML document without tags and aliases, with at most 16 levels and only data that JSON can
-        express. Dates stay text. V(json) has the same limits. Content that is only white space becomes V(none).
+        express. Dates stay text. V(json) has the same limits. If the content is only white space, the lookup returns
+        V(none).
     type: str
     choices: [json, yaml, auto]
   encoding:
     description:
       - V(utf-8) returns text, and a document that is not UTF-8 text is an error. V(base64) returns any content in
-        base64, and excludes O(parse).
+        base64, and cannot be combined with O(parse).
     type: str
     choices: [utf-8, base64]
     default: utf-8
@@ -149,7 +151,9 @@ class LookupModule(LookupBase):
             raise AnsibleLookupError("xdp_gossip.fleet.metadata: %s" % exc) from exc
 
     def _rendered(self, variables: dict[str, t.Any]) -> dict[str, t.Any]:
-        """Render those of ``variables`` that set connection options, because Ansible gives lookups raw templates."""
+        """Return the variables that set connection options, with their templates rendered. Ansible passes variables to
+        lookups without rendering them.
+        """
         ours = {name: variables[name] for name in _VARIABLES if name in variables}
         return {name: self._templar.template(value) for name, value in ours.items()} if self._templar else ours
 
@@ -167,7 +171,7 @@ class LookupModule(LookupBase):
         contents = {}
         for key in keys:
             found = fleet.read(check_key(key))
-            if found is not None:  # None if the document was deleted after the list was read
+            if found is not None:  # found is None if the document was deleted after the list was read
                 name = key[len(prefix) :] if self.get_option("strip_prefix") else key
                 contents[name] = self._content(key, *found)
         return contents or self._or_default("document that begins with %r" % prefix, fleet)
@@ -198,7 +202,7 @@ class LookupModule(LookupBase):
 
 def _checked(term: t.Any) -> str:
     if isinstance(term, int) and not isinstance(term, bool):
-        return str(term)  # as an option of type str accepts a number
+        return str(term)  # accept a number, as an option of type str does
     if not isinstance(term, str):
         raise ConfigError("expected names of documents as text, got %s" % clip(type(term).__name__))
     return term

@@ -12,11 +12,11 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import Ap
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError
 
-#: Most documents that the agent accepts in one request, and most bytes of all their names together.
+#: Limits of the agent for one request: number of documents, and bytes of all their names together.
 MAX_DOCUMENTS = 64
 MAX_KEY_BYTES = 4096
 
-#: How often the write is tried again if others have written the documents since they were read.
+#: Number of further attempts if other publishers have written the documents since the module read them.
 _ROUNDS = 5
 
 

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: compares a wanted document with the fleet's and writes it. Python 3.8 or later."""
+"""PRIVATE to this collection: compares the wanted state of a document with the document in the fleet, and writes the
+document. Python 3.8 or later.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,13 @@ class Wish:
         if options["state"] == "present" and self.rollback_to is None:
             self.value, self.content_type = content_of(options)
             if self.value is None:
-                # Ansible's own checks accept options that are null. A missing value would delete the document.
+                # Ansible's own checks accept an option whose value is null. This module would then delete the document.
                 raise ConfigError("expected one of %s with state=present, got none" % ", ".join(SOURCES))
         self.suffix = suffix_of(options["src"])
         #: Whether to write a document that differs only in its content type; true if the task sets a type.
         self.type_counts = options["content_type"] is not None
         self.if_version: str | None = options["if_version"]
-        #: Lifetime in seconds: 0 forever, ``None`` not given.
+        #: Lifetime in seconds. 0: no expiry. ``None``: the option is not given.
         self.expires = seconds_of(options.get("expires"))
         self.author: str | None = options["author"]
         self.comment: str | None = options["comment"]
@@ -54,9 +56,9 @@ class Conflict(Exception):
 
 
 class Change:
-    """The change that makes one document equal to its wish.
+    """The change that brings one document into the state that ``wish`` describes.
 
-    The constructor reads the document from the fleet and plans the change. ``apply`` writes it.
+    The constructor reads the document from the fleet and plans the change. ``apply`` writes the document.
     """
 
     def __init__(self, wish: Wish, fleet: Fleet) -> None:
@@ -70,7 +72,7 @@ class Change:
             wish.value, wish.content_type, wish.type_counts = kept[1], kept[0]["content_type"], True
         self._held, self._value, self.planned = self._look()
         self.written = False
-        #: Whether the change was sent and no answer came, so that it may have been written.
+        #: Whether the change may have been written, because it was sent but no answer arrived.
         self.uncertain = False
         self.previous: str | None = self._held.get("version")
         self.version = self.previous
@@ -81,7 +83,7 @@ class Change:
         wish = self.wish
         held, value = self._fleet.read(wish.key) or ({}, None)
         retyped = wish.value is not None and wish.type_counts and wish.content_type != held.get("content_type")
-        #: Whether the content is unchanged and only the expiry has to be renewed.
+        #: Whether to write the document only to renew its expiry, because the content is unchanged.
         self._renewed = (
             value is not None and wish.value == value and to_renew(held.get("expires"), wish.expires, self._fleet.now)
         )
@@ -124,9 +126,11 @@ class Change:
             self.done(answer)
 
     def _kind(self) -> dict[str, str | None]:
-        """Return the request's parameter for the content type, or the file's suffix from which the agent derives one.
+        """Return the request's parameter for the content type, or the file suffix from which the agent derives the
+        type.
 
-        The agent derives the type itself because it knows the document's current type at the moment of the write.
+        The agent derives the type, and not this module, because only the agent knows the document's type at the moment
+        of the write.
         """
         if self.wish.content_type is not None:
             return {"content_type": self.wish.content_type}
@@ -169,7 +173,9 @@ class Change:
         self.previous = self.version = self._held.get("version")
 
     def _overtaken(self, actual: str) -> None:
-        """Read the document again after a lost compare-and-set. Raises ``Conflict`` if it differs from the wish."""
+        """Read the document again after a write that failed because another publisher wrote first. Raises ``Conflict``
+        if the document differs from the wanted state.
+        """
         held, _value, self.planned = self._look()
         if self.planned:
             raise Conflict(self.wish, actual)
@@ -196,7 +202,9 @@ class Change:
         return shown
 
     def result(self, predicted: bool = False) -> dict[str, t.Any]:
-        """Return the module's result for this document. With ``predicted``, a planned change counts as done."""
+        """Return the module's result for this document. With ``predicted`` (check mode), the result describes a planned
+        change as if it had been written.
+        """
         foreseen = predicted and self.planned
         shown: dict[str, t.Any] = {
             "key": self.wish.key,
@@ -210,7 +218,7 @@ class Change:
         return shown
 
     def question(self) -> Question:
-        """Return the question whether members hold this document, or have deleted it."""
+        """Return a question that asks whether members have this document, or whether they have deleted it."""
         if self.wish.value is None:
             return Question(self.wish.key, self.version, absent=True)
         return Question(self.wish.key, self.version, self.digest)

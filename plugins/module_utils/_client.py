@@ -3,16 +3,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: the HTTP client that modules, inventory and lookup share.
 
-The client uses the first of several members that answers. An answer comes from another machine, so the client limits
-the time of the whole request (not of one read), and the size, nesting and number of values of the answer. The client
-ignores redirects, proxies, netrc and content encodings, because each of these could leak the token or evade the limits.
-The client runs on targets: standard library only, Python 3.8 or later.
+The client tries several members in order and uses the first member that answers. An answer comes from another machine,
+so the client limits the time of the whole request, and the size, nesting and number of values of the answer. The client
+ignores redirects, proxies, netrc and content encodings, because each of them could leak the token or bypass the limits.
+The client also runs on managed hosts, so it needs only the standard library of Python 3.8 or later.
 
-Ansible's own ``open_url`` could replace the connection and the TLS context, but it gives weaker guarantees. The timeout
-of ``open_url`` limits each read, and the name lookup has no limit. With ``open_url``, a member that sends a byte now
-and then could block a task for hours. ``open_url`` reports a refused connection and a connection lost while sending as
-the same ``URLError``, so the caller could not tell whether a write may have been made. ``open_url`` loses the answer of
-a member that refuses a long body early, and does not accept a directory as ``ca_path``.
+The client does not use Ansible's own ``open_url`` for connections and TLS, because ``open_url`` gives weaker
+guarantees. ``open_url`` limits the time of each read but not of the whole request, and does not limit the time of the
+name lookup. With ``open_url``, a member that sends a byte now and then could block a task for hours. ``open_url``
+raises the same ``URLError`` for a refused connection and for a connection that was lost during sending, so the caller
+could not know whether a member has received the write. ``open_url`` loses the answer of a member that rejects a long
+body before it has read the body, and does not accept a directory as ``ca_path``.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
     Settings,
 )
 
-#: Largest answer that is read, bytes. The largest valid answers are a long NodeList and a document in base64.
+#: Maximum bytes of an answer. The largest valid answers are a long NodeList and a document in base64.
 MAX_BODY = 64 * 1024 * 1024
 
 _BACKOFF = 0.3
@@ -48,11 +49,11 @@ _REFUSED_HERE = frozenset((401, 403, 421, 429, 500, 502, 503, 504))
 #: Fraction of a request's timeout within which the member must apply a change. The remaining time is for the transfer
 #: of the answer.
 _SHARE = 0.9
-#: Timeout of a request that asks for the outcome of a change whose answer was lost, seconds.
+#: Timeout, in seconds, of a request that asks for the outcome of a change whose answer did not arrive.
 _SETTLE = 5.0
-#: Header of every answer of an agent.
+#: Header that every answer of an agent contains.
 _API_HEADER = "x-xdp-gossip-api"
-#: Paths whose requests write documents. Requests to these paths have an id, with which the client can ask for the
+#: Paths whose requests write documents. Requests to these paths have an id, with which the client can ask for their
 #: outcome.
 _SETTLED = ("/v1/documents", "/v1/rollback/")
 
@@ -60,7 +61,7 @@ _SETTLED = ("/v1/documents", "/v1/rollback/")
 class Unreachable(ClientError):
     """Raised if no endpoint answered. ``attempts`` lists pairs of endpoint and reason.
 
-    ``maybe_applied`` says whether a member may have applied the write, because its outcome is unknown.
+    ``maybe_applied`` says whether a member may have applied the write although its answer did not arrive.
     """
 
     def __init__(self, attempts: t.Sequence[tuple[str, str]], maybe_applied: bool = False) -> None:
@@ -73,7 +74,9 @@ class Unreachable(ClientError):
 
 
 class ApiError(ClientError):
-    """Raised if a member answered with an error (status 4xx) that any other member would answer, too."""
+    """Raised if a member answered with an error (status 4xx) that does not depend on the member, so that no other
+    member is tried.
+    """
 
     def __init__(self, endpoint: str, status: int, code: str, message: str, details: dict[str, t.Any]) -> None:
         self.endpoint = endpoint
@@ -88,7 +91,8 @@ class ApiError(ClientError):
 class _EndpointFailed(Exception):
     """Raised inside this module if one endpoint gave no usable answer.
 
-    ``sent`` says whether the endpoint may have received the request, ``permanent`` that a retry would not help.
+    ``sent`` says whether the endpoint may have received the request, ``permanent`` says whether a retry would fail
+    again.
     """
 
     def __init__(self, reason: str, sent: bool, permanent: bool = False) -> None:
@@ -119,10 +123,11 @@ class Response:
 
 
 class Client:
-    """Sends each request to the endpoints in order until one answers, and uses that endpoint first from then on.
+    """Sends each request to the endpoints in order until one answers. The client tries this endpoint first for later
+    requests.
 
     ``log`` is called with one line if some endpoints failed before one answered, and before each retry of all
-    endpoints. A request that fails for good raises an error instead. ``attempts`` lists all failures.
+    endpoints. If no retry succeeds, the request raises an error instead. ``attempts`` lists all failures.
     """
 
     def __init__(self, settings: Settings, log: t.Callable[[str], None] | None = None) -> None:
@@ -133,12 +138,14 @@ class Client:
 
     @property
     def endpoint(self) -> str:
-        """Return the URL of the endpoint that answered last, or before any answer, of the first endpoint."""
+        """Return the URL of the endpoint that answered last. Before any answer, return the URL of the first
+        endpoint.
+        """
         return self._endpoints[0].url
 
     @property
     def attempts(self) -> list[dict[str, str]]:
-        """Return each failed endpoint with the reason, in order and without repetitions."""
+        """Return each endpoint that failed with the reason, in the order of the failures and without duplicates."""
         return [{"endpoint": endpoint, "reason": reason} for endpoint, reason in self._failures]
 
     def request(
@@ -154,12 +161,12 @@ class Client:
     ) -> Response:
         """Send a request to the first endpoint that answers, with retries, and return the answer.
 
-        ``extra_time`` (seconds) is added to the timeout for requests that wait on purpose. With ``repeatable=False``,
-        the request is not sent to a second endpoint once it may have been applied. A request that failed has no effect
-        later, unless the error says ``maybe_applied``.
+        ``extra_time`` (seconds) is added to the timeout, for requests that the member answers only after a wait. With
+        ``repeatable=False``, the request is not sent to a second endpoint once it may have been applied. If the request
+        fails, no member applies it later, unless the error has ``maybe_applied`` set.
 
-        ``held`` maps endpoints to the entity tags of answers that the caller still has. An endpoint in ``held`` gets a
-        conditional request, and may answer with status 304 and no body.
+        ``held`` maps endpoint URLs to the entity tags of answers that the caller has stored. The client sends a
+        conditional request to an endpoint in ``held``, which may answer with status 304 and no body.
 
         Raises ``Unreachable`` if no endpoint answers, ``ApiError`` for a 4xx answer, and ``ConfigError`` if a TLS file
         cannot be used.
@@ -175,8 +182,8 @@ class Client:
             for endpoint in list(candidates):
                 fields = dict(headers or {})
                 if held and endpoint.url in held:
-                    # Send only a tag that came from this endpoint. The same tag may mean another NodeList on another
-                    # member.
+                    # Send only the tag that this endpoint returned, because another member may use the same tag for a
+                    # different NodeList.
                     fields["If-None-Match"] = held[endpoint.url]
                 if method != "GET":
                     fields["X-XDP-Gossip-Timeout"] = "%.3f" % ((self._settings.timeout + extra_time) * _SHARE)
@@ -210,7 +217,7 @@ class Client:
                     raise _api_error(response)
                 return response
             if not candidates or not left:
-                break  # endpoints that refused the request permanently would refuse it again
+                break  # an endpoint that has rejected the request permanently is not tried again
             pause = min(_BACKOFF * 2 ** (self._settings.retries - left), _MAX_BACKOFF)
             self._log(
                 "no member answered: %s; %d %s left, the next in %.1f s"
@@ -232,7 +239,7 @@ class Client:
         """Return the agent's answer. Raises ``_EndpointFailed`` if ``endpoint`` cannot serve the request."""
         response = self._send(endpoint, method, path, body, headers, extra, most)
         status = response.status
-        # Redirects are not followed. Status 304 is an answer only to a conditional request.
+        # Redirects are not followed. Status 304 is valid only as an answer to a conditional request.
         unchanged = status == 304 and method == "GET" and "If-None-Match" in headers
         if status in _REFUSED_HERE or (300 <= status < 400 and not unchanged):
             reason = "answered %d %s" % (status, _api_error(response).code)
@@ -240,11 +247,11 @@ class Client:
                 reason += " (a token is needed)" if not self._settings.token else " (the token was refused)"
             elif _API_HEADER not in response.headers:
                 reason += _server(response)
-            # Status 500, 502 or 504 may come after the member has applied the request. With the other statuses, it has
-            # not.
+            # A member that answers with status 500, 502 or 504 may have applied the request. With the other statuses,
+            # the member has not applied it.
             raise _EndpointFailed(reason, sent=status in (500, 502, 504), permanent=status in (401, 403))
         if _API_HEADER not in response.headers:
-            # The program that answered is no agent, so no member has received the write.
+            # The program that answered is not an agent, so no member has received the request.
             reason = "answered %d, and is no agent of XDP Gossip%s" % (status, _server(response))
             raise _EndpointFailed(reason, sent=False, permanent=True)
         return response
@@ -259,7 +266,9 @@ class Client:
         extra: float,
         most: float,
     ) -> Response:
-        """Send one request to ``endpoint`` and return any HTTP answer. Raises ``_EndpointFailed`` without an answer."""
+        """Send one request to ``endpoint`` and return any HTTP answer. Raises ``_EndpointFailed`` if no answer
+        arrives.
+        """
         seconds = min(self._settings.timeout + extra, most)
         deadline = Deadline(seconds)
         sock: socket.socket | None = None
@@ -278,11 +287,13 @@ class Client:
                 sock.close()
 
     def _settle(self, endpoint: Endpoint, number: str, lost: _EndpointFailed) -> Response:
-        """Ask the endpoint for the outcome of the write with the id ``number``, whose answer was ``lost``.
+        """Ask the endpoint for the outcome of the write with the id ``number``. The request for this write raised
+        ``lost``.
 
         Returns the missing answer if the member has applied the write. Raises ``_EndpointFailed`` with ``sent=False``
         if the member has cancelled the write. Raises ``lost`` if the outcome stays unknown. A member also cancels a
-        write whose connection was closed, but the client cannot tell whether it did so in time.
+        write whose connection was closed. The client asks anyway, because the member may have applied the write before
+        that.
         """
         try:
             told = self._ask(endpoint, "DELETE", "/v1/requests/" + number, None, {}, 0.0, _SETTLE)
@@ -336,7 +347,7 @@ class Client:
         try:
             connection.request(method, path, body=body, headers=headers)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # a member that refuses a long body answers and closes the connection before it has read the body
+            pass  # a member that rejects a long body answers, and closes the connection before it has read the body
         answer = connection.getresponse()
         fields = {name.lower(): value for name, value in answer.getheaders()}
         if fields.get("content-encoding", "identity").lower() != "identity":
@@ -364,7 +375,7 @@ def _read_body(answer: http.client.HTTPResponse) -> bytes:
 
 
 def _server(response: Response) -> str:
-    """Return the name of the server program from the header Server, in brackets; "" without this header."""
+    """Return the name of the server program in brackets, from the header Server; "" if there is no such header."""
     name = response.headers.get("server")
     return " (Server: %s)" % clip(name, 80) if name else ""
 
@@ -392,5 +403,5 @@ def _api_error(response: Response) -> ApiError:
         code, message = clip(str(error["code"]), 64), clip(str(error["message"]), 400)
         details = {str(name): error[name] for name in error if name not in ("code", "message")}
     except (BadAnswer, KeyError, TypeError):
-        pass  # the error page of a proxy or another program; the status is sufficient
+        pass  # the body is the error page of a proxy or another program, so only the status is used
     return ApiError(response.endpoint, response.status, code, message, details)

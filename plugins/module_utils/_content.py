@@ -17,13 +17,13 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 #: The options that provide a document's content; they are mutually exclusive.
 SOURCES = ("content", "value", "src")
 
-#: Largest size of a document, bytes.
+#: Maximum bytes of a document.
 MAX_VALUE = 16 * 1024 * 1024
 
-#: Longest file suffix that an agent accepts, bytes.
+#: Maximum bytes of a file suffix that an agent accepts.
 _MAX_SUFFIX = 32
 
-#: Longest text shown in a diff, bytes.
+#: Maximum bytes of a text that a diff shows.
 _MAX_DIFF = 256 * 1024
 
 
@@ -39,10 +39,12 @@ def content_spec() -> dict[str, t.Any]:
 
 
 def content_of(params: t.Mapping[str, t.Any]) -> tuple[bytes | None, str | None]:
-    """Return the bytes that ``content``, ``value`` or ``src`` describe, and their content type; each may be ``None``.
+    """Return the bytes that ``content``, ``value`` or ``src`` describe, and the content type. The bytes and the type
+    may be ``None``.
 
-    The type is ``content_type`` if given, else the format into which data in ``value`` was converted. Data is converted
-    with sorted keys, so that the same data has the same digest on every run. Raises ``ConfigError``.
+    The type is the option ``content_type`` if it is given. Otherwise it is the format into which the data in ``value``
+    was converted. The keys of the data are sorted, so that the same data gives the same digest on every run. Raises
+    ``ConfigError``.
     """
     kind = params["content_type"]
     if kind is not None:
@@ -74,8 +76,8 @@ def content_of(params: t.Mapping[str, t.Any]) -> tuple[bytes | None, str | None]
 def plain_text(option: str, value: t.Any, advice: str = "") -> str:
     """Return the text of a ``raw`` option that must be text or a number. Raises ``ConfigError``, with ``advice``.
 
-    The type ``str`` would silently convert a dictionary to Python source. Templates of ansible-core 2.18 convert text
-    that looks like data to data, and its exact spelling is then lost.
+    An option of the type ``str`` would convert a dictionary to Python source without an error. In ansible-core 2.18, a
+    template whose result looks like data becomes data, and the exact text is lost.
     """
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ConfigError(
@@ -86,7 +88,8 @@ def plain_text(option: str, value: t.Any, advice: str = "") -> str:
 
 
 def _encode(option: str, text: str) -> bytes:
-    # Ansible passes bytes of its command line that are not UTF-8 as lone surrogates, which cannot be encoded.
+    # Ansible converts bytes of its command line that are not UTF-8 to lone surrogates, which cannot be encoded as
+    # UTF-8.
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:
@@ -94,13 +97,17 @@ def _encode(option: str, text: str) -> bytes:
 
 
 def suffix_of(path: str | None) -> str:
-    """Return the suffix of a file's name, from which the agent derives a content type; "" if it has no valid one."""
+    """Return the suffix of a file's name, from which the agent derives a content type; "" if there is no valid
+    suffix.
+    """
     suffix = os.path.splitext(path or "")[1]
     return suffix if suffix[1:].isalnum() and len(suffix.encode("utf-8")) <= _MAX_SUFFIX else ""
 
 
 def read_source(path: str) -> bytes:
-    """Return the bytes of a file. Raises ``ConfigError`` naming the file if it cannot be read or is too large."""
+    """Return the bytes of a file. Raises ``ConfigError`` with the file's path if the file cannot be read or is too
+    large.
+    """
     try:
         with open(path, "rb") as handle:
             value = handle.read(MAX_VALUE + 1)
@@ -112,9 +119,10 @@ def read_source(path: str) -> bytes:
 
 
 def diff_text(value: bytes | None, digest: str | None, sensitive: bool) -> str:
-    """Return the text of one side of a diff, or for sensitive, long or binary content one line with size and digest.
+    """Return the text of one side of a diff. For sensitive, long or binary content, return one line with size and
+    digest.
 
-    ``None`` as ``value`` means no document, and yields an empty text.
+    If ``value`` is ``None``, there is no document, and the text is empty.
     """
     if value is None:
         return ""

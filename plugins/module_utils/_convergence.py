@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: evaluates which members hold a document and how the others lag. Python 3.8 or later."""
+"""PRIVATE to this collection: evaluates which members have a document, and why other members do not have it. Python 3.8
+or later.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,12 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import BadAnswer, ConfigError
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._versions import newest, older
 
-#: Reasons why a member does not count; each is the name of a list in a module's results.
+#: Reasons why a member does not have the document. Each reason is the name of a list in a module's results.
 KINDS = ("missing", "stale", "mismatched")
 
 
 def check_wait(wait: str) -> str:
-    """Return ``wait`` if it is none, majority, all or a whole number above 0, else raise ``ConfigError``."""
+    """Return ``wait`` if it is none, majority, all or a whole number above 0. Otherwise raise ``ConfigError``."""
     number = int(wait) if wait.isascii() and wait.isdigit() and len(wait) < 7 else 0
     if number > 0 or wait in ("none", "majority", "all"):
         return wait
@@ -24,7 +26,7 @@ def check_wait(wait: str) -> str:
 
 
 def enough(wait: str, confirmed: int, members: int) -> bool:
-    """Return whether ``confirmed`` of ``members`` members fulfil ``wait``."""
+    """Return whether ``confirmed`` members out of ``members`` are enough for ``wait``."""
     if wait == "all":
         return confirmed >= members
     if wait == "majority":
@@ -33,7 +35,7 @@ def enough(wait: str, confirmed: int, members: int) -> bool:
 
 
 def refused(result: dict[str, t.Any]) -> bool:
-    """Return whether the member holds the document but failed to apply this version."""
+    """Return whether the member of this result has the document but failed to write its files from this version."""
     applied = result.get("applied")
     if result.get("holds") is not True or not isinstance(applied, dict):
         return False
@@ -41,10 +43,11 @@ def refused(result: dict[str, t.Any]) -> bool:
 
 
 class Question:
-    """The question whether members hold a document.
+    """A question to the agent which members have a document.
 
-    Members must hold the ``version`` or the ``digest`` of the document ``key``, or with ``absent`` no such document.
-    Without ``key``, members must hold the same documents. With ``absent``, ``version`` is the version of the deletion.
+    A member must have the document ``key`` with this ``version`` or ``digest``. With ``absent``, a member must not have
+    the document, and ``version`` is the version of the deletion. Without ``key``, all members must have the same
+    documents.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class Question:
         self.applied = applied
 
     def parameters(self) -> dict[str, str | None]:
-        """Return the question as parameters of ``GET /v1/convergence``."""
+        """Return the question as query parameters for ``GET /v1/convergence``."""
         deleted = "1" if self.absent else None
         return {
             "key": self.key,
@@ -81,7 +84,7 @@ class Question:
 
 
 class Convergence:
-    """The checked answer of an agent to a question, with the result of each member. Raises ``BadAnswer``."""
+    """The checked answer of an agent to a :class:`Question`, with the result of each member. Raises ``BadAnswer``."""
 
     def __init__(self, answer: dict[str, t.Any], applied: bool = False) -> None:
         self._applied = applied
@@ -97,7 +100,7 @@ class Convergence:
         self.results: list[dict[str, t.Any]] = results
 
     def replace(self, results: list[dict[str, t.Any]], wait: str) -> None:
-        """Replace the results of the members by ``results``, and count again how many members hold the document."""
+        """Replace the results of the members by ``results``, and count again how many members have the document."""
         self.results = results
         self.members = len(results)
         self.confirmed = self.members - len(self.laggards)
@@ -105,7 +108,9 @@ class Convergence:
 
     @property
     def laggards(self) -> list[dict[str, t.Any]]:
-        """Return the members that do not hold the document, or if the question says so, have not applied it."""
+        """Return the results of the members that do not have the document. If the question has ``applied`` set, also
+        return the members that have not written their files from it.
+        """
         return [result for result in self.results if not self._counts(result)]
 
     def _counts(self, result: dict[str, t.Any]) -> bool:
@@ -117,15 +122,17 @@ class Convergence:
 
     @property
     def final(self) -> bool:
-        """Return whether further waiting is useless, because every member that does not count refused the document."""
+        """Return whether further waiting is useless, because every laggard has refused to write its files from the
+        document.
+        """
         return self._applied and all(refused(result) for result in self.laggards)
 
     def kinds(self, question: Question) -> dict[str, list[dict[str, t.Any]]]:
         """Return the laggards by reason. Each laggard is in exactly one of the lists.
 
-        A member is stale if its version is older than the version that was asked for. If no version was asked for, the
-        newest version of the members that hold the document counts instead. Without any such version, no member is
-        stale.
+        A member is stale if its version is older than the version in the question. If the question has no version, the
+        version is compared with the newest version of the members that have the document. If no member has the
+        document, no member is stale.
         """
         wanted = question.version or newest(result.get("version") for result in self.results if result.get("holds"))
         kinds = KINDS + (("refused", "pending") if question.applied else ())

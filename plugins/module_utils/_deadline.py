@@ -13,7 +13,7 @@ import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import Endpoint
 
-#: Largest number of bytes that one call reads or writes.
+#: Maximum bytes that one call reads or writes.
 CHUNK = 64 * 1024
 
 
@@ -31,7 +31,7 @@ class Deadline:
 
 
 class _Reader(io.RawIOBase):
-    """Reads from a socket until the deadline. The timeout of each read is the time left."""
+    """Reads from a socket until the deadline. The timeout of each read is the time until the deadline."""
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
         super().__init__()
@@ -47,7 +47,9 @@ class _Reader(io.RawIOBase):
 
 
 class Channel:
-    """The socket methods that ``http.client`` uses, within one deadline. The caller closes the real socket."""
+    """A socket for ``http.client`` whose reads and writes all end before one deadline. The caller closes the real
+    socket.
+    """
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
         self._sock = sock
@@ -69,8 +71,8 @@ class Channel:
 def resolve(endpoint: Endpoint, deadline: Deadline) -> list[t.Any]:
     """Return the endpoint's addresses in the form of ``getaddrinfo``. Raises ``OSError``.
 
-    The system's resolver has no timeout parameter. So the resolver runs in a thread, which is abandoned when the
-    deadline passes.
+    The operating system's resolver has no timeout parameter. The resolver therefore runs in a thread, and the function
+    does not wait for this thread after the deadline.
     """
     found: list[t.Any] = []
     problems: list[str] = []

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: asks every member over its own API what it holds. Python 3.8 or later."""
+"""PRIVATE to this collection: asks every member over the member's own API which documents it has. Python 3.8 or
+later.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,17 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import canonical_address
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import DEFAULT_PORT, ClientError, Settings
 
-#: Number of members asked at the same time. One document per member may be in memory.
+#: Number of members that are asked at the same time. Each of these members may need memory for one document.
 _AT_ONCE = 16
 
 
 class Direct:
     """Client that asks all members directly, at the same ``port`` and over ``scheme`` (``http`` or ``https``).
 
-    Without ``scheme`` or ``port``, the value of the first endpoint that is not a Unix socket applies, else ``http`` and
-    8001. Each member is asked with the timeout and retries of ``settings``. All ``n`` members together take at most ``n
-    / 16`` times (rounded up) as long as one.
+    If ``scheme`` or ``port`` is ``None``, the client uses the value of the first endpoint that is not a Unix socket. If
+    there is no such endpoint, the client uses ``http`` and 8001. Each member is asked with the timeout and retries of
+    ``settings``. Sixteen members are asked at the same time, so ``n`` members take at most ``n / 16`` (rounded up)
+    times as long as one member.
     """
 
     def __init__(self, settings: Settings, scheme: str | None, port: int | None) -> None:
@@ -36,9 +39,10 @@ class Direct:
             settings.tls()  # create the context once, before the threads use it
 
     def ask(self, question: Question, results: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
-        """Return a copy of ``results`` with each member's own answer, and ``reached``, whether it answered.
+        """Return a copy of ``results`` in which each result contains the member's own answer. The field ``reached``
+        says whether the member answered.
 
-        ``question`` must have a version or a digest, or be about absence.
+        ``question`` must have ``version``, ``digest`` or ``absent`` set.
         """
         with ThreadPoolExecutor(max_workers=min(_AT_ONCE, max(1, len(results)))) as pool:
             return list(pool.map(lambda result: self._ask(question, result), results))

@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: parses lifetimes of documents, decides when to renew them. Python 3.8 or later."""
+"""PRIVATE to this collection: parses the lifetimes of documents, and decides when a document must be written again.
+Python 3.8 or later.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,15 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _LONGEST = 10 * 365 * 86400
 
-#: Seconds by which a remaining lifetime may exceed the wanted one without a new write, because clocks differ.
+#: Seconds by which the remaining lifetime may exceed the wanted lifetime before the document is written again, because
+#: clocks differ.
 _TOLERANCE = 60
 
 
 def seconds_of(text: str | None) -> int | None:
-    """Convert the option ``expires`` to seconds: 0 for ``never``, ``None`` if not given. Raises ``ConfigError``."""
+    """Convert the option ``expires`` to seconds: 0 for ``never``, ``None`` if the option is not given. Raises
+    ``ConfigError``.
+    """
     if text is None:
         return None
     if text.strip() == "never":
@@ -34,7 +39,9 @@ def seconds_of(text: str | None) -> int | None:
 
 
 def moment_of(text: t.Any) -> float | None:
-    """Convert a time such as 2026-11-27T01:30:00Z to seconds since the epoch; ``None`` if it is no such time."""
+    """Convert a time such as 2026-11-27T01:30:00Z to seconds since the epoch; ``None`` if ``text`` is not such
+    a time.
+    """
     match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d{1,9})?Z", text) if isinstance(text, str) else None
     try:
         return calendar.timegm(time.strptime(match.group(1), "%Y-%m-%dT%H:%M:%S")) if match else None
@@ -43,11 +50,12 @@ def moment_of(text: t.Any) -> float | None:
 
 
 def to_renew(held: t.Any, wanted: int | None, now: float) -> bool:
-    """Return whether a document must be written again to live ``wanted`` seconds (0 forever, ``None`` no matter).
+    """Return whether a document must be written again so that it expires in ``wanted`` seconds (0: never, ``None``: any
+    expiry).
 
     ``held`` is the time at which the document expires, or ``None`` for never; ``now`` the current time in seconds. The
-    result is true if less than half of the wanted lifetime is left, so that a task that runs often does not write each
-    time. The result is also true if more than the wanted lifetime is left.
+    result is true if the time until ``held`` is less than half of ``wanted`` or is more than ``wanted``. Because of the
+    half, a task that runs often does not write the document each time.
     """
     if wanted is None:
         return False

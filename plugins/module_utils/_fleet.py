@@ -21,7 +21,8 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import parse_nodes
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import BadAnswer, ConfigError
 
-#: Duration of one long poll, seconds. The agent allows 60, but shorter polls detect a dead member earlier.
+#: Duration of one long poll, in seconds. The agent allows 60 seconds, but with shorter polls the plugins detect a dead
+#: member earlier.
 _POLL = 20.0
 
 #: Pattern of a content type, the same as in the agent.
@@ -49,7 +50,7 @@ def digest_of(value: bytes) -> str:
 
 
 def check_key(key: str) -> str:
-    """Return ``key`` if it is a valid name of a document. Raises ``ConfigError`` with the rule that it breaks."""
+    """Return ``key`` if it is a valid name of a document. Raises ``ConfigError`` with the rule that ``key`` breaks."""
     size = len(key.encode("utf-8", "replace"))
     if not 1 <= size <= 512:
         raise ConfigError("key: expected 1 to 512 bytes of UTF-8, got %d" % size)
@@ -61,18 +62,18 @@ def check_key(key: str) -> str:
 
 
 def check_content_type(kind: str) -> str:
-    """Return ``kind`` if it is a valid content type, a name or a media type. Raises ``ConfigError``."""
+    """Return ``kind`` if it is a valid content type: a name such as "json", or a media type. Raises ``ConfigError``."""
     if not _CONTENT_TYPE.fullmatch(kind):
         raise ConfigError("content_type: expected a name such as json, or a media type, got %r" % clip(kind))
     return kind
 
 
 class Fleet:
-    """The API of a fleet, through the first member that answers. Every method raises ``ClientError``."""
+    """Calls the API of the first member of a fleet that answers. Every method raises ``ClientError``."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        #: Clock of the member from which a document was last read, seconds since the epoch.
+        #: Time of the last answer to a read of a document, by the clock of that member, in seconds since the epoch.
         self.now = time.time()
 
     @property
@@ -85,7 +86,7 @@ class Fleet:
         return self.client.request("GET", "/v1/status").json()
 
     def nodes(self, states: t.Sequence[str]) -> tuple[list[dict[str, t.Any]], list[str]]:
-        """Return the nodes in one of ``states``, and one line for each node that was left out (see ``parse_nodes``)."""
+        """Return the nodes in one of ``states``, and one line of text for each invalid node (see ``parse_nodes``)."""
         answer = self.client.request("GET", "/v1/nodes", {"state": ",".join(states)}).json()
         try:
             nodes, problems = parse_nodes(answer.get("nodes"))
@@ -102,7 +103,9 @@ class Fleet:
         return self._send("PATCH", "/v1/node", body).json()
 
     def join(self, body: bytes) -> int:
-        """Make the member contact nodes (``POST /v1/node/join``). Returns how many addresses were new."""
+        """Make the member contact nodes (``POST /v1/node/join``). Returns how many of the addresses the member did not
+        know before.
+        """
         return number_of(self._send("POST", "/v1/node/join", body).json(), "added")
 
     def move(self, verb: str) -> dict[str, t.Any]:
@@ -121,7 +124,7 @@ class Fleet:
         return {"documents": [_describe(entry) for entry in documents], "digest": text_of(answer, "digest")}
 
     def read(self, key: str) -> tuple[dict[str, t.Any], bytes] | None:
-        """Return a document's description and value; ``None`` if it does not exist or was deleted."""
+        """Return a document's description and value; ``None`` if the document does not exist or was deleted."""
         try:
             return self._document(key, None)
         except ApiError as exc:
@@ -179,7 +182,9 @@ class Fleet:
         return [_written(one) for one in written]
 
     def history(self, key: str, diff: bool = False) -> list[dict[str, t.Any]]:
-        """Return the versions that the member has, newest first (``GET /v1/history``); none for an unknown document."""
+        """Return the versions of the document that the member has, newest first (``GET /v1/history``). The list is
+        empty for an unknown document.
+        """
         asked = {"diff": "1" if diff else None}
         try:
             answer = self.client.request("GET", "/v1/history/" + quote(key, safe="/"), asked).json()
@@ -196,7 +201,7 @@ class Fleet:
     def version(self, key: str, version: str) -> tuple[dict[str, t.Any], bytes]:
         """Return description and value of one version in the member's history.
 
-        Raises ``ConfigError`` if the history does not contain the version, or if it is a deletion.
+        Raises ``ConfigError`` if the history does not contain the version, or if the version is a deletion.
         """
         try:
             return self._document(key, version)
@@ -223,7 +228,7 @@ class Fleet:
     ) -> dict[str, t.Any]:
         """Publish the content of a former ``version`` as a new version (``POST /v1/rollback``).
 
-        ``expires`` is the lifetime in seconds, 0 for forever; ``None`` keeps the expiry of the former version.
+        ``expires`` is the lifetime in seconds; 0 means no expiry, and ``None`` keeps the expiry of the former version.
         """
         said: dict[str, t.Any] = {"version": version, "author": author or "", "comment": comment or ""}
         if expires is not None:
@@ -234,7 +239,9 @@ class Fleet:
         return _written(self.client.request("POST", path, body=body, headers=headers, repeatable=repeatable).json())
 
     def repair(self, key: str | None) -> int:
-        """Make the member sync at once with members that differ (``POST /v1/repair``). Returns their number."""
+        """Make the member sync at once with the members that have different documents (``POST /v1/repair``). Returns
+        their number.
+        """
         body = json.dumps({} if key is None else {"key": key}).encode("utf-8")
         return number_of(self._send("POST", "/v1/repair", body).json(), "asked")
 
@@ -246,7 +253,8 @@ class Fleet:
         return templates
 
     def converge(self, question: Question, wait: str, timeout: float) -> tuple[Convergence, float]:
-        """Ask until enough members for ``wait`` fulfil the question, or ``timeout`` seconds are over; 0 asks once.
+        """Ask the agent until as many members as ``wait`` requires fulfil the question, or until ``timeout`` seconds
+        have passed. With a timeout of 0, ask only once.
 
         Returns the last answer, and the seconds since the first request.
         """
@@ -261,12 +269,15 @@ class Fleet:
             now = time.monotonic()
             if answer.converged or answer.final or now - started >= timeout:
                 return answer, now - started
-            # Pause if the agent answers at once without convergence, so that this is no busy loop.
+            # If the agent answers at once without convergence, pause before the next request, so that this is not a
+            # busy loop.
             time.sleep(min(max(0.0, 0.2 - (now - before)), max(0.0, timeout - (now - started))))
 
 
 def _clock(headers: t.Mapping[str, str]) -> float:
-    """Return the time in the answer's header Date, which does not depend on the local clock; else the local time."""
+    """Return the time in the answer's header Date, which does not depend on the local clock. Without this header,
+    return the local time.
+    """
     try:
         return parsedate_to_datetime(headers["date"]).timestamp()
     except (KeyError, TypeError, ValueError):

@@ -1,20 +1,21 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: checks an agent's health, by its own answers and by those of another member.
+"""PRIVATE to this collection: checks an agent's health with the answers of the agent itself and with the answers of
+another member.
 
 Modules import the class ``Gate``, which asks the agent itself. The role ``agent`` also runs this file as a script,
-``_gate.py QUESTION``, on another host, the witness.
+``_gate.py QUESTION``, on another host. That host is called the witness.
 
 QUESTION is a JSON object. ``socket`` is the Unix socket of the witness's agent, ``addr`` and ``port`` identify the node
-to check. The other keys ``version`` (of the node's agent, "" for any), ``incarnation`` (the lowest, 0 for any) and
-``documents`` (true if the node must hold the same documents as the witness) are the conditions. The script asks until
-all conditions are met or ``timeout`` seconds have passed; with 0 it asks once. The script prints ``{"answered": true,
-"passed": bool, "unmet": [sentence, ...], "elapsed": seconds}``. If the witness's agent does not answer within a few
-seconds, the script prints nothing and exits with status 1.
+to check. The other keys are the conditions: ``version`` (of the node's agent, "" for any), ``incarnation`` (the lowest
+allowed incarnation of the node, 0 for any) and ``documents`` (true if the node must have the same documents as the
+witness). The script asks the witness's agent until all conditions are met or ``timeout`` seconds have passed. With 0,
+it asks once. The script prints ``{"answered": true, "passed": bool, "unmet": [sentence, ...], "elapsed": seconds}``. If
+the witness's agent does not answer within a few seconds, the script prints nothing and exits with status 1.
 
-The file runs on targets: standard library only, Python 3.8 or later. The file imports nothing of this collection,
-because the script is copied to the witness alone.
+The file runs on managed hosts, so it needs only the standard library of Python 3.8 or later. The file imports nothing
+from this collection, because the role copies only this file to the witness.
 """
 
 from __future__ import annotations
@@ -26,18 +27,19 @@ import sys
 import time
 import typing as t
 
-#: Timeout of one answer of the agent itself, seconds.
+#: Timeout, in seconds, of a request to the agent itself.
 ANSWER = 20.0
-#: Timeout of one answer of a witness, and the time within which a witness must answer for the first time, seconds.
+#: Seconds: timeout of a request to a witness, and the time within which a witness must answer for the first time.
 WITNESS_ANSWER = 10.0
 PATIENCE = 5.0
-#: Shortest pause between two questions to a witness, seconds, and the pause as a multiple of the last answer's time.
-#: The longer of the two pauses applies, because a large NodeList is much work for the witness.
+#: Pause between two requests to a witness: at least PAUSE seconds, and at least PAUSE_FACTOR times the duration of the
+#: last request, because a large NodeList is much work for the witness.
 PAUSE = 0.1
 PAUSE_FACTOR = 4
-#: Largest answer that is read, bytes. The NodeList of 20,000 nodes with the most private data is smaller.
+#: Maximum bytes of an answer. The NodeList of 20,000 nodes with the longest possible private data is smaller.
 LIMIT = 256 * 1024 * 1024
-#: Largest number of other members that a result names. With many hosts, complete lists would flood the controller.
+#: Maximum number of other members that a result names. In a large fleet, every result would otherwise contain the names
+#: of all hosts.
 TOLD = 20
 
 
@@ -60,7 +62,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 def ask(path: str, question: str, seconds: float = ANSWER) -> dict[str, t.Any]:
-    """Send a GET request to the agent's socket and return the JSON object that it answers.
+    """Send a GET request to the agent's socket and return the JSON object in the answer.
 
     Each read must complete within ``seconds``. Raises ``Unanswered``.
     """
@@ -82,29 +84,32 @@ def ask(path: str, question: str, seconds: float = ANSWER) -> dict[str, t.Any]:
 
 
 def later(now: int, before: int) -> bool:
-    """Return whether incarnation ``now`` is later than ``before``; every incarnation is later than -1.
+    """Return whether the incarnation ``now`` is later than the incarnation ``before``. Every incarnation is later than
+    -1.
 
-    Incarnations are 32-bit serial numbers (RFC 1982): a number that is ahead by less than half the range is later.
+    Incarnations are 32-bit serial numbers (RFC 1982): a number is later if it is ahead by less than half of the range.
     """
     return before < 0 or 0 < (now - before) % 2**32 < 2**31
 
 
 class Gate:
-    """Checks an agent by its own answers, and stores its last answers.
+    """Checks an agent with the answers of its own API, and stores its last answers.
 
     ``wanted`` has the keys ``socket``, ``version``, ``above`` (the agent's incarnation must be later; -1 for any) and
-    ``others`` (the number of other members that the agent must see alive).
+    ``others`` (the minimum number of other members whose state is alive in the agent's NodeList).
     """
 
     def __init__(self, wanted: dict[str, t.Any]) -> None:
         self._wanted = wanted
         self.status: dict[str, t.Any] = {}
         self.alive: list[str] = []
-        #: The condition that is not met, in words; empty if all are met.
+        #: Sentence that describes the condition that is not met; empty if all conditions are met.
         self.unmet = ""
 
     def runs(self) -> bool:
-        """Return whether the agent answers, runs, and has the expected version and a new incarnation."""
+        """Return whether the agent answers, runs, has the expected version, and has a later incarnation than
+        ``above``.
+        """
         wanted = self._wanted
         try:
             self.status = status = ask(wanted["socket"], "/v1/status")
@@ -125,7 +130,7 @@ class Gate:
         return not self.unmet
 
     def sees(self) -> bool:
-        """Return whether the agent sees at least ``others`` other members alive."""
+        """Return whether the agent's NodeList contains at least ``others`` other members that are alive."""
         try:
             nodes = ask(self._wanted["socket"], "/v1/nodes?state=alive")["nodes"]
             self.alive = [str(node["name"]) for node in nodes if not node["local"]]
@@ -144,7 +149,7 @@ class Gate:
         return not few
 
     def told(self) -> dict[str, t.Any]:
-        """Return the outcome in the form of a module's result."""
+        """Return the outcome of the last check in the form of a module's result."""
         return {
             "passed": not self.unmet,
             "unmet": self.unmet,
@@ -155,18 +160,19 @@ class Gate:
 
 
 class Witness:
-    """Checks a node by the NodeList of another member, and stores which conditions were not met last.
+    """Checks a node with the NodeList of another member, the witness. Stores the conditions that the last check found
+    unmet.
 
-    ``question`` is the JSON object that the script gets, see the module's docstring.
+    ``question`` is the JSON object QUESTION that the module's docstring describes.
     """
 
     def __init__(self, question: dict[str, t.Any]) -> None:
         self._question = question
-        # Every documents digest of the witness since the first look. Under a stream of publishes, the digests of
-        # witness and node are rarely equal at the same moment. A node that has any of the stored digests holds
-        # every document that existed at the first look.
+        # All documents digests that the witness has had since the first check. Under a stream of publishes, the digests
+        # of witness and node are rarely equal at the same moment. A node with any of the stored digests has every
+        # document that existed at the first check.
         self._states: set[str] = set()
-        #: The conditions that are not met, one sentence each; empty if all are met.
+        #: The conditions that are not met, one sentence each; empty if all conditions are met.
         self.unmet: list[str] = []
 
     def look(self) -> bool:
@@ -199,9 +205,10 @@ class Witness:
 
 
 def testify(question: dict[str, t.Any]) -> dict[str, t.Any]:
-    """Ask the witness until all conditions are met or the time is over. Returns the object that the script prints.
+    """Ask the witness's agent until all conditions are met or the timeout has passed. Returns the object that the
+    script prints.
 
-    Raises ``Unanswered`` if the witness never answers.
+    Raises ``Unanswered`` if the witness's agent does not answer in time.
     """
     begin = time.monotonic()
     deadline = begin + float(question.get("timeout", 0))
@@ -225,7 +232,7 @@ def testify(question: dict[str, t.Any]) -> dict[str, t.Any]:
 
 
 def main() -> int:
-    """Answer the question in the first argument on stdout. Returns the exit status."""
+    """Print the answer to the question in the first command-line argument. Returns the exit status."""
     try:
         json.dump(testify(json.loads(sys.argv[1])), sys.stdout)
     except Unanswered as error:

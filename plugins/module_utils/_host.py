@@ -1,9 +1,10 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: compares and changes single files, links and commands of a host. Python 3.8 or later.
+"""PRIVATE to this collection: compares and changes single files and links of a host, and runs commands there. Python
+3.8 or later.
 
-Check mode changes nothing, and records the changes that it would make in the same form.
+In check mode, the class changes nothing and only records the changes that it would make.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from ansible.module_utils.common.text.converters import to_bytes, to_text
 
 
 class Refused(Exception):
-    """Raised if a step failed; ``str()`` says where, what was expected and what was found."""
+    """Raised if a step failed; ``str()`` says at which file or command, what was expected and what was found."""
 
 
 class Host:
     """The host on which a module runs.
 
-    ``changes`` has one line for each change that was made, or in check mode would be made. ``diffs`` contains what
-    ``--diff`` shows of these changes, without secrets.
+    ``changes`` has one line for each change that was made; in check mode, for each change that would be made. ``diffs``
+    contains the diffs of these changes for ``--diff``, without secrets.
     """
 
     def __init__(self, module: AnsibleModule) -> None:
@@ -58,7 +59,7 @@ class Host:
         return output
 
     def directory(self, path: str, group: str, mode: str) -> bool:
-        """Create the directory, owned by root and ``group``. Returns whether that changed anything.
+        """Create the directory, owned by root and ``group``. Returns whether the directory was created or changed.
 
         The parent directory must exist. If the path is a link to a directory, the target of the link is used. Raises
         ``Refused``.
@@ -85,11 +86,10 @@ class Host:
         validate: t.Sequence[str] = (),
         secret: bool = False,
     ) -> bool:
-        """Write the file, owned by root and ``group``. Returns whether that changed anything.
+        """Write the file, owned by root and ``group``. Returns whether the file was created or changed.
 
         The command ``validate`` gets the path of a temporary file with the new content as its last argument. If the
-        command succeeds, the temporary file replaces the old file in one step. If the command fails, raises
-        ``Refused``.
+        command succeeds, the temporary file replaces the old file atomically. If the command fails, raises ``Refused``.
         """
         wanted = to_bytes(content)
         found = _read(path)
@@ -105,7 +105,9 @@ class Host:
         return self._permit(path, group, mode, noted=written) or written
 
     def parents(self, path: str) -> None:
-        """Create the missing parent directories of the path, readable by all. Raises ``Refused``."""
+        """Create the missing parent directories of the path. All users can read these directories. Raises
+        ``Refused``.
+        """
         place = os.path.dirname(path)
         if self.check or os.path.isdir(place):
             return
@@ -117,9 +119,9 @@ class Host:
             raise Refused("%s: expected to make the directory: %s" % (place, error)) from None
 
     def link(self, path: str, target: str) -> bool:
-        """Create or replace the symbolic link in one step. Returns whether that changed anything.
+        """Create or replace the symbolic link atomically. Returns whether the link was created or changed.
 
-        Raises ``Refused`` if the path is something else than a symbolic link.
+        Raises ``Refused`` if the path exists and is not a symbolic link.
         """
         if os.path.islink(path) and os.readlink(path) == target:
             return False
@@ -159,9 +161,9 @@ class Host:
         self._module.atomic_move(fresh, path)
 
     def _permit(self, path: str, group: str, mode: str, noted: bool) -> bool:
-        """Set owner root, group and mode. Returns whether that changed anything.
+        """Set the owner to root, and set group and mode. Returns whether owner, group or mode changed.
 
-        With ``noted``, ``changes`` already has a line for this path, and no other is added.
+        With ``noted``, ``changes`` already has a line for this path, and the method adds no second line.
         """
         wanted = {"path": path, "owner": "root", "group": group, "mode": mode}
         arguments = self._module.load_file_common_arguments(wanted)

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: installs the account, release and configuration of an agent. Python 3.8 or later.
 
-The classes stand in the order of a deployment. The module ``_host_run`` starts the services afterwards.
+The definitions in this file have the order of a deployment. The module ``_host_run`` starts the services after these
+steps.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._host import Host, Refused
 
-#: Script that compares two versions of agent.yml. The script runs under the agent's Python, because Ansible's may lack
-#: PyYAML. The script's input is a JSON list of the former agent.yml, the new one, and the keys to ignore. The script
-#: exits with status 0 if all other keys are equal.
+#: Script that compares two versions of agent.yml. The script runs in the agent's Python, because Ansible's Python on
+#: the host may lack PyYAML. The script's input is a JSON list of the former agent.yml, the new agent.yml and the keys
+#: to ignore. The script exits with status 0 if all other keys are equal.
 _COMPARE = """
 import json, sys, yaml
 
@@ -49,7 +50,9 @@ def missing(host: Host, packages: dict[str, t.Any], kind: str) -> list[str]:
 
 
 class Release:
-    """The release that a host should run: a directory in ``root/releases``, the target of the link ``root/current``."""
+    """The release that a host should run. The release is a directory in ``root/releases``; the link ``root/current``
+    leads to the installed release.
+    """
 
     def __init__(self, wanted: dict[str, t.Any]) -> None:
         self.root = wanted["root"]
@@ -67,7 +70,7 @@ class Release:
         return os.path.exists(os.path.join(self.directory, "VERSION"))
 
     def install(self, host: Host) -> bool:
-        """Make this release the current one. Returns whether another release was current before.
+        """Set the link ``root/current`` to this release. Returns whether the link led to another release before.
 
         Raises ``Refused`` if the release is not present, except in check mode.
         """
@@ -80,17 +83,17 @@ class Release:
         changed = host.link(self.current, self.directory)
         host.link(self._command, self.program)
         for path, target in sorted(self._links.items()):
-            # An older release may lack the file to link to.
+            # An older release may not contain the file to which the link would lead.
             if os.path.exists(os.path.join(self.directory, target)):
                 host.parents(path)
                 host.link(path, os.path.join(self.current, target))
         return changed
 
     def surplus(self, foreseen: bool) -> list[str]:
-        """Return the directories of surplus releases, sorted.
+        """Return the sorted directories of the releases that should be removed.
 
-        The current release stays, and so many of the most recently installed ones that ``keep`` releases stay in total.
-        With ``foreseen``, the wanted release counts as the current one.
+        ``keep`` releases stay in total: the current release and the releases that were installed most recently. With
+        ``foreseen`` (check mode), this release is treated as the current release.
         """
         if not os.path.isdir(self.releases):
             return []
@@ -128,7 +131,9 @@ def account(host: Host, wanted: dict[str, str]) -> None:
 
 
 class Configuration:
-    """The configuration directory with its secrets, templates, and ``agent.yml``, which refers to both."""
+    """The configuration directory with secrets, templates and ``agent.yml``, which refers to the secrets and
+    templates.
+    """
 
     def __init__(
         self, host: Host, release: Release, wanted: dict[str, t.Any], secrets: list[dict[str, str]], group: str
@@ -151,13 +156,13 @@ class Configuration:
         )
         made = [host.directory(path, group, "0750") for path in folders]
         if any(made) and host.check:
-            return  # in check mode on a new host, there is no directory to compare with
+            return  # in check mode on a new host, the directory does not exist
         for secret in self._secrets:
             path = os.path.join(self.directory, secret["name"])
             self.restart |= host.file(path, secret["content"].strip() + "\n", group, "0640", secret=True)
         self._write_templates()
         self._write_settings()
-        # Remove files only after the new agent.yml is written, because the old one may still refer to them.
+        # Remove files only after the new agent.yml is written, because the old agent.yml may still refer to them.
         for path in self._unnamed(names):
             host.remove(path)
 
@@ -180,7 +185,7 @@ class Configuration:
         if self._host.file(self.path, text, self._group, "0640", validate=validate):
             question = json.dumps([former, text, self._wanted["reloadable"]])
             status = self._host.run([_PYTHON, "-I", "-c", _COMPARE], data=question)[0]
-            # If the comparison fails, restart: a restart applies any change.
+            # If the comparison fails, restart the agent, because a restart applies any change.
             self.reload, self.restart = status == 0, self.restart or status != 0
 
     def _unnamed(self, names: list[str]) -> list[str]:

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: writes and starts the systemd units of an agent, in order. Python 3.8 or later.
 
-The kernel data plane is loaded first, because the agent looks for it at its start. The helper that writes rendered
-files starts before the agent, because the agent sends requests to it. Exactly one command starts, restarts or reloads
-the agent itself.
+The module loads the kernel data plane first, because the agent checks at its start whether the data plane is loaded.
+The module starts the helper that writes rendered files before the agent, because the agent sends requests to the
+helper. Exactly one command starts, restarts or reloads the agent itself.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ CAPABILITIES = "@CAPABILITIES@"
 
 
 class Dataplane:
-    """The kernel data plane, which systemd units of the release load.
+    """The kernel data plane. Systemd units of the release load it.
 
-    An upgrade never stops the data plane. A reload replaces the data plane's programs in one step, so the kernel
+    An upgrade never stops the data plane. A reload replaces the data plane's programs atomically, so the kernel
     continues to relay packets.
     """
 
@@ -36,9 +36,9 @@ class Dataplane:
         self._loader = Unit(host, wanted["paths"][0])
         self._listener = Unit(host, wanted["paths"][1])
         self._again = Unit(host, wanted["paths"][2])
-        #: Whether the agent has to be restarted to use a data plane that was just loaded.
+        #: Whether the agent must be restarted, because the data plane was just loaded.
         self.restart = False
-        #: Whether the data plane is wanted but not loaded, so that the loader has to try again.
+        #: Whether the data plane is wanted but not loaded, so that the loader must try again.
         self.down = False
         self._needs: list[str] = []
 
@@ -72,24 +72,24 @@ class Dataplane:
             started = self._try(self._loader.start)
             self._try(lambda: self._loader.enable(enabled))
             self.restart |= started
-        # The loader's unit starts the listener. A loader that ran before this release was installed has not started the
-        # listener.
+        # The loader's unit starts the listener. Start the listener here, because the loader may have run before this
+        # release installed the listener.
         if self._listener.path in own and not self._listener.foreseen:
             self._listener.start()
         self._ask()
-        # With `auto`, the unit succeeds on a host that does not support the data plane, so systemd does not retry it.
-        # Try to load the data plane again, because the obstacle may be gone: a package was installed, or another XDP
-        # program was removed.
+        # With `auto`, the loader's unit succeeds on a host that does not support the data plane, so systemd does not
+        # retry the unit. Try to load the data plane again, because a package may have been installed or another XDP
+        # program removed since the last attempt.
         if self.down and not self._host.check and not renewed and not started:
             known = len(self._host.changes)
             self._try(self._loader.reload)
             self._ask()
             if self.down:
-                del self._host.changes[known:]  # a failed attempt in every run must not count as a change
+                del self._host.changes[known:]  # do not report a failed attempt as a change in every run
             self.restart |= not self.down
 
     def _write_units(self) -> list[str]:
-        """Write the release's unit files and return their paths. Removes units that an older release does not have."""
+        """Write the unit files of the release, and return their paths. Removes unit files that the release lacks."""
         folder = os.path.join(self._release.directory, "systemd")
         own = [path for path in self._paths if os.path.exists(os.path.join(folder, os.path.basename(path)))]
         if self._listener.path not in own:
@@ -107,7 +107,9 @@ class Dataplane:
         return own
 
     def _try(self, step: t.Callable[[], bool]) -> bool:
-        """Run a step, and ignore its failure if the data plane is optional. Returns whether the step was a change."""
+        """Run a step, and ignore its failure if the data plane is optional. Returns whether the step changed
+        anything.
+        """
         known = len(self._host.changes)
         try:
             return step()
@@ -118,9 +120,10 @@ class Dataplane:
             return False
 
     def _ask(self) -> None:
-        """Find out whether the data plane is loaded and which capabilities the agent needs; sets ``down``.
+        """Ask the release's program whether the data plane is loaded (sets ``down``) and which capabilities the agent
+        needs.
 
-        If the status cannot be read, the agent could not use BPF maps anyway.
+        If the answer cannot be parsed, the agent gets no capabilities. It could not use BPF maps then anyway.
         """
         if not os.path.exists(self._release.program):
             return
@@ -133,19 +136,21 @@ class Dataplane:
         self._needs = [str(name) for name in told.get("agent_needs", [])] if isinstance(told, dict) else []
 
     def _leave(self, unit: Unit) -> None:
-        """Stop a unit, and ignore the failure if it does not exist."""
+        """Stop a unit. Ignore the failure if the unit does not exist."""
         try:
             unit.stop()
         except Refused:
             pass
 
     def _remove(self) -> None:
-        # Stop the listener first. If the loader's unit has failed, the listener stays active and would load it again.
+        # Stop the listener first. If the loader's unit has failed, the listener stays active and would load the data
+        # plane again.
         self._leave(self._listener)
         self._leave(self._again)
         self._loader.stop()
         self._loader.enable(False)
-        # A data plane that was loaded by hand, or by a unit that failed later, is still in the kernel. Unload it.
+        # A data plane that was loaded by hand, or by a unit that failed later, is still in the kernel. Unload this data
+        # plane.
         program = self._release.program
         if os.path.exists(self._directory) and os.path.exists(program) and not self._host.check:
             if "was not up" not in self._host.must([program, "dataplane", "down"]):
@@ -160,9 +165,11 @@ class Dataplane:
 def provide_helper(
     host: Host, release: Release, configuration: Configuration, wanted: dict[str, t.Any], enabled: bool
 ) -> None:
-    """Run the privileged helper that writes rendered files, or without text of a unit, remove the helper.
+    """Install and start the privileged helper that writes rendered files. If ``wanted`` contains no text of a unit,
+    remove the helper.
 
-    The helper reads ``agent.yml`` when it starts, so it is restarted if the file has changed. Raises ``Refused``.
+    The helper reads ``agent.yml`` only when it starts, so the function restarts the helper if the file has changed.
+    Raises ``Refused``.
     """
     unit = Unit(host, wanted["path"])
     if not wanted["content"]:
@@ -195,28 +202,30 @@ class Agent:
         self._host = host
         self._content = wanted["content"]
         self.unit = Unit(host, wanted["path"])
-        #: Why the agent did not start, if a later health check reports the failure; "" otherwise.
+        #: Reason why the agent did not start, for a later health check; "" if the agent started.
         self.failed = ""
 
     def write(self, capabilities: str) -> bool:
-        """Write the agent's unit file. Returns whether that changed anything."""
+        """Write the agent's unit file. Returns whether the file was created or changed."""
         return self.unit.write(self._content.replace(CAPABILITIES, capabilities))
 
     def apply(self, restart: bool, reload: bool, judged: bool) -> None:
-        """Restart or reload the agent so that it uses the changes. With ``judged``, a failure is only recorded."""
+        """Restart or reload the agent so that it uses the changes. With ``judged``, the method stores the error in
+        ``failed`` and does not raise it.
+        """
         if self.unit.foreseen or not (os.path.exists(self.unit.path) or self._host.check):
             return
         self._try(judged, self.unit.restart if restart else self.unit.reload if reload else None)
 
     def run(self, stale: t.Sequence[str], applied: bool, enabled: bool, judged: bool) -> None:
-        """Start the agent, or restart it if files in ``stale`` are newer than its start.
+        """Start the agent, or restart it if a file in ``stale`` was changed after the start of the agent.
 
-        Files in ``stale`` may come from an earlier run that was interrupted. ``applied`` says that this run has already
+        An earlier run that was interrupted may have changed such a file. ``applied`` says whether this run has already
         restarted or reloaded the agent.
         """
         if self.unit.foreseen:
             return
-        # In check mode, the restart was only predicted, so the agent would still look stale.
+        # In check mode, the restart has not happened, so the files in ``stale`` are still newer than the agent's start.
         if not (self.failed or (applied and self._host.check)):
             self._try(judged, self.unit.restart if self.unit.stale(stale) else self.unit.start)
         self._try(judged, lambda: self.unit.enable(enabled))

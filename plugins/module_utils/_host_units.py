@@ -26,17 +26,19 @@ class Unit:
         self._host = host
 
     def write(self, content: str) -> bool:
-        """Write the unit file. Returns whether that changed anything."""
+        """Write the unit file. Returns whether the file was created or changed."""
         self.rewritten = self._host.file(self.path, content, "root", "0644")
         return self.rewritten
 
     @property
     def foreseen(self) -> bool:
-        """Return whether check mode would write the unit file; systemd's answers are about the old file then."""
+        """Return whether this is check mode and the unit file would be written. Systemd's answers then describe the old
+        file.
+        """
         return self._host.check and self.rewritten
 
     def active(self) -> bool:
-        """Return whether the unit runs or is starting."""
+        """Return whether the unit is active, starting or reloading."""
         return self._show()["ActiveState"] in ("active", "activating", "reloading")
 
     def start(self) -> bool:
@@ -56,21 +58,24 @@ class Unit:
         return self._act("reload", "reloaded") if self.active() else self._act("start", "started")
 
     def enable(self, wanted: bool) -> bool:
-        """Enable the unit, or disable it if not ``wanted``. Returns whether that was a change. Raises ``Refused``."""
+        """Enable the unit if ``wanted``, otherwise disable it. Returns whether the unit was enabled or disabled by this
+        call. Raises ``Refused``.
+        """
         if (self._show()["UnitFileState"] == "enabled") == wanted:
             return False
         return self._act("enable", "enabled") if wanted else self._act("disable", "disabled")
 
     def stale(self, paths: t.Sequence[str]) -> list[str]:
-        """Return the files that changed after the unit was last started or reloaded; none if the unit does not run.
+        """Return the files that changed after the unit was last started or reloaded. The list is empty if the unit does
+        not run.
 
         An earlier run may have been interrupted after it wrote a file and before it restarted the unit. The next run
-        finds that file up to date, so only a comparison of times detects the missing restart.
+        finds that the file already has the right content, so only a comparison of times detects the missing restart.
         """
         shown = self._show()
         if shown["ActiveState"] != "active":
             return []
-        # Use systemd's monotonic time stamps, because its dates have a resolution of one second.
+        # Use systemd's monotonic time stamps, because the dates that systemd prints have a resolution of one second.
         elapsed = time.clock_gettime(time.CLOCK_MONOTONIC) - int(shown["StateChangeTimestampMonotonic"]) / 1e6
         return newer(list(paths) + [self.path], time.time() - elapsed)
 
@@ -103,10 +108,9 @@ def journal(host: Host, names: t.Sequence[str], lines: int) -> str:
 
 
 def newer(paths: t.Sequence[str], since: float) -> list[str]:
-    """Return the files that changed after ``since`` (seconds since the epoch), sorted.
-
-    For a directory, all files in and below it are checked. For a symbolic link, the link itself is checked, not its
-    target. A path that does not exist is skipped.
+    """Return the files that changed after ``since`` (seconds since the epoch), sorted. For a directory, the function
+    checks all files in and below it. For a symbolic link, it checks the link itself and not the target. It skips a path
+    that does not exist.
     """
     found = []
     for path in paths:

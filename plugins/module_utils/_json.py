@@ -10,7 +10,7 @@ import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import BadAnswer
 
-#: Largest number of values in one JSON text. The largest valid answer is a NodeList of 20,000 nodes.
+#: Maximum number of values in one JSON text. The largest valid answer is a NodeList of 20,000 nodes.
 MAX_JSON_VALUES = 5 * 1000 * 1000
 MAX_JSON_DEPTH = 32
 MAX_JSON_DIGITS = 40
@@ -33,7 +33,9 @@ def text_of(answer: dict[str, t.Any], field: str) -> str:
 
 
 def clip(text: str, limit: int = 200) -> str:
-    """Return ``text`` for use in a message: on one line, cut after ``limit`` characters, only printable characters."""
+    """Return ``text`` for use in a message: on one line, with only printable characters, and cut after ``limit``
+    characters.
+    """
     shown = "".join(char if char.isprintable() else "?" for char in text[:limit])
     return shown + "..." if len(text) > limit else shown
 
@@ -41,7 +43,7 @@ def clip(text: str, limit: int = 200) -> str:
 def parse_json(body: bytes) -> t.Any:
     """Parse JSON from an untrusted source. Raises ``ValueError`` if the text is not JSON or exceeds a limit.
 
-    RFC 8259, section 9, allows parsers to set limits. NaN and infinities are not JSON.
+    RFC 8259, section 9, allows parsers to set limits. NaN and infinities are rejected, because they are not JSON.
     """
     if body.count(b",") + body.count(b"[") + body.count(b"{") > MAX_JSON_VALUES:
         raise ValueError("more than %d values" % MAX_JSON_VALUES)

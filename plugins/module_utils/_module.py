@@ -18,18 +18,18 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
     Settings,
 )
 
-#: Text that replaces sensitive content, the same that Ansible uses for options with ``no_log``.
+#: Text that replaces sensitive content. Ansible uses the same text for options with ``no_log``.
 HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 
-#: Options whose values are contents of documents.
+#: Options whose value is the content of a document.
 _CONTENTS = ("content", "value")
 
 
 class FleetModule(AnsibleModule):
-    """A module with the connection options, which reports the endpoint used and the endpoints that failed.
+    """A module that has the connection options, and reports the endpoint that it used and the endpoints that failed.
 
-    ``argument_spec`` contains the module's own options. An option called ``sensitive`` keeps the values
-    of ``content``, ``value`` and ``documents`` out of all results and errors.
+    ``argument_spec`` contains the module's own options. If a module's option ``sensitive`` is true, no result or error
+    contains the values of ``content``, ``value`` and ``documents``.
     """
 
     def __init__(self, argument_spec: dict[str, t.Any], **kwargs: t.Any) -> None:
@@ -46,9 +46,10 @@ class FleetModule(AnsibleModule):
         return spec
 
     def _unless_given(self, other: str, variable: str) -> str:
-        """Return the value of the environment variable, unless the task sets the ``other`` of token and token_file.
+        """Return the value of the environment variable for one of the options token and token_file.
 
-        If the task sets the other option, raises ``AnsibleFallbackNotFound``, because the two exclude each other.
+        Raises ``AnsibleFallbackNotFound`` if the task sets the option ``other``, because a module accepts only one of
+        these two options.
         """
         if self.params.get(other) is not None:
             raise AnsibleFallbackNotFound
@@ -56,7 +57,9 @@ class FleetModule(AnsibleModule):
 
     @property
     def sensitive(self) -> bool:
-        """Return whether to hide contents. Before the check of options, any value but a false one counts as true."""
+        """Return whether to hide contents. Before Ansible has checked the options, the result is true unless the value
+        is false in one of Ansible's spellings.
+        """
         wanted = (getattr(self, "params", None) or {}).get("sensitive")
         if isinstance(wanted, str):
             wanted = wanted.strip().lower()
@@ -65,7 +68,8 @@ class FleetModule(AnsibleModule):
     def open_fleet(self, first_only: bool = False) -> Fleet:
         """Return the fleet that the connection options describe; with ``first_only``, use only the first endpoint.
 
-        Failed endpoints cause warnings, unless an error lists them. Raises ``ConfigError``.
+        If an endpoint fails, the module shows a warning, unless an error already contains the failure. Raises
+        ``ConfigError``.
         """
         settings = Settings(self.params)
         if first_only:
@@ -78,7 +82,9 @@ class FleetModule(AnsibleModule):
         self.exit_json(**dict(results, **self._connection()))
 
     def fail(self, problem: ClientError | str, **results: t.Any) -> t.NoReturn:
-        """End the module with a failure: a message, and for a problem with a member also ``error`` as data."""
+        """End the module with a failure. The result has a message, and for a problem with a member also the dictionary
+        ``error``.
+        """
         message = str(problem)
         if isinstance(problem, Unreachable):
             code = "answer_lost" if problem.maybe_applied else "no_member_answered"
@@ -97,12 +103,12 @@ class FleetModule(AnsibleModule):
         return {"endpoint": self._fleet.endpoint, "failed_endpoints": self._fleet.client.attempts}
 
     def exit_json(self, **kwargs: t.Any) -> t.NoReturn:
-        """End the module like ``AnsibleModule.exit_json``, without sensitive arguments."""
+        """End the module like ``AnsibleModule.exit_json``, but without sensitive arguments in the result."""
         super().exit_json(**self._redacted(kwargs))
         raise AssertionError("exit_json ends the process")
 
     def fail_json(self, msg: str, **kwargs: t.Any) -> t.NoReturn:
-        """End the module like ``AnsibleModule.fail_json``, without sensitive arguments.
+        """End the module like ``AnsibleModule.fail_json``, but without sensitive arguments in the result.
 
         ``AnsibleModule`` itself also calls this method if options are invalid.
         """
@@ -126,7 +132,9 @@ class FleetModule(AnsibleModule):
 
 
 def _hide_contents(entry: t.Any) -> t.Any:
-    """Return an entry of ``documents`` in which all values are hidden except those of known harmless options."""
+    """Return a copy of an entry of ``documents``. All values are hidden, except the values of options that never
+    contain secrets.
+    """
     shown = ("state", "src", "remote_src", "expires", "content_type", "if_version", "author", "comment")
     if not isinstance(entry, dict):
         return entry if entry is None else HIDDEN

@@ -1,11 +1,11 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: checks the NodeList that a member answered. Python 3.8 or later.
+"""PRIVATE to this collection: checks the NodeList in a member's answer. Python 3.8 or later.
 
 Every value in a NodeList comes from another machine. The result contains only known fields with checked types and
-lengths. A node that breaks a rule is left out, and the list of problems names it. The inventory plugin decides which
-values may become *host names*.
+lengths. A node with an invalid field is not part of the result; the list of problems contains the node and the reason.
+The inventory plugin decides which values may become *host names*.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 STATES = ("alive", "suspect", "dead", "left")
 MAX_NODES = 50 * 1000
 
-#: Longest value of each text field, bytes of UTF-8. For name and private_data these are the agent's own limits, for the
-#: other fields more than the agent writes.
+#: Maximum bytes of UTF-8 of each text field. The limits of name and private_data are those of the agent. The other
+#: limits are longer than any value that an agent writes.
 _TEXTS = {"name": 255, "private_data": 4096, "version": 255, "protocol": 64, "digest": 64}
 _COUNTS = {"incarnation": 2**32 - 1, "sequence": 2**64 - 1}
 _FLAGS = ("local", "record_known")
@@ -28,9 +28,9 @@ _FLAGS = ("local", "record_known")
 def parse_nodes(nodes: t.Any) -> tuple[list[dict[str, t.Any]], list[str]]:
     """Check the list ``nodes`` of an answer.
 
-    Returns the valid nodes, sorted by address and port, and one line for each node that was left out. Unknown fields
-    are dropped, so that answers of newer agents are accepted. Raises ``ValueError`` if ``nodes`` is not a list or has
-    more than ``MAX_NODES`` entries.
+    Returns the valid nodes, sorted by address and port, and one line of text for each invalid node. The function
+    ignores unknown fields, so that the collection also accepts answers of newer agents. Raises ``ValueError`` if
+    ``nodes`` is not a list or has more than ``MAX_NODES`` entries.
     """
     if not isinstance(nodes, list):
         raise ValueError("nodes: expected a list, got %s" % type(nodes).__name__)
@@ -58,7 +58,7 @@ def _order(identity: tuple[str, int]) -> tuple[int, bytes, int]:
 def parse_node(entry: t.Any) -> dict[str, t.Any]:
     """Check one entry of a NodeList and return its known fields.
 
-    Raises ``ValueError`` naming the field and what was expected.
+    Raises ``ValueError`` with the name of the field and the expected value.
     """
     if not isinstance(entry, dict):
         raise ValueError("expected an object, got %s" % type(entry).__name__)
@@ -107,7 +107,7 @@ def parse_seed(text: str) -> tuple[str, int]:
 
 
 def _plain(value: str) -> str:
-    """Return a copy of type ``str``, because ansible-core marks templates with a subclass of ``str``.
+    """Return a copy of ``value`` of type ``str``, because ansible-core uses a subclass of ``str`` to mark templates.
 
     Raises ``ValueError`` for invalid Unicode.
     """

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: checks a host for obstacles before the role changes it.
+"""PRIVATE to this collection: checks a host for obstacles to a deployment before the role changes the host.
 
-Each obstacle is one sentence that says where, what was expected and what was found. The code runs on targets: standard
-library only.
+Each obstacle is one sentence that contains the file or setting, the expected value and the value that was found. The
+code runs on managed hosts, so it needs only the standard library.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ MINIMUM = (3, 9)
 
 
 def check_base(run: Run) -> list[str]:
-    """Check for root privileges, systemd, the tools to unpack a release, and the Python that the agent runs under."""
+    """Check for root privileges, systemd, the tools to unpack a release, and the version of the Python that runs the
+    agent.
+    """
     errors = []
     if os.geteuid() != 0:
         errors.append("privileges: expected root (become: true), got user id %d" % os.geteuid())
@@ -38,7 +40,7 @@ def check_base(run: Run) -> list[str]:
     for tool in ("tar", "gzip", "systemctl"):
         if not shutil.which(tool):
             errors.append("command %s: expected it to be installed, found none" % tool)
-    if os.path.exists(PYTHON):  # otherwise the role installs Python as a package
+    if os.path.exists(PYTHON):  # if it does not exist, the role installs Python as a package
         code = "import sys; print('%d.%d' % sys.version_info[:2])"
         status, output = run([PYTHON, "-I", "-c", code])
         text = output.strip()
@@ -69,7 +71,7 @@ def check_address(question: dict[str, t.Any]) -> list[str]:
 
 
 def check_interface(question: dict[str, t.Any]) -> list[str]:
-    """Check that the data plane's interface exists. Without a setting, the loader chooses the interface later."""
+    """Check that the data plane's interface exists. If no interface is configured, the loader chooses one later."""
     name = question["interface"]
     found = sorted(os.listdir("/sys/class/net"))
     if not name or name in found:
@@ -81,7 +83,7 @@ def check_interface(question: dict[str, t.Any]) -> list[str]:
 
 
 def check_paths(question: dict[str, t.Any]) -> list[str]:
-    """Check that paths that the role will replace do not belong to another program."""
+    """Check that no path that the role will replace belongs to another program."""
     errors = []
     command, root = question["command"], question["root"]
     if os.path.lexists(command) and not (os.path.islink(command) and os.readlink(command).startswith(root + "/")):
@@ -93,7 +95,7 @@ def check_paths(question: dict[str, t.Any]) -> list[str]:
 
 
 def check_ports(question: dict[str, t.Any], run: Run) -> list[str]:
-    """Check that the ports are free or used by the agent itself, and that the addresses belong to this host."""
+    """Check that each port is free or already used by the agent itself, and that the addresses belong to this host."""
     listen = question["listen"] or ("::" if ":" in question["addr"] else "0.0.0.0")
     wanted = [
         ("xdp_gossip_agent_port", "UDP", socket.SOCK_DGRAM, listen, question["port"]),
@@ -115,7 +117,7 @@ def check_ports(question: dict[str, t.Any], run: Run) -> list[str]:
         if number:
             why = WHY.get(number) or os.strerror(number)
             errors.append("%s: expected %s port %d on %s to be free, but %s" % (name, label, port, host, why))
-    # Bind to port 0, any free port: whether the address belongs to this host does not depend on the port.
+    # Bind to port 0 (any free port), to check only whether the address belongs to this host.
     if not question["listen"] and bind_error(socket.SOCK_DGRAM, question["addr"], 0) == errno.EADDRNOTAVAIL:
         errors.append(
             "xdp_gossip_agent_addr: expected an address of this host, got %s. Where the others reach it by an "
@@ -134,7 +136,7 @@ WHY = {
 def bind_error(kind: int, host: str, port: int) -> int:
     """Try to bind ``host:port``. Returns 0, or the error number if that fails.
 
-    Sets SO_REUSEADDR for TCP only, like the agent.
+    Like the agent, the function sets SO_REUSEADDR only for TCP.
     """
     host, zone = host.partition("%")[::2]
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -171,7 +173,8 @@ def agent_sockets(unit: str, run: Run) -> set[str]:
 
 
 def sockets_at(kind: str, port: int) -> set[str]:
-    """Return the inodes of the IPv4 and IPv6 sockets that are bound to the port, for TCP of listening ones only.
+    """Return the inodes of the IPv4 and IPv6 sockets that are bound to the port. For TCP, return only sockets that
+    listen.
 
     Source: the tables in /proc/net, see proc(5).
     """
@@ -190,7 +193,8 @@ def sockets_at(kind: str, port: int) -> set[str]:
 def answering(seeds: list[str], own: tuple[str, int]) -> list[str]:
     """Return the seeds, ``addr:port`` or ``name:port``, that accept a TCP connection.
 
-    Connects to all seeds at the same time, for at most two seconds after their names have been resolved.
+    The function connects to all seeds at the same time, and waits at most two seconds after it has resolved their
+    names.
     """
     waiting: dict[socket.socket, str] = {}
     found = []
@@ -240,7 +244,9 @@ def resolvable(seeds: list[str]) -> bool:
 
 
 def check_certificate(question: dict[str, t.Any], run: Run) -> list[str]:
-    """Check that the API can use the certificate that is already on the host, if one is set."""
+    """If the API is configured with a certificate that is already on the host, check that the API can use this
+    certificate.
+    """
     paths = question["tls_cert"], question["tls_key"]
     if not all(paths):
         return []
@@ -261,10 +267,10 @@ def check_certificate(question: dict[str, t.Any], run: Run) -> list[str]:
 
 
 def check_secrets(question: dict[str, t.Any]) -> list[str]:
-    """Check that the secrets on the host are those of the controller, if the host has any.
+    """If the host has secrets of a fleet, check that the controller has the same secrets.
 
-    Other secrets mean that the host belongs to another fleet, or that another controller has deployed it. If the role
-    overwrote such secrets, the host could no longer communicate with its members.
+    If the secrets differ, the host belongs to another fleet, or another controller has deployed the host. If the role
+    overwrote these secrets, the host could no longer communicate with the members of its fleet.
     """
     if question["replace_secrets"]:
         return []
@@ -286,7 +292,9 @@ def check_secrets(question: dict[str, t.Any]) -> list[str]:
 
 
 def held_secrets(place: str) -> set[str]:
-    """Return the secrets on the host, from the file ``secret.key`` and from key slots."""
+    """Return the cluster secrets in the configuration directory ``place``: those in the file ``secret.key`` and in the
+    key slots.
+    """
     paths = [place + "/secret.key"]
     try:
         paths += [entry.path for entry in os.scandir(place + "/keys")]
@@ -305,10 +313,12 @@ def read(path: str) -> str:
 
 
 def look(question: dict[str, t.Any], run: Run) -> dict[str, t.Any]:
-    """Run all checks. Returns the obstacles, and the facts about the host that the role needs before it changes it."""
+    """Run all checks. Returns the obstacles, and the facts about the host that the role needs before it changes the
+    host.
+    """
     errors = check_base(run) + check_address(question) + check_interface(question) + check_paths(question)
     errors += check_templates(question["templates"])
-    if not errors:  # the check of ports needs a valid address and systemd
+    if not errors:  # check_ports needs a valid address and systemd
         errors = check_ports(question, run)
     errors += check_secrets(question) + check_certificate(question, run)
     if not resolvable(question["seeds"]):

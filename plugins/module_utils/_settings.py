@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: reads and checks the connection options. Python 3.8 or later, standard library only."""
+"""PRIVATE to this collection: reads and checks the connection options. The code needs only the standard library of
+Python 3.8 or later.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ import ssl
 import typing as t
 from urllib.parse import urlsplit
 
-#: Endpoint and TCP port of an agent's API unless its configuration sets others.
+#: Default endpoint and default TCP port of an agent's API.
 DEFAULT_ENDPOINT = "unix:///run/xdp-gossip/api.sock"
 DEFAULT_PORT = 8001
 MAX_TOKEN = 4096
@@ -41,7 +43,7 @@ class BadAnswer(ClientError):
 
 
 class ConfigError(ClientError):
-    """Raised if an option, such as an endpoint, token or TLS file, cannot be used as given."""
+    """Raised if the value of an option, such as an endpoint, token or TLS file, cannot be used."""
 
 
 class Endpoint:
@@ -88,7 +90,8 @@ class Settings:
                 given[name] = spec.get("default")
         self.endpoints = [Endpoint(str(url)) for url in given["endpoints"]]
         if not self.endpoints:
-            # A template that yields no endpoints must not fall back to the default, the local agent.
+            # An empty list may be the result of a template. It is an error, so that the module does not use the local
+            # agent by mistake.
             raise ConfigError("endpoints: expected at least one, got an empty list")
         self.timeout = float(given["timeout"])
         self.retries = int(given["retries"])
@@ -112,14 +115,16 @@ class Settings:
         return other
 
     def tls(self) -> ssl.SSLContext:
-        """Return the TLS context, which is created once. Raises ``ConfigError`` naming the file that cannot be used."""
+        """Return the TLS context. The first call creates it. Raises ``ConfigError`` with the path of a file that cannot
+        be used.
+        """
         if self._context is None:
             self._context = self._make_context()
         return self._context
 
     def _make_context(self) -> ssl.SSLContext:
         try:
-            # If ca_path is set, trust only that authority and no public one.
+            # If ca_path is set, trust only the authorities in ca_path and no public authority.
             if self._ca_path and os.path.isdir(self._ca_path):
                 context = ssl.create_default_context(capath=self._ca_path)
             else:

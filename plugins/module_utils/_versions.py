@@ -16,9 +16,10 @@ _MAPPED = bytes(10) + b"\xff\xff"
 
 
 def rank(version: t.Any) -> tuple[int, bytes, int] | None:
-    """Return a key that sorts versions like the agents: clock reading, then address and port of the publisher.
+    """Return a sort key for a version. The agents use the same order: by clock reading, then by address and port of the
+    publisher.
 
-    The address in the key has 16 bytes. Returns ``None`` for a value that is no version. An example of a version is
+    The address in the key has 16 bytes. Returns ``None`` if ``version`` is not a version. An example of a version is
     019a3c1e5b2f0000@198.18.0.11:8000.
     """
     match = _VERSION.fullmatch(version) if isinstance(version, str) else None
@@ -33,13 +34,15 @@ def rank(version: t.Any) -> tuple[int, bytes, int] | None:
 
 
 def newest(versions: t.Iterable[t.Any]) -> str | None:
-    """Return the newest of ``versions``, ignoring values that are no versions; ``None`` if there is none."""
+    """Return the newest of ``versions``. Ignore values that are not versions; return ``None`` if no value is a
+    version.
+    """
     known = [(rank(version), version) for version in versions]
     ranked = sorted((order, version) for order, version in known if order is not None)
     return ranked[-1][1] if ranked else None
 
 
 def older(version: t.Any, than: t.Any) -> bool:
-    """Return whether ``version`` is older than ``than``; false if one of them is no version."""
+    """Return whether ``version`` is older than ``than``. Return false if ``version`` or ``than`` is not a version."""
     first, second = rank(version), rank(than)
     return first is not None and second is not None and first < second

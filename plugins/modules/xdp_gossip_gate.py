@@ -7,14 +7,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xdp_gossip_gate
-short_description: Wait until the agent of this host runs and sees the fleet
+short_description: Wait until the agent of this host runs and has other members in its NodeList
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Asks the agent of this host over its Unix socket until the agent runs, has the deployed version, and sees other
-    members. Changes nothing.
-  - If the agent does not get that far within O(retries), the module fails and shows the agent's last answers and the
-    journal of its units.
+  - Asks the agent of this host over its Unix socket until the agent runs, has the deployed version, and has enough
+    other members in its NodeList that are alive. Changes nothing.
+  - If the agent does not meet these conditions within O(retries), the module fails and shows the agent's last answers
+    and the journal of its units.
   - Part of the role P(xdp_gossip.fleet.agent#role), which sets all options.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes.read_only
@@ -34,16 +34,17 @@ options:
     required: true
   above:
     description:
-      - Incarnation that the agent's own incarnation must exceed; V(-1) accepts any. A restarted agent has a later
-        incarnation.
+      - The agent's incarnation must be later than this incarnation. V(-1) accepts any incarnation. A restarted agent
+        has a later incarnation.
     type: int
     default: -1
   others:
-    description: How many other members the agent must see alive.
+    description: Minimum number of other members that are alive in the agent's NodeList.
     type: int
     default: 0
   retries:
-    description: How often the module asks whether the agent runs, and then whether it sees enough members.
+    description: Maximum number of times that the module asks whether the agent runs, and then whether the NodeList
+      contains enough members.
     type: int
     default: 40
   delay:
@@ -68,8 +69,8 @@ RETURN = r"""
 gate:
   description:
     - The outcome. C(passed) says whether the agent fulfils all conditions, and C(unmet) names the condition that it
-      does not fulfil. C(status) is the agent's status, C(others) the number of other members that it sees alive, and
-      C(alive) up to 20 of their names.
+      does not fulfil. C(status) is the agent's status. C(others) is the number of other members that are alive in the
+      agent's NodeList, and C(alive) contains up to 20 of their names.
   returned: always
   type: dict
   sample: {"passed": true, "unmet": "", "status": {"state": "running"}, "others": 1, "alive": ["host2"]}
@@ -87,7 +88,9 @@ _LINES = 60
 
 
 def asked(question: t.Callable[[], bool], retries: int, delay: int) -> bool:
-    """Ask up to ``retries`` times with ``delay`` seconds between; return whether one answer was yes."""
+    """Call ``question`` until it returns true, up to ``retries`` times with ``delay`` seconds between two calls. Return
+    whether it returned true.
+    """
     for rest in reversed(range(max(1, retries))):
         if question():
             return True

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xdp_gossip_host
-short_description: Bring a host into its state as a member of a fleet
+short_description: Install, configure and start the agent of a host
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Compares the host's account, release, configuration, systemd units and running services with the wanted state, and
-    writes what differs. After the changes, exactly one start, restart or reload makes the agent use them.
-  - The comparison and all changes are one module execution, so a host that is already in the wanted state costs the
-    controller hardly more than a ping.
+    changes the parts that differ. After the changes, the module starts, restarts or reloads the agent exactly once.
+  - The comparison and all changes are one module execution, so for a host that is already in the wanted state, the
+    controller needs hardly more time than for M(ansible.builtin.ping).
   - Part of the role P(xdp_gossip.fleet.agent#role), which sets all options. Other tasks of the role install packages
     and copy releases. The module reports which packages and releases are missing.
 extends_documentation_fragment:
@@ -57,7 +57,7 @@ options:
         elements: str
         default: []
   account:
-    description: User and group that the agent runs as.
+    description: User and group of the agent's process.
     type: dict
     required: true
     suboptions:
@@ -100,8 +100,8 @@ options:
         required: true
       links:
         description:
-          - Further links. Each key is the path of a link, each value a file of the release. The module creates a link
-            only if the release has that file.
+          - Further links. Links to create. Each key is the path of a link, and its value is the file of the release to
+            which the link leads. The module creates a link only if the release has that file.
         type: dict
         default: {}
       keep:
@@ -170,8 +170,8 @@ options:
         default: true
       judged:
         description:
-          - With V(true), an agent that does not start is no failure of this module, because a later task checks the
-            agent's health. RV(start_failure) then contains the reason.
+          - With V(true), the module does not fail if the agent does not start, because a later task checks the agent's
+            health. RV(start_failure) then contains the reason.
         type: bool
         default: false
       agent:
@@ -203,7 +203,7 @@ options:
             type: str
             required: true
           state_directory:
-            description: State directory of the helper, which the module removes together with the helper.
+            description: State directory of the helper. The module removes this directory when it removes the helper.
             type: path
             required: true
       dataplane:
@@ -221,8 +221,8 @@ options:
             required: true
           paths:
             description:
-              - Paths of three unit files, of the loader, of the path unit that waits for the agent's requests, and of
-                the service that loads the data plane again.
+              - Paths of three unit files. The units are the loader, the path unit that waits for the agent's requests,
+                and the service that loads the data plane again.
             type: list
             elements: path
             required: true
@@ -232,8 +232,8 @@ options:
             required: true
   gate:
     description:
-      - Conditions that the running agent must fulfil, as in M(xdp_gossip.fleet.xdp_gossip_gate). The module asks the
-        agent once, and returns the outcome in RV(gate).
+      - Conditions for the running agent, as in M(xdp_gossip.fleet.xdp_gossip_gate). The module asks the agent once, and
+        returns the outcome in RV(gate).
     type: dict
     required: true
     suboptions:
@@ -246,15 +246,15 @@ options:
         type: str
         required: true
       above:
-        description: Incarnation that the agent's own incarnation must exceed; V(-1) accepts any.
+        description: The agent's incarnation must be later than this incarnation. V(-1) accepts any incarnation.
         type: int
         default: -1
       others:
-        description: How many other members the agent must see alive.
+        description: Minimum number of other members that are alive in the agent's NodeList.
         type: int
         default: 0
   snapshot:
-    description: Directory that may contain the snapshot taken before a deployment, see RV(snapshot).
+    description: Directory of the snapshot that a deployment takes before its changes, see RV(snapshot).
     type: path
     required: true
 """
@@ -279,12 +279,12 @@ missing:
   type: dict
   sample: {"required": [], "optional": ["python3-bpfcc"]}
 release_missing:
-  description: Whether the release is missing on the host and has to be copied there.
+  description: Whether the release is missing on the host and must be copied there.
   returned: success
   type: bool
 done:
   description:
-    - Whether the host is now in the wanted state. The value is V(false) if packages or the release have to be installed
+    - Whether the host is now in the wanted state. The value is V(false) if packages or the release must be installed
       first.
   returned: success
   type: bool
@@ -294,8 +294,8 @@ retry:
   type: bool
 surplus:
   description:
-    - Releases on the host in excess of C(keep). A later task removes these releases once the agent has passed its
-      health check.
+    - Directories of the releases on the host that exceed the number in C(keep). A later task removes these releases
+      once the agent has passed its health check.
   returned: success
   type: list
   elements: str
@@ -305,15 +305,15 @@ snapshot:
   returned: success
   type: bool
 start_failure:
-  description: Why the agent did not start, if C(judged) is set. The text is empty if the agent started.
+  description: Reason why the agent did not start, if C(judged) is set. The text is empty if the agent started.
   returned: success
   type: str
   sample: ""
 gate:
   description:
     - The outcome of O(gate). C(passed) says whether the agent fulfils all conditions, and C(unmet) names the condition
-      that it does not fulfil. C(status) is the agent's status, C(others) the number of other members that it sees
-      alive, and C(alive) up to 20 of their names.
+      that it does not fulfil. C(status) is the agent's status. C(others) is the number of other members that are alive
+      in the agent's NodeList, and C(alive) contains up to 20 of their names.
   returned: success
   type: dict
   sample: {"passed": true, "unmet": "", "status": {"state": "running"}, "others": 1, "alive": ["host2"]}
@@ -415,7 +415,9 @@ OPTIONS = {
 
 
 class Deployment:
-    """The wanted state of the host, applied in order of dependency: account, release, configuration, units."""
+    """The wanted state of the host. ``run`` applies account, release, configuration and units in this order, because
+    each depends on those before it.
+    """
 
     def __init__(self, host: Host, options: dict[str, t.Any]) -> None:
         self._host, self._options = host, options
@@ -432,7 +434,7 @@ class Deployment:
         release_missing = "install" in self._parts and not self._release.present
         if "install" in self._parts:
             lacking = {kind: missing(self._host, self._options["packages"], kind) for kind in lacking}
-        # Check mode goes on, so that it also predicts the changes after the installation.
+        # Check mode continues here, so that it also predicts the changes after the installation.
         stopped = not self._options["proceed"] and bool(release_missing or lacking["required"] or lacking["optional"])
         if not stopped or self._host.check:
             self._change()

@@ -11,7 +11,7 @@ short_description: Read a fleet's members, documents and status from one member
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Reads from one member its view of the fleet. Changes nothing.
+  - Reads the members, documents and status of the fleet as one member has them. Changes nothing.
   - Each member chooses its own name and private data. Treat names and private data as untrusted text.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes.read_only
@@ -45,7 +45,8 @@ options:
     elements: str
     default: []
   history_diffs:
-    description: Return with each version in RV(history) how its content differs from the version before it.
+    description: For each version in RV(history), return the difference between its content and the content of the
+      version before it.
     type: bool
     default: false
 seealso:
@@ -105,7 +106,7 @@ nodes:
       type: str
       returned: always
     state:
-      description: State of the node in the view of the asked member.
+      description: State of the node according to the asked member.
       type: str
       returned: always
     incarnation:
@@ -129,7 +130,7 @@ nodes:
       type: float
       returned: always
     digest:
-      description: Digest of all documents that the node holds.
+      description: Digest over all documents of the node.
       type: str
       returned: always
     local:
@@ -201,7 +202,7 @@ rendered:
 history:
   description:
     - For each name in O(history), the versions that the asked member has, newest first. Each version has the same
-      fields as an entry of RV(documents), and with O(history_diffs) also C(diff).
+      fields as an entry of RV(documents). With O(history_diffs), a version also has the field C(diff).
   returned: O(history) is not empty
   type: dict
   sample: {}
@@ -211,7 +212,7 @@ digest:
   type: str
   sample: 3b1f0c5d2a998877
 endpoint:
-  description: Endpoint of the member that answered; the first of O(endpoints) if no member answered.
+  description: Endpoint of the member that answered. If no member answered, this is the first of O(endpoints).
   returned: unless options are wrong
   type: str
   sample: unix:///run/xdp-gossip/api.sock
@@ -238,7 +239,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 
 
 def gather(module: FleetModule, fleet: Fleet) -> dict[str, t.Any]:
-    """Read from one member the parts that ``gather`` and ``history`` name. Raises ``ClientError``."""
+    """Read from one member the data that the options ``gather`` and ``history`` select. Raises ``ClientError``."""
     wanted = module.params["gather"]
     result: dict[str, t.Any] = {}
     if "status" in wanted:

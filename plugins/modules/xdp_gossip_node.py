@@ -32,13 +32,13 @@ options:
   join:
     description:
       - Addresses of nodes to contact, as V(addr:port). Write an IPv6 address in brackets.
-      - An address that the node already knows does not count as a change.
+      - If the node already knows all these addresses, the module reports no change.
     type: list
     elements: str
   state:
     description:
-      - With V(started), the node sends heartbeats. With V(stopped), the node sends none, so other members will declare
-        it dead. With V(left), the node has left the cluster.
+      - With V(started), the node sends heartbeats. With V(stopped), the node sends no heartbeats, so the other members
+        will declare the node dead. With V(left), the node has left the cluster.
       - If O(state) is not given, the node's state does not change.
     type: str
     choices: [started, stopped, left]
@@ -68,7 +68,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 node:
-  description: The node after the task. In check mode, the node as the task would leave it.
+  description: The node after the task. In check mode, this is the node as the task would change it.
   returned: success
   type: dict
   sample: {"addr": "198.18.0.11", "port": 8000, "name": "host1", "private_data": "", "state": "alive", "local": true}
@@ -78,7 +78,7 @@ state:
   type: str
   sample: running
 joined:
-  description: How many of the addresses of O(join) were new to the node.
+  description: Number of addresses in O(join) that the node did not know before.
   returned: success
   type: int
   sample: 0
@@ -89,7 +89,8 @@ endpoint:
   sample: unix:///run/xdp-gossip/api.sock
 failed_endpoints:
   description:
-    - The endpoint if it did not answer, with the reason. The list is empty if the endpoint answered the first request.
+    - If the endpoint did not answer a request, the endpoint and the reason. The list is empty if the endpoint answered
+      the first request.
   returned: unless options are wrong
   type: list
   elements: dict
@@ -125,7 +126,9 @@ def seed_of(text: str) -> tuple[str, int]:
 
 
 def text_of_data(field: str, value: t.Any) -> str:
-    """Convert a list, a dictionary or a boolean to JSON, in the same form as the role ``agent``; keep text as it is."""
+    """Convert a list, a dictionary or a boolean to JSON, in the same form as the role ``agent``. Return text
+    unchanged.
+    """
     return json.dumps(value, sort_keys=True) if isinstance(value, (dict, list, bool)) else plain_text(field, value)
 
 
@@ -146,7 +149,9 @@ def update(module: FleetModule, fleet: Fleet) -> tuple[dict[str, t.Any], dict[st
 
 
 def join(module: FleetModule, fleet: Fleet) -> int:
-    """Make the node contact the addresses in ``join``. Returns the number of new addresses, also in check mode."""
+    """Make the node contact the addresses in ``join``. Returns the number of addresses that the node did not know.
+    Check mode only counts these addresses.
+    """
     seeds = sorted({seed_of(text) for text in module.params["join"] or []})
     if not seeds:
         return 0
@@ -159,7 +164,9 @@ def join(module: FleetModule, fleet: Fleet) -> int:
 
 
 def move(module: FleetModule, fleet: Fleet) -> tuple[str, str]:
-    """Resume or pause heartbeats, or leave. Returns the state before and after."""
+    """Make the node resume or pause its heartbeats, or leave the fleet. Returns the node's state before and after the
+    change.
+    """
     before = str(fleet.status().get("state"))
     if module.params["state"] is None:
         return before, before
@@ -170,7 +177,7 @@ def move(module: FleetModule, fleet: Fleet) -> tuple[str, str]:
 
 
 def steer(module: FleetModule, fleet: Fleet) -> dict[str, t.Any]:
-    """Apply name, private data, join and state to the node. Returns the module's results."""
+    """Apply the options for name, private data, join and state to the node. Returns the module's results."""
     node_before, node = update(module, fleet)
     # A node that has left must start again before it can contact other nodes.
     first = module.params["state"] == "started"

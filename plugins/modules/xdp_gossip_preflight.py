@@ -26,11 +26,11 @@ options:
     type: str
     default: ""
   port:
-    description: Port of the node, UDP and TCP.
+    description: Port of the node, for both UDP and TCP.
     type: int
     required: true
   api_addr:
-    description: Address that the API binds; if empty, no API over TCP.
+    description: Address that the API binds. If empty, the agent has no API over TCP.
     type: str
     default: ""
   api_port:
@@ -43,7 +43,8 @@ options:
     default: false
   seeds:
     description:
-      - Addresses or names of other nodes, each with a port. RV(answering) lists those that accept a connection.
+      - Addresses or names of other nodes, each with a port. RV(answering) lists the entries of O(seeds) that accept a
+        connection.
     type: list
     elements: str
     default: []
@@ -73,19 +74,21 @@ options:
     elements: raw
     default: []
   secrets:
-    description: Secrets that the host should have. A host that has only other secrets is a problem.
+    description: Secrets that the host should have. If the host has secrets and none of them is in this list, the module
+      reports a problem.
     type: list
     elements: str
     default: []
   authority:
-    description: Certificate of the fleet's authority (PEM). A host that has another authority is a problem.
+    description: Certificate of the fleet's authority (PEM). If the host has the certificate of a different authority,
+      the module reports a problem.
     type: str
     default: ""
   tls_cert:
-    description: Path of a certificate for the API that is already on the host.
+    description: Path of a certificate for the API. The file is already on the host.
     type: path
   tls_key:
-    description: Path of the key of O(tls_cert), also on the host.
+    description: Path of the private key of O(tls_cert). The file is already on the host.
     type: path
   replace_secrets:
     description: Do not report secrets or an authority that differ from those on the controller.

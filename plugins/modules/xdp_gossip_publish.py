@@ -13,11 +13,12 @@ author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Writes or deletes named documents of the fleet's metadata through a single member. Gossip carries the change to all
     other members.
-  - Takes one document (O(key)) or many (O(documents)). With many documents, the module checks all options, reads all
-    documents and compares all O(if_version) conditions before it writes anything. After these checks, the module writes
-    all documents or none in one request, and each member makes them visible at the same moment; see O(atomic).
-  - If the fleet already holds the wanted content, the module writes nothing, whatever O(if_version) says. It is
-    therefore safe to repeat a task whose answer was lost.
+  - The task contains one document (O(key)) or many documents (O(documents)). With many documents, the module checks all
+    options, reads all documents and compares all O(if_version) conditions before it writes anything. After these
+    checks, the module writes all documents or none in one request, and each member makes all these documents visible at
+    the same moment; see O(atomic).
+  - If the document in the fleet already has the wanted content, the module writes nothing and does not check
+    O(if_version). It is therefore safe to repeat a task after a failure in which the outcome of the write is unknown.
 requirements:
   - PyYAML on the target, only for O(value) with O(content_type=yaml)
 extends_documentation_fragment:
@@ -49,11 +50,11 @@ options:
   atomic:
     description:
       - Whether to write all O(documents) or none, in one request.
-      - V(auto) writes the documents together if possible, and otherwise one by one in the order given, with a warning.
-        V(required) fails before anything is written if the documents cannot be written together. V(never) always
-        writes the documents one by one.
-      - Documents cannot be written together if there are more than 64 documents, if their names have more than 4096
-        bytes in total, or if they differ in C(author) or C(comment).
+      - V(auto) writes the documents in one request if possible. Otherwise it shows a warning and writes them one by one
+        in the given order. V(required) fails before anything is written if the documents cannot be written in one
+        request. V(never) always writes the documents one by one.
+      - The documents cannot be written in one request if there are more than 64 documents, if their names have more
+        than 4096 bytes in total, or if they differ in C(author) or C(comment).
     type: str
     choices: [auto, required, never]
     default: auto
@@ -65,21 +66,21 @@ options:
   content:
     description:
       - The document's content, byte for byte (UTF-8).
-      - The content must be text or a number. Before ansible-core 2.19, Ansible turns the result of a template into a
-        list or a dictionary if it looks like one. The filter P(ansible.builtin.string#filter) at the end of the
-        template keeps the result text.
+      - The content must be text or a number. Before ansible-core 2.19, Ansible converts the result of a template to a
+        list or a dictionary if the text looks like a list or a dictionary. The filter P(ansible.builtin.string#filter)
+        at the end of the template prevents this conversion.
     type: raw
   value:
     description:
-      - The document's content as data. Text is published as it is. Any other data is written as JSON, or as YAML with
-        O(content_type=yaml), with sorted keys, so equal data has an equal digest.
+      - The document's content as data. Text is published as it is. Any other data is converted to JSON, or to YAML with
+        O(content_type=yaml). The keys are sorted, so equal data has an equal digest.
     type: raw
   src:
     description:
-      - File whose bytes become the document's content. The file is on the controller unless O(remote_src=true). On the
-        controller, the module searches for the file like M(ansible.builtin.copy), in C(files) of the role or beside the
-        playbook, and decrypts a file that Ansible Vault has encrypted. In the playbooks of a collection, the module
-        also searches in the current directory.
+      - File whose bytes become the document's content. The file is on the controller, or with O(remote_src=true) on the
+        target host. On the controller, the module searches for the file like M(ansible.builtin.copy), in C(files) of
+        the role or beside the playbook, and decrypts a file that Ansible Vault has encrypted. In the playbooks of a
+        collection, the module also searches in the current directory.
     type: path
   remote_src:
     description:
@@ -88,18 +89,19 @@ options:
     type: bool
   content_type:
     description:
-      - Type of the content, for programs that read the document. If O(content_type) is given, a document that differs
-        only in its type is written again.
-      - The default is V(json) for data in O(value), else the type of the document's current version. The type of a new
-        document follows from the suffix of its key, else of O(src) (C(.json), C(.yaml), C(.yml) or C(.txt)). Without a
-        known suffix, the type is V(raw).
+      - Type of the content, for programs that read the document. If O(content_type) is given, the module also writes a
+        document again if only its type differs.
+      - The default is V(json) for data in O(value). For other content, the default is the type of the document's
+        current version. For a new document, the agent derives the type from the suffix of the key, or of O(src) if the
+        key has no known suffix. The known suffixes are C(.json), C(.yaml), C(.yml) and C(.txt). Without a known suffix,
+        the type is V(raw).
       - The type is V(raw), V(text), V(json), V(yaml), or any other name or media type, such as V(toml) and
         V(application/pdf). Members check only contents of type V(text), V(json) or V(yaml).
     type: str
   if_version:
     description:
-      - Write only if the member that receives the request has this version of the document. V(absent) requires that
-        the member has no such document.
+      - Write only if the member that receives the request has this version of the document. V(absent) requires that the
+        member does not have this document.
       - If the member has another version, the task fails and returns both versions in RV(expected) and RV(actual), or
         in RV(conflicts).
       - Only the member that receives the request checks the version. If two writers use different members at the same
@@ -112,10 +114,10 @@ options:
       - Lifetime of the document. The lifetime is either V(never), or a number of seconds, or a number followed by V(s),
         V(m), V(h), V(d) or V(w), such as V(30m) or V(7d), at most ten years. When the lifetime ends, every member
         deletes the document.
-      - If the content is unchanged, the document is still written again, and counts as changed, when less than half of
-        the lifetime is left, or more than the whole lifetime. A task that runs regularly keeps the document alive, and
-        an immediate repetition changes nothing.
-      - If O(expires) is not given, an unchanged document keeps its expiry, and a document that is written never
+      - If the content is unchanged, the module still writes the document again, and reports a change, if less than half
+        of the lifetime or more than the whole lifetime is left. A task that runs regularly thus renews the document
+        before it expires, and an immediate second run changes nothing.
+      - If O(expires) is not given, an unchanged document keeps its expiry, and a document that the module writes never
         expires.
     type: str
   rollback_to:
@@ -136,26 +138,26 @@ options:
     type: str
   wait:
     description:
-      - How many members must hold each document before the task succeeds. The value is V(none), V(majority), V(all), or
-        a number of members.
-      - The default of O(wait) is V(all) if O(wait_for) is given, else V(none).
-      - The task also waits if it changed nothing, so a second run proves the same as the first.
-      - After a deletion, a member counts if it has received the deletion and holds no document of that name.
+      - Number of members that must have each document before the task succeeds. The value is V(none), V(majority),
+        V(all), or a number of members.
+      - The default of O(wait) is V(all) if O(wait_for) is given, and V(none) otherwise.
+      - The task also waits if it changed nothing, so a second run also proves that the members have the documents.
+      - After a deletion, the task counts a member if it has received the deletion and has no document of that name.
     type: str
   wait_for:
     description:
-      - Which members count for O(wait). With V(held), a member counts once it holds the document. With V(applied), a
-        member counts once its agent has also written the files that it renders from the document. A member that renders
-        no file from the document only has to hold it.
-      - With V(applied), the task fails as soon as every member that does not count has refused the document. The error
-        names each member's reason for the refusal.
+      - Which members the task counts for O(wait). With V(held), the task counts a member when the member has the
+        document. With V(applied), the task counts a member when the member's agent has also written the files that it
+        renders from the document. A member that renders no file from the document only needs to have the document.
+      - With V(applied), the task fails as soon as every member that is not counted has refused to write files from the
+        document. The error contains the reason of each of these members.
       - After a deletion, V(applied) means V(held). The default is V(held).
     type: str
     choices: [held, applied]
   wait_timeout:
     description:
-      - Longest time to wait for all documents together, in seconds. After this time the task fails and names the
-        members that lag behind.
+      - Maximum seconds to wait for all documents together. After this time, the task fails and names the members that
+        do not have the documents.
     type: int
     default: 60
   sensitive:
@@ -254,8 +256,8 @@ key:
   sample: app/limits
 version:
   description:
-    - Version of the document, or after a deletion, of its tombstone. The version is V(null) if there was nothing to
-      delete, and in check mode if the document would change.
+    - Version of the document. After a deletion, this is the version of the tombstone. The version is V(null) if there
+      was nothing to delete, and in check mode if the document would change.
   returned: without O(documents)
   type: str
   sample: 019a3c1e5b2f0000@198.18.0.11:8000
@@ -276,8 +278,9 @@ size:
   sample: 5
 documents:
   description:
-    - Result of each document by its name. Each result has C(changed), and C(key), C(version), C(previous_version),
-      C(digest), C(size), C(members), C(confirmed) and C(laggards) as for a single document.
+    - Dictionary of the results, with the names of the documents as keys. Each result has C(changed), and C(key),
+      C(version), C(previous_version), C(digest), C(size), C(members), C(confirmed) and C(laggards) as for a single
+      document.
   returned: with O(documents)
   type: dict
   sample:
@@ -298,21 +301,20 @@ atomic:
   sample: true
 members:
   description:
-    - Number of members of which the module learned whether they hold the document. The number is V(null) in check mode,
-      and with O(documents) and O(wait=none).
+    - Number of members that were checked for the document. The number is V(null) in check mode, and with O(documents)
+      and O(wait=none).
   returned: once a member has answered
   type: int
   sample: 3
 confirmed:
   description:
-    - Number of members that hold the document. With O(documents), the number for the document that the fewest members
-      hold.
+    - Number of members that have the document. With O(documents), this is the lowest of the documents' numbers.
   returned: once a member has answered
   type: int
   sample: 3
 laggards:
   description:
-    - The members that do not hold the document yet. With O(documents), each entry also has the C(key) of its document.
+    - The members that do not have the document yet. With O(documents), each entry also has the C(key) of its document.
   returned: once a member has answered
   type: list
   elements: dict
@@ -333,7 +335,7 @@ actual:
   type: str
   sample: 019a3c1e5b2f0000@198.18.0.11:8000
 conflicts:
-  description: Every document whose version differs from its O(if_version).
+  description: The documents whose version differs from the version that their O(if_version) requires.
   returned: failure of O(if_version)
   type: list
   elements: dict
@@ -361,21 +363,21 @@ written:
   elements: str
   sample: [app/motd]
 unwritten:
-  description: Names of the documents that the task should have written and has not written.
+  description: Names of the documents that the task should have written but has not written.
   returned: failure, once a member has answered
   type: list
   elements: str
   sample: [app/limits]
 uncertain:
   description:
-    - Names of the documents that were sent to a member without an answer, so they may have been written. Run the task
-      again to learn whether they were written.
+    - Names of the documents that may have been written, because the module sent them to a member and the member did not
+      answer. Run the task again to learn whether these documents were written.
   returned: failure, once a member has answered
   type: list
   elements: str
   sample: []
 endpoint:
-  description: Endpoint of the member that answered; the first of O(endpoints) if no member answered.
+  description: Endpoint of the member that answered. If no member answered, this is the first of O(endpoints).
   returned: unless options are wrong
   type: str
   sample: unix:///run/xdp-gossip/api.sock
@@ -392,8 +394,8 @@ error:
   contains:
     code:
       description:
-        - The agent's error code. The code is V(no_member_answered) if no member answered, and V(answer_lost) if a
-          change was sent and no answer came.
+        - The agent's error code. The code is V(no_member_answered) if no member answered, and V(answer_lost) if the
+          module sent a change and received no answer.
       type: str
       returned: always
     status:
@@ -401,7 +403,7 @@ error:
       type: int
       returned: always
     details:
-      description: Further fields of the agent's error; empty with O(sensitive).
+      description: Further fields of the agent's error. The dictionary is empty with O(sensitive).
       type: dict
       returned: always
   sample: {"code": "document_too_large", "status": 413, "details": {"limit": 16777216}}
@@ -425,15 +427,19 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import FleetModule
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError, ConfigError
 
-#: Options that a document of ``documents`` takes from the module's option of the same name if it does not set them.
+#: If an entry of ``documents`` does not set one of these options, the module's option of the same name applies to the
+#: entry.
 _SHARED = ("state", "content_type", "remote_src", "expires", "author", "comment")
 
-#: Largest number of documents that the message about a wait that timed out describes.
+#: Maximum number of documents that the error message describes if too few members have the documents after
+#: ``wait_timeout``.
 _MOST_TOLD = 5
 
 
 def document_spec() -> dict[str, t.Any]:
-    """Return the argument spec of one document: of the module's own options, and of each entry of ``documents``."""
+    """Return the argument spec of the options that describe one document. The module itself and each entry of
+    ``documents`` have these options.
+    """
     return dict(
         content_spec(),
         state={"type": "str", "choices": ["present", "absent"]},
@@ -445,9 +451,8 @@ def document_spec() -> dict[str, t.Any]:
 
 
 def wishes_of(params: dict[str, t.Any]) -> list[Wish]:
-    """Check the options and return one wish for each document.
-
-    Raises ``ConfigError`` naming the document and its option.
+    """Check the options and return one ``Wish``, the wanted state, for each document. Raises ``ConfigError`` with the
+    name of the document and of the option.
     """
     if params["documents"] is None:
         return [Wish("default" if params["key"] is None else params["key"], params)]
@@ -470,7 +475,7 @@ def wishes_of(params: dict[str, t.Any]) -> list[Wish]:
 
 
 class Publication:
-    """One run of the module, with the results that it reports at the end or on a failure."""
+    """One run of the module. Collects the results that the module reports at its end or if it fails."""
 
     def __init__(self, module: FleetModule, wishes: list[Wish]) -> None:
         self._module = module
@@ -504,7 +509,9 @@ class Publication:
             self._fail("; ".join(str(exc) for exc in conflicts), conflicts)
 
     def _write(self, fleet: Fleet) -> None:
-        """Write the planned changes: together if ``atomic`` wants that and the member can, else one by one."""
+        """Write the planned changes in one request if ``atomic`` allows it and the member supports it. Otherwise write
+        the documents one by one.
+        """
         planned = [change for change in self._changes if change.planned]
         if len(planned) > 1 and self._module.params["atomic"] != "never":
             try:
@@ -520,7 +527,7 @@ class Publication:
             change.apply()
 
     def _confirm(self, fleet: Fleet) -> None:
-        """Count the members that hold each document; fail when ``wait`` asks for more."""
+        """Count the members that have each document. Fail if fewer members have a document than ``wait`` requires."""
         wait = self._wait
         if wait == "none":
             if not self._many:
@@ -528,7 +535,8 @@ class Publication:
             return
         started = time.monotonic()
         end = started + self._module.params["wait_timeout"]
-        # After wait_timeout, each remaining document is still counted once, but for at most ``timeout`` seconds more.
+        # After ``wait_timeout``, count the members once for each remaining document. Stop these counts ``timeout``
+        # seconds later.
         last_look = end + self._module.params["timeout"]
         for change in self._changes:
             now = time.monotonic()
@@ -561,7 +569,7 @@ class Publication:
         return self._counts.get(change.wish.key, {})
 
     def _describe(self, change: Change) -> str:
-        """Describe for an error message a document that too few members hold."""
+        """Return the text of an error message about a document that too few members have."""
         count = self._counted(change)
         what = "document %r version %s" % (clip(change.wish.key), change.version)
         if not count:
@@ -591,7 +599,9 @@ class Publication:
         self._module.fail(problem, **results)
 
     def _results(self, predicted: bool) -> dict[str, t.Any]:
-        """Return the module's results. With ``predicted``, planned changes count as done."""
+        """Return the module's results. With ``predicted`` (check mode), the results describe planned changes as if they
+        had been written.
+        """
         shown = {change.wish.key: self._result_of(change, predicted) for change in self._changes}
         diffs = [
             change.diff(self._module.sensitive)
@@ -650,7 +660,7 @@ def main() -> None:
         + [("documents", name) for name in ("key", "if_version", "rollback_to") + SOURCES]
         + [("rollback_to", name) for name in ("content_type",) + SOURCES],
         required_if=[("state", "present", ("documents", "rollback_to") + SOURCES, True)],
-        # Without no_log, Ansible would write whole documents to the system log, secret ones too.
+        # Without no_log, Ansible would write the contents of documents to the system log, including secrets.
         no_log=True,
     )
     try:

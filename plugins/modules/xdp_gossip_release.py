@@ -11,9 +11,9 @@ version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Part of the role P(xdp_gossip.fleet.agent#role).
-  - An installed collection contains a release of the agent, and this release is deployed. In a checkout of the
-    repository, the module builds a new release in C(~/.cache/xdp-gossip) on the controller, so that no stale release is
-    deployed.
+  - An installed collection contains a release of the agent, and the module returns this release. In a checkout of the
+    repository, the module builds a new release in C(~/.cache/xdp-gossip) on the controller, so that the role does not
+    deploy an old release.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes.read_only
   - xdp_gossip.fleet.attributes
@@ -48,11 +48,12 @@ version:
   type: str
   returned: success
 release:
-  description: The version, a dash, and the first twelve hexadecimal digits of the archive's SHA-256.
+  description: Name of the release. It consists of the version, a dash, and the first twelve hexadecimal digits of the
+    archive's SHA-256.
   type: str
   returned: success
 wire:
-  description: Version of the wire format that the agent speaks, or V(unknown).
+  description: Version of the wire format that the agent in the archive uses, or V(unknown).
   type: str
   returned: success
 """

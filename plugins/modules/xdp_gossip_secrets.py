@@ -10,7 +10,7 @@ short_description: Inspect or create the secrets of a fleet on the controller
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Part of the role P(xdp_gossip.fleet.agent#role), which calls it for each host.
+  - Part of the role P(xdp_gossip.fleet.agent#role), which runs this module for each host.
   - A fleet's secrets are files on the controller. Only the owner of these files may read them, unless ansible-vault has
     encrypted them. The files are the secret key, the API token, and a certificate authority, which signs a certificate
     for each host.
@@ -34,10 +34,10 @@ options:
     type: path
     required: true
   secret_key_file:
-    description: File of the secret key. Omit this option if the host gets no secret key from a file.
+    description: File of the secret key. Omit this option if the role installs no secret key from a file on the host.
     type: path
   api_token_file:
-    description: File of the API token. Omit this option if the host gets no API token from a file.
+    description: File of the API token. Omit this option if the role installs no API token from a file on the host.
     type: path
   key_files:
     description: Files with the secrets of key slots. The module checks these files and never creates them.
@@ -46,7 +46,7 @@ options:
     default: []
   ca_cert_file:
     description:
-      - File of the authority's certificate. Omit this option if the authority signs no certificate for the host.
+      - File of the authority's certificate. Omit this option if the host needs no certificate from the authority.
     type: path
   ca_key_file:
     description: File of the authority's private key.
@@ -104,17 +104,18 @@ key:
   type: str
   returned: success
 renew:
-  description: Why the host needs a new certificate; empty if it needs none.
+  description: Reason why the host needs a new certificate. Empty if the host does not need a new certificate.
   type: str
   returned: success
 strangers:
   description:
-    - The hosts that have been deployed with these secrets, if none of them is in O(fleet). Otherwise an empty list.
+    - The hosts that have been deployed with these secrets. The list is empty if at least one of these hosts is in
+      O(fleet). Otherwise an empty list.
   type: list
   elements: str
   returned: success
 fresh:
-  description: Whether the host has not been deployed with these secrets before.
+  description: Whether this is the first deployment of the host with these secrets.
   type: bool
   returned: success
 made:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xdp_gossip_verify
-short_description: Prove that a fleet holds a configuration document
+short_description: Prove that the members of a fleet have a configuration document
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Asks one member whether the members of the fleet hold a given version, digest or content of a document, or whether
-    all members have deleted the document. Without O(key), the module asks whether all members hold the same documents.
-    With O(applied), it also asks whether members have written the files that they render from the document.
-  - If fewer members hold the document than O(wait) requires, the task fails and names each member that lags behind,
-    with the reason. The module changes nothing, unless O(repair) is set and members have to catch up.
-  - The asked member knows from gossip what the other members hold. With O(direct), the module asks each member itself.
+  - Asks one member whether the members of the fleet have a given version, digest or content of a document, or whether
+    all members have deleted the document. Without O(key), the module asks whether all members have the same documents.
+    With O(applied), the module also asks whether members have written the files that they render from the document.
+  - If fewer members have the document than O(wait) requires, the task fails and names each member without the document,
+    with the reason. The module changes nothing, unless O(repair) is set and a member does not have the document.
+  - The asked member knows from gossip which documents the other members have. With O(direct), the module asks each
+    member over the member's own API.
 requirements:
   - PyYAML on the target, only for O(value) with O(content_type=yaml)
 extends_documentation_fragment:
@@ -32,38 +33,39 @@ attributes:
 options:
   key:
     description:
-      - Name of the document. If O(key) is omitted, the module compares the complete state of the members.
-      - Without O(version), O(digest) or a content, all members must hold the version that the asked member holds.
+      - Name of the document. If O(key) is omitted, the module compares all documents of the members.
+      - If the task gives no O(version), O(digest) or content, all members must have the same version of the document as
+        the asked member.
     type: str
   state:
     description:
-      - V(present) requires that members hold the document. V(absent) requires that members hold no document of this
+      - V(present) requires that members have the document. V(absent) requires that members have no document of this
         name.
-      - With V(absent) and the O(version) of the deletion, members must also have received that deletion or a later one.
-        A member without the deletion would still accept the document from another member.
+      - With V(absent) and the O(version) of the deletion, members must also have received this deletion or a later
+        deletion. A member without the deletion would still accept the document from another member.
     type: str
     choices: [present, absent]
     default: present
   version:
-    description: Version that members must hold, as returned in RV(xdp_gossip.fleet.xdp_gossip_publish#module:version).
+    description: Version that members must have, as returned in RV(xdp_gossip.fleet.xdp_gossip_publish#module:version).
     type: str
   digest:
-    description: SHA-256 of the content that members must hold, with or without C(sha256:) in front.
+    description: SHA-256 of the content that members must have, with or without the prefix C(sha256:).
     type: str
   content:
-    description: The content that members must hold, byte for byte (UTF-8).
+    description: The content that members must have, byte for byte (UTF-8).
     type: raw
   value:
     description:
-      - The content that members must hold, as data. The module converts data to text in the same way as
+      - The content that members must have, as data. The module converts data to text in the same way as
         O(xdp_gossip.fleet.xdp_gossip_publish#module:value).
     type: raw
   src:
     description:
-      - File whose bytes members must hold. The file is on the controller unless O(remote_src=true). On the controller,
-        the module searches for the file like M(ansible.builtin.copy), in C(files) of the role or beside the playbook,
-        and decrypts a file that Ansible Vault has encrypted. In the playbooks of a collection, the module also searches
-        in the current directory.
+      - File with the bytes that members must have. The file is on the controller, or with O(remote_src=true) on the
+        target host. On the controller, the module searches for the file like M(ansible.builtin.copy), in C(files) of
+        the role or beside the playbook, and decrypts a file that Ansible Vault has encrypted. In the playbooks of a
+        collection, the module also searches in the current directory.
     type: path
   remote_src:
     description:
@@ -72,50 +74,54 @@ options:
     type: bool
   content_type:
     description:
-      - Format for O(value) if that is data and not text, either V(json) or V(yaml). The module does not compare the
-        documents' content types.
+      - Format to which the module converts O(value) if O(value) is data and not text, either V(json) or V(yaml). The
+        module does not compare the documents' content types.
     type: str
   wait:
-    description: How many members must hold the document. The value is V(majority), V(all), or a number of members.
+    description: Number of members that must have the document. The value is V(majority), V(all), or a number of
+      members.
     type: str
     default: all
   wait_timeout:
-    description: Longest time to wait until enough members hold the document, in seconds. With 0, the module asks once.
+    description: Maximum seconds to wait until enough members have the document. With 0, the module asks only once.
     type: int
     default: 30
   applied:
     description:
-      - Count only members whose agents have also written all files that they render from the document, or render no
-        file from it.
-      - Needs O(key), and excludes O(state=absent) and O(direct).
-      - Waiting ends early if every member that does not count has refused the document.
+      - Count only members whose agent has also written all files that it renders from the document, and members that
+        render no file from the document.
+      - This option requires O(key), and cannot be combined with O(state=absent) or O(direct).
+      - The module stops waiting early if every member that is not counted has refused to write files from the document.
     type: bool
     default: false
   repair:
     description:
-      - If members lag behind, make the asked member sync with them at once, before waiting.
-      - The task counts as changed if any members lagged behind.
+      - If members do not have the document, make the asked member sync with these members before the module waits.
+      - The task reports a change if any member did not have the document.
     type: bool
     default: false
   direct:
     description:
       - Ask each member over its own API, and count only these answers. The module reads the document's bytes from each
         member and computes their digest itself.
-      - Members are asked at their addresses in the NodeList, 16 at a time, each within O(timeout) and O(retries). A
-        member that does not answer is listed in RV(unreachable_members) and counts as not holding the document.
-      - The module sends O(token) to the address of each member. With V(https), only hosts with a valid certificate get
-        the token.
-      - A member that has no such document counts as having deleted it. The members' API does not report the version of
-        a deletion.
+      - The module sends the requests to the members' addresses in the NodeList, to 16 members at a time. O(timeout) and
+        O(retries) apply to each member. A member that does not answer is listed in RV(unreachable_members) and is not
+        counted.
+      - The module sends O(token) to the address of each member. With V(https), the module sends the token only to hosts
+        with a valid certificate.
+      - With O(state=absent), a member without the document is treated as if it had received the deletion. The members'
+        API does not report the version of a deletion.
     type: bool
     default: false
   direct_scheme:
-    description: V(http) or V(https) for O(direct). The default is the scheme of the first TCP endpoint, else V(http).
+    description: Scheme of the members' API for O(direct), either V(http) or V(https). The default is the scheme of the
+      first TCP endpoint, or V(http) if there is none.
     type: str
     choices: [http, https]
   direct_port:
     description:
-      - TCP port of the members' API for O(direct). The default is the port of the first TCP endpoint, else 8001.
+      - TCP port of the members' API for O(direct). The default is the port of the first TCP endpoint, or 8001 if there
+        is none.
     type: int
   sensitive:
     description: Do not show O(content) and O(value) in the module's reported arguments and in errors.
@@ -177,34 +183,35 @@ EXAMPLES = r"""
 
 RETURN = r"""
 converged:
-  description: Whether as many members as O(wait) requires hold the document.
+  description: Whether at least as many members have the document as O(wait) requires.
   returned: once a member has answered
   type: bool
   sample: true
 members:
-  description: Number of members that the answer is about.
+  description: Number of members that were checked.
   returned: once a member has answered
   type: int
   sample: 3
 confirmed:
-  description: Number of members that hold the document.
+  description: Number of members that have the document.
   returned: once a member has answered
   type: int
   sample: 3
 elapsed:
-  description: Seconds until the asked member gave its last answer.
+  description: Seconds from the first request to the last answer of the asked member.
   returned: once a member has answered
   type: float
   sample: 0.1
 version:
-  description: Version that members had to hold, or if none was given, the version of a member that counts.
+  description: Version that members had to have. If the task gave no version, this is the version of a member that was
+    counted.
   returned: once a member has answered
   type: str
   sample: 019a3c1e5b2f0000@198.18.0.11:8000
 digest:
   description:
-    - Digest that members had to hold, of the document, or without O(key), of all documents. V(null) if no member holds
-      the document.
+    - Digest of the document that members had to have. Without O(key), this is the digest over all documents. V(null) if
+      no member has the document.
   returned: once a member has answered
   type: str
   sample: sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824
@@ -231,15 +238,16 @@ holdings:
       type: str
       returned: always
     holds:
-      description: Whether the member holds the version, digest or content that was asked for.
+      description: Whether the member has the version, digest or content that the task requires.
       type: bool
       returned: always
     version:
-      description: The version that the member holds; V(null) if it holds none or its version is unknown.
+      description: Version of the document on the member. V(null) if the member has no version or its version is
+        unknown.
       type: str
       returned: always
     digest:
-      description: The digest that the member holds; V(null) for a deletion or if the digest is unknown.
+      description: Digest of the document on the member. V(null) after a deletion or if the digest is unknown.
       type: str
       returned: always
     deleted:
@@ -247,11 +255,11 @@ holdings:
       type: bool
       returned: always
     reason:
-      description: Why the member does not count.
+      description: Reason why the member was not counted.
       type: str
       returned: always
     reached:
-      description: Whether the member itself has answered.
+      description: Whether the member answered over its own API.
       type: bool
       returned: with O(direct)
   sample:
@@ -266,7 +274,7 @@ holdings:
       reason: ""
 laggards:
   description:
-    - Entries of RV(holdings) whose member does not hold the document. Each laggard is in exactly one of RV(missing),
+    - Entries of RV(holdings) of the members that were not counted. Each laggard is in exactly one of RV(missing),
       RV(stale) and RV(mismatched).
   returned: once a member has answered
   type: list
@@ -274,31 +282,33 @@ laggards:
   sample: []
 missing:
   description:
-    - Members that have no version of the document, or have not answered. With O(state=absent), the list contains
-      members that have not received the deletion.
+    - Members that have no version of the document, and members that have not answered. With O(state=absent), the list
+      contains members that have not received the deletion.
   returned: once a member has answered
   type: list
   elements: dict
   sample: []
 stale:
   description:
-    - Members with an older version than the one that was asked for. If a content was asked for, the list contains
-      members with an older version than the newest version with that content.
+    - Members whose version is older than the version that the task requires. If the task requires a content, the list
+      contains members whose version is older than the newest version with this content.
   returned: once a member has answered
   type: list
   elements: dict
   sample: []
 mismatched:
   description:
-    - Members that hold something else that is not known to be older. Such a member has, for example, a newer version,
-      other content while no member has the right content, or without O(key), other documents.
+    - Members with a different version or content that is not known to be older. For example, the member has a newer
+      version, or no member has the required content. Without O(key), the list contains members with different
+      documents.
   returned: once a member has answered
   type: list
   elements: dict
   sample: []
 refused:
   description:
-    - Members that hold the document and could not apply it. C(applied.error) of each entry says why.
+    - Members that have the document but could not write the files that they render from it. C(applied.error) of each
+      entry contains the reason.
     - With O(applied), each of RV(laggards) is in exactly one of RV(missing), RV(stale), RV(mismatched), RV(refused) and
       RV(pending).
   returned: with O(applied)
@@ -306,30 +316,33 @@ refused:
   elements: dict
   sample: []
 pending:
-  description: Members that hold the document and have not applied it yet.
+  description: Members that have the document but have not yet written the files that they render from it.
   returned: with O(applied)
   type: list
   elements: dict
   sample: []
 applied:
-  description: Members that have applied the document. Members that render no file from the document are not listed.
+  description: Members that have written all files that they render from the document. Members that render no file from
+    the document are not listed.
   returned: with O(applied)
   type: list
   elements: dict
   sample: []
 asked:
-  description: Number of members that were asked to sync; V(null) if no member lagged behind, and in check mode.
+  description: Number of members with which the asked member synced. V(null) in check mode, and if all members had the
+    document.
   returned: with O(repair)
   type: int
   sample: 1
 unreachable_members:
-  description: Entries of RV(missing) whose member did not answer the request that O(direct) made.
+  description: Entries of RV(missing) of the members that did not answer a request that the module sent because of
+    O(direct).
   returned: once a member has answered
   type: list
   elements: dict
   sample: []
 endpoint:
-  description: Endpoint of the member that answered; the first of O(endpoints) if no member answered.
+  description: Endpoint of the member that answered. If no member answered, this is the first of O(endpoints).
   returned: unless options are wrong
   type: str
   sample: unix:///run/xdp-gossip/api.sock
@@ -360,10 +373,11 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 
 
 def question_of(params: dict[str, t.Any]) -> Question:
-    """Build the question from the module's options. Raises ``ConfigError``."""
+    """Build the ``Question`` to the agent from the module's options. Raises ``ConfigError``."""
     if params["key"] is None:
         if params["state"] == "absent":
-            # Ansible's own check accepts a key that is null. Without this error, the module would compare everything.
+            # Ansible's own check accepts a key that is null. Without this error, the module would compare all documents
+            # of the members.
             raise ConfigError("key: expected the name of the document that is to be absent")
         return Question()
     key = check_key(params["key"])
@@ -382,7 +396,9 @@ def question_of(params: dict[str, t.Any]) -> Question:
 
 
 def direct_of(params: dict[str, t.Any]) -> Direct | None:
-    """Return how to ask members over their own APIs; ``None`` without ``direct``. Raises ``ConfigError``."""
+    """Return the client that asks members over their own APIs; ``None`` if the option ``direct`` is not set. Raises
+    ``ConfigError``.
+    """
     if not params["direct"]:
         return None
     port = params["direct_port"]
@@ -392,12 +408,14 @@ def direct_of(params: dict[str, t.Any]) -> Direct | None:
 
 
 def ask_directly(direct: Direct, question: Question, answer: Convergence, wait: str) -> list[dict[str, t.Any]]:
-    """Ask each member itself and replace the results in ``answer``. Returns the members that did not answer."""
+    """Ask each member over its own API, and replace the results in ``answer`` by the members' own answers. Returns the
+    members that did not answer.
+    """
     exact = question
     if question.key is None:
         exact = Question(digest=answer.digest)
     elif not question.absent and question.version is None and question.digest is None:
-        # The version that the asked member reports for the first member that holds the document.
+        # Use the version of the first member that has the document, according to the asked member.
         held = [result.get("version") for result in answer.results if result.get("holds") is True]
         exact = Question(question.key, held[0] if held else None)
     answer.replace(direct.ask(exact, answer.results), wait)
@@ -405,7 +423,7 @@ def ask_directly(direct: Direct, question: Question, answer: Convergence, wait: 
 
 
 def verify(module: FleetModule, fleet: Fleet, question: Question, direct: Direct | None) -> t.NoReturn:
-    """Ask the fleet, with ``repair`` make members sync, and end the module. Raises ``ClientError``."""
+    """Ask the fleet, sync members if ``repair`` is set, and end the module with the result. Raises ``ClientError``."""
     wait = module.params["wait"]
     asked, needed = None, False
     if module.params["repair"]:

@@ -20,14 +20,14 @@ try:
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-except ImportError:  # only in tools that read the documentation; ansible-core itself requires cryptography
+except ImportError:  # only in tools that read the documentation, because ansible-core requires cryptography
     pass
 
-#: How long certificates of authorities and of hosts are valid. A deployment in the last third of this time renews the
-#: certificate of a host.
+#: Lifetime of the certificates of authorities and of hosts. A deployment renews a host's certificate when less than a
+#: third of the certificate's lifetime is left.
 AUTHORITY = datetime.timedelta(days=20 * 365)
 HOST = datetime.timedelta(days=3 * 365)
-#: Start of validity before the time of issue, for hosts whose clock is behind the controller's.
+#: A certificate is valid from this time before its issue, for hosts whose clock is behind the controller's clock.
 EARLY = datetime.timedelta(days=7)
 
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -54,8 +54,8 @@ def found(cluster: str, now: datetime.datetime) -> Pair:
 def issue(authority: Pair, host: str, names: t.Sequence[str], now: datetime.datetime) -> Pair:
     """Issue a certificate for ``host`` that is valid for ``names``.
 
-    Names that are neither addresses nor DNS names are left out. Raises ``ValueError`` if the authority's certificate or
-    key cannot be read, if they do not match, or if the authority's certificate has expired.
+    The certificate does not contain names that are neither addresses nor DNS names. Raises ``ValueError`` if the
+    authority's certificate or key cannot be read, if they do not match, or if the authority's certificate has expired.
     """
     parent = _certificate(authority.certificate)
     parent_key = _private(authority.key)
@@ -77,7 +77,7 @@ def issue(authority: Pair, host: str, names: t.Sequence[str], now: datetime.date
 
 
 def stale(held: Pair, authority: bytes, names: t.Sequence[str], now: datetime.datetime) -> str:
-    """Return why a host needs a new certificate instead of ``held``; "" if it needs none.
+    """Return the reason why a host must replace its certificate ``held`` by a new certificate; "" if it need not.
 
     Raises ``ValueError`` if ``authority`` is not a certificate.
     """
@@ -100,7 +100,9 @@ def stale(held: Pair, authority: bytes, names: t.Sequence[str], now: datetime.da
 
 
 def is_authority(certificate: bytes) -> bool:
-    """Return whether the certificate may sign others. Raises ``ValueError`` if ``certificate`` is no certificate."""
+    """Return whether the certificate may sign other certificates. Raises ``ValueError`` if ``certificate`` is not a
+    certificate.
+    """
     try:
         return bool(_certificate(certificate).extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
     except x509.ExtensionNotFound:
@@ -108,7 +110,8 @@ def is_authority(certificate: bytes) -> bool:
 
 
 def _subject(name: str) -> x509.Name:
-    # A common name has at most 64 characters (RFC 5280, appendix A.1). Clients check the alternative names anyway.
+    # A common name has at most 64 characters (RFC 5280, appendix A.1). Clients ignore the common name and check the
+    # alternative names.
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
 
 
@@ -192,7 +195,7 @@ def _is_edwards(key: t.Any) -> bool:
 
 
 def _end(certificate: x509.Certificate) -> datetime.datetime:
-    # cryptography before version 42 has only the attribute without time zone, which is in UTC.
+    # Before version 42, cryptography has only an attribute without time zone, whose value is in UTC.
     if hasattr(certificate, "not_valid_after_utc"):
         return t.cast(datetime.datetime, certificate.not_valid_after_utc)
     return certificate.not_valid_after.replace(tzinfo=datetime.timezone.utc)

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: encodes NodeLists for Ansible's cache plugins and decides how long they are valid.
 
-Cache plugins drop entries that are older than their timeout, together with the entity tags for conditional requests.
-Each entry therefore contains its own time, and the cache plugin stores it for longer than it is valid.
+Cache plugins delete entries that are older than their timeout, and with them the entity tags for conditional requests.
+Each entry therefore contains the time at which it was stored, and the timeout of the cache plugin is longer than an
+entry is valid.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._source import Answer
 
-#: Seconds for which the cache stores an expired entry, because its entity tags allow conditional requests.
+#: Seconds for which the cache still stores an entry after it has expired, because its entity tags allow conditional
+#: requests.
 RETENTION = 7 * 86400
 
 _FORMAT = 2
 
 
 class Entry:
-    """A cache entry: the ``answers`` of members to the request ``asked`` at ``stored_at`` (seconds since 1970)."""
+    """A cache entry, which contains the request ``asked``, the ``answers`` of members to this request, and
+    ``stored_at``, the time of the answers (seconds since 1970).
+    """
 
     def __init__(self, asked: c.Mapping[str, t.Any], stored_at: float, answers: c.Sequence[Answer]) -> None:
         self.asked = dict(asked)
@@ -32,19 +36,21 @@ class Entry:
     def counts(self, timeout: int, now: float) -> bool:
         """Return whether the entry is younger than ``timeout`` seconds; 0 means forever, as in Ansible's cache plugins.
 
-        An entry from the future is not valid: a clock was wrong, or another program wrote the entry.
+        An entry whose time is in the future is not valid, because a clock was wrong or another program wrote the entry.
         """
         age = now - self.stored_at
         return age >= 0 and (timeout == 0 or age < timeout)
 
     def encode(self) -> dict[str, t.Any]:
-        """Return the entry as data for a cache plugin. Answers stay text, which cache plugins store without change."""
+        """Return the entry as data for a cache plugin. The answers in the data are text, which cache plugins store
+        without change.
+        """
         answers = [{"endpoint": each.endpoint, "etag": each.etag, "body": each.body} for each in self.answers]
         return {"format": _FORMAT, "asked": self.asked, "stored_at": self.stored_at, "answers": answers}
 
 
 def decode(held: t.Any, asked: c.Mapping[str, t.Any], at_least: int, at_most: int) -> Entry | None:
-    """Decode the entry ``held`` that a cache plugin returned; ``None`` if it answers another request than ``asked``.
+    """Decode the entry ``held`` that a cache plugin returned; ``None`` if its request differs from ``asked``.
 
     The answers in a cache are checked like the answers of members. There must be ``at_least`` to ``at_most`` answers,
     each from a different endpoint in ``asked``. Raises ``ValueError`` if the entry breaks a rule.

@@ -20,7 +20,9 @@ class Filter(t.NamedTuple):
 
 
 def parse_filters(entries: t.Any) -> list[Filter]:
-    """Parse the option ``filters`` into rules. Raises ``ValueError`` naming the entry and what was expected."""
+    """Parse the option ``filters`` into rules. Raises ``ValueError`` with the number of the entry and the expected
+    value.
+    """
     if entries is None:
         return []
     if not isinstance(entries, list):
@@ -46,16 +48,16 @@ def _parse(position: int, entry: t.Any) -> Filter:
 
 
 def chosen(rules: c.Iterable[Filter], holds: c.Callable[[str | bool], bool]) -> bool:
-    """Return whether the rules include a node; ``holds`` evaluates a condition for it.
+    """Return whether the rules include a node. The function ``holds`` evaluates a condition for this node.
 
-    The first rule whose condition is true decides. If no condition is true, the node is included. Raises
-    ``ValueError`` naming the rule if its condition cannot be evaluated. If a failed condition counted as false, a node
-    could escape an exclusion with data on which the condition fails.
+    The first rule whose condition is true decides whether the node is included. If no condition is true, the node is
+    included. Raises ``ValueError`` with the rule if a condition cannot be evaluated. A failed condition does not count
+    as false, because a node could then avoid its exclusion with data for which the condition fails.
     """
     for rule in rules:
         try:
             if holds(rule.condition):
                 return rule.include
-        except Exception as exc:  # a condition raises any exception that its Jinja filters raise
+        except Exception as exc:  # a condition can raise any exception, because its Jinja filters can
             raise ValueError("%s: %s" % (rule.name, exc)) from exc
     return True

@@ -1,12 +1,12 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: checks a fleet's secrets on the controller and creates missing ones.
+"""PRIVATE to this collection: checks a fleet's secrets on the controller and creates missing secrets.
 
-The directory of secrets contains ``secret.key``, ``api.token``, ``ca.crt`` and ``ca.key``, a certificate and a key for
-each host in ``hosts/``, and ``members``, the names of the hosts that have been deployed with these secrets. Only the
-owner of these files may read them. A file that ansible-vault has encrypted may be readable by others, for example in a
-repository.
+The directory of secrets contains ``secret.key``, ``api.token``, ``ca.crt``, ``ca.key`` and ``members``. Its
+subdirectory ``hosts/`` contains a certificate and a key for each host. ``members`` lists the hosts that have been
+deployed with these secrets. Only the owner of these files may read them. Other users may read a file that ansible-vault
+has encrypted, for example in a repository.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ Reader = t.Callable[[str], bytes]
 VAULTED = b"$ANSIBLE_VAULT;"
 LETTERS = string.ascii_letters + string.digits
 LENGTH = 43
-#: Minimum length of the one line in the files of the secret key, the API token and key slots, in characters.
+#: Minimum length, in characters, of the secret key, of the API token and of the secret of a key slot. Each of their
+#: files has one line.
 LEAST = 16
 
 
@@ -38,7 +39,9 @@ class SecretsError(Exception):
 
 
 class Wanted(t.NamedTuple):
-    """The secrets that a host needs from the controller. Paths are absolute; "" means that no such file is needed."""
+    """The secrets that a host needs from the controller. Paths are absolute. An empty path means that the host does not
+    need this file.
+    """
 
     cluster: str
     directory: str
@@ -69,8 +72,10 @@ def _file_name(host: str) -> str:
 
 
 def missing(wanted: Wanted) -> list[str]:
-    """Return the paths of the fleet's files that do not exist. Without these files, a host cannot join the fleet."""
-    # The authority's key may be elsewhere, because it is only needed when a certificate has to be issued.
+    """Return the paths of the fleet's files that do not exist. A host cannot join the fleet if one of these files is
+    missing on the controller.
+    """
+    # The authority's key may be stored elsewhere, because the controller needs this key only to issue a certificate.
     fleet = [wanted.secret, wanted.token, wanted.ca_cert]
     return [path for path in fleet if path and not os.path.exists(path)]
 
@@ -98,7 +103,9 @@ def problems(wanted: Wanted, read: Reader) -> list[str]:
 
 
 def stale(wanted: Wanted, read: Reader, now: datetime.datetime) -> str:
-    """Return why the host needs a new certificate; "" if it needs none. Raises ``SecretsError``."""
+    """Return the reason why the host needs a new certificate; "" if it does not need a new certificate. Raises
+    ``SecretsError``.
+    """
     if not wanted.ca_cert:
         return ""
     if not os.path.exists(wanted.ca_cert):
@@ -113,7 +120,8 @@ def stale(wanted: Wanted, read: Reader, now: datetime.datetime) -> str:
 
 
 def make(wanted: Wanted, read: Reader, now: datetime.datetime) -> list[str]:
-    """Create missing files and renew the host's certificate if needed. Returns the paths of the files written.
+    """Create missing files and renew the host's certificate if needed. Returns the paths of the files that it has
+    written.
 
     Raises ``SecretsError``.
     """
@@ -155,7 +163,8 @@ def _issue(wanted: Wanted, read: Reader, now: datetime.datetime) -> list[str]:
 
 
 def strangers(wanted: Wanted, fleet: t.Sequence[str]) -> list[str]:
-    """Return the hosts deployed with these secrets if none of them is in ``fleet``, else an empty list.
+    """Return the hosts that have been deployed with these secrets. If any of these hosts is in ``fleet``, return an
+    empty list.
 
     A result that is not empty means that the secrets belong to another fleet.
     """
@@ -164,7 +173,9 @@ def strangers(wanted: Wanted, fleet: t.Sequence[str]) -> list[str]:
 
 
 def remembered(wanted: Wanted) -> bool:
-    """Return whether the file ``members`` lists the host; also true if the directory of secrets does not exist."""
+    """Return whether the file ``members`` lists the host. Also return true if the directory of secrets does not
+    exist.
+    """
     return wanted.host in _members(wanted) or not os.path.isdir(wanted.directory)
 
 
@@ -229,7 +240,7 @@ def _locked(directory: str) -> t.Iterator[None]:
 
 
 def _write(path: str, content: bytes) -> None:
-    """Write the file in one step, readable only by its owner."""
+    """Write the file atomically. Only the owner of the file can read it."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     new = "%s.%d.new" % (path, os.getpid())
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:

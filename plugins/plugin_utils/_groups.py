@@ -1,7 +1,9 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: checks that groups named by members' data have a prefix that the operator chose."""
+"""PRIVATE to this collection: checks that each group whose name comes from members' data has a prefix that the operator
+chose.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ DEFAULT_PREFIX = "xdp_gossip"
 def check_keyed_groups(entries: t.Any) -> list[dict[str, t.Any]]:
     """Return the option ``keyed_groups`` with a prefix in each entry.
 
-    Raises ``ValueError`` for an entry with which a node could join any group, and for an entry without ``key``.
+    Raises ``ValueError`` for an entry without ``key``, and for an entry that would let a node choose any group.
     """
     if entries is not None and not isinstance(entries, list):
         raise ValueError("keyed_groups: expected a list, got %s" % type(entries).__name__)
@@ -46,7 +48,7 @@ def group_names(
     keyed: c.Iterable[c.Mapping[str, t.Any]],
     sanitize: c.Callable[[str], str],
 ) -> tuple[list[str], set[str]]:
-    """Return the names that no host may have, in lower case: prefixes of future groups, and names of groups.
+    """Return what no host name may match, in lower case: prefixes of groups that will be created, and names of groups.
 
     ``sanitize`` is the function with which Ansible converts a text to a valid name of a group.
     """

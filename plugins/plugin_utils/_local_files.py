@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: copies files from the controller to the host, like ansible.builtin.copy."""
+"""PRIVATE to this collection: copies files from the controller to the host, in the same way as ansible.builtin.copy."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ class LocalFiles(ActionBase):
     MODULE = ""
 
     def run(self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
-        """Copy the files, run the module, and remove the copies. Raises ``AnsibleActionFail`` if a file is unusable."""
+        """Copy the files, run the module, and remove the copies. Raises ``AnsibleActionFail`` if a file cannot
+        be read.
+        """
         arguments = dict(self._task.args)
         if isinstance(arguments.get("documents"), dict):
             arguments["documents"] = {
                 key: dict(entry) if isinstance(entry, dict) else entry for key, entry in arguments["documents"].items()
             }
         local = [options for options in self._options(arguments) if not _is_remote(options, arguments)]
-        # A task in the background would still run when the copies are removed.
+        # A task in the background would still need the copies when this action removes them.
         self._supports_async = not local
         self._supports_check_mode = True
         super().run(tmp, task_vars)
@@ -49,17 +51,20 @@ class LocalFiles(ActionBase):
                 self._remove_tmp_path(self._connection._shell.tmpdir)
 
     def _options(self, arguments: dict[str, t.Any]) -> list[dict[str, t.Any]]:
-        """Return the dictionaries of options that have ``src``: the module's own, and those of each document."""
+        """Return the dictionaries of options in which ``src`` is set: the module's own options, and the options of each
+        document.
+        """
         documents = arguments.get("documents")
         entries = list(documents.values()) if isinstance(documents, dict) else []
         found = [entry for entry in [arguments] + entries if isinstance(entry, dict)]
         return [entry for entry in found if isinstance(entry.get("src"), str)]
 
     def _find(self, source: str) -> str:
-        """Return the path of the file on the controller. Raises ``AnsibleError`` with each searched directory.
+        """Return the path of the file on the controller. If there is no such file, raises ``AnsibleError`` with the
+        directories that were searched.
 
         Searches like ``ansible.builtin.copy``. For a playbook of a collection, the method also searches in the current
-        directory, because users put no files into the directory of a collection.
+        directory, because users do not store their files in the directory of a collection.
         """
         try:
             return str(self._find_needle("files", source))

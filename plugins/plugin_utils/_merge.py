@@ -13,20 +13,21 @@ import typing as t
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._source import Answer
 
-#: Order of states in a tie between members: a node's own leave wins, then the more pessimistic state.
+#: Rank of the states if several states are equally frequent: the state with the highest rank is used.
 _RANK = {"left": 3, "dead": 2, "suspect": 1, "alive": 0}
 
-#: The view that one member has of a node.
+#: The entry for a node in one member's NodeList.
 View = dict[str, t.Any]
 
 
 def merge(answers: c.Sequence[Answer]) -> list[View]:
-    """Return each node that any of ``answers`` lists, once.
+    """Return the nodes of all ``answers``, each node once.
 
-    Only the views with a node's latest incarnation count. A node raises its incarnation when it starts, and to refute
-    that it is suspect or dead. The node gets the state that the majority of these views agrees on. A member that is cut
-    off sees all others as dead, so neither "dead wins" nor "alive wins" would be right. Sequence numbers cannot decide
-    which view is newer, because an unchanged answer from the cache contains old ones.
+    For each node, the function uses only the entries with the latest incarnation of the node. A node raises its
+    incarnation when it starts, and to refute that it is suspect or dead. The node gets the most frequent state of these
+    entries. A rule such as "dead wins" would be wrong, because a member without connection reports all other members as
+    dead. Sequence numbers cannot decide which entry is newer, because an unchanged answer from the cache contains old
+    sequence numbers.
 
     Raises ``ValueError`` if the members belong to different clusters.
     """
@@ -53,7 +54,7 @@ def _agree(views: c.Sequence[View]) -> View:
     views = [view for view in views if view["incarnation"] == newest]
     votes = collections.Counter(view["state"] for view in views)
     state = max(votes, key=lambda name: (votes[name], _RANK[name]))
-    # All other fields come from a single view. Prefer a view with the node's name and private data, then that of the
-    # node itself.
+    # All other fields come from a single entry. Prefer an entry with the node's name and private data, then the entry
+    # that the node itself returned.
     best = max(views, key=lambda view: (view["record_known"], view["local"], view["state"] == state, view["sequence"]))
     return dict(best, state=state)

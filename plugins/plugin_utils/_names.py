@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: decides which names of members may become host names of an inventory.
 
-A member of the fleet chooses its own name, and names have power in an inventory. ``all`` is a group that contains every
-host, ``localhost`` is the control machine, and a host of another inventory source has variables and secrets. Names of
-members must therefore match a strict pattern, and names that already have a meaning are refused.
+A member of the fleet chooses its own name, and some names have a meaning in an inventory. ``all`` is a group that
+contains every host, ``localhost`` is the controller, and the name of a host in another inventory source gives access to
+the variables and secrets of that host. Names of members must therefore match a strict pattern, and names that already
+have a meaning are refused.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 
-#: Pattern of host names as in DNS, and with underscores. IPv6 addresses, which contain colons, are checked separately.
+#: Pattern of host names as in DNS, and with underscores. The pattern does not match IPv6 addresses; ``check_name``
+#: handles addresses separately.
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _RESERVED = re.compile(r"(?i)(?:all|ungrouped|(?:[a-z0-9]+-)?localhost[0-9]*(?:\..*)?)")
 
@@ -31,13 +33,15 @@ class NameRefused(ValueError):
 
 
 class NameMalformed(NameRefused):
-    """Raised for a name that no host can have, such as one with a space. The node may still get another name."""
+    """Raised for a name that no host can have, such as one with a space. The inventory plugin may then try another name
+    for the node.
+    """
 
 
 def address_of(node: c.Mapping[str, t.Any]) -> str:
-    """Return the node's address. Raises ``NameRefused`` if the address does not lead to one other machine.
+    """Return the node's address. Raises ``NameRefused`` if the address cannot belong to another machine.
 
-    A node with a loopback or unspecified address would make the control machine connect to itself.
+    With a loopback or unspecified address, the controller would connect to itself.
     """
     address = ipaddress.ip_address(node["addr"])
     for kind in ("loopback", "unspecified", "multicast", "link_local"):
@@ -49,7 +53,9 @@ def address_of(node: c.Mapping[str, t.Any]) -> str:
 
 
 def address_and_port(node: c.Mapping[str, t.Any]) -> str:
-    """Return a name such as ``198.18.0.11_8000`` or ``fd00--11_8000``, without colons, which split host patterns."""
+    """Return a name such as ``198.18.0.11_8000`` or ``fd00--11_8000``. The name has no colons, because Ansible splits
+    host patterns at colons.
+    """
     return "%s_%d" % (str(node["addr"]).replace(":", "-"), node["port"])
 
 
@@ -71,7 +77,7 @@ def check_name(
                 "host name %r: expected at most 253 letters, digits, dots, dashes and underscores" % clip(name, 80)
             ) from None
     else:
-        # With another machine's address as its name, the node would get plays and variables of that machine.
+        # If its name were the address of another machine, the node would get the plays and variables of that machine.
         if address != node["addr"] or "%" in name:
             raise NameRefused("host name %r is an address that is not the node's own" % clip(name, 80))
         return address
@@ -84,11 +90,11 @@ def check_name(
 
 
 def refuse_shared(named: c.Sequence[Named]) -> tuple[list[Named], list[str]]:
-    """Leave out nodes that share a name. Returns the nodes with an own name, and one line for each node that was left
-    out.
+    """Return the nodes whose name no other node has, and one line of text for each other node.
 
-    No member can prove that it owns a name, so with "the first one wins" a node could pose as another. If only one of
-    these nodes is alive, that node keeps the name, because the others are its entries from earlier addresses.
+    If several nodes have the same name, no node gets it, because no node can prove that the name belongs to it. The
+    exception is a name of which only one node is alive: that node keeps the name, because the other entries probably
+    are the same node at earlier addresses.
     """
     claims: dict[str, list[dict[str, t.Any]]] = {}
     for name, node in named:

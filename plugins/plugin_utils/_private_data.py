@@ -4,8 +4,8 @@
 """PRIVATE to this collection: parses the private data of nodes as JSON or YAML.
 
 The text comes from another machine (at most 4 KiB, see ``_nodes``). The result consists only of dictionaries, lists,
-texts, numbers, booleans and ``None``, with limited depth. The result contains no objects that a YAML loader constructs,
-and no aliases that expand to gigabytes.
+texts, numbers, booleans and ``None``, with limited depth. The result contains no other Python objects, and no YAML
+aliases, which could expand to gigabytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ try:
 except ImportError:  # PyYAML built without libyaml
     from yaml import SafeLoader as _Loader  # type: ignore[assignment]
 
-#: Largest number of nested levels. The description of a machine needs three or four levels.
+#: Maximum number of nested levels. The description of a machine needs three or four levels.
 MAX_DEPTH = 16
 
 _OPEN = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
@@ -30,7 +30,7 @@ _ANCHORED = (yaml.ScalarEvent, *_OPEN)
 
 
 class _PlainLoader(_Loader):
-    """YAML loader that keeps dates and times as text, as in JSON."""
+    """YAML loader that returns dates and times as text, because JSON has no dates."""
 
 
 _PlainLoader.yaml_implicit_resolvers = {
@@ -42,7 +42,7 @@ _PlainLoader.yaml_implicit_resolvers = {
 def parse_private_data(text: str, form: str) -> t.Any:
     """Parse ``text``, where ``form`` is "json" or "yaml". Returns ``None`` for text that is empty or white space.
 
-    Raises ``ValueError`` if the text cannot be parsed or contains data that is refused.
+    Raises ``ValueError`` if the text cannot be parsed, or contains data that this module does not accept.
     """
     if not text.strip():
         return None
@@ -58,12 +58,14 @@ def _parse_yaml(text: str) -> t.Any:
     except yaml.YAMLError as exc:
         raise ValueError("not YAML: %s" % clip(" ".join(str(exc).split()))) from None
     except (TypeError, AttributeError, OverflowError, RecursionError) as exc:
-        # Exceptions from defects of the loader, for example for "!!float x".
+        # The loader has defects, and raises other exceptions for example for "!!float x".
         raise ValueError("not YAML: %s" % clip(str(exc))) from None
 
 
 def _check_events(text: str) -> None:
-    """Raise ``ValueError`` for aliases, tags, several documents and deep nesting, before the loader builds objects."""
+    """Raise ``ValueError`` if the YAML text contains aliases, tags, several documents or deep nesting. The check runs
+    before the loader builds objects.
+    """
     depth = documents = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.AliasEvent):
@@ -114,5 +116,5 @@ def _check_text(text: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        # JSON can contain a lone surrogate, on which printing would fail later.
+        # JSON can contain a lone surrogate, which cannot be printed.
         raise ValueError("expected valid Unicode, got %r" % clip(text, 80)) from None

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: reads the NodeList from one member of a fleet, or from most of them."""
+"""PRIVATE to this collection: reads the NodeList from one member or from the majority of the members of a fleet."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 )
 
 _AT_ONCE = 32
-#: Pattern of an entity tag (RFC 9110, 8.8.3). Tags with other characters are refused, because they could break a
-#: request header.
+#: Pattern of an entity tag (RFC 9110, 8.8.3). Tags with other characters are rejected, because they could insert text
+#: into the header of a request.
 _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,200}"')
 
 
 class Answer:
     """The checked NodeList of one member.
 
-    ``etag`` is the entity tag for a conditional request, or empty. ``body`` is the original text for the cache.
+    ``etag`` is the entity tag for a conditional request, or empty. ``body`` is the unchanged text of the answer, which
+    the cache stores.
     """
 
     def __init__(self, endpoint: str, etag: str, body: str) -> None:
-        """Parse and check ``body``. Raises ``ValueError`` if ``body`` is no NodeList."""
+        """Parse and check ``body``. Raises ``ValueError`` if ``body`` is not a valid NodeList."""
         answer = parse_json(body.encode("utf-8", "surrogatepass"))
         if not isinstance(answer, dict):
             raise ValueError("expected a JSON object, got %s" % type(answer).__name__)
@@ -66,9 +67,9 @@ class Source:
     def majority(self, held: c.Mapping[str, Answer]) -> list[Answer]:
         """Return the answers of all endpoints that answer, in the order of the endpoints.
 
-        Asks all endpoints at the same time for the nodes in *every* state, each within its own timeout. If half of the
-        endpoints or more fail, raises ``ClientError`` naming each failed endpoint and the reason. ``held`` maps
-        endpoints to earlier answers, for conditional requests.
+        The method asks all endpoints at the same time for the nodes in *every* state. The timeout applies to each
+        endpoint. If half of the endpoints or more fail, the method raises ``ClientError`` with each failed endpoint and
+        the reason. ``held`` maps endpoints to earlier answers, for conditional requests.
         """
         endpoints = list(dict.fromkeys(endpoint.url for endpoint in Settings(self._options).endpoints))
         failures: dict[str, str] = {}

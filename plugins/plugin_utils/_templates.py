@@ -1,11 +1,11 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: keeps data from members from being evaluated as templates by Ansible.
+"""PRIVATE to this collection: prevents Ansible from evaluating data from members as templates.
 
-Up to ansible-core 2.18, every string in a variable is a template unless it is wrapped as unsafe. From 2.19 on, only
-strings with a mark of trust are templates. Data from members must never be a template in either version. Conditions get
-such data only as values of variables.
+Up to ansible-core 2.18, every string in a variable is a template unless it is wrapped as unsafe. From ansible-core 2.19
+on, a string is a template only if it is marked as trusted. In all versions, data from members must never be evaluated
+as a template. A condition receives data from members only as values of variables.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _HOLD_TEXT = (str, dict, list)
 
 
 def untrusted(node: c.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Return a copy of ``node`` whose strings Ansible does not evaluate as templates, at any depth.
+    """Return a copy of ``node`` in which Ansible evaluates no string as a template, at any depth of nesting.
 
-    The keys of ``node`` must come from this collection, because they are not protected.
+    The keys of ``node`` must come from this collection, because the function protects only values.
     """
     if _trust is not None:
-        return dict(node)  # plain strings have no mark of trust
+        return dict(node)  # Ansible does not evaluate plain strings, because they are not marked as trusted
     from ansible.utils.unsafe_proxy import wrap_var
 
     return {field: wrap_var(value) if isinstance(value, _HOLD_TEXT) else value for field, value in node.items()}
@@ -44,5 +44,6 @@ def condition_holds(templar: t.Any, condition: str | bool, variables: c.Mapping[
     templar.available_variables = variables
     if _trust is not None:
         return bool(templar.evaluate_conditional(condition))
-    # ansible-core 2.18 evaluates the option groups in the same way. The condition comes from the operator's own file.
+    # ansible-core 2.18 evaluates the option ``groups`` in the same way. This is safe, because the condition comes from
+    # the operator's own file.
     return bool(templar.template("{%% if %s %%}yes{%% else %%}no{%% endif %%}" % condition) == "yes")
