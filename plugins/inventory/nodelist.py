@@ -17,11 +17,11 @@ description:
     C(version), C(protocol), C(last_heard), C(digest), C(local) and C(record_known). With O(private_data_format), the
     dictionary also has C(data). O(compose) adds more variables.
   - Data from members never becomes a template, the name of a variable, or the name of a group without a prefix.
-  - The inventory leaves a node out if no entry of O(hostnames) gives a valid host name. It also leaves a node out if
-    the node's name is reserved, is the name of another node or of a group, or is the name of a host that has another
-    address in an earlier inventory source. The inventory also leaves out a node whose address cannot belong to another
-    machine, such as a loopback address. For each node that it leaves out, the inventory shows a warning. With
-    O(strict), it fails with an error.
+  - The inventory leaves a node out if no entry of O(hostnames) gives a valid host name. The inventory also leaves a
+    node out if the node's name is reserved, is the name of another node or of a group, or is the name of a host that
+    has another address in an earlier inventory source. The inventory also leaves out a node whose address cannot belong
+    to another machine, such as a loopback address. For each node that it leaves out, the inventory shows a warning.
+    With O(strict), such a node causes an error.
   - Relative paths in the inventory file (O(token_file), O(ca_path), O(client_cert), O(client_key)) start at the
     directory of that file. Paths in C(ansible.cfg) start at the directory of C(ansible.cfg). Paths in the environment
     and in extra variables start at the current directory.
@@ -34,7 +34,7 @@ extends_documentation_fragment:
   - ansible.builtin.inventory_cache
 options:
   plugin:
-    description: Name of this plugin. It marks the file as an inventory source of this plugin.
+    description: Name of this plugin. This key marks the file as an inventory source of the plugin.
     type: str
     required: true
     choices: [xdp_gossip.fleet.nodelist]
@@ -55,10 +55,10 @@ options:
     description:
       - Rules that select which nodes in O(states) become hosts. Each rule is a dictionary with one key, C(include) or
         C(exclude), whose value is a Jinja condition over the node's variables. The first rule whose condition is true
-        for a node decides about this node. A node for which no condition is true is included.
+        for a node decides whether this node becomes a host. A node for which no condition is true is included.
       - If a condition cannot be evaluated for a node, the inventory leaves the node out and shows a warning. With
-        O(strict), it fails with an error. A failed condition does not count as false, because a node could then avoid
-        its exclusion with data for which the condition fails.
+        O(strict), such a condition causes an error. A failed condition does not count as false, because a node could
+        then avoid its exclusion with data for which the condition fails.
       - A last rule with C(exclude) and the condition C(true) excludes every node that no earlier rule has included.
     type: list
     elements: dict
@@ -74,7 +74,7 @@ options:
     description:
       - Sources of host names in order of preference. The plugin skips empty names and uses the first source that gives
         a valid host name. If a name is not valid, for example because of a space, the plugin shows a warning and uses
-        the next source. With O(strict), the plugin fails.
+        the next source. With O(strict), an invalid name causes an error.
       - V(name) is the name that the node gives itself. V(addr) is its address. V(addr_port) is the node's address and
         port, as in C(198.18.0.11_8000) and C(fd00--11_8000). Any other value is a Jinja expression over the node's
         variables.
@@ -93,8 +93,8 @@ options:
       - Format of the nodes' private data. With V(json) or V(yaml), the plugin parses the private data into
         C(xdp_gossip.data). With V(text), C(xdp_gossip.data) does not exist.
       - C(xdp_gossip.data) is C(null) for a node without private data. If the plugin cannot parse the private data or
-        refuses it, C(xdp_gossip.data) is also C(null), and the plugin shows a warning. With O(strict), the plugin
-        fails.
+        refuses it, C(xdp_gossip.data) is also C(null), and the plugin shows a warning. With O(strict), such private
+        data causes an error.
       - The plugin refuses YAML aliases, tags and several documents, more than 16 levels, keys that are not text or
         start with two underscores, numbers that JSON does not have, and invalid Unicode.
     type: str
@@ -113,8 +113,8 @@ options:
       - V(majority) asks all O(endpoints) at once and needs answers from more than half of them. With V(majority), a
         single member whose NodeList is out of date does not decide. Each endpoint should belong to a different member.
       - With V(majority), the plugin uses for each node only the answers that contain the latest incarnation of the
-        node. A node gets the state that most of these answers contain. If several states are equally frequent, the
-        plugin uses the first of C(left), C(dead), C(suspect) and C(alive).
+        node. A node gets the state that most of the answers with its latest incarnation contain. If several states are
+        equally frequent, the plugin uses the first of C(left), C(dead), C(suspect) and C(alive).
       - V(majority) does not protect against a member that returns false data on purpose.
     type: str
     choices: [one, majority]
@@ -135,12 +135,12 @@ options:
   keyed_groups:
     description:
       - Keyed groups work as in other inventory plugins, with three exceptions. The default of C(prefix) is
-        C(xdp_gossip), an empty prefix is an error, and a template as C(parent_group) is an error. With an empty prefix
-        or such a template, a node could join any group and receive the group's secrets.
+        C(xdp_gossip), an empty prefix is an error, and a template as C(parent_group) is an error. With an empty prefix,
+        or a template as C(parent_group), a node could join any group and receive the group's secrets.
   strict:
     description:
-      - Strict mode works as in other inventory plugins. In addition, the plugin fails if it must leave out a node,
-        instead of showing a warning.
+      - Strict mode works as in other inventory plugins. With O(strict), the plugin also fails if it must leave out a
+        node, and does not only show a warning.
 """
 
 EXAMPLES = r"""
@@ -252,7 +252,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return super().verify_file(path) and path.endswith(ours)
 
     def parse(self, inventory: t.Any, loader: t.Any, path: str, cache: bool = True) -> None:
-        """Add the fleet's nodes to ``inventory``. If it raises ``AnsibleParserError``, it has added no node."""
+        """Add the fleet's nodes to ``inventory``. If the method raises ``AnsibleParserError``, it has added no node."""
         super().parse(inventory, loader, path, cache)
         self._given = self._read_config_data(path)
         self._problems: list[str] = []
@@ -284,8 +284,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return [node for node in nodes if node["state"] in self.get_option("states")]
 
     def _answers(self, path: str, cache: bool) -> list[Answer]:
-        """Return the answers from the cache if it has not expired. Otherwise ask members, with conditional requests if
-        the cache has an expired entry.
+        """Return the answers from the cache if it has not expired. If the cache has expired or is empty, ask members.
+        Use conditional requests if the cache has an expired entry.
         """
         consistency = self.get_option("consistency")
         endpoints = self._endpoints()
@@ -307,8 +307,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             what = "unchanged at" if held.get(answer.endpoint) is answer else "from"
             self.display.vvv("nodelist: %d nodes %s %s" % (len(answer.nodes), what, answer.endpoint))
         if self.get_option("cache"):
-            # Store only fresh answers. Write an entry only after a request, because a write would also renew the time
-            # of the entry.
+            # Store only fresh answers. Write a cache entry only after a request, because each write renews the time of
+            # the entry.
             self._cache[key] = Entry(asked, now, answers).encode()
         return answers
 
@@ -347,7 +347,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return options
 
     def _beside(self, path: str, option: str) -> str:
-        """Return the path in ``option``. A relative path is resolved from the directory of the inventory file ``path``.
+        """Return the path in ``option``. The method resolves a relative path from the directory of the inventory file
+        ``path``.
 
         The method reads the option from the inventory file, because ``get_option`` returns a path that Ansible has
         already resolved from the current directory.

@@ -28,7 +28,7 @@ options:
     description:
       - Read all documents whose names begin with a term. For each term, the lookup returns one dictionary of full names
         and contents, sorted by name.
-      - If no name begins with a term, this is treated like a missing document.
+      - With O(prefix), a term with which no name begins is treated like a missing document.
     type: bool
     default: false
   strip_prefix:
@@ -171,7 +171,7 @@ class LookupModule(LookupBase):
         contents = {}
         for key in keys:
             found = fleet.read(check_key(key))
-            if found is not None:  # found is None if the document was deleted after the list was read
+            if found is not None:  # ``found`` is None if the document was deleted after the list was read
                 name = key[len(prefix) :] if self.get_option("strip_prefix") else key
                 contents[name] = self._content(key, *found)
         return contents or self._or_default("document that begins with %r" % prefix, fleet)

@@ -30,13 +30,14 @@ class Wish:
         if options["state"] == "present" and self.rollback_to is None:
             self.value, self.content_type = content_of(options)
             if self.value is None:
-                # Ansible's own checks accept an option whose value is null. This module would then delete the document.
+                # Ansible's own checks accept an option whose value is null. Without this error, the module would delete
+                # the document for such a value.
                 raise ConfigError("expected one of %s with state=present, got none" % ", ".join(SOURCES))
         self.suffix = suffix_of(options["src"])
         #: Whether to write a document that differs only in its content type; true if the task sets a type.
         self.type_counts = options["content_type"] is not None
         self.if_version: str | None = options["if_version"]
-        #: Lifetime in seconds. 0: no expiry. ``None``: the option is not given.
+        #: Lifetime in seconds. 0: no expiry. ``None``: the option ``expires`` is not given.
         self.expires = seconds_of(options.get("expires"))
         self.author: str | None = options["author"]
         self.comment: str | None = options["comment"]
@@ -168,7 +169,7 @@ class Change:
         self.planned = not problem.maybe_applied
 
     def look_again(self) -> None:
-        """Read the document again after someone else has written it."""
+        """Read the document again after another publisher has written the document."""
         self._held, self._value, self.planned = self._look()
         self.previous = self.version = self._held.get("version")
 

@@ -123,11 +123,12 @@ class Response:
 
 
 class Client:
-    """Sends each request to the endpoints in order until one answers. The client tries this endpoint first for later
-    requests.
+    """Sends each request to the endpoints in order until one answers. The client sends later requests first to the
+    endpoint that answered last.
 
     ``log`` is called with one line if some endpoints failed before one answered, and before each retry of all
-    endpoints. If no retry succeeds, the request raises an error instead. ``attempts`` lists all failures.
+    endpoints. If no retry succeeds, the client raises an error instead of a call of ``log``. ``attempts`` lists all
+    failures.
     """
 
     def __init__(self, settings: Settings, log: t.Callable[[str], None] | None = None) -> None:
@@ -138,8 +139,8 @@ class Client:
 
     @property
     def endpoint(self) -> str:
-        """Return the URL of the endpoint that answered last. Before any answer, return the URL of the first
-        endpoint.
+        """Return the URL of the endpoint that answered last. If no endpoint has answered yet, return the URL of the
+        first endpoint.
         """
         return self._endpoints[0].url
 
@@ -247,8 +248,8 @@ class Client:
                 reason += " (a token is needed)" if not self._settings.token else " (the token was refused)"
             elif _API_HEADER not in response.headers:
                 reason += _server(response)
-            # A member that answers with status 500, 502 or 504 may have applied the request. With the other statuses,
-            # the member has not applied it.
+            # A member that answers with status 500, 502 or 504 may have applied the request. A member that answers with
+            # another of these statuses has not applied the request.
             raise _EndpointFailed(reason, sent=status in (500, 502, 504), permanent=status in (401, 403))
         if _API_HEADER not in response.headers:
             # The program that answered is not an agent, so no member has received the request.
@@ -292,8 +293,8 @@ class Client:
 
         Returns the missing answer if the member has applied the write. Raises ``_EndpointFailed`` with ``sent=False``
         if the member has cancelled the write. Raises ``lost`` if the outcome stays unknown. A member also cancels a
-        write whose connection was closed. The client asks anyway, because the member may have applied the write before
-        that.
+        write whose connection was closed. The client still asks for the outcome, because the member may have applied
+        the write before the connection was closed.
         """
         try:
             told = self._ask(endpoint, "DELETE", "/v1/requests/" + number, None, {}, 0.0, _SETTLE)

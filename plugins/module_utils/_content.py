@@ -42,9 +42,9 @@ def content_of(params: t.Mapping[str, t.Any]) -> tuple[bytes | None, str | None]
     """Return the bytes that ``content``, ``value`` or ``src`` describe, and the content type. The bytes and the type
     may be ``None``.
 
-    The type is the option ``content_type`` if it is given. Otherwise it is the format into which the data in ``value``
-    was converted. The keys of the data are sorted, so that the same data gives the same digest on every run. Raises
-    ``ConfigError``.
+    The content type is the option ``content_type`` if this option is given. If ``content_type`` is not given, the type
+    is the format into which the data in ``value`` was converted. The keys of the data are sorted, so that the same data
+    gives the same digest on every run. Raises ``ConfigError``.
     """
     kind = params["content_type"]
     if kind is not None:

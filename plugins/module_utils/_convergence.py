@@ -35,7 +35,9 @@ def enough(wait: str, confirmed: int, members: int) -> bool:
 
 
 def refused(result: dict[str, t.Any]) -> bool:
-    """Return whether the member of this result has the document but failed to write its files from this version."""
+    """Return whether the member of this result has the document but failed to write the files that it renders from this
+    version of the document.
+    """
     applied = result.get("applied")
     if result.get("holds") is not True or not isinstance(applied, dict):
         return False
@@ -43,7 +45,7 @@ def refused(result: dict[str, t.Any]) -> bool:
 
 
 class Question:
-    """A question to the agent which members have a document.
+    """A question to an agent: which members have a document?
 
     A member must have the document ``key`` with this ``version`` or ``digest``. With ``absent``, a member must not have
     the document, and ``version`` is the version of the deletion. Without ``key``, all members must have the same
@@ -109,7 +111,7 @@ class Convergence:
     @property
     def laggards(self) -> list[dict[str, t.Any]]:
         """Return the results of the members that do not have the document. If the question has ``applied`` set, also
-        return the members that have not written their files from it.
+        return the members that have not written the files that they render from the document.
         """
         return [result for result in self.results if not self._counts(result)]
 
@@ -122,17 +124,17 @@ class Convergence:
 
     @property
     def final(self) -> bool:
-        """Return whether further waiting is useless, because every laggard has refused to write its files from the
-        document.
+        """Return whether further waiting is useless, because every laggard has refused to write the files that it
+        renders from the document.
         """
         return self._applied and all(refused(result) for result in self.laggards)
 
     def kinds(self, question: Question) -> dict[str, list[dict[str, t.Any]]]:
-        """Return the laggards by reason. Each laggard is in exactly one of the lists.
+        """Return a dictionary of reasons, each with the list of its laggards. Each laggard is in exactly one list.
 
-        A member is stale if its version is older than the version in the question. If the question has no version, the
-        version is compared with the newest version of the members that have the document. If no member has the
-        document, no member is stale.
+        A member is stale if its version is older than the version in the question. If the question has no version, a
+        member is stale if its version is older than the newest version of the members that have the document. If no
+        member has the document, no member is stale.
         """
         wanted = question.version or newest(result.get("version") for result in self.results if result.get("holds"))
         kinds = KINDS + (("refused", "pending") if question.applied else ())
@@ -149,7 +151,7 @@ class Convergence:
         return found
 
     def describe_laggards(self, limit: int = 10) -> str:
-        """Return one line that describes at most ``limit`` laggards."""
+        """Return one line of text that describes at most ``limit`` laggards."""
         shown = []
         for result in self.laggards[:limit]:
             text = "%s (%s:%s, %s)" % (

@@ -55,7 +55,7 @@ def to_renew(held: t.Any, wanted: int | None, now: float) -> bool:
 
     ``held`` is the time at which the document expires, or ``None`` for never; ``now`` the current time in seconds. The
     result is true if the time until ``held`` is less than half of ``wanted`` or is more than ``wanted``. Because of the
-    half, a task that runs often does not write the document each time.
+    limit of one half, a task that runs often does not write the document each time.
     """
     if wanted is None:
         return False

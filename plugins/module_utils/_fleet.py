@@ -254,7 +254,7 @@ class Fleet:
 
     def converge(self, question: Question, wait: str, timeout: float) -> tuple[Convergence, float]:
         """Ask the agent until as many members as ``wait`` requires fulfil the question, or until ``timeout`` seconds
-        have passed. With a timeout of 0, ask only once.
+        have passed. With ``timeout`` 0, ask the agent only once.
 
         Returns the last answer, and the seconds since the first request.
         """

@@ -4,7 +4,7 @@
 """PRIVATE to this collection: compares and changes single files and links of a host, and runs commands there. Python
 3.8 or later.
 
-In check mode, the class changes nothing and only records the changes that it would make.
+In check mode, the class ``Host`` changes nothing and only records the changes that it would make.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Host:
         return self._permit(path, group, mode, noted=written) or written
 
     def parents(self, path: str) -> None:
-        """Create the missing parent directories of the path. All users can read these directories. Raises
+        """Create the missing parent directories of the path with permission for all users to read them. Raises
         ``Refused``.
         """
         place = os.path.dirname(path)

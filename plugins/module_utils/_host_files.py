@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: installs the account, release and configuration of an agent. Python 3.8 or later.
 
-The definitions in this file have the order of a deployment. The module ``_host_run`` starts the services after these
-steps.
+The classes and functions in this file have the order in which a deployment uses them. The module ``_host_run`` starts
+the services after that.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def missing(host: Host, packages: dict[str, t.Any], kind: str) -> list[str]:
 
 
 class Release:
-    """The release that a host should run. The release is a directory in ``root/releases``; the link ``root/current``
-    leads to the installed release.
+    """The release that a host should run. A release is a directory in ``root/releases``, and the link ``root/current``
+    leads to the release that runs.
     """
 
     def __init__(self, wanted: dict[str, t.Any]) -> None:
@@ -70,7 +70,8 @@ class Release:
         return os.path.exists(os.path.join(self.directory, "VERSION"))
 
     def install(self, host: Host) -> bool:
-        """Set the link ``root/current`` to this release. Returns whether the link led to another release before.
+        """Set the link ``root/current`` to this release. Returns whether the link ``root/current`` was created or
+        changed.
 
         Raises ``Refused`` if the release is not present, except in check mode.
         """
@@ -90,7 +91,7 @@ class Release:
         return changed
 
     def surplus(self, foreseen: bool) -> list[str]:
-        """Return the sorted directories of the releases that should be removed.
+        """Return the directories of the releases that should be removed, sorted.
 
         ``keep`` releases stay in total: the current release and the releases that were installed most recently. With
         ``foreseen`` (check mode), this release is treated as the current release.

@@ -23,7 +23,7 @@ CAPABILITIES = "@CAPABILITIES@"
 
 
 class Dataplane:
-    """The kernel data plane. Systemd units of the release load it.
+    """The kernel data plane, which systemd units of the agent's release load into the kernel.
 
     An upgrade never stops the data plane. A reload replaces the data plane's programs atomically, so the kernel
     continues to relay packets.
@@ -123,7 +123,8 @@ class Dataplane:
         """Ask the release's program whether the data plane is loaded (sets ``down``) and which capabilities the agent
         needs.
 
-        If the answer cannot be parsed, the agent gets no capabilities. It could not use BPF maps then anyway.
+        If the program's answer cannot be parsed, the agent gets no capabilities, because it could not use BPF maps
+        anyway.
         """
         if not os.path.exists(self._release.program):
             return
@@ -136,7 +137,7 @@ class Dataplane:
         self._needs = [str(name) for name in told.get("agent_needs", [])] if isinstance(told, dict) else []
 
     def _leave(self, unit: Unit) -> None:
-        """Stop a unit. Ignore the failure if the unit does not exist."""
+        """Stop a unit, and ignore the error that occurs if the unit does not exist."""
         try:
             unit.stop()
         except Refused:
@@ -165,8 +166,8 @@ class Dataplane:
 def provide_helper(
     host: Host, release: Release, configuration: Configuration, wanted: dict[str, t.Any], enabled: bool
 ) -> None:
-    """Install and start the privileged helper that writes rendered files. If ``wanted`` contains no text of a unit,
-    remove the helper.
+    """Install and start the privileged helper that writes rendered files. If ``wanted`` contains no text of a unit
+    file, remove the helper.
 
     The helper reads ``agent.yml`` only when it starts, so the function restarts the helper if the file has changed.
     Raises ``Refused``.
@@ -220,8 +221,8 @@ class Agent:
     def run(self, stale: t.Sequence[str], applied: bool, enabled: bool, judged: bool) -> None:
         """Start the agent, or restart it if a file in ``stale`` was changed after the start of the agent.
 
-        An earlier run that was interrupted may have changed such a file. ``applied`` says whether this run has already
-        restarted or reloaded the agent.
+        An earlier run that was interrupted may have changed a file in ``stale``. ``applied`` says whether this run has
+        already restarted or reloaded the agent.
         """
         if self.unit.foreseen:
             return

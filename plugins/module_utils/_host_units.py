@@ -32,8 +32,8 @@ class Unit:
 
     @property
     def foreseen(self) -> bool:
-        """Return whether this is check mode and the unit file would be written. Systemd's answers then describe the old
-        file.
+        """Return whether this is check mode and the unit file would be written. In this case, systemd's answers
+        describe the old unit file.
         """
         return self._host.check and self.rewritten
 
@@ -58,16 +58,16 @@ class Unit:
         return self._act("reload", "reloaded") if self.active() else self._act("start", "started")
 
     def enable(self, wanted: bool) -> bool:
-        """Enable the unit if ``wanted``, otherwise disable it. Returns whether the unit was enabled or disabled by this
-        call. Raises ``Refused``.
+        """Enable the unit if ``wanted`` is true, otherwise disable the unit. Returns whether the unit was enabled or
+        disabled by this call. Raises ``Refused``.
         """
         if (self._show()["UnitFileState"] == "enabled") == wanted:
             return False
         return self._act("enable", "enabled") if wanted else self._act("disable", "disabled")
 
     def stale(self, paths: t.Sequence[str]) -> list[str]:
-        """Return the files that changed after the unit was last started or reloaded. The list is empty if the unit does
-        not run.
+        """Return the files that changed after the unit was last started or reloaded. The list of files is empty if the
+        unit does not run.
 
         An earlier run may have been interrupted after it wrote a file and before it restarted the unit. The next run
         finds that the file already has the right content, so only a comparison of times detects the missing restart.
@@ -109,8 +109,8 @@ def journal(host: Host, names: t.Sequence[str], lines: int) -> str:
 
 def newer(paths: t.Sequence[str], since: float) -> list[str]:
     """Return the files that changed after ``since`` (seconds since the epoch), sorted. For a directory, the function
-    checks all files in and below it. For a symbolic link, it checks the link itself and not the target. It skips a path
-    that does not exist.
+    checks all files in and below it. For a symbolic link, the function checks the link itself and not the target. The
+    function skips paths that do not exist.
     """
     found = []
     for path in paths:

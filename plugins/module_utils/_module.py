@@ -18,7 +18,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
     Settings,
 )
 
-#: Text that replaces sensitive content. Ansible uses the same text for options with ``no_log``.
+#: Text that replaces sensitive content. Ansible itself uses this text for options with ``no_log``.
 HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 
 #: Options whose value is the content of a document.
@@ -57,8 +57,8 @@ class FleetModule(AnsibleModule):
 
     @property
     def sensitive(self) -> bool:
-        """Return whether to hide contents. Before Ansible has checked the options, the result is true unless the value
-        is false in one of Ansible's spellings.
+        """Return whether to hide contents. Before Ansible has checked the options, the result is true unless the option
+        ``sensitive`` has one of the values that Ansible accepts as false.
         """
         wanted = (getattr(self, "params", None) or {}).get("sensitive")
         if isinstance(wanted, str):
@@ -125,7 +125,7 @@ class FleetModule(AnsibleModule):
             if name == "documents" and isinstance(value, dict):
                 value = {key: _hide_contents(entry) for key, entry in value.items()}
             elif name in _CONTENTS or name == "documents" or name not in self._own_options:
-                # The user may have misspelt the name of an option with content, so hide unknown options, too.
+                # Also hide unknown options, because the user may have misspelt the name of an option with content.
                 value = value if value is None else HIDDEN
             arguments[name] = value
         return dict(results, invocation={"module_args": arguments})

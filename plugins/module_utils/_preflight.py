@@ -71,7 +71,9 @@ def check_address(question: dict[str, t.Any]) -> list[str]:
 
 
 def check_interface(question: dict[str, t.Any]) -> list[str]:
-    """Check that the data plane's interface exists. If no interface is configured, the loader chooses one later."""
+    """Check that the data plane's interface exists. If no interface is configured, there is nothing to check, because
+    the data plane's loader chooses an interface later.
+    """
     name = question["interface"]
     found = sorted(os.listdir("/sys/class/net"))
     if not name or name in found:
@@ -269,8 +271,8 @@ def check_certificate(question: dict[str, t.Any], run: Run) -> list[str]:
 def check_secrets(question: dict[str, t.Any]) -> list[str]:
     """If the host has secrets of a fleet, check that the controller has the same secrets.
 
-    If the secrets differ, the host belongs to another fleet, or another controller has deployed the host. If the role
-    overwrote these secrets, the host could no longer communicate with the members of its fleet.
+    If the secrets differ, either the host belongs to another fleet, or another controller has deployed the host. If the
+    role overwrote these secrets, the host could no longer communicate with the members of its fleet.
     """
     if question["replace_secrets"]:
         return []

@@ -34,7 +34,7 @@ def rank(version: t.Any) -> tuple[int, bytes, int] | None:
 
 
 def newest(versions: t.Iterable[t.Any]) -> str | None:
-    """Return the newest of ``versions``. Ignore values that are not versions; return ``None`` if no value is a
+    """Return the newest of ``versions``. Ignore values that are not versions. Return ``None`` if no value is a
     version.
     """
     known = [(rank(version), version) for version in versions]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: xdp_gossip_gate
-short_description: Wait until the agent of this host runs and has other members in its NodeList
+short_description: Wait until the agent of this host runs and lists other members as alive
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
@@ -34,12 +34,12 @@ options:
     required: true
   above:
     description:
-      - The agent's incarnation must be later than this incarnation. V(-1) accepts any incarnation. A restarted agent
-        has a later incarnation.
+      - The agent's incarnation must be later than the incarnation in this option. V(-1) accepts any incarnation. A
+        restarted agent has a later incarnation.
     type: int
     default: -1
   others:
-    description: Minimum number of other members that are alive in the agent's NodeList.
+    description: Minimum number of other members that the agent's NodeList must contain as alive.
     type: int
     default: 0
   retries:
@@ -89,7 +89,7 @@ _LINES = 60
 
 def asked(question: t.Callable[[], bool], retries: int, delay: int) -> bool:
     """Call ``question`` until it returns true, up to ``retries`` times with ``delay`` seconds between two calls. Return
-    whether it returned true.
+    whether ``question`` returned true.
     """
     for rest in reversed(range(max(1, retries))):
         if question():

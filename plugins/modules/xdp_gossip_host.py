@@ -203,7 +203,7 @@ options:
             type: str
             required: true
           state_directory:
-            description: State directory of the helper. The module removes this directory when it removes the helper.
+            description: State directory of the helper. The module removes the state directory together with the helper.
             type: path
             required: true
       dataplane:
@@ -221,8 +221,8 @@ options:
             required: true
           paths:
             description:
-              - Paths of three unit files. The units are the loader, the path unit that waits for the agent's requests,
-                and the service that loads the data plane again.
+              - Paths of the unit files of three units, in this order. The units are the loader of the data plane, the
+                path unit that waits for the agent's requests, and the service that loads the data plane again.
             type: list
             elements: path
             required: true
@@ -246,15 +246,16 @@ options:
         type: str
         required: true
       above:
-        description: The agent's incarnation must be later than this incarnation. V(-1) accepts any incarnation.
+        description: The agent's incarnation must be later than the incarnation in this option. V(-1) accepts any
+          incarnation.
         type: int
         default: -1
       others:
-        description: Minimum number of other members that are alive in the agent's NodeList.
+        description: Minimum number of other members that the agent's NodeList must contain as alive.
         type: int
         default: 0
   snapshot:
-    description: Directory of the snapshot that a deployment takes before its changes, see RV(snapshot).
+    description: Directory in which a deployment stores a snapshot of the host before its changes, see RV(snapshot).
     type: path
     required: true
 """
@@ -284,7 +285,7 @@ release_missing:
   type: bool
 done:
   description:
-    - Whether the host is now in the wanted state. The value is V(false) if packages or the release must be installed
+    - Whether the host is now in the wanted state. RV(done) is V(false) if packages or the release must be installed
       first.
   returned: success
   type: bool
@@ -294,8 +295,8 @@ retry:
   type: bool
 surplus:
   description:
-    - Directories of the releases on the host that exceed the number in C(keep). A later task removes these releases
-      once the agent has passed its health check.
+    - Directories of the releases that should be removed, because the host has more releases than C(keep) allows. A
+      later task removes these releases once the agent has passed its health check.
   returned: success
   type: list
   elements: str
@@ -415,8 +416,8 @@ OPTIONS = {
 
 
 class Deployment:
-    """The wanted state of the host. ``run`` applies account, release, configuration and units in this order, because
-    each depends on those before it.
+    """The wanted state of the host: account, release, configuration and units. ``run`` applies these parts in this
+    order, because each part depends on the parts before it.
     """
 
     def __init__(self, host: Host, options: dict[str, t.Any]) -> None:

@@ -11,7 +11,7 @@ short_description: Read a fleet's members, documents and status from one member
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Reads the members, documents and status of the fleet as one member has them. Changes nothing.
+  - Reads the members, documents and status of a fleet from the first member that answers. Changes nothing.
   - Each member chooses its own name and private data. Treat names and private data as untrusted text.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes.read_only
@@ -212,7 +212,7 @@ digest:
   type: str
   sample: 3b1f0c5d2a998877
 endpoint:
-  description: Endpoint of the member that answered. If no member answered, this is the first of O(endpoints).
+  description: Endpoint of the member that answered, or the first of O(endpoints) if no member answered.
   returned: unless options are wrong
   type: str
   sample: unix:///run/xdp-gossip/api.sock

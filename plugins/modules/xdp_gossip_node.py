@@ -32,7 +32,7 @@ options:
   join:
     description:
       - Addresses of nodes to contact, as V(addr:port). Write an IPv6 address in brackets.
-      - If the node already knows all these addresses, the module reports no change.
+      - If the node already knows all addresses in O(join), the module reports no change.
     type: list
     elements: str
   state:
@@ -68,7 +68,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 node:
-  description: The node after the task. In check mode, this is the node as the task would change it.
+  description: The node after the task. In check mode, RV(node) is the node as it would be after the task.
   returned: success
   type: dict
   sample: {"addr": "198.18.0.11", "port": 8000, "name": "host1", "private_data": "", "state": "alive", "local": true}
@@ -89,8 +89,8 @@ endpoint:
   sample: unix:///run/xdp-gossip/api.sock
 failed_endpoints:
   description:
-    - If the endpoint did not answer a request, the endpoint and the reason. The list is empty if the endpoint answered
-      the first request.
+    - Contains the endpoint and the reason if the endpoint did not answer a request. The list is empty if the endpoint
+      answered the first request.
   returned: unless options are wrong
   type: list
   elements: dict
@@ -149,8 +149,8 @@ def update(module: FleetModule, fleet: Fleet) -> tuple[dict[str, t.Any], dict[st
 
 
 def join(module: FleetModule, fleet: Fleet) -> int:
-    """Make the node contact the addresses in ``join``. Returns the number of addresses that the node did not know.
-    Check mode only counts these addresses.
+    """Make the node contact the addresses in ``join``. Returns the number of addresses that the node did not know. In
+    check mode, the function only counts these addresses.
     """
     seeds = sorted({seed_of(text) for text in module.params["join"] or []})
     if not seeds:

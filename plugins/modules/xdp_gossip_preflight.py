@@ -30,7 +30,7 @@ options:
     type: int
     required: true
   api_addr:
-    description: Address that the API binds. If empty, the agent has no API over TCP.
+    description: Address that the agent's API binds. If the address is empty, the agent has no API over TCP.
     type: str
     default: ""
   api_port:
@@ -74,21 +74,21 @@ options:
     elements: raw
     default: []
   secrets:
-    description: Secrets that the host should have. If the host has secrets and none of them is in this list, the module
-      reports a problem.
+    description: Secrets that the host should have. If the host has secrets and O(secrets) contains none of them, the
+      module reports a problem.
     type: list
     elements: str
     default: []
   authority:
-    description: Certificate of the fleet's authority (PEM). If the host has the certificate of a different authority,
-      the module reports a problem.
+    description: Certificate of the fleet's authority (PEM). If the host has the certificate of an authority other than
+      O(authority), the module reports a problem.
     type: str
     default: ""
   tls_cert:
-    description: Path of a certificate for the API. The file is already on the host.
+    description: Path of a certificate file for the API that is already on the host.
     type: path
   tls_key:
-    description: Path of the private key of O(tls_cert). The file is already on the host.
+    description: Path of the private key file of O(tls_cert) that is already on the host.
     type: path
   replace_secrets:
     description: Do not report secrets or an authority that differ from those on the controller.

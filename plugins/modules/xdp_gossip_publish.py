@@ -14,11 +14,11 @@ description:
   - Writes or deletes named documents of the fleet's metadata through a single member. Gossip carries the change to all
     other members.
   - The task contains one document (O(key)) or many documents (O(documents)). With many documents, the module checks all
-    options, reads all documents and compares all O(if_version) conditions before it writes anything. After these
-    checks, the module writes all documents or none in one request, and each member makes all these documents visible at
-    the same moment; see O(atomic).
+    options, reads all documents and compares all O(if_version) conditions before it writes anything. The module then
+    writes all documents or none in one request, and each member makes all these documents visible at the same moment;
+    see O(atomic).
   - If the document in the fleet already has the wanted content, the module writes nothing and does not check
-    O(if_version). It is therefore safe to repeat a task after a failure in which the outcome of the write is unknown.
+    O(if_version). It is therefore safe to repeat a task that failed with an unknown outcome of the write.
 requirements:
   - PyYAML on the target, only for O(value) with O(content_type=yaml)
 extends_documentation_fragment:
@@ -50,11 +50,11 @@ options:
   atomic:
     description:
       - Whether to write all O(documents) or none, in one request.
-      - V(auto) writes the documents in one request if possible. Otherwise it shows a warning and writes them one by one
-        in the given order. V(required) fails before anything is written if the documents cannot be written in one
-        request. V(never) always writes the documents one by one.
-      - The documents cannot be written in one request if there are more than 64 documents, if their names have more
-        than 4096 bytes in total, or if they differ in C(author) or C(comment).
+      - V(auto) writes the documents in one request if possible. If one request is not possible, V(auto) shows a warning
+        and writes the documents one by one in the given order. V(required) fails before anything is written if the
+        documents cannot be written in one request. V(never) always writes the documents one by one.
+      - Documents cannot be written in one request if there are more than 64 documents, if their names have more than
+        4096 bytes in total, or if they differ in C(author) or C(comment).
     type: str
     choices: [auto, required, never]
     default: auto
@@ -68,19 +68,19 @@ options:
       - The document's content, byte for byte (UTF-8).
       - The content must be text or a number. Before ansible-core 2.19, Ansible converts the result of a template to a
         list or a dictionary if the text looks like a list or a dictionary. The filter P(ansible.builtin.string#filter)
-        at the end of the template prevents this conversion.
+        at the end of the template prevents the conversion of the result to a list or a dictionary.
     type: raw
   value:
     description:
       - The document's content as data. Text is published as it is. Any other data is converted to JSON, or to YAML with
-        O(content_type=yaml). The keys are sorted, so equal data has an equal digest.
+        O(content_type=yaml). The module sorts the keys of the data, so equal data has an equal digest.
     type: raw
   src:
     description:
-      - File whose bytes become the document's content. The file is on the controller, or with O(remote_src=true) on the
-        target host. On the controller, the module searches for the file like M(ansible.builtin.copy), in C(files) of
-        the role or beside the playbook, and decrypts a file that Ansible Vault has encrypted. In the playbooks of a
-        collection, the module also searches in the current directory.
+      - File whose bytes become the document's content. By default, O(src) is a file on the controller. With
+        O(remote_src=true), it is a file on the target host. On the controller, the module searches for the file like
+        M(ansible.builtin.copy), in C(files) of the role or beside the playbook, and decrypts a file that Ansible Vault
+        has encrypted. In the playbooks of a collection, the module also searches in the current directory.
     type: path
   remote_src:
     description:
@@ -91,23 +91,23 @@ options:
     description:
       - Type of the content, for programs that read the document. If O(content_type) is given, the module also writes a
         document again if only its type differs.
-      - The default is V(json) for data in O(value). For other content, the default is the type of the document's
-        current version. For a new document, the agent derives the type from the suffix of the key, or of O(src) if the
-        key has no known suffix. The known suffixes are C(.json), C(.yaml), C(.yml) and C(.txt). Without a known suffix,
-        the type is V(raw).
+      - The default of O(content_type) is V(json) for data in O(value). For other content, the default of
+        O(content_type) is the type of the document's current version. For a new document, the agent derives the type
+        from the suffix of the key, or of O(src) if the key has no known suffix. The agent knows the suffixes C(.json),
+        C(.yaml), C(.yml) and C(.txt). Without a known suffix, the type is V(raw).
       - The type is V(raw), V(text), V(json), V(yaml), or any other name or media type, such as V(toml) and
         V(application/pdf). Members check only contents of type V(text), V(json) or V(yaml).
     type: str
   if_version:
     description:
-      - Write only if the member that receives the request has this version of the document. V(absent) requires that the
-        member does not have this document.
+      - Write only if the member that receives the request has this version of the document. With V(absent), the module
+        writes only if the member does not have the document.
       - If the member has another version, the task fails and returns both versions in RV(expected) and RV(actual), or
         in RV(conflicts).
       - Only the member that receives the request checks the version. If two writers use different members at the same
         moment, both checks may pass. If both writes are accepted, one version wins on all members, and the other
         version stays in the history.
-      - If two tasks write the same content, both succeed, but only one of them is changed.
+      - If two tasks write the same content, both tasks succeed, but only one task reports a change.
     type: str
   expires:
     description:
@@ -115,8 +115,8 @@ options:
         V(m), V(h), V(d) or V(w), such as V(30m) or V(7d), at most ten years. When the lifetime ends, every member
         deletes the document.
       - If the content is unchanged, the module still writes the document again, and reports a change, if less than half
-        of the lifetime or more than the whole lifetime is left. A task that runs regularly thus renews the document
-        before it expires, and an immediate second run changes nothing.
+        of the lifetime or more than the whole lifetime is left. A task that runs regularly therefore renews the
+        document before it expires. An immediate second run changes nothing.
       - If O(expires) is not given, an unchanged document keeps its expiry, and a document that the module writes never
         expires.
     type: str
@@ -146,18 +146,19 @@ options:
     type: str
   wait_for:
     description:
-      - Which members the task counts for O(wait). With V(held), the task counts a member when the member has the
-        document. With V(applied), the task counts a member when the member's agent has also written the files that it
-        renders from the document. A member that renders no file from the document only needs to have the document.
+      - State of the document in which the task counts a member for O(wait). With V(held), the task counts a member when
+        the member has the document. With V(applied), the task counts a member when the member's agent has also written
+        the files that it renders from the document. A member that renders no file from the document only needs to have
+        the document.
       - With V(applied), the task fails as soon as every member that is not counted has refused to write files from the
-        document. The error contains the reason of each of these members.
+        document. The error message contains each member's reason for the refusal.
       - After a deletion, V(applied) means V(held). The default is V(held).
     type: str
     choices: [held, applied]
   wait_timeout:
     description:
-      - Maximum seconds to wait for all documents together. After this time, the task fails and names the members that
-        do not have the documents.
+      - Maximum seconds to wait for all documents together. If the members do not have the documents within this time,
+        the task fails and names the members without the documents.
     type: int
     default: 60
   sensitive:
@@ -256,8 +257,8 @@ key:
   sample: app/limits
 version:
   description:
-    - Version of the document. After a deletion, this is the version of the tombstone. The version is V(null) if there
-      was nothing to delete, and in check mode if the document would change.
+    - Version of the document. After a deletion, RV(version) is the version of the tombstone. The version is V(null) if
+      there was nothing to delete, and in check mode if the document would change.
   returned: without O(documents)
   type: str
   sample: 019a3c1e5b2f0000@198.18.0.11:8000
@@ -301,14 +302,15 @@ atomic:
   sample: true
 members:
   description:
-    - Number of members that were checked for the document. The number is V(null) in check mode, and with O(documents)
-      and O(wait=none).
+    - Number of members that the module has checked for the document. The number is V(null) in check mode, and with
+      O(documents) and O(wait=none).
   returned: once a member has answered
   type: int
   sample: 3
 confirmed:
   description:
-    - Number of members that have the document. With O(documents), this is the lowest of the documents' numbers.
+    - Number of members that have the document. With O(documents), RV(confirmed) is the number for the document that the
+      fewest members have.
   returned: once a member has answered
   type: int
   sample: 3
@@ -371,13 +373,13 @@ unwritten:
 uncertain:
   description:
     - Names of the documents that may have been written, because the module sent them to a member and the member did not
-      answer. Run the task again to learn whether these documents were written.
+      answer. Run the task again to find out whether the documents in RV(uncertain) were written.
   returned: failure, once a member has answered
   type: list
   elements: str
   sample: []
 endpoint:
-  description: Endpoint of the member that answered. If no member answered, this is the first of O(endpoints).
+  description: Endpoint of the member that answered, or the first of O(endpoints) if no member answered.
   returned: unless options are wrong
   type: str
   sample: unix:///run/xdp-gossip/api.sock
@@ -403,7 +405,7 @@ error:
       type: int
       returned: always
     details:
-      description: Further fields of the agent's error. The dictionary is empty with O(sensitive).
+      description: Further fields of the agent's error. With O(sensitive), RV(error.details) is empty.
       type: dict
       returned: always
   sample: {"code": "document_too_large", "status": 413, "details": {"limit": 16777216}}
@@ -437,7 +439,7 @@ _MOST_TOLD = 5
 
 
 def document_spec() -> dict[str, t.Any]:
-    """Return the argument spec of the options that describe one document. The module itself and each entry of
+    """Return the argument spec of the options that describe one document. Both the module and each entry of
     ``documents`` have these options.
     """
     return dict(
@@ -475,7 +477,7 @@ def wishes_of(params: dict[str, t.Any]) -> list[Wish]:
 
 
 class Publication:
-    """One run of the module. Collects the results that the module reports at its end or if it fails."""
+    """Runs the module once, and collects the results that the module reports at its end or if it fails."""
 
     def __init__(self, module: FleetModule, wishes: list[Wish]) -> None:
         self._module = module
@@ -509,8 +511,8 @@ class Publication:
             self._fail("; ".join(str(exc) for exc in conflicts), conflicts)
 
     def _write(self, fleet: Fleet) -> None:
-        """Write the planned changes in one request if ``atomic`` allows it and the member supports it. Otherwise write
-        the documents one by one.
+        """Write the planned changes. Use one request if ``atomic`` allows it and the member supports it, and one
+        request for each document otherwise.
         """
         planned = [change for change in self._changes if change.planned]
         if len(planned) > 1 and self._module.params["atomic"] != "never":

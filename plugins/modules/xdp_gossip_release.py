@@ -48,7 +48,7 @@ version:
   type: str
   returned: success
 release:
-  description: Name of the release. It consists of the version, a dash, and the first twelve hexadecimal digits of the
+  description: Name of the release, consisting of the version, a dash, and the first twelve hexadecimal digits of the
     archive's SHA-256.
   type: str
   returned: success

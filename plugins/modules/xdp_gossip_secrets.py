@@ -104,12 +104,13 @@ key:
   type: str
   returned: success
 renew:
-  description: Reason why the host needs a new certificate. Empty if the host does not need a new certificate.
+  description: Reason why the host needs a new certificate. RV(renew) is empty if the host does not need a new
+    certificate.
   type: str
   returned: success
 strangers:
   description:
-    - The hosts that have been deployed with these secrets. The list is empty if at least one of these hosts is in
+    - The hosts that have been deployed with these secrets. RV(strangers) is empty if at least one of these hosts is in
       O(fleet). Otherwise an empty list.
   type: list
   elements: str

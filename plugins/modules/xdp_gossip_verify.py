@@ -16,7 +16,7 @@ description:
     With O(applied), the module also asks whether members have written the files that they render from the document.
   - If fewer members have the document than O(wait) requires, the task fails and names each member without the document,
     with the reason. The module changes nothing, unless O(repair) is set and a member does not have the document.
-  - The asked member knows from gossip which documents the other members have. With O(direct), the module asks each
+  - The asked member has received by gossip which documents the other members have. With O(direct), the module asks each
     member over the member's own API.
 requirements:
   - PyYAML on the target, only for O(value) with O(content_type=yaml)
@@ -34,8 +34,8 @@ options:
   key:
     description:
       - Name of the document. If O(key) is omitted, the module compares all documents of the members.
-      - If the task gives no O(version), O(digest) or content, all members must have the same version of the document as
-        the asked member.
+      - If the task does not specify O(version), O(digest) or a content, all members must have the same version of the
+        document as the asked member.
     type: str
   state:
     description:
@@ -62,10 +62,10 @@ options:
     type: raw
   src:
     description:
-      - File with the bytes that members must have. The file is on the controller, or with O(remote_src=true) on the
-        target host. On the controller, the module searches for the file like M(ansible.builtin.copy), in C(files) of
-        the role or beside the playbook, and decrypts a file that Ansible Vault has encrypted. In the playbooks of a
-        collection, the module also searches in the current directory.
+      - File with the bytes that members must have. By default, O(src) is a file on the controller. With
+        O(remote_src=true), it is a file on the target host. On the controller, the module searches for the file like
+        M(ansible.builtin.copy), in C(files) of the role or beside the playbook, and decrypts a file that Ansible Vault
+        has encrypted. In the playbooks of a collection, the module also searches in the current directory.
     type: path
   remote_src:
     description:
@@ -83,21 +83,23 @@ options:
     type: str
     default: all
   wait_timeout:
-    description: Maximum seconds to wait until enough members have the document. With 0, the module asks only once.
+    description: Maximum seconds to wait until enough members have the document. With O(wait_timeout=0), the module asks
+      only once.
     type: int
     default: 30
   applied:
     description:
       - Count only members whose agent has also written all files that it renders from the document, and members that
         render no file from the document.
-      - This option requires O(key), and cannot be combined with O(state=absent) or O(direct).
-      - The module stops waiting early if every member that is not counted has refused to write files from the document.
+      - O(applied) requires O(key), and cannot be combined with O(state=absent) or O(direct).
+      - With O(applied), the module stops waiting early if every member that is not counted has refused to write files
+        from the document.
     type: bool
     default: false
   repair:
     description:
       - If members do not have the document, make the asked member sync with these members before the module waits.
-      - The task reports a change if any member did not have the document.
+      - With O(repair), the task reports a change if any member did not have the document.
     type: bool
     default: false
   direct:
@@ -105,8 +107,8 @@ options:
       - Ask each member over its own API, and count only these answers. The module reads the document's bytes from each
         member and computes their digest itself.
       - The module sends the requests to the members' addresses in the NodeList, to 16 members at a time. O(timeout) and
-        O(retries) apply to each member. A member that does not answer is listed in RV(unreachable_members) and is not
-        counted.
+        O(retries) apply to the request to each member. A member that does not answer is listed in
+        RV(unreachable_members) and is not counted.
       - The module sends O(token) to the address of each member. With V(https), the module sends the token only to hosts
         with a valid certificate.
       - With O(state=absent), a member without the document is treated as if it had received the deletion. The members'
@@ -203,15 +205,15 @@ elapsed:
   type: float
   sample: 0.1
 version:
-  description: Version that members had to have. If the task gave no version, this is the version of a member that was
-    counted.
+  description: Version that members had to have. If O(version) is not given, RV(version) is the version of a member that
+    was counted.
   returned: once a member has answered
   type: str
   sample: 019a3c1e5b2f0000@198.18.0.11:8000
 digest:
   description:
-    - Digest of the document that members had to have. Without O(key), this is the digest over all documents. V(null) if
-      no member has the document.
+    - Digest of the document that members had to have. Without O(key), RV(digest) is the digest over all documents.
+      RV(digest) is V(null) if no member has the document.
   returned: once a member has answered
   type: str
   sample: sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824
@@ -242,12 +244,13 @@ holdings:
       type: bool
       returned: always
     version:
-      description: Version of the document on the member. V(null) if the member has no version or its version is
-        unknown.
+      description: Version of the document on the member. C(version) is V(null) if the member has no version or its
+        version is unknown.
       type: str
       returned: always
     digest:
-      description: Digest of the document on the member. V(null) after a deletion or if the digest is unknown.
+      description: Digest of the document on the member. C(digest) is V(null) after a deletion or if the digest is
+        unknown.
       type: str
       returned: always
     deleted:
@@ -290,7 +293,7 @@ missing:
   sample: []
 stale:
   description:
-    - Members whose version is older than the version that the task requires. If the task requires a content, the list
+    - Members whose version is older than the version that the task requires. If the task requires a content, RV(stale)
       contains members whose version is older than the newest version with this content.
   returned: once a member has answered
   type: list
@@ -298,9 +301,9 @@ stale:
   sample: []
 mismatched:
   description:
-    - Members with a different version or content that is not known to be older. For example, the member has a newer
-      version, or no member has the required content. Without O(key), the list contains members with different
-      documents.
+    - Members with a different version or content that is not known to be older. RV(mismatched) contains, for example,
+      members with a newer version, or all members with the document if none has the required content. Without O(key),
+      RV(mismatched) contains members with different documents.
   returned: once a member has answered
   type: list
   elements: dict
@@ -308,7 +311,7 @@ mismatched:
 refused:
   description:
     - Members that have the document but could not write the files that they render from it. C(applied.error) of each
-      entry contains the reason.
+      entry of RV(refused) contains the reason.
     - With O(applied), each of RV(laggards) is in exactly one of RV(missing), RV(stale), RV(mismatched), RV(refused) and
       RV(pending).
   returned: with O(applied)
@@ -329,8 +332,8 @@ applied:
   elements: dict
   sample: []
 asked:
-  description: Number of members with which the asked member synced. V(null) in check mode, and if all members had the
-    document.
+  description: Number of members with which the asked member started a sync because of O(repair). RV(asked) is V(null)
+    in check mode, and if all members had the document.
   returned: with O(repair)
   type: int
   sample: 1
@@ -342,7 +345,7 @@ unreachable_members:
   elements: dict
   sample: []
 endpoint:
-  description: Endpoint of the member that answered. If no member answered, this is the first of O(endpoints).
+  description: Endpoint of the member that answered, or the first of O(endpoints) if no member answered.
   returned: unless options are wrong
   type: str
   sample: unix:///run/xdp-gossip/api.sock

@@ -27,7 +27,8 @@ except ImportError:  # only in tools that read the documentation, because ansibl
 #: third of the certificate's lifetime is left.
 AUTHORITY = datetime.timedelta(days=20 * 365)
 HOST = datetime.timedelta(days=3 * 365)
-#: A certificate is valid from this time before its issue, for hosts whose clock is behind the controller's clock.
+#: The validity of a certificate begins this long before its issue, for hosts whose clock is behind the controller's
+#: clock.
 EARLY = datetime.timedelta(days=7)
 
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -77,7 +78,8 @@ def issue(authority: Pair, host: str, names: t.Sequence[str], now: datetime.date
 
 
 def stale(held: Pair, authority: bytes, names: t.Sequence[str], now: datetime.datetime) -> str:
-    """Return the reason why a host must replace its certificate ``held`` by a new certificate; "" if it need not.
+    """Return the reason why a host must replace its certificate ``held`` by a new certificate; "" if the host can keep
+    its certificate.
 
     Raises ``ValueError`` if ``authority`` is not a certificate.
     """

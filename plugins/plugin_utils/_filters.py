@@ -12,7 +12,7 @@ _VERBS = ("include", "exclude")
 
 
 class Filter(t.NamedTuple):
-    """One rule, which includes or excludes the nodes for which ``condition`` is true. Messages use ``name``."""
+    """A rule that includes or excludes the nodes for which ``condition`` is true. Messages use ``name``."""
 
     name: str
     include: bool
@@ -51,8 +51,8 @@ def chosen(rules: c.Iterable[Filter], holds: c.Callable[[str | bool], bool]) -> 
     """Return whether the rules include a node. The function ``holds`` evaluates a condition for this node.
 
     The first rule whose condition is true decides whether the node is included. If no condition is true, the node is
-    included. Raises ``ValueError`` with the rule if a condition cannot be evaluated. A failed condition does not count
-    as false, because a node could then avoid its exclusion with data for which the condition fails.
+    included. Raises ``ValueError`` with the text of the rule if its condition cannot be evaluated. A failed condition
+    does not count as false, because a node could then avoid its exclusion with data for which the condition fails.
     """
     for rule in rules:
         try:

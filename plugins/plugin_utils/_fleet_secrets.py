@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: checks a fleet's secrets on the controller and creates missing secrets.
 
-The directory of secrets contains ``secret.key``, ``api.token``, ``ca.crt``, ``ca.key`` and ``members``. Its
-subdirectory ``hosts/`` contains a certificate and a key for each host. ``members`` lists the hosts that have been
-deployed with these secrets. Only the owner of these files may read them. Other users may read a file that ansible-vault
-has encrypted, for example in a repository.
+The directory of secrets contains ``secret.key``, ``api.token``, ``ca.crt``, ``ca.key`` and ``members``. The
+subdirectory ``hosts/`` contains a certificate and a key for each host. The file ``members`` lists the hosts that have
+been deployed with these secrets. Only the owner of these files may read them. Other users may read a file that
+ansible-vault has encrypted, for example in a repository.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Reader = t.Callable[[str], bytes]
 VAULTED = b"$ANSIBLE_VAULT;"
 LETTERS = string.ascii_letters + string.digits
 LENGTH = 43
-#: Minimum length, in characters, of the secret key, of the API token and of the secret of a key slot. Each of their
-#: files has one line.
+#: Minimum length, in characters, of the secret key, of the API token and of the secret of a key slot. Each secret is
+#: the only line of its file.
 LEAST = 16
 
 
@@ -163,8 +163,8 @@ def _issue(wanted: Wanted, read: Reader, now: datetime.datetime) -> list[str]:
 
 
 def strangers(wanted: Wanted, fleet: t.Sequence[str]) -> list[str]:
-    """Return the hosts that have been deployed with these secrets. If any of these hosts is in ``fleet``, return an
-    empty list.
+    """Return the hosts that have been deployed with these secrets. Return an empty list if at least one of these hosts
+    is in ``fleet``.
 
     A result that is not empty means that the secrets belong to another fleet.
     """
@@ -240,7 +240,7 @@ def _locked(directory: str) -> t.Iterator[None]:
 
 
 def _write(path: str, content: bytes) -> None:
-    """Write the file atomically. Only the owner of the file can read it."""
+    """Write the file atomically. Only the owner of the file can read the file."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     new = "%s.%d.new" % (path, os.getpid())
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:

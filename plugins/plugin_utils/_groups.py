@@ -48,7 +48,8 @@ def group_names(
     keyed: c.Iterable[c.Mapping[str, t.Any]],
     sanitize: c.Callable[[str], str],
 ) -> tuple[list[str], set[str]]:
-    """Return what no host name may match, in lower case: prefixes of groups that will be created, and names of groups.
+    """Return texts in lower case that a host name must avoid: prefixes of groups that Ansible will create, and names of
+    groups.
 
     ``sanitize`` is the function with which Ansible converts a text to a valid name of a group.
     """

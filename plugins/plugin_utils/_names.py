@@ -77,7 +77,8 @@ def check_name(
                 "host name %r: expected at most 253 letters, digits, dots, dashes and underscores" % clip(name, 80)
             ) from None
     else:
-        # If its name were the address of another machine, the node would get the plays and variables of that machine.
+        # If the name of a node were the address of another machine, the node would get the plays and variables of that
+        # machine.
         if address != node["addr"] or "%" in name:
             raise NameRefused("host name %r is an address that is not the node's own" % clip(name, 80))
         return address
@@ -90,11 +91,11 @@ def check_name(
 
 
 def refuse_shared(named: c.Sequence[Named]) -> tuple[list[Named], list[str]]:
-    """Return the nodes whose name no other node has, and one line of text for each other node.
+    """Return the nodes whose name no other node has, and one line of text for each node whose name is not unique.
 
-    If several nodes have the same name, no node gets it, because no node can prove that the name belongs to it. The
-    exception is a name of which only one node is alive: that node keeps the name, because the other entries probably
-    are the same node at earlier addresses.
+    If several nodes have the same name, no node gets the name, because no node can prove that the name belongs to it.
+    The exception is a name of which only one node is alive: that node keeps the name, because the other entries
+    probably are the same node at earlier addresses.
     """
     claims: dict[str, list[dict[str, t.Any]]] = {}
     for name, node in named:

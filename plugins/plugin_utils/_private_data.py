@@ -58,7 +58,7 @@ def _parse_yaml(text: str) -> t.Any:
     except yaml.YAMLError as exc:
         raise ValueError("not YAML: %s" % clip(" ".join(str(exc).split()))) from None
     except (TypeError, AttributeError, OverflowError, RecursionError) as exc:
-        # The loader has defects, and raises other exceptions for example for "!!float x".
+        # Because of defects, the loader raises exceptions other than YAMLError, for example for "!!float x".
         raise ValueError("not YAML: %s" % clip(str(exc))) from None
 
 

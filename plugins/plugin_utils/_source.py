@@ -68,8 +68,8 @@ class Source:
         """Return the answers of all endpoints that answer, in the order of the endpoints.
 
         The method asks all endpoints at the same time for the nodes in *every* state. The timeout applies to each
-        endpoint. If half of the endpoints or more fail, the method raises ``ClientError`` with each failed endpoint and
-        the reason. ``held`` maps endpoints to earlier answers, for conditional requests.
+        endpoint separately. If half of the endpoints or more fail, the method raises ``ClientError`` with each failed
+        endpoint and the reason. ``held`` maps endpoints to earlier answers, for conditional requests.
         """
         endpoints = list(dict.fromkeys(endpoint.url for endpoint in Settings(self._options).endpoints))
         failures: dict[str, str] = {}

@@ -28,7 +28,7 @@ class Pace:
         self._last: float | None = None
 
     def delay(self, now: float) -> float:
-        """Return the seconds to wait before a repair. ``now``: time of the request, in seconds of a monotonic clock."""
+        """Return the seconds to wait before the next repair. ``now``: current time in seconds of a monotonic clock."""
         if self._last is None or now - self._last > 2 * _REPAIR_MOST:
             self._next = 0.0
         found = self._next

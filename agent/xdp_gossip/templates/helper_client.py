@@ -24,7 +24,7 @@ async def hand_over(socket: str, template: TemplateConfig, content: bytes, *, re
     """
     header = {"template": template.name, "size": len(content)}
     # This limit allows three commands (validation, reload, and a reload after the former file was restored) for this
-    # template, and as many for another template that the helper installs first.
+    # template, and three commands for another template that the helper installs first.
     answer = await _ask(socket, header, content, repair, 6 * template.timeout + 60)
     if answer.get("state") not in ("applied", "refused", "failed", "drifted"):
         raise HelperUnreachable(f"files helper ({socket}): an answer without a state; see its log")
@@ -40,7 +40,7 @@ async def hand_over_together(
     """
     sizes = {template.name: len(content) for template, content in files.items()}
     header: dict[str, Any] = {"service": service.name, "sizes": sizes}
-    # The helper validates each file separately. The other commands run once for all files.
+    # The helper runs the validation command once for each file, and the reload command once for all files.
     seconds = 6 * service.timeout + sum(template.timeout for template in files) + 60
     answer = await _ask(socket, header, b"".join(files.values()), repair, seconds)
     results = answer.get("results", dict.fromkeys(sizes, answer))

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Two worker processes, for quick and for slow templates, so that slow templates do not delay quick ones."""
+"""Renders quick and slow templates in two separate worker processes, so that slow templates do not delay quick
+templates.
+"""
 
 from __future__ import annotations
 

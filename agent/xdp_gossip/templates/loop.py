@@ -30,7 +30,8 @@ MAX_SOURCE = 1 << 20
 #: First and longest delay, in seconds, before a retry after a temporary problem (no helper, a full disk).
 _RETRY, _RETRY_MOST = 2.0, 60.0
 _POLL = 30.0
-#: Seconds after which a file that is still pending is reported as a problem, because its document may never arrive.
+#: Seconds after which the agent reports a file that is still pending as a problem, because its document may never
+#: arrive.
 _LONG_PENDING = 60.0
 #: Maximum number of concurrent requests to the helper, less than the helper's limit ``helper.server.MAX_CONNECTIONS``.
 HANDED_OVER = 6
@@ -42,14 +43,14 @@ _LOOK_EVERY = 0.2
 
 
 class Rendered:
-    """The state of one template: the input of its last rendering, the outcome, and whether it must be rendered
+    """The state of one template: the input and outcome of its last rendering, and whether the template must be rendered
     again.
     """
 
     def __init__(self, config: TemplateConfig) -> None:
         self.config = config
         self.reads = Reads()
-        self.complete = False  # whether the last rendering finished, so that ``reads`` contains all its inputs
+        self.complete = False  # whether the last rendering finished; only then does ``reads`` contain all its inputs
         self.state = "pending"
         self.error = "not rendered yet"
         self.output = ""  # output of a command; shown on this host only, never logged or sent to other members
@@ -79,7 +80,7 @@ class Rendered:
         return shapes.published_at(cls.now_ms())
 
     def settle(self, state: str, error: str = "", output: str = "") -> None:
-        """Record the outcome of a rendering. Log it if it differs from the previous outcome."""
+        """Record the outcome of a rendering. Log the outcome if it differs from the previous outcome."""
         self.output = output
         if (state, error) != (self.state, self.error):
             self.since_ms = self.now_ms()
@@ -113,7 +114,7 @@ class Rendered:
         if text and not before:
             self.drifts += 1
         if self.refused is not None:
-            return  # the agent does not know the file that the helper restored after the refusal
+            return  # after a refusal, the agent does not know the content that the helper has restored
         if not text:
             if self.state != "applied":
                 self.renew()  # the manual change was undone
@@ -126,7 +127,9 @@ class Rendered:
             loop.call_later(delay, self.renew)
 
     def waits(self, why: str) -> None:
-        """Record why the first rendering has to wait. Do not log the reason, because it may change often."""
+        """Record why the first rendering has to wait. The method does not log the reason, because the reason may change
+        often.
+        """
         if self.state == "pending":
             self.error = why
 
@@ -183,7 +186,7 @@ class Rendering:
         }
 
     def start(self) -> list[asyncio.Task[None]]:
-        """Start to render, and return the tasks, which run until :meth:`close`."""
+        """Start the tasks that render templates, and return them. The tasks run until :meth:`close`."""
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._follow()),
@@ -193,7 +196,7 @@ class Rendering:
         return self._tasks
 
     async def close(self) -> None:
-        """Stop rendering. The helper still executes a request that it has already received."""
+        """Stop rendering. The helper still executes a request that it received before this call."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -233,7 +236,7 @@ class Rendering:
             if not rendered.reads.uses(key) or read != (str(version) if version else None):
                 found = Applied("pending", None, f"{rendered.config.name}: {rendered.error or 'to be rendered'}")
             elif rendered.working:
-                # ``state`` is still the outcome of the previous rendering.
+                # While the template is being rendered, ``state`` is still the outcome of the previous rendering.
                 found = Applied("pending", None, f"{rendered.config.name}: at work")
             elif rendered.drift:
                 state = "failed" if rendered.config.drift == "report" else "pending"
@@ -255,7 +258,9 @@ class Rendering:
             rendered.drifted(found.get(rendered.config.name, ""))
 
     async def _catch_up(self) -> None:
-        """Wait until this node has caught up with the cluster. Before that, its documents may be old or missing."""
+        """Wait until this node has caught up with the cluster, because its documents may be old or missing
+        until then.
+        """
         told = False
         while (why := self._node_list.catching_up) != "":
             for rendered in self._rendered:
@@ -302,7 +307,7 @@ class Rendering:
                 continue
             rendered.anew = False
             could = await self._render(rendered)
-            # ``due`` is set if an input changed during the rendering; then the template is rendered again.
+            # If an input changed during the rendering, ``due`` is set and the template is rendered again.
             rendered.working, rendered.tries = rendered.due.is_set(), not could
             if could:
                 retry = _RETRY

@@ -3,7 +3,8 @@
 exceeds its limits.
 
 ``Rendering.reads`` records the input of the rendering. If documents change during a rendering, its output may mix old
-and new data. The caller therefore compares ``reads`` with the current data, and renders again if they differ.
+and new data. The caller therefore compares ``reads`` with the current data, and renders the template again if they
+differ.
 """
 
 from __future__ import annotations

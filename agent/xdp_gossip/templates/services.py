@@ -20,8 +20,8 @@ _LOOK_EVERY = 0.05
 class Together:
     """The templates of ``service``, which are installed together: ``members``.
 
-    ``took(member, content, answer)`` is called with the helper's answer for each member. It returns False if the member
-    must be retried later. ``places`` limits the concurrent requests to the helper.
+    ``took(member, content, answer)`` is called with the helper's answer for each member. ``took`` returns False if the
+    member must be retried later. ``places`` limits the concurrent requests to the helper.
     """
 
     def __init__(
@@ -41,18 +41,19 @@ class Together:
         self._arrived: set[str] = set()
         self._round: asyncio.Task[dict[str, bool]] | None = None
         self._turn = asyncio.Lock()
-        self._refused: list[bytes] = []  # hashes of the contents that the helper refused; its answers are in _said
+        # Hashes of the contents that the helper refused; the helper's answers are in _said.
+        self._refused: list[bytes] = []
         self._said: dict[str, dict[str, Any]] = {}
 
     def without(self, member: Rendered) -> None:
-        """Record that the template ``member`` cannot be rendered now. The other templates of the service wait
-        for it.
+        """Record that the template ``member`` cannot be rendered now. The other templates of the service wait until
+        ``member`` can be rendered.
         """
         self._contents.pop(member.config.name, None)
 
     async def hand_over(self, member: Rendered, content: bytes) -> bool:
         """Install ``content`` together with the contents of the other members. Returns False if the caller must retry
-        later.
+        later because of a temporary problem.
 
         Raises HelperUnreachable.
         """
@@ -65,8 +66,9 @@ class Together:
 
     async def _go(self) -> dict[str, bool]:
         async with self._turn:
-            # One publish may change several templates of the service, so wait until no other template of it is being
-            # rendered. Polling is simpler than an event, which every code path that ends a rendering would have to set.
+            # One publish may change several templates of the service, so wait until no other template of this service
+            # is being rendered. Polling is simpler than an event, which every code path that ends a rendering would
+            # have to set.
             while self._others_come():  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK_EVERY)
             arrived, self._arrived, self._round = self._arrived, set(), None

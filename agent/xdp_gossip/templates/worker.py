@@ -126,7 +126,8 @@ def functions(ask: Callable[..., Any]) -> dict[str, Any]:
 
 
 class Listed(dict):  # type: ignore[type-arg]
-    """One document below a prefix: key, version and value, and value_base64, which is computed on first use.
+    """One document below a prefix, with the keys key, version, value and value_base64. The class computes value_base64
+    on first use.
 
     If the document is not text, ``value`` is undefined, so a template fails only if it uses ``value``.
     """
@@ -205,8 +206,8 @@ def render(source: str, most: int, ask: Callable[..., Any]) -> list[Any]:
 def _line(error: BaseException, before: int) -> str:
     """Return the number of the template line in which ``error`` occurred, as a prefix for the error message.
 
-    Jinja2 gives the stack frames of a compiled template the line numbers of its source. The innermost such frame has
-    the line.
+    Jinja2 gives the stack frames of a compiled template the line numbers of its source. The innermost of these stack
+    frames has the line of the error.
     """
     line, trace = "", error.__traceback__
     while trace is not None:

@@ -27,8 +27,8 @@ DIFF_SECONDS = 5.0
 
 
 class Contents:
-    """Two worker processes. One of the processes is reserved for small contents, so that small contents never wait for
-    large contents.
+    """Two worker processes. One of the two processes is reserved for small contents, so that small contents never wait
+    for large contents.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Contents:
         self._large = BoundedProcess()
 
     async def check(self, key: str, value: bytes, content_type: str) -> None:
-        """Check a content with ``content.check``. Use a worker process if the check may need much time or memory.
+        """Check a content with ``content.check``. Run the check in a worker process if it may need much time or memory.
 
         Raises ``ProtocolError``: invalid_content, or busy if the worker process failed.
         """

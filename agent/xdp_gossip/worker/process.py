@@ -2,9 +2,9 @@
 """The agent's side of a worker process. The agent gives the process one job at a time, and kills the process if a job
 exceeds its limits.
 
-Both sides send frames: a length (4 bytes, big-endian), then msgpack. The process is started for the first job. The
-agent ends the process after some time without a job, so that an idle agent has no worker in memory. It also ends a
-process that still uses much memory after a job.
+Agent and process send each other frames. A frame is a length (4 bytes, big-endian) followed by a msgpack value. The
+process is started for the first job. The agent ends the process after some time without a job, so that an idle agent
+has no worker in memory. The agent also ends a process that still uses much memory after a job.
 """
 
 from __future__ import annotations

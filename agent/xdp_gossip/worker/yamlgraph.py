@@ -17,8 +17,8 @@ from ..core.shown import shown
 
 #: Maximum depth of nesting. The loader in C recurses once for each level, and a stack overflow would kill the process.
 MAX_LEVELS = 200
-#: Maximum number of entries that merge keys may add to the mappings of one document. A loader would create all these
-#: entries.
+#: Maximum number of entries that merge keys may add to the mappings of one document. A loader would create all entries
+#: that merge keys add.
 MAX_MERGED = 1_000_000
 #: Maximum characters of a whole number, the same as Python's own limit. The time to parse a number grows with the
 #: square of its length.

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-#: Bytes that are kept of the end of a command's output. The end usually contains the cause of an error.
+#: Bytes that are kept of the end of a command's output. The end of the output usually contains the cause of an error.
 _TAIL = 2000
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""The steps that replace one file. apply.py decides for which files and in which order the steps run.
+"""Contains the steps that replace one file. The module apply.py decides for which files and in which order these steps
+run.
 
 From the exchange until the end of the reload, the private directory (place.py) contains the former content
 (``.NAME.xg-former``) or, if there was no file, an empty mark (``.NAME.xg-none``). If the next run finds a file with one
 of these two names, the previous exchange was interrupted: the helper was killed or the power failed. After an
-interruption, the helper installs the new content again even if the file already has this content. It can also still
-restore the former content. At each moment, the path leads to the complete old file or to the complete new file.
+interruption, the helper installs the new content again even if the file already has this content. The helper can also
+still restore the former content after an interruption. At each moment, the path of the file leads to the complete old
+file or to the complete new file.
 """
 
 from __future__ import annotations
@@ -31,14 +33,15 @@ class Exchange:
     PlaceError and OSError.
 
     ``left``: whether a file that differs from ``content`` was changed by hand and must not be replaced. When ``stack``
-    closes, it closes the open files, and removes the new file unless it was installed.
+    is closed, the open files are closed, and the new file is removed unless it was installed.
     """
 
     def __init__(
         self, template: TemplateConfig, content: bytes, own: Own, stack: contextlib.ExitStack, *, left: bool
     ) -> None:
         self.template = template
-        self.state = "same"  # or "ready" (must be replaced), or "left" (changed by hand, must not be replaced)
+        # "same" (up to date), "ready" (must be replaced) or "left" (changed by hand, must not be replaced).
+        self.state = "same"
         self.changes = False
         self.unfinished = False
         self._content = content
@@ -108,7 +111,7 @@ class Exchange:
         empty mark there.
         """
         if self.unfinished:
-            return  # the former file of the interrupted exchange is the last file that is known to work
+            return  # keep the former file of the interrupted exchange, the last file that is known to work
         if self._held is not None:
             self._place.keep(self._held, self._former)
         else:
@@ -146,8 +149,8 @@ class Exchange:
         place.rename(self._former, f"{place.base}~")
 
     def bring_back(self) -> tuple[bool, str]:
-        """Restore the former file. Returns whether there was a former file, and for the error text why it could not be
-        restored ("" if it was).
+        """Restore the former file. Returns whether there was a former file, and an error text if this file could not be
+        restored ("" otherwise).
 
         The former file also stays in the private directory until :meth:`forget` removes it.
         """

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""An open regular file. The helper reads its status, content and attributes through the descriptor, so a rename of the
-file cannot mislead the helper.
+"""An open regular file. The helper reads status, content and attributes of the file through its descriptor, so a rename
+of the file cannot mislead the helper.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _KEPT = ("system.posix_acl_access", "security.selinux")
 class PlaceError(Exception):
     """The file cannot be written at this path; the text gives the reason.
 
-    ``final``: a retry fails again until someone changes the configuration or the host.
+    ``final``: whether a retry fails again until someone changes the configuration or the host.
     """
 
     def __init__(self, text: str, *, final: bool = False) -> None:
@@ -40,7 +40,7 @@ class Held:
     def open(cls, name: str, directory: int, path: str) -> Held | None:
         """Open the file ``name`` in ``directory``; None if it does not exist.
 
-        Error texts name the file by ``path``. Raises a final PlaceError if ``name`` is not a regular file.
+        Error texts contain ``path`` to identify the file. Raises a final PlaceError if ``name`` is not a regular file.
         """
         try:
             descriptor = os.open(name, _READ, dir_fd=directory)

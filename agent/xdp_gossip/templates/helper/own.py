@@ -25,7 +25,7 @@ def walk(directory: str) -> tuple[int, bool]:
     """Open ``directory`` without following symbolic links. Returns its descriptor, and whether only root can write to
     the directory and its parents.
 
-    Raises PlaceError. The error is final if a component of the path is a symbolic link or is not a directory.
+    Raises PlaceError. The PlaceError is final if a component of the path is a symbolic link or is not a directory.
     """
     descriptor = os.open("/", DIRECTORY)
     try:
@@ -51,7 +51,7 @@ def walk(directory: str) -> tuple[int, bool]:
         os.close(descriptor)
         raise
     # A sticky bit on a parent directory prevents other users from replacing the directory, but not from creating it
-    # first. The directory itself must therefore be writable by root only.
+    # first. The helper's own directory must therefore be writable by root only.
     return descriptor, trusted and not found.st_mode & 0o022
 
 

@@ -62,15 +62,15 @@ class Place:
     ) -> None:
         with self._open:
             if self._private and not os.listdir(self._work):
-                # The owner of the target's directory may have replaced the private directory with something else, which
-                # then stays.
+                # Ignore an error: the owner of the target's directory may have replaced the private directory with
+                # another file.
                 with contextlib.suppress(OSError):
                     os.rmdir(self._private, dir_fd=self.descriptor)
                 self._own.forget(self.path, _NOTE)
 
     def _private_directory(self) -> int:
-        """Open root's private directory in the target's directory. If the directory that the note names no longer
-        exists there, create a new one.
+        """Open root's private directory in the target's directory. If the private directory that the note names no
+        longer exists, create a new private directory.
         """
         noted = self._own.recall(self.path, _NOTE)
         if noted is not None:
@@ -89,8 +89,8 @@ class Place:
             if not _private(found) or os.listdir(descriptor):
                 raise PlaceError(f"{self.directory}: {name} was replaced by another process while it was created")
             if noted is not None:
-                # Someone has moved the directory that the note names. It may have contained the former file of an
-                # interrupted exchange: mark that file as lost.
+                # Someone has moved the private directory that the note names. That directory may have contained the
+                # former file of an interrupted exchange, so mark the former file as lost.
                 os.close(os.open(self.side("lost"), CREATE, 0o600, dir_fd=descriptor))
             self._own.note(self.path, _NOTE, {"name": name, "identity": [found.st_dev, found.st_ino]})
         except BaseException:
@@ -102,8 +102,8 @@ class Place:
     # -- the file and its directory --------------------------------------------------------------------------------
 
     def held(self) -> Held | None:
-        """Open the file that is installed at the path; None if there is none. Raises PlaceError if this file cannot be
-        replaced.
+        """Open the file that is installed at the path. Return None if there is no such file. Raises PlaceError if this
+        file cannot be replaced.
         """
         found = Held.open(self.base, self.descriptor, self.path)
         if found is not None and _mount(found.descriptor) != _mount(self.descriptor):
@@ -143,7 +143,7 @@ class Place:
     # -- what lies beside, where only root can write ---------------------------------------------------------------
 
     def side(self, what: str) -> str:
-        """Return a hidden name for an auxiliary file. No pattern such as ``*.conf`` matches the name."""
+        """Return a hidden name for an auxiliary file, which no pattern such as ``*.conf`` matches."""
         return f".{self.base}.xg-{what}"
 
     def has(self, name: str) -> bool:
@@ -161,7 +161,7 @@ class Place:
         """Write ``content`` to a new hidden file that only root can read. Returns the name of the new file and the open
         file.
 
-        The name has the suffix of the target, such as ``.conf``.
+        The name of the new file has the suffix of the target, such as ``.conf``.
         """
         suffix = os.path.splitext(self.base)[1]
         suffix = suffix if len(suffix.encode()) <= _MOST_SUFFIX else ""
@@ -209,7 +209,7 @@ class Place:
                     os.unlink(name, dir_fd=self._room)
 
     def keep(self, held: Held, name: str) -> None:
-        """Link the file at the path as ``name`` in the private directory.
+        """Create a link ``name`` to the installed file in the private directory.
 
         Raises PlaceError if the path no longer leads to ``held``.
         """

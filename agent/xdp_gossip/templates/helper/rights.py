@@ -48,7 +48,8 @@ class Rights:
         return (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (self.uid, self.gid, self.mode)
 
     def before(self, file: Held, user: str) -> int | None:
-        """Let ``user`` read a new file if it may read the installed file later. Let no user write it.
+        """Let ``user`` read the new file if it may also read the file after installation. Let no user write the new
+        file.
 
         Returns the group that may access the file; None if ``user`` is the helper's own user. The new file belongs to
         root until it has been validated, because any other owner could change the content during validation.

@@ -42,8 +42,8 @@ class Refused(Exception):
 
 
 def listen(path: str, group: int | None = None) -> socket.socket:
-    """Return the socket that systemd passes (sd_listen_fds(3)). If systemd passes none, bind a new socket to ``path``
-    with mode 0660.
+    """Return the socket that systemd passes (sd_listen_fds(3)). If systemd passes no socket, bind a new socket to
+    ``path`` with mode 0660.
     """
     if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
         return socket.socket(fileno=3)
@@ -80,7 +80,8 @@ class Server:
         self._locks: dict[object, threading.Lock] = {}
         self._locks_guard = threading.Lock()
         self._stopping = threading.Event()
-        self._watching: object | None = None  # the latest watch request, which ends any earlier one
+        # Identifies the latest watch request; a new watch request ends the previous one.
+        self._watching: object | None = None
         self._watched: tuple[Any, HelperConfig, dict[str, TemplateConfig]] | None = None
 
     def run(self) -> None:
@@ -185,8 +186,8 @@ class Server:
         try:
             helper, templates = self._for_watch()
         except (ConfigError, OSError):
-            # Someone may be writing the configuration file. If it stays invalid, the next request with content reports
-            # the error.
+            # Someone may be writing the configuration file. If the configuration file stays invalid, the next request
+            # with content reports the error.
             return before
         found = {}
         for name, template in templates.items():
@@ -243,7 +244,9 @@ def _header(connection: socket.socket, deadline: float) -> dict[str, Any]:
 def _request(
     header: dict[str, Any], templates: dict[str, TemplateConfig]
 ) -> tuple[list[tuple[TemplateConfig, int]], bool]:
-    """Return the templates of a request with the size of each content, and whether the request is one for a service."""
+    """Return the templates of a request with the size of each content, and whether the request is for all templates of
+    a service.
+    """
     keys = set(header) - {"repair"}
     if type(header.get("repair", False)) is not bool:
         raise Refused("repair: expected true or false")

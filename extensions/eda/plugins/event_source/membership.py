@@ -16,16 +16,16 @@ DOCUMENTATION = r"""
 author: XDP Gossip contributors (@xdp-gossip)
 short_description: Report events about the hosts and documents of a fleet
 description:
-  - Reports to rulebooks when hosts join, become suspect, die, recover, leave or change their name or private data. Also
-    reports when documents are changed or deleted, when all hosts have the same documents, and when hosts have different
-    documents for a while.
+  - Reports to rulebooks when hosts join, become suspect, die, recover, leave or change their name or private data. The
+    source also reports when documents are changed or deleted, when all hosts have the same documents, and when hosts
+    have different documents for a while.
   - Connects to the first member in I(endpoints) that answers. If that member fails, the source moves to the next
     endpoint. The member reports changes at once, so the source does not poll while nothing happens.
   - The source reports each change of state at least once, also across lost connections, restarts of the agent and a
     move to another member, because it compares the lists of nodes and documents that a member returns with the events
     that it has reported. The source does not report a change that was undone before its next comparison.
   - Nodes and publishers can write any text into their names, private data and documents. The source removes text that
-    Ansible would evaluate as a template, and lists the fields without their text in I(withheld) of the event. Never put
+    Ansible would evaluate as a template, and lists the paths of these fields in I(withheld) of the event. Never put
     text of an event into a shell command.
 requirements:
   - aiohttp, on which ansible-rulebook depends
@@ -39,8 +39,8 @@ options:
     default: ["unix:///run/xdp-gossip/api.sock"]
   token:
     description:
-      - The agents' API token. The source needs it for TCP endpoints, and never sends it over a Unix socket. Excludes
-        I(token_file).
+      - The agents' API token. The source needs the token for TCP endpoints, and never sends the token over a Unix
+        socket. Excludes I(token_file).
     type: str
   token_file:
     description:
@@ -67,7 +67,7 @@ options:
   timeout:
     description:
       - Seconds within which a member must have answered completely, including the connection. A request for changes may
-        take I(poll) seconds longer.
+        take I(poll) seconds longer than I(timeout).
     type: float
     default: 10
   events:
@@ -79,8 +79,8 @@ options:
       convergence_lost, fleet_unreachable, fleet_reachable]
   states:
     description:
-      - Report an event about a node only if the event's new state of the node is one of these states. By default,
-        events about nodes in any state are reported.
+      - Report an event about a node only if the node's state after the event is one of these states. By default, events
+        about nodes in any state are reported.
     type: list
     elements: str
     choices: [alive, suspect, dead, left]
@@ -136,8 +136,8 @@ def _make_importable(file: str) -> None:
     of the collection only by the path of ``file``. Raises ``ImportError`` if the file is not in an installed
     collection.
     """
-    # Do not resolve symbolic links. A checkout may be linked into a collections directory, and only the path of the
-    # link contains "ansible_collections".
+    # Use the path without resolving symbolic links. A checkout may be linked into a collections directory, and only the
+    # path of the link contains "ansible_collections".
     root, found, _rest = os.path.abspath(file).rpartition(os.sep + os.path.join("ansible_collections", ""))
     if not found:
         raise ImportError(

@@ -49,8 +49,8 @@ class Agreement:
     """
 
     def __init__(self, settle: float) -> None:
-        """``settle``: seconds for which members may have different documents before this is an event. Every publish
-        causes such a difference for a short time.
+        """``settle``: seconds for which members may have different documents before an event reports the difference.
+        Every publish causes a difference between members for a short time.
         """
         self._settle = settle
         self._told: str | None = None  # digest in the last event; "" after an event about lost convergence

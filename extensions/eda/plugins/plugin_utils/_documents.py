@@ -125,7 +125,8 @@ class DocumentView:
 
 
 def _is_news(document: Document, held: Document, agreed: bool) -> bool:
-    """Return whether ``document`` differs from ``held`` and is not older. With ``agreed``, it may also be older.
+    """Return whether ``document`` differs from ``held`` and is not older than ``held``. With ``agreed``, ``document``
+    may also be older.
 
     Members replace a version whose time lies in the future, because of a wrong clock, by a version with an earlier
     time.

@@ -108,8 +108,8 @@ class Member:
         return await self._read("/v1/convergence?wait=all&timeout=0", Finding)
 
     async def changes(self, since: int, seconds: float, prefix: str) -> Feed:
-        """Wait at most ``seconds`` for changes after revision ``since``, and return them. The result is empty if
-        nothing changed in this time.
+        """Wait at most ``seconds`` for changes after revision ``since``, and return these changes. The result is empty
+        if nothing changed in this time.
         """
         query = urlencode({"since": since, "timeout": f"{seconds:g}", "prefix": prefix})
         return await self._read("/v1/watch?" + query, _read_feed, seconds)

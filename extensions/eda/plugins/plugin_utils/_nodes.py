@@ -51,9 +51,10 @@ class _Known:
         state.
 
         The age of the data is that of the last heartbeat, by incarnation and sequence. A change towards alive requires
-        a newer heartbeat than the reported state. A change towards suspect, dead or left does not, because this member
-        may have received the last heartbeat of the node. Nodes of the PekoNode wire are never ignored: they have no
-        incarnation, and each member counts their sequences itself, so the data of two members cannot be compared.
+        a newer heartbeat than the reported state. A change towards suspect, dead or left does not require a newer
+        heartbeat, because this member may have received the last heartbeat of the node. Nodes of the PekoNode wire are
+        never ignored: they have no incarnation, and each member counts their sequences itself, so the data of two
+        members cannot be compared.
         """
         if not node["incarnation"] or not self.node["incarnation"]:
             return False
@@ -142,7 +143,9 @@ def _evidence(node: Node) -> tuple[int, int]:
 
 
 def _died_before(node: Node, seconds: float) -> bool:
-    """Return whether the node had already died or left ``seconds`` ago. Such a node needs no event."""
+    """Return whether the node had already died or left ``seconds`` ago. A node that died or left so long ago needs no
+    event.
+    """
     heard = node["last_heard"]
     return _GONE[node["state"]] >= 2 and (heard is None or heard > seconds)
 

@@ -63,8 +63,8 @@ class Options:
         self.settings()
 
     def settings(self) -> Settings:
-        """Read the connection options, and the token and certificates from their files. Each call reads the files
-        again.
+        """Read the connection options, and the token and certificates from their files. Each call reads the token and
+        certificates from their files again.
         """
         return Settings(self._args)
 

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: reads the nodes and documents of a fleet from one member, and puts events into a queue.
 
-The source uses the change feed of a member only to learn when to read the member's lists. It compares these lists with
-the events so far, and creates an event for each difference. A gap in the feed, a restart of the agent or a change to
-another member therefore loses no event.
+The source uses the change feed of a member only to learn when to read the member's lists. The source compares these
+lists with the events that it has reported, and creates an event for each difference. A gap in the feed, a restart of
+the agent or a change to another member therefore loses no event.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ansible_collections.xdp_gossip.fleet.extensions.eda.plugins.plugin_utils._n
 from ansible_collections.xdp_gossip.fleet.extensions.eda.plugins.plugin_utils._options import Options
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError, Endpoint, Settings
 
-#: Minimum seconds between two reads of the lists. All changes within this time are found by one read.
+#: Minimum seconds between two reads of the lists. The next read finds all changes within this time.
 _BREATH = 0.2
 #: Seconds between two reads of the lists while members have different documents, before and after the
 #: "convergence_lost" event. The feed does not report convergence, so the source has to poll.
