@@ -6,16 +6,16 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: nodelist
-short_description: Live members of a fleet as an inventory
+short_description: Use the live members of a fleet as an inventory
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Reads the live NodeList from any one member of a fleet. The name of the inventory file must end in
-    C(nodelist.yml), C(nodelist.yaml), C(xdp_gossip.yml) or C(xdp_gossip.yaml).
-  - Every host has exactly two variables. C(ansible_host) is the node's address, and C(xdp_gossip) is a dictionary with
-    C(addr), C(port), C(name), C(private_data), C(state), C(incarnation), C(sequence),
-    C(version), C(protocol), C(last_heard), C(digest), C(local) and C(record_known). With O(private_data_format), the
-    dictionary also has C(data). O(compose) adds more variables.
+  - Reads the current NodeList from a single member of a fleet, which may be any member. The name of the inventory file
+    must end in C(nodelist.yml), C(nodelist.yaml), C(xdp_gossip.yml) or C(xdp_gossip.yaml).
+  - The plugin sets exactly two variables of each host. C(ansible_host) is the node's address, and C(xdp_gossip) is a
+    dictionary with C(addr), C(port), C(name), C(private_data), C(state), C(incarnation), C(sequence), C(version),
+    C(protocol), C(last_heard), C(digest), C(local) and C(record_known). With O(private_data_format), the dictionary
+    C(xdp_gossip) also has the key C(data). O(compose) adds more variables.
   - Data from members never becomes a template, the name of a variable, or the name of a group without a prefix.
   - The inventory leaves a node out if no entry of O(hostnames) gives a valid host name. The inventory also leaves a
     node out if the node's name is reserved, is the name of another node or of a group, or is the name of a host that
@@ -25,7 +25,7 @@ description:
   - Relative paths in the inventory file (O(token_file), O(ca_path), O(client_cert), O(client_key)) start at the
     directory of that file. Paths in C(ansible.cfg) start at the directory of C(ansible.cfg). Paths in the environment
     and in extra variables start at the current directory.
-  - If no member answers, the inventory source fails. Ansible continues without this source unless
+  - If no member answers, the inventory source fails. If the inventory source fails, Ansible continues without it unless
     C(INVENTORY_ANY_UNPARSED_IS_FAILED) is set.
 extends_documentation_fragment:
   - xdp_gossip.fleet.connection
@@ -39,7 +39,7 @@ options:
     required: true
     choices: [xdp_gossip.fleet.nodelist]
   states:
-    description: Include only nodes in one of these states.
+    description: States of the nodes to include in the inventory.
     type: list
     elements: str
     choices: [alive, suspect, dead, left]
@@ -55,10 +55,11 @@ options:
     description:
       - Rules that select which nodes in O(states) become hosts. Each rule is a dictionary with one key, C(include) or
         C(exclude), whose value is a Jinja condition over the node's variables. The first rule whose condition is true
-        for a node decides whether this node becomes a host. A node for which no condition is true is included.
+        for a node decides whether this node becomes a host. A node for which no condition in O(filters) is true becomes
+        a host.
       - If a condition cannot be evaluated for a node, the inventory leaves the node out and shows a warning. With
-        O(strict), such a condition causes an error. A failed condition does not count as false, because a node could
-        then avoid its exclusion with data for which the condition fails.
+        O(strict), such a condition causes an error. A condition that fails is not treated as false. Otherwise, a node
+        could avoid its exclusion with data for which the condition fails.
       - A last rule with C(exclude) and the condition C(true) excludes every node that no earlier rule has included.
     type: list
     elements: dict
@@ -76,8 +77,8 @@ options:
         a valid host name. If a name is not valid, for example because of a space, the plugin shows a warning and uses
         the next source. With O(strict), an invalid name causes an error.
       - V(name) is the name that the node gives itself. V(addr) is its address. V(addr_port) is the node's address and
-        port, as in C(198.18.0.11_8000) and C(fd00--11_8000). Any other value is a Jinja expression over the node's
-        variables.
+        port, as in C(198.18.0.11_8000) and C(fd00--11_8000). Any other value of O(hostnames) is a Jinja expression over
+        the node's variables.
     type: list
     elements: str
     default: [name, addr_port]
@@ -109,9 +110,10 @@ options:
       - name: xdp_gossip_private_data_format
   consistency:
     description:
-      - V(one) uses the first endpoint that answers.
-      - V(majority) asks all O(endpoints) at once and needs answers from more than half of them. With V(majority), a
-        single member whose NodeList is out of date does not decide. Each endpoint should belong to a different member.
+      - With V(one), the plugin uses the NodeList of the first endpoint that answers.
+      - With V(majority), the plugin asks all O(endpoints) at once and needs answers from more than half of them. A
+        single member whose NodeList is out of date thus does not decide. Each of the O(endpoints) should belong to a
+        different member.
       - With V(majority), the plugin uses for each node only the answers that contain the latest incarnation of the
         node. A node gets the state that most of the answers with its latest incarnation contain. If several states are
         equally frequent, the plugin uses the first of C(left), C(dead), C(suspect) and C(alive).
@@ -128,19 +130,20 @@ options:
       - name: xdp_gossip_consistency
   cache_timeout:
     description:
-      - Seconds for which the cached NodeList is valid. V(0) means forever.
+      - Seconds for which a NodeList in the cache is valid. V(0) means forever.
       - After that time, the plugin sends a conditional request to the members that returned the NodeList, and asks
         whether the NodeList has changed. If the NodeList has not changed, the cached NodeList is valid for the same
         time again, with its old C(last_heard) and C(sequence).
   keyed_groups:
     description:
-      - Keyed groups work as in other inventory plugins, with three exceptions. The default of C(prefix) is
-        C(xdp_gossip), an empty prefix is an error, and a template as C(parent_group) is an error. With an empty prefix,
-        or a template as C(parent_group), a node could join any group and receive the group's secrets.
+      - The option C(keyed_groups) works as in other inventory plugins, with three exceptions. The default of C(prefix)
+        in C(keyed_groups) is C(xdp_gossip), an empty prefix is an error, and a template as C(parent_group) is an error.
+        With an empty prefix, or a template as C(parent_group), a node could join any group and receive the group's
+        secrets.
   strict:
     description:
-      - Strict mode works as in other inventory plugins. With O(strict), the plugin also fails if it must leave out a
-        node, and does not only show a warning.
+      - The option C(strict) works as in other inventory plugins. With O(strict), the plugin also fails if it must leave
+        out a node, and does not only show a warning.
 """
 
 EXAMPLES = r"""
@@ -364,7 +367,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     # Hosts
 
     def _complain(self) -> None:
-        """Show a warning for each node that was left out or renamed. Raises ``AnsibleParserError`` under ``strict``."""
+        """Show a warning for each node that the inventory leaves out or renames. Raises ``AnsibleParserError`` under
+        ``strict``.
+        """
         problems, self._problems = self._problems, []
         if problems and self.get_option("strict"):
             raise AnsibleParserError("%sleft out: %s" % (_ME, problems[0]))
@@ -382,8 +387,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             self.display.warning("%s%s: %d more, which -vvv shows" % (_ME, what, len(texts) - _MOST_WARNINGS))
 
     def _is_chosen(self, node: dict[str, t.Any]) -> bool:
-        """Return whether the filters include the node. If a format is configured, first parse the node's private data
-        into ``node["data"]``.
+        """Return whether the option ``filters`` includes the node. If a format is configured, first parse the node's
+        private data into ``node["data"]``.
         """
         form = self.get_option("private_data_format")
         if form != "text":
@@ -465,7 +470,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 yield str(name) if isinstance(name, (str, int)) else name
 
     def _check_known(self, name: str, node: dict[str, t.Any]) -> None:
-        """Raise ``NameRefused`` if an earlier inventory source has a host of this name with another address."""
+        """Raise ``NameRefused`` if an earlier inventory source has a host ``name`` whose address differs from that of
+        ``node``.
+        """
         known = self.inventory.hosts.get(name)
         if known is not None and str(known.vars.get("ansible_host", name)) != node["addr"]:
             raise NameRefused("host name %r belongs to a host of another inventory source" % clip(name, 80))

@@ -10,9 +10,10 @@ short_description: Read configuration documents of a fleet
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Reads documents of a fleet from any one member. The lookup runs on the controller.
+  - Reads documents of a fleet from a single member, which may be any member. The lookup runs on the controller.
   - Documents are untrusted data, so Ansible does not evaluate templates in them.
-  - A missing document is an error unless O(default) is given. If no member answers, the lookup always fails.
+  - A missing document is an error unless O(default) is given. If no member answers, the lookup fails, even with
+    O(default).
 extends_documentation_fragment:
   - xdp_gossip.fleet.connection
   - xdp_gossip.fleet.connection.plugins
@@ -26,8 +27,8 @@ options:
     elements: str
   prefix:
     description:
-      - Read all documents whose names begin with a term. For each term, the lookup returns one dictionary of full names
-        and contents, sorted by name.
+      - Treat each term as a prefix, and read all documents whose names begin with a term. For each term, the lookup
+        returns one dictionary of full names and contents, sorted by name.
       - With O(prefix), a term with which no name begins is treated like a missing document.
     type: bool
     default: false
@@ -40,8 +41,8 @@ options:
     type: raw
   version:
     description:
-      - Read a former version of the named document, as listed by M(xdp_gossip.fleet.xdp_gossip_info). A version that
-        the member does not have is an error, even with O(default).
+      - Former version of the document to read. M(xdp_gossip.fleet.xdp_gossip_info) lists the versions. The lookup fails
+        if the member does not have this version, even with O(default).
       - Mutually exclusive with O(prefix).
     type: str
   parse:
@@ -49,13 +50,13 @@ options:
       - Parse the content and return data instead of text. V(auto) parses documents of type V(json) or V(yaml), and
         returns other documents as text. If the content cannot be parsed, the lookup fails.
       - V(yaml) accepts one YAML document without tags and aliases, with at most 16 levels and only data that JSON can
-        express. Dates stay text. V(json) has the same limits. If the content is only white space, the lookup returns
-        V(none).
+        express. Dates stay text. V(json) has the same limits as V(yaml). If the content is only white space, the lookup
+        returns V(none).
     type: str
     choices: [json, yaml, auto]
   encoding:
     description:
-      - V(utf-8) returns text, and a document that is not UTF-8 text is an error. V(base64) returns any content in
+      - V(utf-8) returns text, and causes an error if the document is not UTF-8 text. V(base64) returns any content in
         base64, and cannot be combined with O(parse).
     type: str
     choices: [utf-8, base64]

@@ -25,7 +25,9 @@ class NotTogether(Exception):
 
 
 class Conflicts(Exception):
-    """Raised if nothing was written because each document of ``conflicts`` has another version than expected."""
+    """Raised if no document was written. Each document in ``conflicts`` has a version that differs from the expected
+    version.
+    """
 
     def __init__(self, conflicts: list[Conflict]) -> None:
         self.conflicts = conflicts
@@ -33,7 +35,7 @@ class Conflicts(Exception):
 
 
 def conflicts_of(changes: t.Sequence[Change]) -> list[Conflict]:
-    """Return the conflict of each change whose document has another version than expected."""
+    """Return a conflict for each change whose document does not have the expected version."""
     found = []
     for change in changes:
         try:

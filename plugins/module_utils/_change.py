@@ -31,7 +31,7 @@ class Wish:
             self.value, self.content_type = content_of(options)
             if self.value is None:
                 # Ansible's own checks accept an option whose value is null. Without this error, the module would delete
-                # the document for such a value.
+                # the document if the value is null.
                 raise ConfigError("expected one of %s with state=present, got none" % ", ".join(SOURCES))
         self.suffix = suffix_of(options["src"])
         #: Whether to write a document that differs only in its content type; true if the task sets a type.
@@ -44,7 +44,9 @@ class Wish:
 
 
 class Conflict(Exception):
-    """Raised if the document has another version than ``if_version``; ``actual`` is that version, or ``absent``."""
+    """Raised if the document does not have the version ``if_version``. ``actual`` is the document's version, or
+    ``absent``.
+    """
 
     def __init__(self, wish: Wish, actual: str) -> None:
         self.key = wish.key
@@ -80,7 +82,7 @@ class Change:
         self.digest = None if wish.value is None else digest_of(wish.value)
 
     def _look(self) -> tuple[dict[str, t.Any], bytes | None, bool]:
-        """Read the document. Returns the document's description, its value, and whether it has to be written."""
+        """Read the document. Returns the document's description and value, and whether the document must be written."""
         wish = self.wish
         held, value = self._fleet.read(wish.key) or ({}, None)
         retyped = wish.value is not None and wish.type_counts and wish.content_type != held.get("content_type")
@@ -92,7 +94,7 @@ class Change:
         return held, value, retyped or self._renewed or wish.value != value
 
     def check(self) -> None:
-        """Raise ``Conflict`` if a change is planned and the document has another version than ``if_version``."""
+        """Raise ``Conflict`` if a change is planned and the document does not have the version ``if_version``."""
         actual = self.previous or "absent"
         if self.planned and self.wish.if_version not in (None, actual):
             raise Conflict(self.wish, actual)
@@ -100,8 +102,8 @@ class Change:
     def apply(self) -> None:
         """Write the planned change.
 
-        Raises ``Conflict`` if someone else has written the document since it was read, and ``ClientError`` if the
-        change was not written or its outcome is unknown.
+        Raises ``Conflict`` if another publisher has written the document since this module read it, and ``ClientError``
+        if the change was not written or its outcome is unknown.
         """
         wish = self.wish
         try:

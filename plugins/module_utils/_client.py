@@ -42,7 +42,7 @@ MAX_BODY = 64 * 1024 * 1024
 _BACKOFF = 0.3
 _MAX_BACKOFF = 5.0
 
-#: HTTP statuses that mean that this endpoint cannot answer now, so the client tries the next endpoint.
+#: HTTP statuses of an endpoint that cannot serve the request now. The client then tries the next endpoint.
 _REFUSED_HERE = frozenset((401, 403, 421, 429, 500, 502, 503, 504))
 
 
@@ -53,13 +53,13 @@ _SHARE = 0.9
 _SETTLE = 5.0
 #: Header that every answer of an agent contains.
 _API_HEADER = "x-xdp-gossip-api"
-#: Paths whose requests write documents. Requests to these paths have an id, with which the client can ask for their
+#: Paths of requests that write documents. Requests to these paths have an id, with which the client can ask for their
 #: outcome.
 _SETTLED = ("/v1/documents", "/v1/rollback/")
 
 
 class Unreachable(ClientError):
-    """Raised if no endpoint answered. ``attempts`` lists pairs of endpoint and reason.
+    """Raised if no endpoint answered. ``attempts`` lists each endpoint that was tried, with the reason of the failure.
 
     ``maybe_applied`` says whether a member may have applied the write although its answer did not arrive.
     """
@@ -163,8 +163,8 @@ class Client:
         """Send a request to the first endpoint that answers, with retries, and return the answer.
 
         ``extra_time`` (seconds) is added to the timeout, for requests that the member answers only after a wait. With
-        ``repeatable=False``, the request is not sent to a second endpoint once it may have been applied. If the request
-        fails, no member applies it later, unless the error has ``maybe_applied`` set.
+        ``repeatable=False``, the client does not send the request to a second endpoint if the first endpoint may have
+        applied it. If the request fails, no member applies it later, unless the error has ``maybe_applied`` set.
 
         ``held`` maps endpoint URLs to the entity tags of answers that the caller has stored. The client sends a
         conditional request to an endpoint in ``held``, which may answer with status 304 and no body.
@@ -248,8 +248,8 @@ class Client:
                 reason += " (a token is needed)" if not self._settings.token else " (the token was refused)"
             elif _API_HEADER not in response.headers:
                 reason += _server(response)
-            # A member that answers with status 500, 502 or 504 may have applied the request. A member that answers with
-            # another of these statuses has not applied the request.
+            # A member that answers with status 500, 502 or 504 may have applied the request. With any other status in
+            # this branch, the member has not applied the request.
             raise _EndpointFailed(reason, sent=status in (500, 502, 504), permanent=status in (401, 403))
         if _API_HEADER not in response.headers:
             # The program that answered is not an agent, so no member has received the request.
@@ -291,10 +291,10 @@ class Client:
         """Ask the endpoint for the outcome of the write with the id ``number``. The request for this write raised
         ``lost``.
 
-        Returns the missing answer if the member has applied the write. Raises ``_EndpointFailed`` with ``sent=False``
-        if the member has cancelled the write. Raises ``lost`` if the outcome stays unknown. A member also cancels a
-        write whose connection was closed. The client still asks for the outcome, because the member may have applied
-        the write before the connection was closed.
+        Returns the answer to the write if the member has applied the write. Raises ``_EndpointFailed`` with
+        ``sent=False`` if the member has cancelled the write. Raises ``lost`` again if the endpoint does not report the
+        outcome. A member also cancels a write whose connection was closed. The client still asks for the outcome,
+        because the member may have applied the write before the connection was closed.
         """
         try:
             told = self._ask(endpoint, "DELETE", "/v1/requests/" + number, None, {}, 0.0, _SETTLE)

@@ -18,7 +18,7 @@ CHUNK = 64 * 1024
 
 
 class Deadline:
-    """The time at which a whole request must be complete, ``seconds`` from now."""
+    """The time at which a whole request must be complete: ``seconds`` after the creation of this object."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
@@ -47,8 +47,8 @@ class _Reader(io.RawIOBase):
 
 
 class Channel:
-    """A socket for ``http.client`` whose reads and writes all end before one deadline. The caller closes the real
-    socket.
+    """A socket for ``http.client`` whose reads and writes all end before one deadline. ``close`` does nothing, because
+    the caller closes the socket itself.
     """
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:

@@ -61,8 +61,8 @@ class Host:
     def directory(self, path: str, group: str, mode: str) -> bool:
         """Create the directory, owned by root and ``group``. Returns whether the directory was created or changed.
 
-        The parent directory must exist. If the path is a link to a directory, the target of the link is used. Raises
-        ``Refused``.
+        The parent directory must exist. If the path is a link to a directory, the method uses the target of the link.
+        Raises ``Refused``.
         """
         path = os.path.realpath(path)
         made = not os.path.isdir(path)
@@ -186,7 +186,7 @@ class Host:
 
 
 def _read(path: str) -> bytes | None:
-    """Return the content of a file; ``None`` if it does not exist or is a symbolic link. Raises ``Refused``."""
+    """Return the content of a file; ``None`` if the file does not exist or is a symbolic link. Raises ``Refused``."""
     if os.path.islink(path) or not os.path.lexists(path):
         return None
     try:

@@ -148,7 +148,9 @@ class Configuration:
         self.restart = self.reload = False
 
     def write(self) -> None:
-        """Write all files, then remove secrets and templates that are no longer wanted. Raises ``Refused``."""
+        """Write all files, then remove the files of secrets and templates that are no longer configured. Raises
+        ``Refused``.
+        """
         host, group = self._host, self._group
         names = [secret["name"] for secret in self._secrets]
         folders = [self.directory]

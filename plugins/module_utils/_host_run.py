@@ -48,7 +48,7 @@ class Dataplane:
         return " ".join(self._needs)
 
     def provide(self, enabled: bool) -> None:
-        """Load the data plane, or remove it if it is not wanted. Raises ``Refused``."""
+        """Load the data plane if it is wanted, otherwise remove it. Raises ``Refused``."""
         if not self._wanted:
             if os.path.exists(self._loader.path):
                 self._remove()
@@ -107,7 +107,7 @@ class Dataplane:
         return own
 
     def _try(self, step: t.Callable[[], bool]) -> bool:
-        """Run a step, and ignore its failure if the data plane is optional. Returns whether the step changed
+        """Run ``step``, and ignore its failure if the data plane is optional. Returns whether the step changed
         anything.
         """
         known = len(self._host.changes)

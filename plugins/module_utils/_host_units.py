@@ -16,7 +16,7 @@ _LINES = 30
 
 
 class Unit:
-    """A systemd unit with its unit file at ``path``. Each change is recorded in the host's ``changes``."""
+    """A systemd unit with its unit file at ``path``. Each method records its changes in the ``changes`` of the host."""
 
     def __init__(self, host: Host, path: str) -> None:
         self.path = path
@@ -42,11 +42,11 @@ class Unit:
         return self._show()["ActiveState"] in ("active", "activating", "reloading")
 
     def start(self) -> bool:
-        """Start the unit unless it runs. Returns whether it was started. Raises ``Refused``."""
+        """Start the unit if it does not run. Returns whether this call started the unit. Raises ``Refused``."""
         return not self.active() and self._act("start", "started")
 
     def stop(self) -> bool:
-        """Stop the unit if it runs. Returns whether it was stopped. Raises ``Refused``."""
+        """Stop the unit if it runs. Returns whether this call stopped the unit. Raises ``Refused``."""
         return self._show()["ActiveState"] not in ("inactive", "failed") and self._act("stop", "stopped")
 
     def restart(self) -> bool:
@@ -54,7 +54,7 @@ class Unit:
         return self._act("restart", "restarted")
 
     def reload(self) -> bool:
-        """Reload the unit, or start it if it does not run. Returns true. Raises ``Refused``."""
+        """Reload the unit if it runs, otherwise start it. Returns true. Raises ``Refused``."""
         return self._act("reload", "reloaded") if self.active() else self._act("start", "started")
 
     def enable(self, wanted: bool) -> bool:

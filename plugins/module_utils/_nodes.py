@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: checks the NodeList in a member's answer. Python 3.8 or later.
 
-Every value in a NodeList comes from another machine. The result contains only known fields with checked types and
-lengths. A node with an invalid field is not part of the result; the list of problems contains the node and the reason.
-The inventory plugin decides which values may become *host names*.
+Every value in a NodeList comes from another machine. Nodes in the result contain only known fields, whose types and
+lengths have been checked. A node with an invalid field is not part of the result; the list of problems contains the
+node and the reason. The inventory plugin decides which values may become *host names*.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def parse_node(entry: t.Any) -> dict[str, t.Any]:
 def canonical_address(value: t.Any) -> str:
     """Return the canonical spelling of an IP address; an IPv4-mapped IPv6 address becomes IPv4. Raises ``ValueError``.
 
-    Addresses with a zone (``fe80::1%eth0``) are refused. A zone has no meaning on another machine, and Python accepts
-    any text as a zone.
+    The function rejects addresses with a zone (``fe80::1%eth0``). A zone has no meaning on another machine, and Python
+    accepts any text as a zone.
     """
     if not isinstance(value, str) or len(value) > 64 or "%" in value:
         raise ValueError("addr: expected an IP address, got %r" % (clip(value) if isinstance(value, str) else value,))

@@ -136,7 +136,7 @@ WHY = {
 
 
 def bind_error(kind: int, host: str, port: int) -> int:
-    """Try to bind ``host:port``. Returns 0, or the error number if that fails.
+    """Try to bind ``host:port``. Returns 0 if the bind succeeds, otherwise the error number.
 
     Like the agent, the function sets SO_REUSEADDR only for TCP.
     """

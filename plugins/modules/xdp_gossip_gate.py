@@ -13,8 +13,8 @@ author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Asks the agent of this host over its Unix socket until the agent runs, has the deployed version, and has enough
     other members in its NodeList that are alive. Changes nothing.
-  - If the agent does not meet these conditions within O(retries), the module fails and shows the agent's last answers
-    and the journal of its units.
+  - If the agent does not meet the conditions within O(retries), the module fails and shows the agent's last answers and
+    the journal of its units.
   - Part of the role P(xdp_gossip.fleet.agent#role), which sets all options.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes.read_only
@@ -34,8 +34,8 @@ options:
     required: true
   above:
     description:
-      - The agent's incarnation must be later than the incarnation in this option. V(-1) accepts any incarnation. A
-        restarted agent has a later incarnation.
+      - The agent's incarnation must be later than the incarnation in this option. V(-1) accepts any incarnation. An
+        agent that was restarted has a later incarnation than before.
     type: int
     default: -1
   others:

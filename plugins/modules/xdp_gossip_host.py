@@ -32,7 +32,7 @@ options:
     choices: [install, configure, run]
     default: [install, configure, run]
   proceed:
-    description: With V(false), the module changes nothing on a host on which a package or the release is missing.
+    description: With V(false), the module changes nothing if a package or the release is missing on the host.
     type: bool
     default: true
   packages:
@@ -47,7 +47,7 @@ options:
         elements: str
         required: true
       required:
-        description: Packages that have to be installed.
+        description: Packages without which the agent cannot run.
         type: list
         elements: str
         default: []
@@ -74,7 +74,7 @@ options:
         type: str
         required: true
       home:
-        description: Home directory of the user. The module does not create this directory.
+        description: Home directory of the user. The module does not create the home directory.
         type: path
         required: true
       shell:
@@ -101,7 +101,8 @@ options:
       links:
         description:
           - Further links. Links to create. Each key is the path of a link, and its value is the file of the release to
-            which the link leads. The module creates a link only if the release has that file.
+            which the link leads. The module creates a link only if the release contains the file to which the link
+            leads.
         type: dict
         default: {}
       keep:
@@ -114,7 +115,7 @@ options:
     required: true
     suboptions:
       directory:
-        description: Directory of C(agent.yml), secrets and templates.
+        description: Configuration directory, which contains C(agent.yml), secrets and templates.
         type: path
         required: true
       content:
@@ -127,8 +128,8 @@ options:
         default: {}
       secret_names:
         description:
-          - File names that the role uses for secrets. The module removes a file with one of these names if O(secrets)
-            does not contain it.
+          - File names that the role uses for secrets. If a file in the configuration directory has one of these names
+            and O(secrets) does not contain it, the module removes the file.
         type: list
         elements: str
         default: []
@@ -142,11 +143,12 @@ options:
         elements: path
         default: []
       has_templates:
-        description: Whether the agent has templates. With V(false), the module removes the directory C(templates).
+        description: Whether the agent renders files from templates. With V(false), the module removes the directory
+          C(templates).
         type: bool
         default: false
   secrets:
-    description: Files in the configuration directory that only root and the agent may read.
+    description: Secrets to write to files in the configuration directory. Only root and the agent may read these files.
     type: list
     elements: dict
     default: []
@@ -156,7 +158,7 @@ options:
         type: str
         required: true
       content:
-        description: Content of the file. The module strips white space at both ends and appends a newline.
+        description: Content of the file. The module strips white space at both ends of a secret and appends a newline.
         type: str
         required: true
   units:
@@ -171,7 +173,7 @@ options:
       judged:
         description:
           - With V(true), the module does not fail if the agent does not start, because a later task checks the agent's
-            health. RV(start_failure) then contains the reason.
+            health. If the agent does not start, RV(start_failure) contains the reason.
         type: bool
         default: false
       agent:
@@ -199,7 +201,8 @@ options:
             type: path
             required: true
           content:
-            description: Text of the helper's unit file. If empty, the module removes the helper.
+            description: Text of the helper's unit file. If the text of the helper's unit file is empty, the module
+              removes the helper.
             type: str
             required: true
           state_directory:
@@ -296,7 +299,7 @@ retry:
 surplus:
   description:
     - Directories of the releases that should be removed, because the host has more releases than C(keep) allows. A
-      later task removes these releases once the agent has passed its health check.
+      later task of the role removes the releases in RV(surplus) when the agent has passed its health check.
   returned: success
   type: list
   elements: str
@@ -306,7 +309,7 @@ snapshot:
   returned: success
   type: bool
 start_failure:
-  description: Reason why the agent did not start, if C(judged) is set. The text is empty if the agent started.
+  description: Reason why the agent did not start, if C(judged) is set. RV(start_failure) is empty if the agent started.
   returned: success
   type: str
   sample: ""

@@ -30,13 +30,13 @@ options:
     choices: [status, nodes, documents, rendered]
     default: [status, nodes, documents]
   states:
-    description: Return only members in one of these states.
+    description: States of the members to return.
     type: list
     elements: str
     choices: [alive, suspect, dead, left]
     default: [alive, suspect]
   prefix:
-    description: Return only documents whose key begins with this text.
+    description: Return only documents whose key begins with O(prefix).
     type: str
     default: ""
   history:
@@ -126,7 +126,8 @@ nodes:
       type: str
       returned: always
     last_heard:
-      description: Seconds since the asked member last heard of the node; 0 for the member itself.
+      description: Seconds since the asked member last received news of the node. The value is 0 for the asked member
+        itself.
       type: float
       returned: always
     digest:
@@ -184,13 +185,13 @@ documents:
       type: bool
       returned: always
     expires:
-      description: Time at which members delete the document (UTC); V(null) if it never expires.
+      description: Time at which members delete the document (UTC). The value is V(null) if the document never expires.
       type: str
       returned: always
     batch_size:
       description:
-        - Number of documents that were published in one request, including this one. All documents of a request have
-          the same C(version).
+        - Number of documents that were published in the same request as this document, including this document. All
+          documents that were published in one request have the same C(version).
       type: int
       returned: always
 rendered:
@@ -217,7 +218,7 @@ endpoint:
   type: str
   sample: unix:///run/xdp-gossip/api.sock
 failed_endpoints:
-  description: Each endpoint that did not answer, with the reason.
+  description: Endpoints that did not answer, each with the reason.
   returned: unless options are wrong
   type: list
   elements: dict

@@ -31,14 +31,14 @@ options:
     type: raw
   join:
     description:
-      - Addresses of nodes to contact, as V(addr:port). Write an IPv6 address in brackets.
+      - Addresses of nodes to contact, as V(addr:port). Write IPv6 addresses in O(join) in brackets.
       - If the node already knows all addresses in O(join), the module reports no change.
     type: list
     elements: str
   state:
     description:
       - With V(started), the node sends heartbeats. With V(stopped), the node sends no heartbeats, so the other members
-        will declare the node dead. With V(left), the node has left the cluster.
+        will declare the node dead. With V(left), the node leaves the cluster.
       - If O(state) is not given, the node's state does not change.
     type: str
     choices: [started, stopped, left]
@@ -89,8 +89,8 @@ endpoint:
   sample: unix:///run/xdp-gossip/api.sock
 failed_endpoints:
   description:
-    - Contains the endpoint and the reason if the endpoint did not answer a request. The list is empty if the endpoint
-      answered the first request.
+    - Contains the endpoint and the reason if the endpoint did not answer a request. RV(failed_endpoints) is empty if
+      the endpoint answered the first request.
   returned: unless options are wrong
   type: list
   elements: dict

@@ -22,7 +22,7 @@ options:
     type: str
     required: true
   listen:
-    description: Address that the agent binds; if empty, all addresses.
+    description: Address that the agent binds. If the address is empty, the agent binds all addresses.
     type: str
     default: ""
   port:
@@ -38,7 +38,7 @@ options:
     type: int
     default: 8001
   others:
-    description: Whether the fleet has other hosts.
+    description: Whether the fleet has hosts other than this host.
     type: bool
     default: false
   seeds:
@@ -138,7 +138,7 @@ installed:
   type: bool
   returned: success
 wire:
-  description: The wire version of the installed release, or V(unknown). The text is empty if no release is installed.
+  description: The wire version of the installed release, or V(unknown). RV(wire) is empty if no release is installed.
   type: str
   returned: success
 """

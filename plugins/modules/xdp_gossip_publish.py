@@ -14,9 +14,9 @@ description:
   - Writes or deletes named documents of the fleet's metadata through a single member. Gossip carries the change to all
     other members.
   - The task contains one document (O(key)) or many documents (O(documents)). With many documents, the module checks all
-    options, reads all documents and compares all O(if_version) conditions before it writes anything. The module then
-    writes all documents or none in one request, and each member makes all these documents visible at the same moment;
-    see O(atomic).
+    options, reads all documents and compares all O(if_version) conditions before it writes anything. With O(atomic),
+    the module writes all documents or none in one request, and each member makes all documents of the request visible
+    at the same moment.
   - If the document in the fleet already has the wanted content, the module writes nothing and does not check
     O(if_version). It is therefore safe to repeat a task that failed with an unknown outcome of the write.
 requirements:
@@ -33,23 +33,24 @@ attributes:
 options:
   key:
     description:
-      - Name of the document, 1 to 512 bytes. Slashes divide the name into segments. No segment may be empty, C(.) or
-        C(..).
+      - Name of the document, 1 to 512 bytes. Slashes divide the name of a document into segments. No segment may be
+        empty, C(.) or C(..).
       - If neither O(key) nor O(documents) is given, the name is V(default).
     type: str
   documents:
     description:
       - Several documents to write or delete. Each key is the name of a document, as in O(key). Each value is a
         dictionary of the options C(content), C(value), C(src), C(remote_src), C(content_type), C(state),
-        C(if_version), C(expires), C(author) and C(comment), which mean the same as the module's options.
-      - O(content_type), O(state), O(remote_src), O(expires), O(author) and O(comment) are the defaults of all
-        documents.
+        C(if_version), C(expires), C(author) and C(comment), which have the same meaning as the module's options of
+        these names.
+      - The module's options O(content_type), O(state), O(remote_src), O(expires), O(author) and O(comment) are the
+        defaults for all entries of O(documents).
       - If O(documents) is an empty dictionary, the task changes nothing.
-      - Mutually exclusive with O(key), O(content), O(value), O(src), O(if_version) and O(rollback_to).
+      - O(documents) cannot be combined with O(key), O(content), O(value), O(src), O(if_version) or O(rollback_to).
     type: dict
   atomic:
     description:
-      - Whether to write all O(documents) or none, in one request.
+      - Whether to write all O(documents) in one request, so that either all or none are written.
       - V(auto) writes the documents in one request if possible. If one request is not possible, V(auto) shows a warning
         and writes the documents one by one in the given order. V(required) fails before anything is written if the
         documents cannot be written in one request. V(never) always writes the documents one by one.
@@ -72,20 +73,22 @@ options:
     type: raw
   value:
     description:
-      - The document's content as data. Text is published as it is. Any other data is converted to JSON, or to YAML with
-        O(content_type=yaml). The module sorts the keys of the data, so equal data has an equal digest.
+      - The document's content as text or as data, such as a dictionary or a list. The module publishes text in O(value)
+        without conversion. Any other data is converted to JSON, or to YAML with O(content_type=yaml). The module sorts
+        the keys of the data, so equal data has an equal digest.
     type: raw
   src:
     description:
       - File whose bytes become the document's content. By default, O(src) is a file on the controller. With
         O(remote_src=true), it is a file on the target host. On the controller, the module searches for the file like
         M(ansible.builtin.copy), in C(files) of the role or beside the playbook, and decrypts a file that Ansible Vault
-        has encrypted. In the playbooks of a collection, the module also searches in the current directory.
+        has encrypted. If the playbook belongs to a collection, the module also searches for O(src) in the current
+        directory.
     type: path
   remote_src:
     description:
       - Whether O(src) is a file on the target host.
-      - With V(false), the default, the task cannot run with C(async).
+      - With O(remote_src=false), the default, the task cannot run with C(async).
     type: bool
   content_type:
     description:
@@ -94,19 +97,19 @@ options:
       - The default of O(content_type) is V(json) for data in O(value). For other content, the default of
         O(content_type) is the type of the document's current version. For a new document, the agent derives the type
         from the suffix of the key, or of O(src) if the key has no known suffix. The agent knows the suffixes C(.json),
-        C(.yaml), C(.yml) and C(.txt). Without a known suffix, the type is V(raw).
+        C(.yaml), C(.yml) and C(.txt). A new document without a known suffix has the type V(raw).
       - The type is V(raw), V(text), V(json), V(yaml), or any other name or media type, such as V(toml) and
         V(application/pdf). Members check only contents of type V(text), V(json) or V(yaml).
     type: str
   if_version:
     description:
-      - Write only if the member that receives the request has this version of the document. With V(absent), the module
-        writes only if the member does not have the document.
-      - If the member has another version, the task fails and returns both versions in RV(expected) and RV(actual), or
-        in RV(conflicts).
-      - Only the member that receives the request checks the version. If two writers use different members at the same
-        moment, both checks may pass. If both writes are accepted, one version wins on all members, and the other
-        version stays in the history.
+      - Write only if the member that receives the request has the version O(if_version) of the document. With
+        V(absent), the module writes only if the member does not have the document.
+      - If the member does not have the version in O(if_version), the task fails. It returns the required and the actual
+        version in RV(expected) and RV(actual), or in RV(conflicts).
+      - Only the member that receives the request checks the version. If two publishers write through different members
+        at the same moment, both checks may succeed. If both writes are accepted, all members use the same one of the
+        two versions, and the other version stays in the history.
       - If two tasks write the same content, both tasks succeed, but only one task reports a change.
     type: str
   expires:
@@ -122,13 +125,13 @@ options:
     type: str
   rollback_to:
     description:
-      - A former version of the document. The module publishes the content and type of that version again, as a new
-        version.
+      - A former version of the document. The module publishes the content and type of the former version again, as a
+        new version.
       - The former version must be in the history of the member that receives the request. If the document already has
-        that content and type, the module writes nothing.
-      - The new version expires at the time at which the former version would have expired. If that time has passed, the
-        task fails, unless O(expires) is given.
-      - Mutually exclusive with O(documents), O(content), O(value), O(src) and O(content_type).
+        the content and type of the former version, the module writes nothing.
+      - The new version expires at the time at which the former version would have expired. If the former version would
+        have expired already, the task fails, unless O(expires) is given.
+      - O(rollback_to) cannot be combined with O(documents), O(content), O(value), O(src) or O(content_type).
     type: str
   author:
     description: Author of the change, stored with the version.
@@ -152,7 +155,7 @@ options:
         the document.
       - With V(applied), the task fails as soon as every member that is not counted has refused to write files from the
         document. The error message contains each member's reason for the refusal.
-      - After a deletion, V(applied) means V(held). The default is V(held).
+      - After a deletion, V(applied) has the same effect as V(held). The default is V(held).
     type: str
     choices: [held, applied]
   wait_timeout:
@@ -163,8 +166,8 @@ options:
     default: 60
   sensitive:
     description:
-      - Do not show contents in the diff, in the module's reported arguments, and in errors. Names, sizes and digests
-        are still shown. A short content can be guessed from its digest.
+      - Do not show contents in the diff, in the module's reported arguments, and in errors. With O(sensitive), the
+        module still shows names, sizes and digests. An attacker can guess a short content from its digest.
       - The module never writes to the system log of the target.
     type: bool
     default: false
@@ -257,7 +260,7 @@ key:
   sample: app/limits
 version:
   description:
-    - Version of the document. After a deletion, RV(version) is the version of the tombstone. The version is V(null) if
+    - Version of the document. After a deletion, RV(version) is the version of the tombstone. RV(version) is V(null) if
       there was nothing to delete, and in check mode if the document would change.
   returned: without O(documents)
   type: str
@@ -302,7 +305,7 @@ atomic:
   sample: true
 members:
   description:
-    - Number of members that the module has checked for the document. The number is V(null) in check mode, and with
+    - Number of members that the module has checked for the document. RV(members) is V(null) in check mode, and with
       O(documents) and O(wait=none).
   returned: once a member has answered
   type: int
@@ -384,7 +387,7 @@ endpoint:
   type: str
   sample: unix:///run/xdp-gossip/api.sock
 failed_endpoints:
-  description: Each endpoint that did not answer, with the reason.
+  description: Endpoints that did not answer, each with the reason.
   returned: unless options are wrong
   type: list
   elements: dict

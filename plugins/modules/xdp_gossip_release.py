@@ -24,8 +24,8 @@ attributes:
 options:
   archive:
     description:
-      - A release archive C(xdp-gossip-VERSION.tar.gz) on the controller. If empty, the module uses the release of the
-        collection.
+      - A release archive C(xdp-gossip-VERSION.tar.gz) on the controller. If no archive is given, the module uses the
+        release of the collection.
     type: str
     default: ""
 seealso:

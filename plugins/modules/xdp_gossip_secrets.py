@@ -11,10 +11,10 @@ version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Part of the role P(xdp_gossip.fleet.agent#role), which runs this module for each host.
-  - A fleet's secrets are files on the controller. Only the owner of these files may read them, unless ansible-vault has
-    encrypted them. The files are the secret key, the API token, and a certificate authority, which signs a certificate
-    for each host.
-  - Never returns the content of a file.
+  - A fleet's secrets are files on the controller. Only the owner of a file with a secret may read it, unless
+    ansible-vault has encrypted the file. These secrets are the secret key, the API token, and the certificate and key
+    of an authority, which signs a certificate for each host.
+  - The module never returns the content of a secret.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes
   - xdp_gossip.fleet.attributes.on_controller
@@ -26,7 +26,7 @@ attributes:
     details: The content is secret.
 options:
   cluster:
-    description: Name of the cluster. A new certificate authority gets this name.
+    description: Name of the cluster. Name of the cluster, which a new certificate authority gets as its name.
     type: str
     required: true
   directory:
@@ -40,7 +40,8 @@ options:
     description: File of the API token. Omit this option if the role installs no API token from a file on the host.
     type: path
   key_files:
-    description: Files with the secrets of key slots. The module checks these files and never creates them.
+    description: Files with the secrets of key slots. The module checks the files in O(key_files) and never creates
+      them.
     type: list
     elements: path
     default: []
@@ -96,7 +97,7 @@ problems:
   elements: str
   returned: success
 certificate:
-  description: Path of the host's certificate; empty if the authority signs no certificate for the host.
+  description: Path of the host's certificate. The path is empty if the host needs no certificate from the authority.
   type: str
   returned: success
 key:

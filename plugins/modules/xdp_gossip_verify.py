@@ -42,7 +42,7 @@ options:
       - V(present) requires that members have the document. V(absent) requires that members have no document of this
         name.
       - With V(absent) and the O(version) of the deletion, members must also have received this deletion or a later
-        deletion. A member without the deletion would still accept the document from another member.
+        deletion. A member that has not received the deletion would still accept the document from another member.
     type: str
     choices: [present, absent]
     default: present
@@ -65,12 +65,13 @@ options:
       - File with the bytes that members must have. By default, O(src) is a file on the controller. With
         O(remote_src=true), it is a file on the target host. On the controller, the module searches for the file like
         M(ansible.builtin.copy), in C(files) of the role or beside the playbook, and decrypts a file that Ansible Vault
-        has encrypted. In the playbooks of a collection, the module also searches in the current directory.
+        has encrypted. If the playbook belongs to a collection, the module also searches for O(src) in the current
+        directory.
     type: path
   remote_src:
     description:
       - Whether O(src) is a file on the target host.
-      - With V(false), the default, the task cannot run with C(async).
+      - With O(remote_src=false), the default, the task cannot run with C(async).
     type: bool
   content_type:
     description:
@@ -78,8 +79,7 @@ options:
         module does not compare the documents' content types.
     type: str
   wait:
-    description: Number of members that must have the document. The value is V(majority), V(all), or a number of
-      members.
+    description: Number of members that must have the document, as V(majority), V(all), or a number of members.
     type: str
     default: all
   wait_timeout:
@@ -104,8 +104,8 @@ options:
     default: false
   direct:
     description:
-      - Ask each member over its own API, and count only these answers. The module reads the document's bytes from each
-        member and computes their digest itself.
+      - Ask each member over its own API, and count only the answers of the members themselves. The module reads the
+        document's bytes from each member and computes the digest of these bytes itself.
       - The module sends the requests to the members' addresses in the NodeList, to 16 members at a time. O(timeout) and
         O(retries) apply to the request to each member. A member that does not answer is listed in
         RV(unreachable_members) and is not counted.
@@ -117,13 +117,13 @@ options:
     default: false
   direct_scheme:
     description: Scheme of the members' API for O(direct), either V(http) or V(https). The default is the scheme of the
-      first TCP endpoint, or V(http) if there is none.
+      first TCP endpoint in O(endpoints), or V(http) if there is no TCP endpoint.
     type: str
     choices: [http, https]
   direct_port:
     description:
-      - TCP port of the members' API for O(direct). The default is the port of the first TCP endpoint, or 8001 if there
-        is none.
+      - TCP port of the members' API for O(direct). The default is the port of the first TCP endpoint in O(endpoints),
+        or 8001 if there is no TCP endpoint.
     type: int
   sensitive:
     description: Do not show O(content) and O(value) in the module's reported arguments and in errors.
@@ -285,8 +285,8 @@ laggards:
   sample: []
 missing:
   description:
-    - Members that have no version of the document, and members that have not answered. With O(state=absent), the list
-      contains members that have not received the deletion.
+    - Members that have no version of the document, and members that have not answered. With O(state=absent),
+      RV(missing) contains members that have not received the deletion.
   returned: once a member has answered
   type: list
   elements: dict
@@ -325,8 +325,8 @@ pending:
   elements: dict
   sample: []
 applied:
-  description: Members that have written all files that they render from the document. Members that render no file from
-    the document are not listed.
+  description: Members that have written all files that they render from the document. RV(applied) does not contain
+    members that render no file from the document.
   returned: with O(applied)
   type: list
   elements: dict
@@ -350,7 +350,7 @@ endpoint:
   type: str
   sample: unix:///run/xdp-gossip/api.sock
 failed_endpoints:
-  description: Each of O(endpoints) that did not answer, with the reason.
+  description: The entries of O(endpoints) that did not answer, each with the reason.
   returned: unless options are wrong
   type: list
   elements: dict

@@ -52,8 +52,9 @@ class Entry:
 def decode(held: t.Any, asked: c.Mapping[str, t.Any], at_least: int, at_most: int) -> Entry | None:
     """Decode the entry ``held`` that a cache plugin returned; ``None`` if its request differs from ``asked``.
 
-    The answers in a cache are checked like the answers of members. The entry must contain ``at_least`` to ``at_most``
-    answers, each from a different endpoint in ``asked``. Raises ``ValueError`` if the entry breaks a rule.
+    The function checks the answers in an entry in the same way as the answers of members. The entry must contain
+    ``at_least`` to ``at_most`` answers, each from a different endpoint in ``asked``. Raises ``ValueError`` if the entry
+    breaks a rule.
     """
     if not isinstance(held, dict) or held.get("format") != _FORMAT or held.get("asked") != dict(asked):
         return None

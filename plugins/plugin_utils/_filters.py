@@ -51,8 +51,8 @@ def chosen(rules: c.Iterable[Filter], holds: c.Callable[[str | bool], bool]) -> 
     """Return whether the rules include a node. The function ``holds`` evaluates a condition for this node.
 
     The first rule whose condition is true decides whether the node is included. If no condition is true, the node is
-    included. Raises ``ValueError`` with the text of the rule if its condition cannot be evaluated. A failed condition
-    does not count as false, because a node could then avoid its exclusion with data for which the condition fails.
+    included. Raises ``ValueError`` with the text of the rule if its condition cannot be evaluated. A condition that
+    fails is not treated as false. Otherwise, a node could avoid its exclusion with data for which the condition fails.
     """
     for rule in rules:
         try:

@@ -5,7 +5,7 @@
 
 The directory of secrets contains ``secret.key``, ``api.token``, ``ca.crt``, ``ca.key`` and ``members``. The
 subdirectory ``hosts/`` contains a certificate and a key for each host. The file ``members`` lists the hosts that have
-been deployed with these secrets. Only the owner of these files may read them. Other users may read a file that
+been deployed with these secrets. Only the owner of a file with a secret may read it. Other users may read a file that
 ansible-vault has encrypted, for example in a repository.
 """
 
@@ -72,8 +72,8 @@ def _file_name(host: str) -> str:
 
 
 def missing(wanted: Wanted) -> list[str]:
-    """Return the paths of the fleet's files that do not exist. A host cannot join the fleet if one of these files is
-    missing on the controller.
+    """Return the paths of the fleet's files that do not exist. A host cannot join the fleet if one of the fleet's files
+    is missing on the controller.
     """
     # The authority's key may be stored elsewhere, because the controller needs this key only to issue a certificate.
     fleet = [wanted.secret, wanted.token, wanted.ca_cert]
@@ -163,8 +163,8 @@ def _issue(wanted: Wanted, read: Reader, now: datetime.datetime) -> list[str]:
 
 
 def strangers(wanted: Wanted, fleet: t.Sequence[str]) -> list[str]:
-    """Return the hosts that have been deployed with these secrets. Return an empty list if at least one of these hosts
-    is in ``fleet``.
+    """Return the hosts that have been deployed with these secrets. Return an empty list if at least one of the deployed
+    hosts is in ``fleet``.
 
     A result that is not empty means that the secrets belong to another fleet.
     """

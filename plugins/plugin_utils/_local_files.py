@@ -60,7 +60,7 @@ class LocalFiles(ActionBase):
         return [entry for entry in found if isinstance(entry.get("src"), str)]
 
     def _find(self, source: str) -> str:
-        """Return the path of the file on the controller. If there is no such file, raises ``AnsibleError`` with the
+        """Return the path of the file on the controller. If the file does not exist, raises ``AnsibleError`` with the
         directories that were searched.
 
         Searches like ``ansible.builtin.copy``. For a playbook of a collection, the method also searches in the current

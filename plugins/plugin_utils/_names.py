@@ -5,8 +5,8 @@
 
 A member of the fleet chooses its own name, and some names have a meaning in an inventory. ``all`` is a group that
 contains every host, ``localhost`` is the controller, and the name of a host in another inventory source gives access to
-the variables and secrets of that host. Names of members must therefore match a strict pattern, and names that already
-have a meaning are refused.
+the variables and secrets of that host. Names of members must therefore match a strict pattern, and the inventory
+rejects names that already have a meaning in it.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class NameRefused(ValueError):
 
 
 class NameMalformed(NameRefused):
-    """Raised for a name that no host can have, such as one with a space. The inventory plugin may then try another name
-    for the node.
+    """Raised for a name that no host can have, such as one with a space. After this error, the inventory plugin may try
+    another name for the node.
     """
 
 
@@ -65,7 +65,8 @@ def check_name(
     """Return ``name`` if ``node`` may have it. Raises ``NameRefused``, or ``NameMalformed`` if no host can have the
     name.
 
-    ``groups`` contains the names of groups in lower case, ``group_prefixes`` the prefixes of future groups.
+    ``groups`` contains the names of groups in lower case. ``group_prefixes`` contains the prefixes of groups that
+    Ansible will create.
     """
     if not isinstance(name, str):
         raise NameRefused("host name: expected text, got %s" % type(name).__name__)
@@ -94,8 +95,8 @@ def refuse_shared(named: c.Sequence[Named]) -> tuple[list[Named], list[str]]:
     """Return the nodes whose name no other node has, and one line of text for each node whose name is not unique.
 
     If several nodes have the same name, no node gets the name, because no node can prove that the name belongs to it.
-    The exception is a name of which only one node is alive: that node keeps the name, because the other entries
-    probably are the same node at earlier addresses.
+    If only one of the nodes with the same name is alive, this node keeps the name, because the other entries are
+    probably the same node at earlier addresses.
     """
     claims: dict[str, list[dict[str, t.Any]]] = {}
     for name, node in named:

@@ -48,8 +48,8 @@ class Answer:
 class Source:
     """Requests NodeLists from members.
 
-    ``options`` are the connection options, ``states`` the wanted states of nodes. ``log`` is called with one line for
-    each failed endpoint.
+    ``options`` are the connection options, and ``states`` are the states of the nodes to read. ``log`` is called with
+    one line for each failed endpoint.
     """
 
     def __init__(self, options: c.Mapping[str, t.Any], states: c.Sequence[str], log: c.Callable[[str], None]) -> None:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Ansible's filters and tests for templates, with Ansible's names, parameters and results (docs/rendering.md).
 
-All filters and tests are pure functions of data: they do not read files, clocks or random numbers, and start no
-program. If a filter takes too long, for example because of a slow regular expression, the agent kills the worker
-process.
+All filters and tests are pure functions: they do not read files, clocks or random numbers, and do not start programs.
+If a filter takes too long, for example because of a slow regular expression, the agent kills the worker process.
 """
 
 from __future__ import annotations
@@ -193,12 +192,14 @@ def quote(value: Any) -> str:
 
 
 def hashed(value: Any, hashtype: str = "sha1") -> str:
-    """The hash of the value in hexadecimal."""
+    """Return the hash of the value in hexadecimal."""
     return hashlib.new(hashtype, str(value).encode(), usedforsecurity=False).hexdigest()
 
 
 def flatten(values: Iterable[Any], levels: int | None = None, skip_nulls: bool = True) -> list[Any]:
-    """The items of nested lists, down to ``levels`` levels (None: all)."""
+    """Return the items of nested lists as one list. Only ``levels`` levels of lists are flattened (None: all
+    levels).
+    """
     found: list[Any] = []
     for value in values:
         if skip_nulls and value in (None, "None", "null"):
@@ -257,7 +258,7 @@ def items2dict(values: Sequence[Any], key_name: str = "key", value_name: str = "
 
 
 def mandatory(value: Any, msg: str | None = None) -> Any:
-    """Return the value; raise an error if it is undefined."""
+    """Return the value. Raise an error if the value is undefined."""
     if isinstance(value, jinja2.Undefined):
         if msg is not None:
             raise ValueError(msg)

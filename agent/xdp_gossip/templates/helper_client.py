@@ -17,7 +17,7 @@ class HelperUnreachable(Exception):
 
 
 async def hand_over(socket: str, template: TemplateConfig, content: bytes, *, repair: bool = False) -> dict[str, Any]:
-    """Send one file to the helper. Returns its answer: state, changed, stage, error, output.
+    """Send one file to the helper. Returns the helper's answer: state, changed, stage, error, output.
 
     ``repair``: also replace a file that was changed by hand and whose template has ``drift: report``. Raises
     :class:`HelperUnreachable`.

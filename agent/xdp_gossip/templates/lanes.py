@@ -22,8 +22,9 @@ class Lanes:
     lane.
 
     A rendering that exceeds the quick lane's limits is killed and repeated in the slow lane. The template stays in the
-    slow lane until it needs less than half of the quick lane's limits. A slow template therefore delays the other
-    templates only once, by at most ``quick`` seconds. The workers of both lanes together may use ``memory`` bytes.
+    slow lane until one of its renderings needs less than half of the quick lane's limits. A slow template therefore
+    delays the other templates only once, by at most ``quick`` seconds. The workers of both lanes together may use
+    ``memory`` bytes.
     """
 
     def __init__(

@@ -117,7 +117,7 @@ class Rendered:
             return  # after a refusal, the agent does not know the content that the helper has restored
         if not text:
             if self.state != "applied":
-                self.renew()  # the manual change was undone
+                self.renew()  # render again, because the change by hand was undone
         elif self.config.drift == "report":
             self.settle("failed", text)
         elif not before:
@@ -167,7 +167,7 @@ class Rendering:
         self._node_list = node_list
         self._socket = socket
         self._lanes = Lanes(node_list)
-        # Before Python 3.10, these objects belong to the event loop in which they are created.
+        # Before Python 3.10, events, semaphores and locks belong to the event loop in which they are created.
         self._caught_up = asyncio.Event()
         self._places = asyncio.Semaphore(HANDED_OVER)
         self._groups: dict[object, asyncio.Lock] = {}
@@ -335,7 +335,7 @@ class Rendering:
         if overtaken:
             rendered.due.set()
             if not frozen:
-                return True  # the output mixes old and new input and is discarded
+                return True  # discard the output, because it mixes old and new input
         if made.kind != "done":
             if together is not None:
                 together.without(rendered)

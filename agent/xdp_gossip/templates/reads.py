@@ -100,11 +100,11 @@ class Reads:
         self.documents[key] = version
 
     def close(self) -> None:
-        """End the recording and release the snapshot."""
+        """Stop recording and release the snapshot."""
         self._source = None
 
     def uses(self, key: str) -> bool:
-        """Whether the rendering read the document ``key``, or a prefix of it."""
+        """Whether the rendering read the document ``key``, or all documents below a prefix of ``key``."""
         return key in self.documents or any(key.startswith(prefix) for prefix in self.prefixes)
 
     def still_true(self, source: Source) -> bool:

@@ -51,7 +51,7 @@ class Rendering:
 
 
 class Renderer:
-    """Renders one template after another in one worker process."""
+    """Renders templates one after another in one worker process."""
 
     def __init__(self, node_list: AsyncNodeList, seconds: float = RENDER_SECONDS, memory: int = RENDER_MEMORY) -> None:
         self._node_list = node_list

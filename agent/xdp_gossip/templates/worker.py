@@ -31,7 +31,7 @@ _FLAGS = ("trim_blocks", "lstrip_blocks")
 
 
 class Missing(Exception):
-    """A document that a template needs does not exist."""
+    """Raised if a document that a template needs does not exist."""
 
 
 class Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):

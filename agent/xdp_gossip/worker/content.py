@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Checks whether the content of a document matches its content type, and computes diffs between versions.
 
-JSON and YAML are parsed completely before they are accepted.
+The checks parse JSON and YAML completely before they accept a content.
 """
 
 from __future__ import annotations

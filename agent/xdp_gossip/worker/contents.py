@@ -19,7 +19,7 @@ SMALL_JSON = 16 * 1024
 #: Maximum bytes of a content that is checked in the worker process for small contents.
 SMALL = 64 * 1024
 
-#: Limits for one job: seconds of processor time, additional seconds for each MiB of the content, and bytes of memory.
+#: Limits for one job. SECONDS of processor time, plus SECONDS_FOR_MIB for each MiB of the content, and MEMORY bytes.
 SECONDS, SECONDS_FOR_MIB = 5.0, 4.0
 MEMORY = 768 * 1024 * 1024
 #: Maximum seconds of processor time for all diffs of one history.

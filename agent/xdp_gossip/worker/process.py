@@ -3,8 +3,8 @@
 exceeds its limits.
 
 Agent and process send each other frames. A frame is a length (4 bytes, big-endian) followed by a msgpack value. The
-process is started for the first job. The agent ends the process after some time without a job, so that an idle agent
-has no worker in memory. The agent also ends a process that still uses much memory after a job.
+agent starts the process for the first job. The agent ends the process after some time without a job, so that an idle
+agent has no worker in memory. The agent also ends a process that still uses much memory after a job.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class BoundedProcess:
                     raise TooMuch(f"it takes more than {memory >> 20} MiB of memory")
         finally:
             if not work.done():
-                await self._end()  # the end of the process also ends ``work``
+                await self._end()  # ``work`` ends when the process ends
             await asyncio.gather(work, return_exceptions=True)
 
     async def _running(self) -> asyncio.subprocess.Process:

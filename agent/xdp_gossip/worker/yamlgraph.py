@@ -37,7 +37,7 @@ def check(text: str) -> None:
 
     The error usually has an attribute ``problem_mark`` with the position. The function also raises ``RecursionError``
     above ``MAX_LEVELS`` levels, and any error from the construction of a scalar. A duplicate key in a mapping is an
-    error. A key that also occurs in a merged mapping is allowed.
+    error. A mapping may contain a key that also occurs in a mapping that it merges.
     """
     level = 0
     for event in yaml.parse(text, Loader=_Loader):

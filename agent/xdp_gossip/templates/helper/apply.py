@@ -48,7 +48,8 @@ class Result:
 
 
 def apply(template: TemplateConfig, content: bytes, own: Own, *, repair: bool = False) -> Result:
-    """Install ``content`` for ``template``. Errors of the file system or of a command are returned, not raised.
+    """Install ``content`` for ``template``. The function returns errors of the file system or of a command in the
+    result, and does not raise them.
 
     ``repair``: also replace a file that was changed by hand and whose template has ``drift: report``.
     """

@@ -64,7 +64,8 @@ class Watch:
         """
         placed = own.recall(template.path, _NOTE)
         if placed is None or placed.get("rights") != _rights(template):
-            # The file was never installed, or its configuration has changed since then; the next rendering installs it.
+            # The file was never installed, or its configuration has changed since its installation. The next rendering
+            # installs the file.
             return ""
         directory, base = os.path.split(template.path)
         try:

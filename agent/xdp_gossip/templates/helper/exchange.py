@@ -89,7 +89,8 @@ class Exchange:
     def finish_file(self) -> None:
         """Set the final rights and attributes of the new file, and flush it to disk."""
         file = self._file
-        # The mode is set last: a change of owner may clear mode bits, and an access control list may set some.
+        # Set the mode last, because a change of owner may clear mode bits, and an access control list may set mode
+        # bits.
         os.fchown(file.descriptor, self._rights.uid, self._rights.gid)
         self._keep_attributes(file)
         os.fchmod(file.descriptor, self._rights.mode)
@@ -108,7 +109,7 @@ class Exchange:
 
     def keep(self) -> None:
         """Before the exchange, link the former file in the private directory. If there is no former file, create an
-        empty mark there.
+        empty mark file instead.
         """
         if self.unfinished:
             return  # keep the former file of the interrupted exchange, the last file that is known to work
@@ -149,8 +150,8 @@ class Exchange:
         place.rename(self._former, f"{place.base}~")
 
     def bring_back(self) -> tuple[bool, str]:
-        """Restore the former file. Returns whether there was a former file, and an error text if this file could not be
-        restored ("" otherwise).
+        """Restore the former file. Returns whether a former file existed, and an error text if the former file could
+        not be restored ("" otherwise).
 
         The former file also stays in the private directory until :meth:`forget` removes it.
         """

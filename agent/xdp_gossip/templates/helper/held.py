@@ -19,7 +19,7 @@ _KEPT = ("system.posix_acl_access", "security.selinux")
 
 
 class PlaceError(Exception):
-    """The file cannot be written at this path; the text gives the reason.
+    """Raised if the helper cannot write the file at this path; the text gives the reason.
 
     ``final``: whether a retry fails again until someone changes the configuration or the host.
     """
@@ -38,7 +38,7 @@ class Held:
 
     @classmethod
     def open(cls, name: str, directory: int, path: str) -> Held | None:
-        """Open the file ``name`` in ``directory``; None if it does not exist.
+        """Open the file ``name`` in ``directory``. Return None if the file does not exist.
 
         Error texts contain ``path`` to identify the file. Raises a final PlaceError if ``name`` is not a regular file.
         """
@@ -79,7 +79,7 @@ class Held:
         return (found.st_dev, found.st_ino) == (self.status.st_dev, self.status.st_ino)
 
     def digest(self, most: int) -> bytes | None:
-        """SHA-256 of the content; None if the file is longer than ``most`` bytes."""
+        """Return the SHA-256 digest of the content; None if the file is longer than ``most`` bytes."""
         if os.fstat(self.descriptor).st_size > most:
             return None
         found = hashlib.sha256()
@@ -119,7 +119,7 @@ class Held:
                     raise
                 lacking.append(f"{name} ({error.strerror})")
         for name in present:
-            # A label is never removed, because the kernel assigned it.
+            # Never remove an SELinux label, because the kernel assigned it.
             if name not in attributes and name != "security.selinux":
                 os.removexattr(self.descriptor, name)
         return lacking

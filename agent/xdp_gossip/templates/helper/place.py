@@ -89,8 +89,8 @@ class Place:
             if not _private(found) or os.listdir(descriptor):
                 raise PlaceError(f"{self.directory}: {name} was replaced by another process while it was created")
             if noted is not None:
-                # Someone has moved the private directory that the note names. That directory may have contained the
-                # former file of an interrupted exchange, so mark the former file as lost.
+                # Someone has moved the private directory that the note names. The private directory may have contained
+                # the former file of an interrupted exchange, so mark the former file as lost.
                 os.close(os.open(self.side("lost"), CREATE, 0o600, dir_fd=descriptor))
             self._own.note(self.path, _NOTE, {"name": name, "identity": [found.st_dev, found.st_ino]})
         except BaseException:
@@ -102,8 +102,8 @@ class Place:
     # -- the file and its directory --------------------------------------------------------------------------------
 
     def held(self) -> Held | None:
-        """Open the file that is installed at the path. Return None if there is no such file. Raises PlaceError if this
-        file cannot be replaced.
+        """Open the file that is installed at the path. Return None if no file is installed there. Raises PlaceError if
+        this file cannot be replaced.
         """
         found = Held.open(self.base, self.descriptor, self.path)
         if found is not None and _mount(found.descriptor) != _mount(self.descriptor):
@@ -154,7 +154,7 @@ class Place:
         return False
 
     def open_side(self, name: str) -> Held | None:
-        """Open the file ``name`` in the private directory; None if it does not exist."""
+        """Open the file ``name`` in the private directory. Return None if the file does not exist."""
         return Held.open(name, self._work, f"{self.directory}/{name}")
 
     def write(self, content: bytes) -> tuple[str, Held]:
@@ -251,8 +251,8 @@ class Place:
 
 
 def _mount(descriptor: int) -> str:
-    """Return the identifier of the mount that an open file belongs to. Two bind mounts of the same file system have
-    different identifiers, because rename(2) fails between them.
+    """Return the identifier of the mount that an open file belongs to. Even two bind mounts of the same file system
+    have different identifiers. rename(2) fails between two mounts.
     """
     with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as stream:
         for line in stream:

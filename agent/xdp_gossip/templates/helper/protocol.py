@@ -3,7 +3,8 @@
 
 A request for one template is ``length (4 bytes, big-endian) | {"template": NAME, "size": N}``, followed by N bytes. The
 answer is one frame ``{"state", "changed", "stage", "error", "output"}``. With ``"repair": true``, the helper also
-replaces a file that was changed by hand and whose template has ``drift: report``. Each connection carries one request.
+replaces a file that was changed by hand and whose template has ``drift: report``. Each connection carries exactly one
+request.
 
 A request for all templates of a service is ``{"service": NAME, "sizes": {TEMPLATE: N, ...}}`` (and ``repair``),
 followed by the contents in the order of ``sizes``. The answer is ``{"results": {TEMPLATE: answer for one template}}``,

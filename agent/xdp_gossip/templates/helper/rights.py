@@ -24,8 +24,8 @@ class Rights:
 
     @classmethod
     def of(cls, template: TemplateConfig, held: Held | None) -> Rights:
-        """Return the configured owner, group and mode. A value that is not configured is that of the installed file
-        ``held``, or root's if there is no such file.
+        """Return the configured owner, group and mode. If one of these values is not configured, it is taken from the
+        installed file ``held``. If ``held`` is None, the file belongs to root.
 
         Raises PlaceError for an unknown account.
         """
@@ -43,7 +43,7 @@ class Rights:
         return cls(uid, gid, mode if template.mode is None else template.mode)
 
     def has(self, held: Held) -> bool:
-        """Whether the open file already has these rights."""
+        """Whether the open file ``held`` already has this owner, group and mode."""
         found = held.status
         return (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (self.uid, self.gid, self.mode)
 

@@ -19,21 +19,22 @@ description:
   - Reports to rulebooks when hosts join, become suspect, die, recover, leave or change their name or private data. The
     source also reports when documents are changed or deleted, when all hosts have the same documents, and when hosts
     have different documents for a while.
-  - Connects to the first member in I(endpoints) that answers. If that member fails, the source moves to the next
-    endpoint. The member reports changes at once, so the source does not poll while nothing happens.
+  - Connects to the first member in I(endpoints) that answers. If the member that the source uses fails, the source
+    connects to the next endpoint. The member reports changes at once, so the source need not poll for changes of nodes
+    and documents.
   - The source reports each change of state at least once, also across lost connections, restarts of the agent and a
     move to another member, because it compares the lists of nodes and documents that a member returns with the events
     that it has reported. The source does not report a change that was undone before its next comparison.
   - Nodes and publishers can write any text into their names, private data and documents. The source removes text that
-    Ansible would evaluate as a template, and lists the paths of these fields in I(withheld) of the event. Never put
-    text of an event into a shell command.
+    Ansible would evaluate as a template, and lists the paths of the fields without their text in I(withheld) of the
+    event. Never put text of an event into a shell command.
 requirements:
   - aiohttp, on which ansible-rulebook depends
 options:
   endpoints:
     description:
-      - Endpoints of members of the fleet, tried in this order. Each endpoint is C(unix:///path), C(http://host:port) or
-        C(https://host:port), with the default port 8001.
+      - Endpoints of members of the fleet. The source tries the endpoints in the given order. Each endpoint is
+        C(unix:///path), C(http://host:port) or C(https://host:port), with the default port 8001.
     type: list
     elements: str
     default: ["unix:///run/xdp-gossip/api.sock"]
@@ -44,16 +45,16 @@ options:
     type: str
   token_file:
     description:
-      - File that contains the token on one line. The source reads the file again whenever a connection is lost.
+      - File that contains the token on one line. The source reads the token file again whenever a connection is lost.
     type: str
   ca_path:
     description:
       - File or directory with the certificates (PEM) of the authorities that may sign the agents' certificates.
-        By default, the system's authorities are trusted.
+        By default, the source trusts the authorities that the operating system trusts.
     type: str
   client_cert:
     description:
-      - Client certificate (PEM). The file may also contain the private key.
+      - Client certificate (PEM). The file of the client certificate may also contain the private key.
     type: str
   client_key:
     description:
@@ -66,33 +67,33 @@ options:
     default: true
   timeout:
     description:
-      - Seconds within which a member must have answered completely, including the connection. A request for changes may
-        take I(poll) seconds longer than I(timeout).
+      - Seconds within which the source must have connected to a member and received its complete answer. A request for
+        changes may take I(poll) seconds longer than I(timeout).
     type: float
     default: 10
   events:
     description:
-      - Types of events to report. By default, the source reports all types.
+      - Types of events to report. By default, the source reports events of all types.
     type: list
     elements: str
     choices: [join, recover, suspect, dead, leave, update, document_changed, document_deleted, convergence_reached,
       convergence_lost, fleet_unreachable, fleet_reachable]
   states:
     description:
-      - Report an event about a node only if the node's state after the event is one of these states. By default, events
-        about nodes in any state are reported.
+      - Report an event about a node only if I(states) contains the node's state after the event. By default, the source
+        reports events about nodes in any state.
     type: list
     elements: str
     choices: [alive, suspect, dead, left]
   prefix:
     description:
-      - Report an event about a document only if its key starts with this text.
+      - Report an event about a document only if the document's key starts with I(prefix).
     type: str
     default: ""
   initial:
     description:
       - Whether to also report all nodes and documents at the start of the source, as events with I(initial) true. A
-        rulebook that was not running for a while receives the current state with these events.
+        rulebook that was not running for a while learns the current state from the events with I(initial) true.
     type: bool
     default: false
   settle:
@@ -105,7 +106,8 @@ options:
   poll:
     description:
       - Seconds (1 to 60) that the member waits for a change before it answers a request for changes. If a member's
-        machine dies without closing the connection, the source detects that after the sum of I(poll) and I(timeout).
+        machine fails without closing the connection, the source detects the failure after the sum of I(poll) and
+        I(timeout).
     type: float
     default: 20
 """

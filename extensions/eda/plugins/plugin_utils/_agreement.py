@@ -53,7 +53,7 @@ class Agreement:
         Every publish causes a difference between members for a short time.
         """
         self._settle = settle
-        self._told: str | None = None  # digest in the last event; "" after an event about lost convergence
+        self._told: str | None = None  # documents digest in the last event; "" if the last event was convergence_lost
         self._since: float | None = None
 
     def observe(self, finding: Finding, now: float, tell_initial: bool = False) -> list[dict[str, t.Any]]:

@@ -143,8 +143,8 @@ def _evidence(node: Node) -> tuple[int, int]:
 
 
 def _died_before(node: Node, seconds: float) -> bool:
-    """Return whether the node had already died or left ``seconds`` ago. A node that died or left so long ago needs no
-    event.
+    """Return whether the node had already died or left ``seconds`` ago. A node that died or left before that time needs
+    no event.
     """
     heard = node["last_heard"]
     return _GONE[node["state"]] >= 2 and (heard is None or heard > seconds)

@@ -167,7 +167,8 @@ class Watcher:
     def _check(self, nodes: NodeList) -> None:
         """Raise ``MemberFailed`` if the member belongs to another cluster or has left the fleet.
 
-        Without this check, the NodeList of such a member would cause join or dead events for all nodes.
+        Otherwise, the NodeList of a member that has left or belongs to another cluster would cause join or dead events
+        for all nodes.
         """
         if self._cluster is None:
             self._cluster = nodes.cluster
