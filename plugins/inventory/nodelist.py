@@ -22,9 +22,9 @@ description:
     has another address in an earlier inventory source. The inventory also leaves out a node whose address cannot belong
     to another machine, such as a loopback address. For each node that it leaves out, the inventory shows a warning.
     With O(strict), such a node causes an error.
-  - Relative paths in the inventory file (O(token_file), O(ca_path), O(client_cert), O(client_key)) start at the
-    directory of that file. Paths in C(ansible.cfg) start at the directory of C(ansible.cfg). Paths in the environment
-    and in extra variables start at the current directory.
+  - The plugin resolves relative paths in the inventory file (O(token_file), O(ca_path), O(client_cert), O(client_key))
+    from the directory of the inventory file. Relative paths in C(ansible.cfg) are resolved from the directory of
+    C(ansible.cfg). Relative paths in the environment and in extra variables are resolved from the current directory.
   - If no member answers, the inventory source fails. If the inventory source fails, Ansible continues without it unless
     C(INVENTORY_ANY_UNPARSED_IS_FAILED) is set.
 extends_documentation_fragment:
@@ -34,7 +34,7 @@ extends_documentation_fragment:
   - ansible.builtin.inventory_cache
 options:
   plugin:
-    description: Name of this plugin. This key marks the file as an inventory source of the plugin.
+    description: Name of this plugin. The key O(plugin) marks the file as an inventory source of the plugin.
     type: str
     required: true
     choices: [xdp_gossip.fleet.nodelist]
@@ -131,9 +131,9 @@ options:
   cache_timeout:
     description:
       - Seconds for which a NodeList in the cache is valid. V(0) means forever.
-      - After that time, the plugin sends a conditional request to the members that returned the NodeList, and asks
-        whether the NodeList has changed. If the NodeList has not changed, the cached NodeList is valid for the same
-        time again, with its old C(last_heard) and C(sequence).
+      - When the NodeList in the cache has expired, the plugin sends a conditional request to the members that returned
+        the NodeList, and asks whether the NodeList has changed. If the NodeList has not changed, the cached NodeList is
+        valid for the same time again, with its old C(last_heard) and C(sequence).
   keyed_groups:
     description:
       - The option C(keyed_groups) works as in other inventory plugins, with three exceptions. The default of C(prefix)

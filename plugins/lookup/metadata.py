@@ -42,7 +42,7 @@ options:
   version:
     description:
       - Former version of the document to read. M(xdp_gossip.fleet.xdp_gossip_info) lists the versions. The lookup fails
-        if the member does not have this version, even with O(default).
+        if the member does not have the version in O(version), even with O(default).
       - Mutually exclusive with O(prefix).
     type: str
   parse:

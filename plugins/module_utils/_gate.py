@@ -169,9 +169,9 @@ class Witness:
 
     def __init__(self, question: dict[str, t.Any]) -> None:
         self._question = question
-        # All documents digests that the witness has had since the first check. Under a stream of publishes, the digests
-        # of witness and node are rarely equal at the same moment. A node with any of the stored digests has every
-        # document that existed at the first check.
+        # Stores all documents digests that the witness has had since the first check. Under a stream of publishes, the
+        # digests of witness and node are rarely equal at the same moment. A node with any of the stored digests has
+        # every document that existed at the first check.
         self._states: set[str] = set()
         #: The conditions that are not met, one sentence each; empty if all conditions are met.
         self.unmet: list[str] = []

@@ -57,8 +57,8 @@ class FleetModule(AnsibleModule):
 
     @property
     def sensitive(self) -> bool:
-        """Return whether to hide contents. Before Ansible has checked the options, the result is true unless the option
-        ``sensitive`` has one of the values that Ansible accepts as false.
+        """Return whether to hide the contents of documents. Before Ansible has checked the options, the result is true
+        unless the option ``sensitive`` has one of the values that Ansible accepts as false.
         """
         wanted = (getattr(self, "params", None) or {}).get("sensitive")
         if isinstance(wanted, str):

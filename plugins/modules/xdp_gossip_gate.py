@@ -34,8 +34,8 @@ options:
     required: true
   above:
     description:
-      - The agent's incarnation must be later than the incarnation in this option. V(-1) accepts any incarnation. An
-        agent that was restarted has a later incarnation than before.
+      - The agent's incarnation must be later than O(above). V(-1) accepts any incarnation. An agent that was restarted
+        has a later incarnation than before.
     type: int
     default: -1
   others:

@@ -100,7 +100,7 @@ options:
         required: true
       links:
         description:
-          - Further links. Links to create. Each key is the path of a link, and its value is the file of the release to
+          - Further links. Links to create. Each key is the path of a link, and its value is a file of the release, to
             which the link leads. The module creates a link only if the release contains the file to which the link
             leads.
         type: dict
@@ -148,7 +148,8 @@ options:
         type: bool
         default: false
   secrets:
-    description: Secrets to write to files in the configuration directory. Only root and the agent may read these files.
+    description: Secrets to write to files in the configuration directory. Only root and the agent may read the files
+      with secrets.
     type: list
     elements: dict
     default: []
@@ -224,8 +225,8 @@ options:
             required: true
           paths:
             description:
-              - Paths of the unit files of three units, in this order. The units are the loader of the data plane, the
-                path unit that waits for the agent's requests, and the service that loads the data plane again.
+              - Paths of three unit files. These are, in this order, the unit file of the loader, of the path unit that
+                waits for the agent's requests, and of the service that loads the data plane again.
             type: list
             elements: path
             required: true
@@ -249,8 +250,7 @@ options:
         type: str
         required: true
       above:
-        description: The agent's incarnation must be later than the incarnation in this option. V(-1) accepts any
-          incarnation.
+        description: The agent's incarnation must be later than C(above). V(-1) accepts any incarnation.
         type: int
         default: -1
       others:
@@ -309,7 +309,8 @@ snapshot:
   returned: success
   type: bool
 start_failure:
-  description: Reason why the agent did not start, if C(judged) is set. RV(start_failure) is empty if the agent started.
+  description: Reason why the agent did not start, if C(units.judged) is true. RV(start_failure) is empty if the agent
+    started.
   returned: success
   type: str
   sample: ""

@@ -126,8 +126,8 @@ nodes:
       type: str
       returned: always
     last_heard:
-      description: Seconds since the asked member last received news of the node. The value is 0 for the asked member
-        itself.
+      description: Seconds since the asked member last received news of the node. C(last_heard) is 0 for the asked
+        member itself.
       type: float
       returned: always
     digest:
@@ -181,11 +181,11 @@ documents:
       type: str
       returned: always
     deleted:
-      description: Whether this version is a tombstone.
+      description: Whether the version of the document is a tombstone.
       type: bool
       returned: always
     expires:
-      description: Time at which members delete the document (UTC). The value is V(null) if the document never expires.
+      description: Time at which members delete the document (UTC). C(expires) is V(null) if the document never expires.
       type: str
       returned: always
     batch_size:
@@ -202,8 +202,8 @@ rendered:
   sample: []
 history:
   description:
-    - For each name in O(history), the versions that the asked member has, newest first. Each version has the same
-      fields as an entry of RV(documents). With O(history_diffs), a version also has the field C(diff).
+    - For each name in O(history), the versions that the asked member has, newest first. Each version in RV(history) has
+      the same fields as an entry of RV(documents). With O(history_diffs), a version also has the field C(diff).
   returned: O(history) is not empty
   type: dict
   sample: {}

@@ -39,10 +39,10 @@ options:
     type: str
   documents:
     description:
-      - Several documents to write or delete. Each key is the name of a document, as in O(key). Each value is a
-        dictionary of the options C(content), C(value), C(src), C(remote_src), C(content_type), C(state),
-        C(if_version), C(expires), C(author) and C(comment), which have the same meaning as the module's options of
-        these names.
+      - Several documents to write or delete. Each key of O(documents) is the name of a document, as in O(key). Each
+        value in O(documents) is a dictionary of the options C(content), C(value), C(src), C(remote_src),
+        C(content_type), C(state), C(if_version), C(expires), C(author) and C(comment), which have the same meaning as
+        the module's options of these names.
       - The module's options O(content_type), O(state), O(remote_src), O(expires), O(author) and O(comment) are the
         defaults for all entries of O(documents).
       - If O(documents) is an empty dictionary, the task changes nothing.
@@ -67,9 +67,10 @@ options:
   content:
     description:
       - The document's content, byte for byte (UTF-8).
-      - The content must be text or a number. Before ansible-core 2.19, Ansible converts the result of a template to a
-        list or a dictionary if the text looks like a list or a dictionary. The filter P(ansible.builtin.string#filter)
-        at the end of the template prevents the conversion of the result to a list or a dictionary.
+      - The value of O(content) must be text or a number. Before ansible-core 2.19, Ansible converts the result of a
+        template to a list or a dictionary if the text looks like a list or a dictionary. The filter
+        P(ansible.builtin.string#filter) at the end of the template prevents the conversion of the result to a list or a
+        dictionary.
     type: raw
   value:
     description:
@@ -98,25 +99,25 @@ options:
         O(content_type) is the type of the document's current version. For a new document, the agent derives the type
         from the suffix of the key, or of O(src) if the key has no known suffix. The agent knows the suffixes C(.json),
         C(.yaml), C(.yml) and C(.txt). A new document without a known suffix has the type V(raw).
-      - The type is V(raw), V(text), V(json), V(yaml), or any other name or media type, such as V(toml) and
+      - The content type is V(raw), V(text), V(json), V(yaml), or any other name or media type, such as V(toml) and
         V(application/pdf). Members check only contents of type V(text), V(json) or V(yaml).
     type: str
   if_version:
     description:
       - Write only if the member that receives the request has the version O(if_version) of the document. With
         V(absent), the module writes only if the member does not have the document.
-      - If the member does not have the version in O(if_version), the task fails. It returns the required and the actual
-        version in RV(expected) and RV(actual), or in RV(conflicts).
-      - Only the member that receives the request checks the version. If two publishers write through different members
-        at the same moment, both checks may succeed. If both writes are accepted, all members use the same one of the
-        two versions, and the other version stays in the history.
+      - If the member does not have the version in O(if_version), the task fails. The task then returns the required
+        version in RV(expected) and the actual version in RV(actual), or both versions in RV(conflicts).
+      - Only the member that receives the request checks O(if_version). If two publishers write through different
+        members at the same moment, both checks may succeed. If both writes are accepted, all members use the same one
+        of the two versions, and the other version stays in the history.
       - If two tasks write the same content, both tasks succeed, but only one task reports a change.
     type: str
   expires:
     description:
-      - Lifetime of the document. The lifetime is either V(never), or a number of seconds, or a number followed by V(s),
-        V(m), V(h), V(d) or V(w), such as V(30m) or V(7d), at most ten years. When the lifetime ends, every member
-        deletes the document.
+      - Lifetime of the document. The lifetime of a document is either V(never), or a number of seconds, or a number
+        followed by V(s), V(m), V(h), V(d) or V(w), such as V(30m) or V(7d), at most ten years. When the lifetime ends,
+        every member deletes the document.
       - If the content is unchanged, the module still writes the document again, and reports a change, if less than half
         of the lifetime or more than the whole lifetime is left. A task that runs regularly therefore renews the
         document before it expires. An immediate second run changes nothing.
@@ -141,7 +142,7 @@ options:
     type: str
   wait:
     description:
-      - Number of members that must have each document before the task succeeds. The value is V(none), V(majority),
+      - Number of members that must have each document before the task succeeds. O(wait) is V(none), V(majority),
         V(all), or a number of members.
       - The default of O(wait) is V(all) if O(wait_for) is given, and V(none) otherwise.
       - The task also waits if it changed nothing, so a second run also proves that the members have the documents.
@@ -160,8 +161,8 @@ options:
     choices: [held, applied]
   wait_timeout:
     description:
-      - Maximum seconds to wait for all documents together. If the members do not have the documents within this time,
-        the task fails and names the members without the documents.
+      - Maximum seconds to wait until enough members have all documents. If members do not have the documents within
+        O(wait_timeout) seconds, the task fails and names these members.
     type: int
     default: 60
   sensitive:

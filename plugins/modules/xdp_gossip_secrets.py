@@ -12,8 +12,8 @@ author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Part of the role P(xdp_gossip.fleet.agent#role), which runs this module for each host.
   - A fleet's secrets are files on the controller. Only the owner of a file with a secret may read it, unless
-    ansible-vault has encrypted the file. These secrets are the secret key, the API token, and the certificate and key
-    of an authority, which signs a certificate for each host.
+    ansible-vault has encrypted the file. A fleet's secrets are the secret key, the API token, and the certificate and
+    key of an authority, which signs a certificate for each host.
   - The module never returns the content of a secret.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes
@@ -62,7 +62,7 @@ options:
     elements: str
     default: []
   fleet:
-    description: All hosts of the fleet, by their names in the inventory.
+    description: Inventory names of all hosts of the fleet.
     type: list
     elements: str
     default: []

@@ -57,8 +57,8 @@ options:
     type: raw
   value:
     description:
-      - The content that members must have, as data. The module converts data to text in the same way as
-        O(xdp_gossip.fleet.xdp_gossip_publish#module:value).
+      - The content that members must have, as text or as data, such as a dictionary or a list. The module converts data
+        to text in the same way as O(xdp_gossip.fleet.xdp_gossip_publish#module:value).
     type: raw
   src:
     description:
@@ -116,14 +116,14 @@ options:
     type: bool
     default: false
   direct_scheme:
-    description: Scheme of the members' API for O(direct), either V(http) or V(https). The default is the scheme of the
-      first TCP endpoint in O(endpoints), or V(http) if there is no TCP endpoint.
+    description: Scheme of the members' API for O(direct), either V(http) or V(https). The default of O(direct_scheme)
+      is the scheme of the first TCP endpoint in O(endpoints), or V(http) if there is no TCP endpoint.
     type: str
     choices: [http, https]
   direct_port:
     description:
-      - TCP port of the members' API for O(direct). The default is the port of the first TCP endpoint in O(endpoints),
-        or 8001 if there is no TCP endpoint.
+      - TCP port of the members' API for O(direct). The default of O(direct_port) is the port of the first TCP endpoint
+        in O(endpoints), or 8001 if there is no TCP endpoint.
     type: int
   sensitive:
     description: Do not show O(content) and O(value) in the module's reported arguments and in errors.

@@ -5,8 +5,8 @@
 
 A member of the fleet chooses its own name, and some names have a meaning in an inventory. ``all`` is a group that
 contains every host, ``localhost`` is the controller, and the name of a host in another inventory source gives access to
-the variables and secrets of that host. Names of members must therefore match a strict pattern, and the inventory
-rejects names that already have a meaning in it.
+the variables and secrets of that host. Names of members must therefore match a strict pattern, and names that already
+have a meaning in an inventory are rejected.
 """
 
 from __future__ import annotations

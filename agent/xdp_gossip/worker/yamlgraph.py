@@ -126,7 +126,7 @@ class _Graph:
             if not isinstance(part, yaml.MappingNode):
                 raise _wrong(part, f"expected a mapping for merging, but found {part.id}")
             self.look(part)
-            # A mapping that merges itself is not in the dictionary yet.
+            # If a mapping merges itself, ``_entries`` does not contain the mapping yet.
             added += self._entries.get(id(part), len(part.value))
         return added
 

@@ -19,7 +19,7 @@ from ...config.templates import who_else_writes
 from .held import Held, PlaceError
 from .own import CREATE, DIRECTORY, Own, walk
 
-#: Longest suffix of a target, in bytes, that the name of the new file also gets. No validation command needs a longer
+#: Maximum bytes of a suffix that the name of the new file copies from the target. No validation command needs a longer
 #: suffix.
 _MOST_SUFFIX = 24
 #: Name of the record in the helper's own directory that stores the name and inode of the private directory.

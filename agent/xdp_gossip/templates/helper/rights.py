@@ -24,8 +24,8 @@ class Rights:
 
     @classmethod
     def of(cls, template: TemplateConfig, held: Held | None) -> Rights:
-        """Return the configured owner, group and mode. If one of these values is not configured, it is taken from the
-        installed file ``held``. If ``held`` is None, the file belongs to root.
+        """Return the configured owner, group and mode. A value that is not configured is taken from the installed file
+        ``held``. If ``held`` is also None, owner and group are root's.
 
         Raises PlaceError for an unknown account.
         """

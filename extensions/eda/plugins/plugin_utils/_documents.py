@@ -128,8 +128,8 @@ def _is_news(document: Document, held: Document, agreed: bool) -> bool:
     """Return whether ``document`` differs from ``held`` and is not older than ``held``. With ``agreed``, ``document``
     may also be older.
 
-    Members replace a version whose time lies in the future, because of a wrong clock, by a version with an earlier
-    time.
+    If a version has a time in the future, because of a wrong clock, members may replace this version by a version with
+    an earlier time.
     """
     if document["version"] == held["version"]:
         return False
