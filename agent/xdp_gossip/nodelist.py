@@ -254,7 +254,7 @@ class AsyncNodeList:
             steering = self._assembly.steering(engine, transport, self._no_plane)
             runtime = Runtime(engine, transport, self._disk, self._on_event, steering, self._assembly.allow)
             await runtime.open()
-            self._usable()  # raises if close() was called meanwhile
+            self._usable()  # close() may have been called during open(); this raises then
             engine.reaches = transport.reaches
             # No await from here on: a publish must not run before the stored documents are loaded.
             for seed in self._seeds:

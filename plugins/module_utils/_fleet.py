@@ -103,8 +103,9 @@ class Fleet:
         return self._send("PATCH", "/v1/node", body).json()
 
     def join(self, body: bytes) -> int:
-        """Make the member contact nodes (``POST /v1/node/join``). Returns how many of the addresses the member did not
-        know before.
+        """Tell the member to contact the nodes in ``body`` (``POST /v1/node/join``).
+
+        Returns how many of their addresses the member did not know before.
         """
         return number_of(self._send("POST", "/v1/node/join", body).json(), "added")
 

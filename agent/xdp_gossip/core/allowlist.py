@@ -50,8 +50,8 @@ class AllowList:
             *ipaddress.collapse_addresses(n for n in given if isinstance(n, ipaddress.IPv4Network)),
             *ipaddress.collapse_addresses(n for n in given if isinstance(n, ipaddress.IPv6Network)),
         )
-        # First and last addresses of the sorted networks. The networks do not overlap, so only the last network that
-        # begins at or before an address can contain that address.
+        # The first and the last address of each network, in the order of the networks. The networks do not overlap, so
+        # only the last network that begins at or before an address can contain that address.
         self._first: dict[int, list[int]] = {4: [], 6: []}
         self._last: dict[int, list[int]] = {4: [], 6: []}
         for network in self.networks:

@@ -118,11 +118,12 @@ def look(ip: str, index: int, name: str, toward: Sequence[str] = ()) -> Facts:
 def ways_from(
     ip: str, holder: Interface, toward: Sequence[str], known: Callable[[int], Interface | None], uid: int | None = None
 ) -> list[int]:
-    """Return the indexes of the interfaces through which packets from ``ip``, an address of ``holder``, leave.
+    """Return the indexes of the interfaces that send packets with the source address ``ip``.
 
     See :func:`routes.ways`.
 
-    ``known``: function that returns the interface with a given index. Raises ``OSError``.
+    ``holder``: the interface that has the address ``ip``. ``known``: function that returns the interface with a given
+    index. Raises ``OSError``.
     """
 
     def usable(index: int) -> bool:

@@ -202,8 +202,9 @@ class KernelTransport(UdpTransport):
     # -- out ---------------------------------------------------------------------------------------------------
 
     def send_rumor(self, rumor: Rumor) -> None:
-        """Send one carrier if the kernel has enough relay targets; otherwise send one packet per target.
+        """Send one carrier, or one packet per target if the kernel has fewer relay targets than the rumor needs.
 
+        The kernel copies a carrier to its relay targets.
         If the carrier cannot be sent, the rumor is also sent as one packet per target.
         """
         count = len(rumor.targets)

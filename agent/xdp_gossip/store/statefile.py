@@ -144,8 +144,8 @@ def _inspect(path: Path) -> str | None:
     Raises ``StoreError`` for an error that is not caused by damage.
     """
     try:
-        # Open the file with SQLite before reading the header: SQLite rolls back an unfinished transaction, which may
-        # change the header.
+        # Open the file with SQLite before reading the header: on opening, SQLite rolls back an unfinished transaction,
+        # and the rollback may change the header.
         with contextlib.closing(_bare_connection(path)) as database:
             database.execute("SELECT count(*) FROM sqlite_master").fetchone()
         fault = _inspect_header(path)

@@ -54,8 +54,8 @@ class Contents:
     async def differences(self, pairs: Sequence[tuple[bytes, bytes, str, str]]) -> list[str | None]:
         """Return the diff for each pair (old, new, name of old, name of new); None for a pair without a diff.
 
-        A pair has no diff if one of its versions is too long or is not text. No pair has a diff if all diffs together
-        take too much time or memory. Raises ``ProtocolError`` (busy).
+        A pair has no diff if one of its versions is too long or is not text. If computing the diffs takes too much time
+        or memory, the result is None for every pair. Raises ``ProtocolError`` (busy).
         """
         texts: list[str | None] = [None] * len(pairs)
         compared = [at for at, pair in enumerate(pairs) if max(len(pair[0]), len(pair[1])) <= content.MAX_DIFF]

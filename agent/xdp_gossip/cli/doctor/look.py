@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ...config.agent import AgentConfig
 
 
-#: JSON keys that the status of every release of the agent contains.
+#: JSON keys that an agent of any release returns in its status.
 _STATUS = frozenset(
     {
         *("version", "wire", "state", "uptime", "node", "timeout", "members", "documents", "document_bytes"),

@@ -31,7 +31,10 @@ class Timing:
 
     @property
     def timeout(self) -> float:
-        """Seconds without a sign of life after which a member becomes suspect. The default follows PekoNode's rule."""
+        """Seconds without a sign of life after which a member becomes suspect.
+
+        Without a setting ``timeout``: ``timeout_cycles`` x cycle + 2, the formula of PekoNode.
+        """
         if self._settings.timeout > self.cycle:
             return self._settings.timeout
         return self._settings.timeout_cycles * self.cycle + 2

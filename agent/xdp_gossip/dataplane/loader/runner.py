@@ -85,9 +85,9 @@ def wait(settings: Settings, error: LoaderError) -> None:
 
 
 def renamed(directory: Path, name: str) -> str:
-    """The current name of the interface ``name``, if that interface was renamed while a data plane was attached.
+    """Return the present name of the interface that was called ``name`` when the data plane was attached.
 
-    Returns ``name`` itself in all other cases. Raises ``OSError``.
+    This is ``name`` itself if the interface was not renamed, or if no data plane is attached. Raises ``OSError``.
     """
     if not name or interfaces.by_name(name) is not None:
         return name
