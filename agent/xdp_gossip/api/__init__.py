@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The HTTP API: its server (modules ``app``, ``server`` and one per topic) and its client (module ``client``)."""
+"""The HTTP API: its server (``app``, ``server`` and a module for each topic) and its client (``client``)."""

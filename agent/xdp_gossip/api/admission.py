@@ -4,9 +4,10 @@
 The number of connections of each source is limited. The number of unauthenticated connections is also limited, so that
 unauthenticated clients cannot lock out clients with a token. A source is an IPv4 address, an IPv6 /64 (a host with one
 address of a /64 can use all addresses of that /64), or a user on the Unix socket. If a new connection would exceed a
-limit, the admission closes the oldest unauthenticated connection and admits the new connection; without an
-unauthenticated connection, the new connection is refused. If the source's limit is reached, a connection of the same
-source is closed; otherwise one of the source with the most unauthenticated connections.
+limit, the admission closes the oldest unauthenticated connection and admits the new connection. If no unauthenticated
+connection exists, the admission refuses the new connection. If the limit of one source is reached, the admission closes
+a connection of that source. If another limit is reached, the admission closes a connection of the source with the most
+unauthenticated connections.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from typing import Any, Callable
 
 from ..common.quiet import Quiet
 
-#: Limits of the number of connections of one listening socket: in total, unauthenticated, and from one source.
+#: Limits for one listening socket: all connections, unauthenticated connections, and connections from one source.
 MAX_CONNECTIONS = 512
 MAX_STRANGERS = 256
 MAX_PER_SOURCE = 64
-#: Limits of the number of connections on the Unix socket: of one user, and of all users together. Connections of root
-#: and of the agent's own user are not counted. Everyone who can connect to the Unix socket is authorised.
+#: Maximum number of connections on the Unix socket: from one user, and from all users together. Connections of root and
+#: of the agent's own user are not counted. Everyone who can connect to the Unix socket is authorised.
 MAX_PER_USER = 256
 MAX_USERS = 384
 #: Freed memory is returned to the system once ``_TRIM_AFTER`` connections have closed, after a delay of
@@ -58,7 +59,7 @@ def source_of(peer: Any) -> str:
 def _nothing() -> None:
     """Do nothing.
 
-    This function stands in for the callbacks of a connection that cannot be closed yet or is closed already.
+    Placeholder for the callbacks of a connection, before the connection can be closed and after it has been closed.
     """
 
 
@@ -78,8 +79,8 @@ class Place:
         self.handled = 0
         #: Closes the connection.
         self.cut: Callable[[], None] = _nothing
-        #: Marks the body of a refused request as read to its end. Without this call, aiohttp would read and discard the
-        #: body for a while, even after the client has disconnected.
+        #: Callback that marks the body of a refused request as completely read. If it were not called, aiohttp would
+        #: read and discard the body for a while, even after the client has disconnected.
         self.unread: Callable[[], None] = _nothing
 
     def prove(self) -> None:
@@ -89,7 +90,10 @@ class Place:
             self.admission.proved(self)
 
     def leave(self) -> None:
-        """Stop counting the connection, and clear its callbacks, because a reference cycle would keep it in memory."""
+        """Stop counting the connection and clear its callbacks.
+
+        The callbacks belong to a reference cycle that would keep the connection in memory.
+        """
         self.unread()
         self.cut = self.unread = _nothing
         self.admission.left(self)
@@ -108,8 +112,8 @@ class Admission:
         self._places: collections.OrderedDict[Place, None] = collections.OrderedDict()
         self._strangers: dict[
             str, collections.OrderedDict[Place, None]
-        ] = {}  # Unauthenticated, by source, oldest first.
-        self._number = 0  # Number of all unauthenticated connections.
+        ] = {}  # source -> its unauthenticated connections, oldest first
+        self._number = 0  # number of all unauthenticated connections
         self._per_source: collections.Counter[str] = collections.Counter()
         self._gone = 0
         self._trims = False
@@ -192,10 +196,10 @@ class Admission:
 
 
 def _give_back() -> None:
-    """Return the memory of closed connections to the system.
+    """Return the memory of closed connections to the operating system.
 
     The objects of a connection refer to each other, so only the garbage collector frees them, and the collector runs
-    rarely. The C library does not return freed memory to the system by itself, hence ``malloc_trim``.
+    rarely. The C library keeps the freed memory until ``malloc_trim`` returns it to the operating system.
     """
     gc.collect()
     with contextlib.suppress(ImportError, AttributeError, OSError, MemoryError):  # no malloc_trim without glibc

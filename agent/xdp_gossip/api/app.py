@@ -100,9 +100,10 @@ def build_app(
     ``token`` is required. ``max_document`` is in bytes. ``counters`` are the API's own counters, which the API reports
     together with the protocol's counters (see ``ApiServer``). ``rendered`` returns the state of the rendered files.
     ``waiting`` returns the name of the data plane that the starting agent waits for; "" if the agent does not wait.
-    ``compared`` compares the configuration file with the agent's current settings. ``requests`` stores the outcomes of
-    requests with an id; all sockets of an agent share it. ``ui`` adds the web page under /ui/, whose files need no
-    token because they contain no data. Raises ``ValueError`` for an API without any authentication.
+    ``compared`` compares the configuration file with the agent's current settings. ``requests``: store of the outcomes
+    of requests with an id. The applications of all sockets of an agent share one store. ``ui`` adds the web page under
+    /ui/, whose files need no token because they contain no data. Raises ``ValueError`` if ``token`` is missing and
+    ``local`` is False, because clients could then connect without authentication.
     """
     if not local and not token:
         raise ValueError("API on TCP: expected a token, got none")

@@ -22,7 +22,8 @@ from .headers import TIMEOUT_HEADER
 
 MAX_TIMEOUT = 86_400.0
 
-#: Offset of ``tcpi_last_data_recv`` in struct tcp_info (linux/tcp.h): milliseconds since the last data arrived.
+#: Format and offset of ``tcpi_last_data_recv`` in struct tcp_info (linux/tcp.h): milliseconds since the last data
+#: arrived.
 _LAST_DATA = struct.Struct("I")
 _LAST_DATA_AT = 52
 
@@ -44,7 +45,8 @@ class Asked:
     """One request. :meth:`check` tells whether the client still waits for the answer.
 
     A client that gives up closes its connection. The kernel records the close even while this process is stopped or
-    busy, so the check asks the kernel. If the network hides the close, the client's own deadline ends the request.
+    busy, so the check asks the kernel. If the network fails and the close does not reach this host, the request ends at
+    the deadline that its client has set.
     """
 
     def __init__(self, request: web.Request) -> None:
@@ -86,7 +88,9 @@ def _is_closed(sock: Any) -> bool:
 
 
 def _silence(sock: Any) -> float:
-    """Return the seconds since the client's last byte arrived; 0.0 for a Unix socket, which has no such time."""
+    """Return the seconds since the client's last byte arrived; 0.0 for a Unix socket, for which the kernel does not
+    record this time.
+    """
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return 0.0
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_AT + _LAST_DATA.size)

@@ -19,7 +19,7 @@ _MEMBERS = (
 
 
 def text(body: dict[str, Any], name: str, most: int, *, required: bool = False, where: str = "") -> str:
-    """Return the string ``name`` of ``body``: printable text of at most ``most`` bytes; "" if the key is missing.
+    """Return the string ``body[name]``: printable text of at most ``most`` bytes; "" if the key is missing.
 
     Raises :class:`Fault` 400.
     """

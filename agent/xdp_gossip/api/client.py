@@ -27,7 +27,8 @@ MAX_ANSWER = 256 * 1024 * 1024
 #: Number of entries that the client requests per page of a list.
 _PAGE = 1000
 
-#: Seconds that the client waits for a response beyond the wait time in its request, before it gives up.
+#: A request may ask the agent to wait for a result. The client gives up this many seconds after that wait should have
+#: ended.
 _GRACE = 10.0
 
 #: Fraction of the client's timeout within which a write must take effect. The rest of the timeout is for the answer.
@@ -88,7 +89,8 @@ class Client:
 
     ``endpoint`` is ``unix:///path``, ``http://host:port`` or ``https://host:port``. ``ca_file`` contains the CA
     certificates that verify an https endpoint (default: the system's). ``timeout`` limits each whole request, in
-    seconds. Methods raise :class:`ApiError` and :class:`Unreachable`; the constructor raises ``ValueError``.
+    seconds. Methods raise :class:`ApiError` and :class:`Unreachable`. The constructor raises ``ValueError`` if
+    ``endpoint`` or ``ca_file`` is invalid.
     """
 
     def __init__(
@@ -199,7 +201,7 @@ class Client:
     async def cancel_request(self, number: str, *, timeout: float | None = None) -> dict[str, Any]:
         """DELETE /v1/requests/ID: cancel a write and return its outcome.
 
-        A write that has not taken effect yet never will.
+        A write that has not taken effect before it is cancelled never takes effect.
         """
         return dict(await self.json("DELETE", f"/v1/requests/{quote(number, safe='')}", timeout=timeout))
 
@@ -237,7 +239,10 @@ class Client:
         return dict(await self.json("GET", "/v1/nodes", params=params, headers=self._lists))
 
     async def each_node(self, state: str | None = None) -> AsyncIterator[dict[str, Any]]:
-        """Yield all nodes, ordered by address. The client requests them page by page to keep each response short."""
+        """Yield all nodes, ordered by address.
+
+        The client requests the nodes page by page to keep each response short.
+        """
         cursor: str | None = None
         while True:
             found = await self.nodes(state, limit=_PAGE, cursor=cursor)
@@ -271,7 +276,10 @@ class Client:
         return dict(await self.json("GET", "/v1/documents", params=params, headers=self._lists))
 
     async def each_document(self, prefix: str = "") -> AsyncIterator[dict[str, Any]]:
-        """Yield all documents, ordered by key. The client requests them page by page to keep each response short."""
+        """Yield all documents, ordered by key.
+
+        The client requests the documents page by page to keep each response short.
+        """
         cursor: str | None = None
         while True:
             found = await self.documents(prefix, limit=_PAGE, cursor=cursor)
@@ -302,10 +310,13 @@ class Client:
         comment: str | None = None,
         expires_in: float | None = None,
     ) -> dict[str, Any]:
-        """PUT /v1/documents/KEY. Raises :class:`ApiError` with status 412 if ``if_version`` or ``if_absent`` does not
-        match.
+        """PUT /v1/documents/KEY.
 
-        ``suffix``: file name suffix of the value's source file, for a key without a suffix.
+        Raises :class:`ApiError` with status 412 if the document does not meet the condition ``if_version`` or
+        ``if_absent``.
+
+        ``suffix``: suffix of the file that contained the value. This suffix determines the content type of a new
+        document whose key has no suffix.
         """
         params = _params(
             content_type=content_type,

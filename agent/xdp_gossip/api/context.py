@@ -26,7 +26,7 @@ MAX_WAITING = 256
 MAX_STREAMS = 128
 #: Longest wait of one request, in seconds. A client that wants to wait longer repeats its request.
 MAX_WAIT = 60.0
-#: Number of documents of maximum size, each with a JSON body of maximum size, that may be uploading at the same time.
+#: All concurrent uploads together may use this multiple of the size limits of one document and one JSON body.
 _UPLOADS = 4
 
 

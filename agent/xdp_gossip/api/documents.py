@@ -38,8 +38,8 @@ _ROLLBACK = "/v1/rollback/"
 #: their values.
 MAX_HISTORY_VALUES = 32 * 1024 * 1024
 
-#: The allowed JSON keys of a batch, and the maximum number of JSON values in a batch. One document has about ten
-#: values.
+#: The allowed JSON keys of a batch, and the maximum number of JSON values in a batch. One document of a batch has about
+#: ten JSON values.
 _BATCH = ("documents", "author", "comment")
 MAX_BATCH_VALUES = 20 * MAX_BATCH
 
@@ -64,7 +64,7 @@ def written(result: Any) -> dict[str, Any]:
 
 
 def written_or_nothing(key: str, result: Any) -> dict[str, Any]:
-    """Build the JSON response to a publish or delete of ``key``; the document may never have existed."""
+    """Build the JSON response to a publish or delete of ``key``, even if ``result`` contains no document."""
     if result.document is None:
         return {"key": key, "version": None, "changed": False, "previous_version": None}
     return written(result)
@@ -89,8 +89,8 @@ class Documents:
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of this class: paths and handlers.
 
-        A key may contain ``/``. The pattern also matches line feeds, so that a key with a line feed reaches the
-        handler, which rejects it with a clear error.
+        A key may contain ``/``. The path patterns also match line feeds. A key with a line feed therefore reaches the
+        handler, which rejects the key with a clear error.
         """
         return [
             web.get("/v1/documents", self.list),
@@ -213,7 +213,7 @@ class Documents:
         return render.json_response(done.answer)
 
     async def history(self, request: web.Request) -> web.Response:
-        """List the versions of a document that this member has stored, newest first."""
+        """List the stored versions of one document, newest first."""
         query = params.query(request, ("values", "diff"))
         values, differences = params.flag(query, "values"), params.flag(query, "diff")
         key = params.path_key(request, _HISTORY)

@@ -45,7 +45,8 @@ class EGossip:
             web.post("/start", self.start),
         ]
         if self._context.local:
-            # HEAD is not served, because a HEAD request must not change state (RFC 9110, 9.2.1) and these requests do.
+            # HEAD is not served, because a HEAD request must not change state (RFC 9110, 9.2.1), but /stop and /start
+            # change it.
             routes += [web.get("/stop", self.stop, allow_head=False), web.get("/start", self.start, allow_head=False)]
         return routes
 
@@ -95,7 +96,7 @@ class EGossip:
 
 
 def _node(index: int, entry: Any, local: Node) -> Node:
-    """Parse the node ``entry``, number ``index`` of the request. Raises :class:`Fault` 400.
+    """Parse ``entry``, a node of the request; ``index`` is its position in the request. Raises :class:`Fault` 400.
 
     As in PekoNode, a missing ``Addr`` means 0.0.0.0, this host. This address is accepted only if ``local`` itself has
     an address that no other host can reach (loopback or 0.0.0.0).

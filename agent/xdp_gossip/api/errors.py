@@ -74,7 +74,9 @@ def _from_http(error: web.HTTPException) -> Fault:
 
 
 def to_fault(error: BaseException) -> Fault | None:
-    """Convert an exception of the lower layers to a :class:`Fault`; None if the client must not see its text."""
+    """Convert an exception of the lower layers to a :class:`Fault`; return None if the client must not see the
+    exception's text.
+    """
     # Imported late, because nodelist imports many modules that this module does not need.
     from ..nodelist import NotReadyError
     from ..store.sqlite import StoreError

@@ -37,8 +37,8 @@ def encode(name: str, data: bytes, number: int | None = None) -> bytes:
 def keep_alive(number: int) -> bytes:
     """Encode a comment that carries the event id from which the client continues after a reconnect.
 
-    A client skips the comment but stores its id. After a reconnect, the server does not examine again the changes
-    before this id, none of which matched the client's filter.
+    A client ignores the comment but stores the id. None of the changes up to this id matched the client's filter, so
+    the server does not examine these changes again after a reconnect.
     """
     return f": keep-alive\nid: {number}\n\n".encode("ascii")
 

@@ -80,7 +80,7 @@ class Listener:
             text = f"API: a client made no TLS connection ({type(error).__name__})"
             self._admission.quiet("TLS", text, place.source)
             place.leave()
-            without_frames(error)  # the error's traceback refers to 300 KiB of TLS state
+            without_frames(error)  # the error's traceback would keep 300 KiB of TLS state in memory
         except BaseException:
             place.leave()
             raise

@@ -47,7 +47,7 @@ class Page(NamedTuple):
 def page(query: dict[str, str], longest: int) -> Page:
     """Parse the query parameters ``limit`` and ``cursor``.
 
-    The cursor is a key of at most ``longest`` bytes. Raises :class:`Fault` 400.
+    The cursor is the key of a list entry and has at most ``longest`` bytes. Raises :class:`Fault` 400.
     """
     cursor = query.get("cursor", "")
     if len(cursor.encode("utf-8", "surrogatepass")) > longest:

@@ -145,8 +145,8 @@ class StatusCollector:
 def _verdicts(status: Mapping[str, Any]) -> Mapping[str, int]:
     """Return the counters of the kernel data plane; all are 0 if no data plane is loaded yet.
 
-    Returns no counters if a data plane is loaded but its counters cannot be read. With 0 instead, the next true value
-    would look like new traffic.
+    Returns no counters if a data plane is loaded but its counters cannot be read. If the counters were 0 instead, the
+    next values that can be read would look like new traffic.
     """
     plane = status.get("dataplane")
     if plane is not None:

@@ -131,7 +131,7 @@ class Nodes:
         return await self._operate(request, self._node_list.start)
 
     async def stop(self, request: web.Request) -> web.Response:
-        """Stop publishing heartbeats. The other nodes remove this node from their lists after their timeout."""
+        """Stop publishing heartbeats. The other nodes then time this node out and remove it from their lists."""
         return await self._operate(request, self._node_list.stop)
 
     async def _operate(self, request: web.Request, operation: Callable[[], bool]) -> web.Response:

@@ -98,7 +98,7 @@ def text_limit(params: dict[str, str], name: str, default: str, most: int) -> st
 
 
 def version(text: str, name: str) -> Version:
-    """Parse the document version ``text``; ``name`` is the parameter to name in the error."""
+    """Parse the document version ``text``; ``name`` is the parameter's name for the error message."""
     try:
         return Version.parse(text)
     except ValueError as error:
@@ -106,7 +106,7 @@ def version(text: str, name: str) -> Version:
 
 
 def key(text: str, name: str = "key") -> str:
-    """Validate and return the document key ``text``; ``name`` is the parameter to name in the error."""
+    """Validate and return the document key ``text``; ``name`` is the parameter's name for the error message."""
     try:
         return check_key(text)
     except ValueError as error:
@@ -162,10 +162,10 @@ async def read_body(request: web.Request, uploads: Uploads, limit: int, code: st
     """Read and return the whole body: at most ``limit`` bytes, within :data:`BODY_SECONDS`.
 
     The size of each chunk that arrives is added to the total that ``uploads`` limits. Raises :class:`Fault` 413 if the
-    body is too long (before the body is read, if the declared length is too long already), 408 if the body is not
-    complete in time, and 503 if the body would exceed the total of ``uploads``. Also raises 503 if the client has
-    closed the connection or its deadline has passed. The handler of every state-changing request reads the body first,
-    so the request is not executed if its client no longer waits.
+    body is too long, 408 if the body is not complete in time, and 503 if the body would exceed the total of
+    ``uploads``. A body with a Content-Length above ``limit`` is rejected before it is read. Also raises 503 if the
+    client has closed the connection or its deadline has passed. The handler of every state-changing request reads the
+    body first, so the request is not executed if its client no longer waits.
     """
     asked = Asked.of(request)
     length = request.content_length

@@ -13,7 +13,7 @@ from aiohttp import web
 def json_bytes(value: Any) -> bytes:
     """Encode ``value`` as one line of JSON in UTF-8."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    # A lone surrogate can only come from the agent's own values. Escape the surrogate, because otherwise the whole
+    # Only the agent's own values can contain a lone surrogate. Escape the surrogate, because otherwise the whole
     # response would fail.
     return text.encode("utf-8", "backslashreplace")
 

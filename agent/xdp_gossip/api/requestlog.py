@@ -71,10 +71,10 @@ class RequestLog:
     def once(self, request: web.Request, body: bytes) -> Iterator[Outcome]:
         """Context manager: run a request, unless the log already has its answer or the client no longer waits.
 
-        The ``with`` block runs the request if the outcome's ``answer`` is None, and then sets ``answer``. A publish in
-        the ``with`` block takes effect only while the client waits. A request with an id runs at most once: if the same
-        request arrives again with the same id, its client gets the stored answer. If the request failed, the same
-        request may run again.
+        If the ``answer`` of the yielded outcome is None, the ``with`` block must run the request and set ``answer``. A
+        publish in the ``with`` block takes effect only while the client waits. A request with an id runs at most once:
+        if the same request arrives again with the same id, its client gets the stored answer. If the first run failed,
+        the request runs again.
 
         Raises the errors of :meth:`Asked.check`, and :class:`Fault` 409 ``request_cancelled``, ``request_pending`` and
         ``request_id_reused``.
@@ -107,7 +107,10 @@ class RequestLog:
         self._end(entry, "done", 200, outcome.answer)
 
     def find(self, number: str) -> Entry:
-        """Return the entry of the request id ``number``. Raises :class:`Fault` 404 if the log has no entry for it."""
+        """Return the entry of the request id ``number``.
+
+        Raises :class:`Fault` 404 if the log contains no entry with this id.
+        """
         entry = self._entries.get(number)
         if entry is None:
             text = f"this agent knows of no request {number!r} since it started; the document's history may tell"
@@ -127,7 +130,7 @@ class RequestLog:
         if entry.state == "pending":
             entry.given_up = True
             if entry.committing:
-                await entry.over.wait()  # the outcome of the commit is known shortly
+                await entry.over.wait()  # the commit has begun and ends shortly
             else:
                 entry.state = "cancelled"
         return entry
@@ -187,6 +190,9 @@ def _cancelled(number: str) -> Fault:
 
 
 def _fingerprint(request: web.Request, body: bytes) -> bytes:
-    """Hash the method, path, conditions and body of ``request``; equal requests have the same hash."""
+    """Hash the method, path, query, If-Match, If-None-Match and body of ``request``.
+
+    Equal requests have the same hash.
+    """
     head = [request.method, request.path_qs, *(request.headers.get(name, "") for name in ("If-Match", "If-None-Match"))]
     return hashlib.blake2b(json.dumps(head).encode() + b"\n" + body, digest_size=16).digest()

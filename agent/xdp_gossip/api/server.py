@@ -38,7 +38,8 @@ class ApiBindError(OSError):
 class _NoTraceback(logging.Filter):
     """A filter for aiohttp's log.
 
-    Without it, aiohttp would log a traceback for each malformed request and each request whose client disconnected.
+    Without this filter, aiohttp would log a traceback for each malformed request and each request whose client
+    disconnected.
     """
 
     def __init__(self, admission: Admission) -> None:
@@ -46,10 +47,10 @@ class _NoTraceback(logging.Filter):
         self._admission = admission
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return True, which lets ``record`` pass, if it does not concern a single request.
+        """Return True, which lets ``record`` pass, if ``record`` contains no error of a request.
 
-        If ``record`` concerns one request, count an error that the client caused or record an error of the agent, and
-        drop ``record``.
+        Otherwise return False, which drops ``record``. An error of the agent is added to ``RECORD``; an error that the
+        client caused is counted.
         """
         error = record.exc_info[1] if record.exc_info else None
         if error is None:
@@ -59,7 +60,7 @@ class _NoTraceback(logging.Filter):
             RECORD.add("API request", error)
             return False
         self._admission.counters["api_malformed"] += 1
-        without_frames(error)  # the error's traceback refers to the connection
+        without_frames(error)  # the error's traceback would keep the connection in memory
         if not foreseen:
             # Clients can cause these uncaught errors of aiohttp as often as they like, so log the errors at a limited
             # rate.
@@ -70,7 +71,7 @@ class _NoTraceback(logging.Filter):
 class ApiServer:
     """One API application on one socket.
 
-    ``counters`` receives the counts of connections; several servers may share it.
+    ``counters`` receives the counts of connections; several servers may share one ``counters`` dictionary.
     """
 
     def __init__(self, app: web.Application, counters: dict[str, int] | None = None) -> None:
@@ -93,7 +94,8 @@ class ApiServer:
             logger=http_log,
             handle_signals=False,
             keepalive_timeout=_KEEPALIVE_SECONDS,
-            # Bodies are not decompressed, because a kilobyte may become a megabyte, even before authentication.
+            # Bodies are not decompressed: even before authentication, a client could send a kilobyte that expands to a
+            # megabyte.
             auto_decompress=False,
             lingering_time=_LINGERING_SECONDS,
         )
@@ -106,7 +108,7 @@ class ApiServer:
     async def open_unix(self, path: str) -> None:
         """Listen on a Unix socket with mode 0660. A stale socket file, which no process serves, is replaced.
 
-        Raises :class:`ApiBindError`, also if another process serves the socket.
+        Raises :class:`ApiBindError` if the socket cannot be opened or another process serves it.
         """
         with _naming(path):
             _remove_stale(path)
@@ -145,7 +147,8 @@ class ApiServer:
             await self._listener.close()
         if self._runner is not None:
             if self._runner.server is not None:
-                # aiohttp's own site classes would make these calls, but those classes cannot install GuardedProtocol.
+                # aiohttp's site classes, which would make these calls, are not used because they cannot install
+                # GuardedProtocol.
                 await self._runner.shutdown()
                 await self._runner.server.shutdown(_CLOSE_SECONDS)
             await self._runner.cleanup()
@@ -189,7 +192,7 @@ def _remove_stale(path: str) -> None:
 
 
 def tls_context(cert: str, key: str) -> ssl.SSLContext:
-    """Build a server context for TLS 1.2 or later with this certificate and key.
+    """Build a server context for TLS 1.2 or later from the files ``cert`` and ``key``.
 
     Raises ``OSError`` (``ssl.SSLError``) if the files cannot be read or do not match.
     """

@@ -33,7 +33,7 @@ _SLICE, _TEXTS = 64, 1024
 _HEADERS = {
     "Content-Type": f"{MEDIA_TYPE}; charset=utf-8",
     "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",  # without this header, nginx would buffer events until a page is full
+    "X-Accel-Buffering": "no",  # without this header, nginx would hold events back until its buffer is full
 }
 
 
@@ -74,7 +74,7 @@ class Streams:
     async def serve(self, request: web.Request, since: int, prefix: str, kind: str) -> web.StreamResponse:
         """Send all changes after ``since`` to the client, until the client disconnects or the agent closes.
 
-        Raises :class:`Fault` 503 if too many streams are open, and ``NotReadyError``.
+        Raises :class:`Fault` 503 if too many streams are open, and ``NotReadyError`` if the node list is not ready.
         """
         budget = self._context.streams
         if budget.used >= budget.total:
@@ -115,8 +115,8 @@ class Streams:
                 if found is None:
                     return
                 if not told:
-                    # After a gap in the changes, the event ``hello`` is sent without an id. With an id, a client that
-                    # reconnects now would skip the gap.
+                    # After a gap in the changes, the event ``hello`` is sent without an id. If ``hello`` had an id, a
+                    # client that reconnects now would continue after the gap and miss the lost changes.
                     where = found.revision if found.gap else position
                     text = b"retry: 2000\n" + encode("hello", _revision(where), None if found.gap else where)
                     await stream.write(text)
@@ -158,7 +158,7 @@ class Streams:
             await asyncio.sleep(0)
 
     def _text(self, change: Any) -> bytes:
-        """Return the event text of ``change``, which is encoded once and shared by all streams."""
+        """Return ``change`` encoded as an event. The text is encoded once, and all streams share it."""
         text = self._texts.get(change.revision)
         if text is None:
             if len(self._texts) >= _TEXTS:
@@ -181,7 +181,7 @@ class _Stream:
         """Send the head of the response."""
         where = self._request.transport.get_extra_info("socket") if self._request.transport is not None else None
         if where is not None and where.family != socket.AF_UNIX:
-            # Without this limit, TCP would retransmit to a client whose host is down for about 15 minutes.
+            # Without this limit, TCP would retransmit for about 15 minutes if the client's host is down.
             where.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED * 1000))
         self._writer = await self._response.prepare(self._request)
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Limits the total size of the request bodies that are being received, so that a stalled upload does not block others.
+"""Limits the total size of the request bodies that are being received, so that a stalled upload does not block other
+uploads.
 
 The Content-Length header of a request reserves no memory, because sending a large number costs the client nothing. If a
-chunk of a body would exceed the total, the body that is furthest behind the minimum rate is dropped. If no other body
-is behind the minimum rate, the body with the new chunk is refused.
+new chunk would raise the total size above the limit, the body that is furthest behind the minimum rate is dropped. If
+no other body is behind the minimum rate, the body of the new chunk is refused.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from .errors import Fault
 
 #: Minimum rate of a body, in bytes per second. A slower body is dropped only when another body needs its memory.
 LEAST_PACE = 64 * 1024
-#: Seconds for which a body may stall before it counts as slower than the minimum rate, because networks lose packets. A
-#: body that arrives faster than the minimum rate may not stall longer than this.
+#: Seconds for which a body may stall before it counts as slower than the minimum rate. Short stalls are normal, because
+#: networks lose packets. A body that has arrived faster than the minimum rate may not stall longer.
 PATIENCE = 2.0
 
 REFUSED, CUT = "api_uploads_refused", "api_uploads_cut"
@@ -69,7 +70,7 @@ class Uploads:
     def add(self, upload: Upload, chunk: bytes) -> None:
         """Add a received chunk to ``upload``.
 
-        Raises :class:`Fault` 503 if all bodies with ``chunk`` would exceed ``total``.
+        Raises :class:`Fault` 503 if the size of all bodies, including ``chunk``, would exceed ``total``.
         """
         now = self._clock()
         while self.used + len(chunk) > self.total:
@@ -92,8 +93,8 @@ class Uploads:
     async def read(self, content: StreamReader, upload: Upload, most: int, seconds: float) -> bool:
         """Read all of ``content`` into ``upload``. Returns False as soon as ``content`` is longer than ``most`` bytes.
 
-        Raises :class:`Fault` 503 if the body would exceed the total or was dropped because another body needed its
-        memory, ``asyncio.TimeoutError`` after ``seconds``, and the errors of ``content``.
+        Raises :class:`Fault` 503 if the size of all bodies would exceed ``total`` or if this body was dropped because
+        another body needed its memory, ``asyncio.TimeoutError`` after ``seconds``, and the errors of ``content``.
         """
         end = self._clock() + seconds
         while True:

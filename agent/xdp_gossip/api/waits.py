@@ -94,7 +94,9 @@ class Waits:
         return render.json_response(convergence_json(found))
 
     async def troubled_files(self, request: web.Request) -> web.Response:
-        """Return the rendered files of all members whose content differs from the source documents."""
+        """Return the members' rendered files that could not be written, were changed by hand, or are pending for too
+        long.
+        """
         query = params.query(request, ("timeout",))
         timeout = params.seconds(query, "timeout", _DEFAULT_ANSWERS, MAX_WAIT)
         found = await self._context.wait(lambda: self._node_list.troubled_files(timeout), gone(request))
