@@ -72,7 +72,7 @@ class Place:
         self.admission = admission
         self.source = source
         self.proven = proven
-        #: Whether a request of the connection was refused. Nothing more is read from such a connection.
+        #: Whether a request of the connection was refused. After a refusal, nothing more is read from the connection.
         self.refused = False
         #: Number of request heads received, and number of requests whose handling has begun.
         self.heads = 0

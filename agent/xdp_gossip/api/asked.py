@@ -42,7 +42,7 @@ def _timeout(text: str | None) -> float | None:
 
 
 class Asked:
-    """One request. :meth:`check` tells whether the client still waits for the answer.
+    """One request. :meth:`check` raises an error if the client no longer waits for the answer.
 
     A client that gives up closes its connection. The kernel records the close even while this process is stopped or
     busy, so the check asks the kernel. If the network fails and the close does not reach this host, the request ends at

@@ -27,13 +27,12 @@ MAX_ANSWER = 256 * 1024 * 1024
 #: Number of entries that the client requests per page of a list.
 _PAGE = 1000
 
-#: A request may ask the agent to wait for a result. The client gives up this many seconds after that wait should have
-#: ended.
+#: The client gives up if a response comes this many seconds later than the wait time that the request specifies.
 _GRACE = 10.0
 
 #: Fraction of the client's timeout within which a write must take effect. The rest of the timeout is for the answer.
 _SHARE = 0.9
-#: Seconds within which the client must find out, or cancel, the outcome of a write whose answer was lost.
+#: Seconds within which the client must find out the outcome of a write whose answer was lost, or cancel the write.
 _SETTLE = 5.0
 
 #: A stream that is silent for this many seconds is considered lost. The agent sends a comment every 15 seconds.
@@ -88,8 +87,8 @@ class Client:
     """A connection to one agent, used as an asynchronous context manager.
 
     ``endpoint`` is ``unix:///path``, ``http://host:port`` or ``https://host:port``. ``ca_file`` contains the CA
-    certificates that verify an https endpoint (default: the system's). ``timeout`` limits each whole request, in
-    seconds. Methods raise :class:`ApiError` and :class:`Unreachable`. The constructor raises ``ValueError`` if
+    certificates that verify an https endpoint (default: the system's). ``timeout`` is the time limit of each request,
+    in seconds. Methods raise :class:`ApiError` and :class:`Unreachable`. The constructor raises ``ValueError`` if
     ``endpoint`` or ``ca_file`` is invalid.
     """
 
@@ -476,7 +475,8 @@ class WatchStream:
                     yield value
                 elif event.name == "resync":
                     yield {"revision": number, "kind": "resync", "event": "gap"}
-                # The revision advances only after the yield, so a caller that fails on a change receives it again.
+                # The revision advances only after the yield, so a caller that fails on a change receives the change
+                # again.
                 if number is not None:
                     self.revision = number
         finally:

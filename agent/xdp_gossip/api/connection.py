@@ -51,7 +51,7 @@ class GuardedProtocol(asyncio.Protocol):
         """Start the deadline for the first request head."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        # ``cut`` is set only now, because there is no transport to abort before the end of the TLS handshake.
+        # ``cut`` is set only now: before the end of the TLS handshake, there is no transport to abort.
         self.place.cut = self._break_off
         self._arm(HEAD_SECONDS, "api_closed_idle")
         self._inner.connection_made(transport)

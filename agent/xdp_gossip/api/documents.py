@@ -71,7 +71,7 @@ def written_or_nothing(key: str, result: Any) -> dict[str, Any]:
 
 
 def prefix_of(query: dict[str, str]) -> str:
-    """Return the query parameter ``prefix``: the selected keys begin with it; "" selects all keys."""
+    """Return the query parameter ``prefix``, with which all selected keys begin; "" selects all keys."""
     prefix = query.get("prefix", "")
     if len(prefix.encode("utf-8", "surrogatepass")) > MAX_KEY:
         raise bad_request(f"prefix: expected at most {MAX_KEY} bytes")

@@ -98,8 +98,8 @@ class EGossip:
 def _node(index: int, entry: Any, local: Node) -> Node:
     """Parse ``entry``, a node of the request; ``index`` is its position in the request. Raises :class:`Fault` 400.
 
-    As in PekoNode, a missing ``Addr`` means 0.0.0.0, this host. This address is accepted only if ``local`` itself has
-    an address that no other host can reach (loopback or 0.0.0.0).
+    As in PekoNode, a missing ``Addr`` means 0.0.0.0, this host. 0.0.0.0 is accepted only if ``local`` itself has an
+    address that no other host can reach (loopback or 0.0.0.0).
     """
     if not isinstance(entry, dict):
         raise bad_request(f"node {index}: expected an object with Addr and Port, got {type(entry).__name__}")

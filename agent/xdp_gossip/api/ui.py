@@ -78,7 +78,7 @@ HEADERS = {
 
 
 def directory() -> Path:
-    """Return the directory of this package that contains the page's files."""
+    """Return the directory, inside this package, that contains the page's files."""
     return Path(__file__).parent.parent / "web"
 
 

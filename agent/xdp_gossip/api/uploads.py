@@ -2,8 +2,8 @@
 """Limits the total size of the request bodies that are being received, so that a stalled upload does not block other
 uploads.
 
-The Content-Length header of a request reserves no memory, because sending a large number costs the client nothing. If a
-new chunk would raise the total size above the limit, the body that is furthest behind the minimum rate is dropped. If
+The Content-Length header of a request reserves no memory, because a client can send a large number there at no cost. If
+a new chunk would raise the total size above the limit, the body that is furthest behind the minimum rate is dropped. If
 no other body is behind the minimum rate, the body of the new chunk is refused.
 """
 

@@ -68,9 +68,9 @@ def wrong_configuration(error: ConfigError) -> CommandError:
 def _spare_charset_detection() -> None:
     """Prevent aiohttp from loading a charset detector, which saves 1.2 MB of the agent's memory.
 
-    aiohttp imports ``cchardet`` or, if that is missing, ``charset_normalizer``. aiohttp's HTTP client uses them to
-    guess the encoding of responses. The agent uses only aiohttp's server, which does not guess encodings. An empty
-    module named ``cchardet`` prevents aiohttp from loading either library.
+    aiohttp imports ``cchardet`` or, if ``cchardet`` is not installed, ``charset_normalizer``. Only aiohttp's HTTP
+    client needs such a library, to guess the encoding of responses. The agent uses only aiohttp's server, which does
+    not guess encodings. An empty module named ``cchardet`` prevents aiohttp from loading either library.
     """
     if "aiohttp" not in sys.modules:
         sys.modules.setdefault("cchardet", types.ModuleType("cchardet"))
@@ -79,7 +79,7 @@ def _spare_charset_detection() -> None:
 def check_config(args: argparse.Namespace) -> int:
     """Print every problem of the configuration file to stderr, one per line.
 
-    Returns exit code 2 if the file has a problem.
+    Returns exit code 0 if the file is valid, otherwise 2.
     """
     from ..config.agent import ConfigError, describe, load
 

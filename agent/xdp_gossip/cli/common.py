@@ -66,7 +66,9 @@ def read_token(args: argparse.Namespace) -> str | None:
 
 
 def endpoint(args: argparse.Namespace) -> str:
-    """Return the URL of the agent: the first of --endpoint, --socket, XDP_GOSSIP_ENDPOINT and the default socket."""
+    """Return the agent's URL from --endpoint, otherwise --socket, otherwise XDP_GOSSIP_ENDPOINT, otherwise the default
+    socket.
+    """
     if getattr(args, "endpoint", None):
         return str(args.endpoint)
     if getattr(args, "socket", None):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The command ``completion``: prints completion scripts for bash, zsh and fish, and the candidates for these scripts.
 
-The scripts contain no candidates. They call the command ``completion``, which takes commands and options from the
-argument parser, and keys, versions and addresses from the agent. So the candidates are always current.
+The scripts contain no candidates. Each script calls the command ``completion``, which takes commands and options from
+the argument parser, and keys, versions and addresses from the agent. So the candidates are always current.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 SHELLS = ("bash", "zsh", "fish")
 #: Seconds to wait for the agent's answer. The limit is short, because a user waits at the keyboard.
 _TIMEOUT = 2.0
-#: If more keys than this match, each key is offered only up to its next slash.
+#: If more than this many keys match, each key is completed only up to its next slash.
 _MANY = 100
-#: Output lines that make the script complete file or directory names. No other candidate begins with a colon and
-#: contains a space.
+#: Output lines that make the script complete file or directory names. These lines begin with a colon and contain a
+#: space, so they differ from every candidate.
 FILES, DIRECTORIES = ": files", ": directories"
 _OF_THE_SHELL = {"FILE": FILES, "PATH": FILES, "DIR": DIRECTORIES}
 #: Option -> fixed candidates for its value.
@@ -73,7 +73,7 @@ def script(shell: str) -> str:
 def run(args: argparse.Namespace) -> int:
     """Print a completion script, or the candidates for the end of a command line.
 
-    The exit code is 0 even without candidates.
+    Returns exit code 0, even if there are no candidates.
     """
     if args.line is not None:
         sys.stdout.writelines(f"{line}\n" for line in _for_bash(args.line))
@@ -89,7 +89,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def candidates(words: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the completions of the last of ``words`` (which follow ``xdp-gossip``), each with a description or ""."""
+    """Return the candidates for the last word of ``words``, each with a description or "".
+
+    The list ``words`` contains the words after ``xdp-gossip``.
+    """
     from .main import build_parser
 
     parser: Parser = build_parser()
@@ -148,7 +151,10 @@ def _described(action: argparse.Action) -> str:
 
 
 def _values(action: argparse.Action, word: str, given: dict[str, str]) -> Candidates:
-    """Return the candidates for an option's value or a positional argument, some of them read from the agent."""
+    """Return the candidates for an option's value or a positional argument.
+
+    Keys, versions and addresses are read from the agent.
+    """
     if isinstance(action, argparse._SubParsersAction):
         return [(str(choice.dest), choice.help or "") for choice in action._choices_actions]
     if action.choices is not None:
@@ -205,7 +211,7 @@ async def _addresses(client: Client, word: str, given: dict[str, str]) -> list[t
 
 
 def _for_bash(line: str) -> list[str]:
-    """Return the quoted candidates for the last word of ``line``, without the part that bash does not replace."""
+    """Return the quoted candidates for the last word of ``line``; omit the word's beginning if bash keeps it."""
     try:
         words, quote = _split(line)
     except ValueError:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ..config.agent import AgentConfig
     from ..dataplane.loader.state import State
 
-#: Exit code if no data plane is up, the same as that of ``systemctl status`` for a stopped unit. Both ``status`` and,
-#: if the configuration allows UDP, ``up`` use this exit code.
+#: Exit code if no data plane is up, the same as that of ``systemctl status`` for a stopped unit. ``status`` uses this
+#: exit code, and so does ``up`` if the configuration allows UDP.
 NOT_UP = 3
 #: Maximum number of lines of compiler or verifier output that a command prints. ``status --json`` contains more lines.
 _LOG_LINES = 10
@@ -67,10 +67,10 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
 def run_up(args: argparse.Namespace) -> int:
     """Load the data plane and return the exit code.
 
-    0: the data plane is up, or the configuration selects none. 1: no mode can be loaded. 3: no mode can be loaded but
-    the configuration allows UDP, or the loader waits for a missing interface, address or route. If the BPF source makes
-    LLVM abort, LLVM ends this process with exit code 1, whatever the configuration. Such a source is a fault of the
-    release, not of the host.
+    0: the data plane is up, or the configuration selects no data plane. 1: no mode can be loaded. 3: no mode can be
+    loaded but the configuration allows UDP, or the loader waits for a missing interface, address or route. If the BPF
+    source makes LLVM abort, LLVM ends this process with exit code 1, whatever the configuration. Such a source is a
+    fault of the release, not of the host.
     """
     from ..config.agent import ConfigError, load
     from ..dataplane.headers import HeaderError
@@ -113,7 +113,8 @@ def _print_up(done: str, state: State) -> None:
 def _up(config: AgentConfig, args: argparse.Namespace) -> tuple[str, State]:
     """Load the data plane.
 
-    If the interface or address is missing, store in the state file what the loader waits for, and raise the error.
+    If the interface or its address is missing, write the name of the missing interface or address to the state file,
+    and raise the error.
 
     Raises ``LoaderError`` or ``HeaderError``.
     """

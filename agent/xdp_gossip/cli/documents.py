@@ -243,7 +243,7 @@ def run_publish(args: argparse.Namespace) -> int:
 
 
 def _suffix(name: str | None) -> str | None:
-    """Return the suffix of a file name if the suffix can determine a content type; otherwise None."""
+    """Return the suffix of the file name ``name``; None if the API would reject the suffix."""
     suffix = os.path.splitext(name or "")[1]
     return suffix if suffix[1:].isalnum() and len(suffix.encode()) <= MAX_CONTENT_TYPE else None
 
@@ -266,7 +266,10 @@ def _print_written(written: dict[str, Any], found: dict[str, Any] | None, args: 
 
 @contextlib.contextmanager
 def _in_effect(written: dict[str, Any]) -> Iterator[None]:
-    """Context manager for the wait after a write: an error of the wait also says that the write is in effect."""
+    """Context manager for the wait after a write.
+
+    If the wait fails, the error message also says that the write has taken effect.
+    """
     from ..api.client import ApiError, Unreachable  # imported late, see common.call
 
     state = f"version {written['version']} is in effect" if written["version"] else "there is no such document"
@@ -284,8 +287,8 @@ async def converge(client: Client, wait: str, timeout: float, **question: Any) -
     """Ask the agent whether the members have stored a document, until the answer is yes or ``timeout`` seconds have
     passed.
 
-    Each request to the agent waits at most ``_ONE_WAIT`` seconds; the command repeats the request. Returns the last
-    answer.
+    Each request to the agent waits at most ``_ONE_WAIT`` seconds, so a longer wait consists of several requests.
+    Returns the last answer.
     """
     start = time.monotonic()
     while True:
@@ -402,7 +405,7 @@ def run_request(args: argparse.Namespace) -> int:
 def run_verify(args: argparse.Namespace) -> int:
     """Check whether the required number of members have stored the document.
 
-    Otherwise prints the members that have not stored it, and returns exit code 1.
+    If fewer members have stored the document, prints the members that lack it, and returns exit code 1.
     """
     digest = args.digest
     if args.file is not None:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 #: Seconds for which the progress of a publish is tracked.
 _FOLLOW = 60.0
-#: Maximum fraction of the time that may be spent on convergence requests. In a large fleet each request takes longer,
-#: so there are fewer requests per minute.
+#: Maximum fraction of the time that may be spent on convergence requests. In a large fleet, where each request takes
+#: longer, ``top`` therefore sends fewer requests per minute.
 _SHARE = 0.1
 _DOCUMENT_COLUMNS = ("document", "size", "published", "author", "held by", "applied by")
 _FILE_COLUMNS = ("rendered file", "path", "state", "error")
@@ -100,7 +100,7 @@ async def _live(client: Client, view: View, interval: float) -> int:
             awaited: set[asyncio.Future[Any]] = {*tasks, terminal.ended}
             done, _rest = await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                task.result()  # raise the exception that ended the task
+                task.result()  # if the task ended with an exception, raise the exception here
             return terminal.ended.result()
         finally:
             for task in tasks:

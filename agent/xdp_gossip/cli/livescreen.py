@@ -13,8 +13,8 @@ from .liveview import View
 from .nodes import summary
 from .text import escaped, middle
 
-#: ``_HEAD``: fields of the status that are always shown. ``_FINE``: fields that are shown only if their value differs
-#: from the value here.
+#: ``_HEAD``: fields of the status that are always shown. ``_FINE``: fields that are shown only if they have another
+#: value than the one given here.
 _HEAD = ("plane", "kernel", "members", "documents")
 _FINE = {"storage": "ok", "state": "running"}
 _NODES = ("name", "state", "heard", "address", "in sync", "plane", "agent", "private data")
@@ -28,8 +28,8 @@ _ROOMY = 20
 class _Section:
     """One table of the screen.
 
-    The first ``urgent`` rows (a number) show entries with problems. ``total`` counts all entries, of which ``rows`` may
-    contain only some.
+    ``urgent`` is the number of entries with problems; their rows come first. ``total`` is the number of all entries;
+    ``rows`` may contain fewer entries.
     """
 
     what: str
@@ -63,7 +63,7 @@ def screen(view: View, columns: int, lines: int) -> list[str]:
 
 
 def _shares(sections: Sequence[_Section], room: int, gap: int) -> list[int]:
-    """Return the number of rows to show of each table.
+    """Return for each table how many of its rows the screen shows.
 
     Rows with problems get space first; then each table gets one more row in turn.
     """

@@ -18,8 +18,8 @@ DOCUMENTS = 8
 _NODES = 200
 #: Width of a publish's progress bar, in characters.
 _BAR = 30
-#: Minimum number of seconds between two requests for the document list, even if one of the newest documents was
-#: deleted.
+#: Minimum number of seconds between two requests for the document list. A new request is needed after one of the newest
+#: documents was deleted.
 _REST = 5.0
 _NOBODY: dict[str, Any] = {"members": 0, "confirmed": 0, "results": []}
 
@@ -36,7 +36,7 @@ class Publish:
         self.took: float | None = None
 
     def note(self, found: dict[str, Any]) -> None:
-        """Store a convergence answer, which says which members have stored and applied the version."""
+        """Store the result of a convergence request: which members have stored and applied the version."""
         results = found["results"]
         self.members = found["members"]
         self.held = sum(bool(result["holds"]) for result in results)
@@ -78,7 +78,7 @@ def _applied(result: dict[str, Any]) -> str:
 async def holders(client: Client, document: dict[str, Any]) -> dict[str, Any]:
     """Ask which members have stored and applied the version ``document``.
 
-    For a deletion, ask only which members know of the deletion.
+    If the version is a deletion, ask only which members have stored the deletion.
     """
     deleted = document["deleted"]
     try:

@@ -127,7 +127,7 @@ def _escaped(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Format a paragraph so that roff interprets no line as a request."""
+    """Format a paragraph so that roff does not interpret any of its lines as a request."""
     return "\n".join(_line(line) for line in textwrap.wrap(text, 72, break_long_words=False, break_on_hyphens=False))
 
 

@@ -21,8 +21,9 @@ class Help(argparse.HelpFormatter):
     """
 
     def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None) -> str:
-        """Write the usage line with "[options]", because the names of all options would take several lines, and the
-        help text lists the options anyway.
+        """Write "[options]" in the usage line instead of all option names, which would fill several lines.
+
+        The help text lists the options below.
         """
         if usage is None:
             options = ["[options]"] if any(action.option_strings for action in actions) else []

@@ -22,7 +22,7 @@ def prepare(*, service: bool = False) -> None:
     """Prepare the standard streams, which may be closed or unable to encode every character.
 
     A closed stream stays closed: using it is an error, as in a C program. The descriptor number of a closed stream is
-    reserved, so that no socket gets it. A ``service`` may print to a closed stdout; the output is discarded.
+    reserved, so that no socket gets it. With ``service``, output to a closed stdout is discarded and is not an error.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
@@ -47,7 +47,7 @@ def _point(number: int, flags: int) -> None:
 def finish() -> None:
     """Flush stdout and stderr.
 
-    Raises ``OSError`` if writing to stdout fails; the unwritten output is then discarded.
+    Raises ``OSError`` if writing to stdout fails, and discards the output that was not written.
     """
     try:
         sys.stderr.flush()
@@ -61,7 +61,7 @@ def finish() -> None:
 
 
 def give_up(stream: Any) -> None:
-    """Redirect a stream that cannot be written to /dev/null, so that Python does not report an error at exit."""
+    """Redirect an unwritable stream to /dev/null, so that Python does not report an error at exit."""
     try:
         number = stream.fileno()
     except (OSError, ValueError):
@@ -73,7 +73,7 @@ def tell(kind: str, lines: Sequence[str], as_json: bool, prefix: str = "xdp-goss
     """Print one message to stderr.
 
     With ``as_json``, the message is one line of JSON, an object with the key ``kind`` (error or notice); otherwise
-    ``prefix`` precedes the text. If the reader of stderr has closed it, the failed write is ignored.
+    ``prefix`` precedes the text. If stderr is a pipe that its reader has closed, the failed write is ignored.
     """
     if as_json:
         written = json.dumps({kind: {**more, "message": "\n".join(lines)}})

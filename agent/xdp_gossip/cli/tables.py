@@ -45,7 +45,7 @@ def aligned(columns: Sequence[str], rows: Rows, most: int | None = None, rigid: 
     """Return the heading and the rows as lists of fields; all fields of a column have the same width.
 
     If ``most`` is given, the widest columns are cut until the table fits into ``most`` terminal columns; with ``rigid``
-    only the first column is cut. Returns None if the table cannot fit.
+    only the first column is cut. Returns None if the table does not fit even with its columns cut.
     """
     cells = [[column.upper() for column in columns], *([printable(value) for value in row] for row in rows)]
     widths = [max(width(row[index]) for row in cells) for index in range(len(columns))]
@@ -63,8 +63,8 @@ def aligned(columns: Sequence[str], rows: Rows, most: int | None = None, rigid: 
 def _shrunk(widths: list[int], least: list[int], room: int) -> list[int]:
     """Reduce column widths until they fit into ``room``.
 
-    All wider columns are cut to the same width, the largest that fits. No column becomes narrower than its minimum in
-    ``least``.
+    All columns wider than a common width are cut to this width, which is the largest for which the table fits. No
+    column becomes narrower than its minimum in ``least``.
     """
     low, high = 0, max(widths, default=0)
     while low < high:

@@ -18,7 +18,8 @@ ELLIPSIS = "…"
 def escaped(text: str) -> str:
     """Return ``text`` with escapes for characters that are not printable or not visible.
 
-    Other nodes choose such texts, so a text must not be able to move the cursor, add colour, or imitate other output.
+    Other nodes choose many of the printed texts, so a text must not be able to move the cursor, add colour, or imitate
+    other output.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -36,7 +37,7 @@ def escaped(text: str) -> str:
 def printable(value: object) -> str:
     """Format a value as a table field: ``-`` for no value.
 
-    Text that could be mistaken for ``-`` or that begins or ends with a space is put in quotes.
+    The text "-", and text that begins or ends with a space, are put in quotes.
     """
     text = "yes" if value is True else "no" if value is False else "-" if value in (None, "") else str(value)
     if isinstance(value, str) and value and (value == "-" or value != value.strip(" ")):

@@ -30,11 +30,11 @@ class Seen:
     def __init__(self, path: Path, prefix: str) -> None:
         """Load the state file ``path`` if it exists.
 
-        Raises :class:`CommandError` if the file is not a state file, or is one of another prefix than ``prefix``.
+        Raises :class:`CommandError` if the file is not a state file, or if it was written for another prefix.
         """
         self._path = path
         self._prefix = prefix
-        #: Key -> processed version. Key -> processed version: the content of the state file.
+        #: Key -> processed version: the content of the state file.
         self._kept: dict[str, str] = {}
         self.is_new = not path.exists()
         if not self.is_new:
@@ -59,8 +59,8 @@ class Seen:
         return kept
 
     def fresh(self, change: Change) -> bool:
-        """Return whether ``change`` is a document change that was not passed to the caller before; mark it as
-        passed.
+        """Return True if ``change`` is a document change that was not passed to the caller before, and mark the change
+        as passed.
         """
         if change["kind"] != "document":
             return False
@@ -71,11 +71,11 @@ class Seen:
         return True
 
     async def missed(self, client: Client, revision: int) -> list[Change]:
-        """Return the differences between the state file and the agent's documents, with only the last version of each
+        """Return the differences between the state file and the agent's documents as changes, at most one for each
         document.
 
-        A document that the agent does not have counts as deleted only if the agent's history contains the deletion. An
-        agent that is new or has lost its state has no documents yet, although none was deleted.
+        A document that the agent does not have counts as deleted only if the agent's history contains the deletion.
+        An agent that is new or has lost its state lacks documents that were never deleted.
         """
         here = {document["key"]: document async for document in client.each_document(self._prefix)}
         found = [("published", document) for document in here.values()]
@@ -87,8 +87,8 @@ class Seen:
             {"revision": revision, "kind": "document", "event": event, "document": document}
             for event, document in found
         ]
-        # Mark the changes as passed only now, after all requests. If a request fails, the next call must return these
-        # changes again.
+        # Mark the changes as passed only now, after all requests have succeeded. If a request fails, the next call must
+        # return these changes again.
         return [change for change in changes if self.fresh(change)]
 
     async def begin(self, client: Client) -> None:

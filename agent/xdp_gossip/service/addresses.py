@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Monitors which of the agent's listening addresses are present on this host.
 
-Sockets are bound even to an address that no interface has yet (IP_FREEBIND, ip(7)), and receive packets as soon as an
-interface has the address. So the agent needs no restart if DHCP, keepalived or a slow switch provides the address late.
-This module reports the addresses that are missing.
+The agent's sockets can be bound to an address that no interface has yet (IP_FREEBIND, ip(7)). They receive packets as
+soon as an interface has the address. So the agent needs no restart if DHCP, keepalived or a slow switch provides the
+address late. This module reports the addresses that are missing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _BURST = 64
 class Addresses:
     """The listening addresses in ``settings``, a mapping from setting name to IP address ("" for none).
 
-    Each change is logged once and sets the event :attr:`changed`, which wakes the task that reports to systemd.
+    When an address appears or disappears, this class logs the change once and sets the event :attr:`changed`, which
+    wakes the task that reports to systemd.
     """
 
     def __init__(self, settings: Mapping[str, str]) -> None:
@@ -47,7 +48,7 @@ class Addresses:
 
         Must be called in a running event loop.
 
-        If the subscription fails, only :meth:`look` detects changes.
+        If the subscription fails, changes are detected only when :meth:`look` is called.
         """
         self.look()
         if not self._names:
@@ -77,7 +78,7 @@ class Addresses:
         self.changed.set()
 
     def _read(self) -> None:
-        """Read the pending notifications, then check all addresses, so that lost notifications do not matter."""
+        """Read the pending notifications, then check all addresses, because notifications may have been lost."""
         channel = self._events
         if channel is None:
             return
@@ -104,7 +105,7 @@ class Addresses:
 def present(ip: str) -> bool:
     """Return whether this host has the address ``ip``, so that a socket can be bound to it.
 
-    An IPv6 address counts only after duplicate address detection.
+    An IPv6 address counts as present only after duplicate address detection.
     """
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The agent process: builds the node list from the configuration, serves the API, and handles signals and shutdown.
 
-A stopped agent does not leave the cluster: the other members first suspect the missing node, and remove it from their
-lists after their timeout. ``xdp-gossip node leave`` leaves the cluster. After an unexpected exception, the process
-exits with an error, so that systemd starts a new process.
+If the agent is stopped, its node does not leave the cluster. The other members first suspect the node, and remove it
+from their lists after a timeout. ``xdp-gossip node leave`` leaves the cluster. After an unexpected exception, the
+process exits with an error, so that systemd starts a new process.
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ class Agent:
             self.node_list.tell_applied(self.rendering.applied, self.rendering.troubled)
             for task in self.rendering.start():
                 task.add_done_callback(self._on_task_done)
-        # Objects created at the start are never freed. Freezing these objects spares the garbage collector from
-        # visiting them.
+        # Objects created at the start are never freed. The garbage collector does not visit frozen objects, which saves
+        # time.
         gc.collect()
         gc.freeze()
         self.ready.set()
@@ -174,9 +174,8 @@ class Agent:
         return self._plane_wait.waiting if self._plane_wait is not None else ""
 
     def _on_waiting(self) -> None:
-        """Report to systemd that the unit has started.
-
-        Waiting for a data plane must not delay the boot or ``systemctl start``.
+        """Report to systemd that the unit has started, because waiting for a data plane must not delay the boot or
+        ``systemctl start``.
         """
         self.systemd.tell("READY=1", self._told())
 
@@ -235,8 +234,8 @@ class Agent:
             self.fail("a background task failed", task.exception())
 
     def _on_unforeseen(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Handle an uncaught exception of the event loop: count a broken connection; end the process for any other
-        exception.
+        """Handle an uncaught exception of the event loop: only count the error of a connection; end the process for any
+        other exception.
         """
         error = context.get("exception")
         if error is None or isinstance(error, (OSError, asyncio.CancelledError)):
@@ -277,8 +276,8 @@ class Agent:
             self.systemd.tell(*lines)
 
     def reload(self) -> None:
-        """Reload the configuration file (SIGHUP): apply the changed settings that need no restart, and log the changed
-        settings that need one.
+        """Reload the configuration file (SIGHUP): apply the changed settings that need no restart, and log the names of
+        the changed settings that need a restart.
         """
         self.systemd.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
         try:
@@ -311,7 +310,7 @@ class Agent:
             for name in ("seed_names", *file_keys(AgentConfig).values())
             if getattr(old, name) != getattr(new, name)
         ]
-        declared = knobs(AgentConfig)  # seed_names are parsed from the key seeds
+        declared = knobs(AgentConfig)  # the setting seed_names has no entry here: it is parsed from the key seeds
         reload = [name for name in differing if declared.get(name, declared["seeds"]).agent.reload]
         restart = [name for name in differing if name not in reload]
         if new.node.address != old.node.address:
@@ -358,7 +357,7 @@ def _raise_descriptor_limit() -> None:
     """
     if not 0 <= os.sysconf("SC_OPEN_MAX") < _DESCRIPTORS:
         return
-    import resource  # imported late: under systemd, the unit has set the limit already
+    import resource  # imported late: not needed under systemd, because the unit sets the limit
 
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
@@ -371,7 +370,7 @@ def main(settings: AgentConfig) -> int:
     Returns the exit code. If the agent cannot start, prints one line to stderr and returns 1.
     """
     logs.configure(settings.log.level, settings.log.format)
-    # asyncio logs a warning for every write to a lost connection; the filter limits them.
+    # asyncio logs a warning for every write to a lost connection; the filter limits the rate of these warnings.
     logging.getLogger("asyncio").addFilter(QuietFilter())
     _raise_descriptor_limit()
     try:

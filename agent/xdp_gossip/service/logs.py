@@ -41,7 +41,9 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats records as JSON ``{"time", "level", "logger", "message"}``, plus ``error`` with a traceback."""
+    """Formats records as JSON ``{"time", "level", "logger", "message"}``, plus ``error`` with the traceback if the
+    record contains an exception.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Format ``record`` as one JSON object."""

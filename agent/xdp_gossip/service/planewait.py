@@ -2,8 +2,8 @@
 """Joins the cluster once the kernel data plane that ``protocol: XDP`` or ``TC`` requires is loaded.
 
 The process keeps running while it waits. If the process exited instead, systemd would restart it every two seconds, and
-each start would make the loader compile the programs. The waiting process requests a load at growing intervals
-(``dataplane/asking.py``).
+each start would make the loader compile the programs. At growing intervals, the waiting process asks the loader to load
+the data plane (see ``dataplane/asking.py``).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class PlaneWait:
         self._wake = asyncio.Event()
         self._stopped = False
         self._said: deque[str] = deque(maxlen=8)
-        #: What the agent waits for, and the reason; "" if the agent does not wait.
+        #: The data plane that the agent waits for, with the reason why it is missing; "" if the agent does not wait.
         self.waiting = ""
 
     async def join(self) -> bool:
@@ -94,7 +94,8 @@ class PlaneWait:
         if waiting == self.waiting:
             return
         self.waiting = waiting
-        # While a loader runs, the reason changes to "a loader is at work" and back, so each reason is logged only once.
+        # While a loader runs, the reason changes to "a loader is at work" and back. To avoid repetitions, each reason
+        # is logged only once.
         if why not in self._said:
             self._said.append(why)
             _log.warning("%s; no member until there is one; %s", why, self._asking.words())

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Resolves the host names of seeds.
 
-Lookups are repeated, because addresses may change, and run outside the event loop. If a lookup fails, it is retried
-forever, and the name's former addresses remain seeds.
+Lookups are repeated, because addresses may change, and run outside the event loop. A failed lookup is retried forever,
+and meanwhile the name's former addresses remain seeds.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _log = logging.getLogger("xdp_gossip.seeds")
 ALONE_EVERY, EVERY = 5.0, 60.0
 #: Maximum number of addresses of one host name that are used as seeds.
 MOST_ADDRESSES = 32
-#: Seconds to wait for one lookup. A lookup that takes longer continues in its thread, and no other lookup starts until
-#: it ends.
+#: Seconds to wait for one lookup. A lookup that takes longer continues in its thread, and the next lookup starts only
+#: when that thread has ended.
 LOOKUP_SECONDS = 10.0
 
 Name = tuple[str, int]

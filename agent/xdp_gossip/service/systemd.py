@@ -9,7 +9,7 @@ import socket
 
 
 class Systemd:
-    """A client of the sd_notify(3) protocol: it sends datagrams to the socket that systemd names.
+    """A client of the sd_notify(3) protocol: it sends datagrams to the socket that NOTIFY_SOCKET names.
 
     The class does not use libsystemd, which would load a compression and a cipher library into every agent's memory.
     """
@@ -33,8 +33,8 @@ class Systemd:
 
     @staticmethod
     def watchdog_seconds() -> float | None:
-        """Return the seconds between watchdog messages: half of systemd's limit; None if systemd does not watch this
-        process.
+        """Return the seconds between watchdog messages, which is half of systemd's time limit; None if systemd does not
+        watch this process.
         """
         try:
             microseconds = int(os.environ["WATCHDOG_USEC"])

@@ -152,7 +152,8 @@ def _signed(certificate: Certificate, issuer: Certificate) -> bool:
         elif isinstance(key, (ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)):
             key.verify(signature, signed)
     except InvalidSignature:
-        # RSA signatures with PSS padding are not verified; it is enough that the issuer's name matches.
+        # RSA signatures with PSS padding are not verified: a certificate with such a signature is accepted if the
+        # issuer's name matches.
         return isinstance(key, rsa.RSAPublicKey) and "pss" in str(certificate.signature_algorithm_oid).lower()
     return True
 
@@ -190,7 +191,10 @@ def _served(path: str, leaf: Certificate, look: Look) -> Iterator[Finding]:
 
 
 def _fetch(ip: str, port: int) -> str:
-    """Fetch the certificate that a TLS server presents, in PEM, without verifying its issuer. Raises ``OSError``."""
+    """Fetch the certificate of a TLS server without verifying the certificate's issuer, and return it in PEM.
+
+    Raises ``OSError``.
+    """
     import socket
 
     context = ssl.create_default_context()

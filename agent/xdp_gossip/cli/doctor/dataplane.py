@@ -70,9 +70,7 @@ _KERNEL = Subject("kernel", refuses="warning error", rejects="warning", lockdown
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Yield findings about the data plane; no findings if the configuration is invalid, because it selects the data
-    plane.
-    """
+    """Yield findings about the data plane; none if the configuration, which selects the data plane, is invalid."""
     if look.sound is not None:
         yield from of(look.sound, look.status, look.nodes)
 
@@ -80,7 +78,7 @@ def examine(look: Look) -> Iterator[Finding]:
 def of(config: AgentConfig, agent: Mapping[str, Any] | None, nodes: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     """Yield all findings about the data plane.
 
-    ``agent`` is the status that the running agent reports; ``nodes`` are the nodes in its node list.
+    ``agent`` is the status that the running agent reports; ``nodes`` are the nodes in the agent's node list.
     """
     directory = Path(settings.directory(config, None))
     try:
@@ -227,7 +225,7 @@ def _differences(found: Mapping[str, Any], wanted: settings.Settings) -> Iterato
 
 
 def prospects(wanted: settings.Settings) -> Iterator[Finding]:
-    """Yield findings about what would prevent a data plane, if it were loaded now, from using its best mode."""
+    """Yield findings about what would prevent the best mode if a data plane were loaded now."""
     name = wanted.interface.name
     try:
         who = attach.incumbent(wanted.interface)

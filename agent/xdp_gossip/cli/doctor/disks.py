@@ -29,7 +29,7 @@ _SAYS = Subject(
     lost="warning",
 )
 _MIB = 1024 * 1024
-#: Limit of free bytes: with less free space, publishes will soon fail.
+#: If fewer bytes than this are free, publishes will soon fail.
 _LEAST_FREE = 64 * _MIB
 #: A disk counts as nearly full if more than this fraction is used and fewer than ``_ENOUGH`` bytes are free.
 _NEARLY = 0.9
@@ -40,7 +40,7 @@ _SLOW = 1.0
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Yield findings about the disks, and about the agent's own storage errors."""
+    """Yield findings about the disks, and about the storage errors that the agent reports."""
     config = look.config
     if config is not None:
         yield from _directory(config.state_dir, "the agent's unit makes it at start; by hand: mkdir, chown", True)
@@ -113,7 +113,7 @@ def _probe(path: str) -> Iterator[Finding]:
         os.fsync(handle)
         seconds = time.monotonic() - begin
     except OSError as error:
-        if error.errno != errno.ENOSPC:  # the check of the free space reports a full disk
+        if error.errno != errno.ENOSPC:  # a full disk is reported by the check of the free space
             yield _SAYS("denied", f"{path}: cannot be written: {error.strerror}", "dmesg")
         return
     finally:

@@ -10,8 +10,7 @@ from .look import Look
 
 #: A value above this fraction of its limit counts as close to the limit.
 _NEAR = 0.8
-#: Suffix of a counter of rejected documents -> name of the setting (``limits.NAME``) because of which they were
-#: rejected.
+#: Suffix of a counter of documents that exceeded a limit -> NAME of the setting ``limits.NAME`` that sets this limit.
 _REFUSED = {"too_large": "document", "too_many": "documents", "store_full": "store"}
 
 _SAYS = Subject("document", room="warning", many="warning", refused="error", conflicts="note", given_up="note")

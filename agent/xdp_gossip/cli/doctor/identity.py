@@ -9,7 +9,8 @@ from .. import tables
 from .finding import Finding, Subject
 from .look import Look
 
-#: Problem of a node (docs/protocol.md) -> level of the finding on the node with the problem, explanation, remedy.
+#: Problem of a node (docs/protocol.md) -> level, explanation and remedy of the finding that ``doctor`` reports on the
+#: affected node.
 PROBLEMS = {
     "twin": (
         "error",
@@ -42,7 +43,7 @@ PROBLEMS = {
         "set node.name (the role: xdp_gossip_agent_name), then reload",
     ),
 }
-#: Types of received packets that prove that another node can reach this node.
+#: Packet types that this node receives only if another node can reach it.
 _RECEIVED = ("heartbeat", "swap_request", "swap_response", "metadata", "record", "probe")
 #: If this node has sent this many requests and received no packet at all, ``doctor`` reports that no packet reaches
 #: this node.
@@ -54,8 +55,8 @@ _SAYS = Subject(
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Check the address that this node announces, its listening address, whether it receives packets, and the problems
-    that it reports about itself.
+    """Check the address that this node announces, the listening address, whether the node receives packets, and the
+    problems that the node reports about itself.
     """
     status = look.status
     if status is None:

@@ -30,14 +30,14 @@ _STATUS = frozenset(
 
 @dataclass(frozen=True)
 class Look:
-    """The collected data about one host, on which the checks work.
+    """The data collected about one host, which all checks examine.
 
     ``config`` is None if not even the node's address can be parsed. ``problems`` are the errors in the configuration
     file; without errors, the file is valid. ``files``: setting -> path, for each file that the configuration names,
-    whether or not the file exists. If the agent returned no status, ``status`` is None, ``state`` is down, hidden (from
-    this user), silent, starting or refused, and ``why`` gives the reason. ``local``: whether the agent that answered is
-    the agent that ``config`` configures. ``untold``: name of a request that the agent did not answer (other than for
-    its status) -> reason. ``pid``, ``uid`` and ``gid`` of the agent are -1 if unknown.
+    whether or not the file exists. If the agent returned no status, ``status`` is None, ``why`` gives the reason, and
+    ``state`` is "down", "hidden" (this user may not connect), "silent", "starting" or "refused". ``local``: whether the
+    agent that answered is the agent that ``config`` configures. ``untold``: name of an unanswered request, except the
+    status request -> reason why the answer is missing. ``pid``, ``uid`` and ``gid`` of the agent are -1 if unknown.
     """
 
     path: str
@@ -99,7 +99,7 @@ def gather(args: argparse.Namespace, seconds: float) -> Iterator[Look]:
 
 
 def _files(path: str) -> dict[str, str]:
-    """Return the files that the configuration file ``path`` names: setting -> path.
+    """Return the paths of the files that the configuration file ``path`` names: setting -> path.
 
     The paths are read from the raw YAML, because the parsed configuration has no value for an invalid setting.
     """
@@ -162,8 +162,8 @@ async def _answers(look: Look, token: str | None, seconds: float) -> Look:
     found: dict[str, Any] = {}
     untold: dict[str, str] = {}
     try:
-        # If one request fails, the other requests are still made. All requests share one time limit, which leaves time
-        # to report the findings.
+        # If one request fails, the other requests are still sent. All requests share one time limit, so that time
+        # remains to report the findings.
         async with api.Client(look.endpoint, token=token, ca_file=look.ca_file or None, timeout=seconds) as client:
             found["status"] = _known(await client.status())
             more: dict[str, Callable[[], Awaitable[Any]]] = {
@@ -196,7 +196,7 @@ async def _answers(look: Look, token: str | None, seconds: float) -> Look:
 def _known(status: dict[str, Any]) -> dict[str, Any]:
     """Return ``status``.
 
-    Raises ``ValueError`` if ``status`` is not that of an agent, which means that another program answered.
+    Raises ``ValueError`` if ``status`` lacks JSON keys of an agent's status, which means that another program answered.
     """
     lacking = sorted(_STATUS - status.keys())
     if lacking:

@@ -121,8 +121,8 @@ CAUSES = {
 }
 
 _SAYS = Subject("traffic", dials="warning", **{what: cause.level for what, cause in CAUSES.items()})
-#: Failed connections to members are reported only from this number and this fraction of all connections on, because a
-#: few failures are normal when members leave.
+#: Failed connections to members are reported if they are at least this many and at least this fraction of all
+#: connections. Fewer failures are normal when members leave.
 _DIALS, _PART = 5, 0.5
 
 

@@ -18,7 +18,8 @@ _UNITS = (
     *("xdp-gossip-dataplane-again.service", "xdp-gossip-files.service"),
 )
 _SHOWN = "Id,LoadState,ActiveState,SubState,Result,NRestarts,UnitFileState,NeedDaemonReload,ActiveEnterTimestamp"
-#: Number of automatic restarts, since the unit was last started by hand or at boot, from which ``doctor`` warns.
+#: ``doctor`` warns if systemd has restarted a unit automatically at least this many times since the unit was last
+#: started by hand or at boot.
 _OFTEN = 3
 _BOOTED = "/run/systemd/system"
 
