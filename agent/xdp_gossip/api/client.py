@@ -30,7 +30,7 @@ _PAGE = 1000
 #: The client gives up if a response comes this many seconds later than the wait time that the request specifies.
 _GRACE = 10.0
 
-#: Fraction of the client's timeout within which a write must take effect. The rest of the timeout is for the answer.
+#: A write must take effect within this fraction of the client's timeout. The rest of the timeout is for the answer.
 _SHARE = 0.9
 #: Seconds within which the client must find out the outcome of a write whose answer was lost, or cancel the write.
 _SETTLE = 5.0
@@ -389,8 +389,7 @@ class Client:
     async def stream(self, path: str, params: Mapping[str, str]) -> AsyncGenerator[Event, None]:
         """Yield the events of an event stream until the agent ends it.
 
-        Raises the same errors as :meth:`request`; :class:`Unreachable` also if nothing arrives for ``_SILENCE``
-        seconds.
+        Raises the same errors as :meth:`request`, and :class:`Unreachable` if nothing arrives for ``_SILENCE`` seconds.
         """
         limit = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=_SILENCE)
         try:

@@ -32,7 +32,10 @@ _UPLOADS = 4
 
 @dataclass
 class Budget:
-    """A limited quantity that requests share. A request that exceeds the limit is refused at once, not queued."""
+    """A limit that concurrent requests share, such as the number of open streams.
+
+    A request that exceeds the limit is refused at once, not queued.
+    """
 
     total: int
     what: str

@@ -89,8 +89,8 @@ class Documents:
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of this class: paths and handlers.
 
-        A key may contain ``/``. The path patterns also match line feeds. A key with a line feed therefore reaches the
-        handler, which rejects the key with a clear error.
+        A key may contain ``/``. The path patterns also match line feeds, so that the handler can reject a key with a
+        line feed and explain why.
         """
         return [
             web.get("/v1/documents", self.list),

@@ -45,7 +45,7 @@ class Info:
     async def health(self, request: web.Request) -> web.Response:
         """Return 200 while the node takes part in the cluster and its writes to disk succeed.
 
-        Otherwise return 503 with one word that names the reason.
+        If the node does not take part or a write failed, return 503 with one word that names the reason.
         """
         from ..nodelist import NotReadyError
 

@@ -69,8 +69,8 @@ async def answer(
     """Build the JSON response with ``entries`` under the key ``name``, and the keys of ``more`` beside ``name``.
 
     The entries are encoded in slices, and the event loop runs other tasks between slices. The response is compressed if
-    the client accepts gzip. Only lists are compressed: the length of a compressed document would reveal its content to
-    a client that can write a part of it (BREACH).
+    the client accepts gzip. Only lists are compressed: the length of a compressed document would reveal the document's
+    content to a client that can write a part of the document (BREACH).
     """
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, 31) if _takes_gzip(request) else None
     pieces: list[bytes] = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Routes for nodes: list all nodes, read or change the local node, and join, stop, start or leave."""
+"""Routes for nodes: list all nodes, read, change, stop or start the local node, and join or leave a cluster."""
 
 from __future__ import annotations
 

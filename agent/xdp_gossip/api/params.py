@@ -163,9 +163,9 @@ async def read_body(request: web.Request, uploads: Uploads, limit: int, code: st
 
     The size of each chunk that arrives is added to the total that ``uploads`` limits. Raises :class:`Fault` 413 if the
     body is too long, 408 if the body is not complete in time, and 503 if the body would exceed the total of
-    ``uploads``. A body with a Content-Length above ``limit`` is rejected before it is read. Also raises 503 if the
-    client has closed the connection or its deadline has passed. The handler of every state-changing request reads the
-    body first, so the request is not executed if its client no longer waits.
+    ``uploads``. A body with a Content-Length above ``limit`` is rejected before it is read. Also raises :class:`Fault`
+    503 if the client has closed the connection or the client's deadline has passed. The handler of every state-changing
+    request reads the body first, so the request is not executed if its client no longer waits.
     """
     asked = Asked.of(request)
     length = request.content_length

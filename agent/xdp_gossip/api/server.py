@@ -49,8 +49,8 @@ class _NoTraceback(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Return True, which lets ``record`` pass, if ``record`` contains no error of a request.
 
-        Otherwise return False, which drops ``record``. An error of the agent is added to ``RECORD``; an error that the
-        client caused is counted.
+        If ``record`` contains an error of a request, return False, which drops ``record``. An error of the agent is
+        added to ``RECORD``; an error that the client caused is counted.
         """
         error = record.exc_info[1] if record.exc_info else None
         if error is None:

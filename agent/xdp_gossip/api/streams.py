@@ -2,9 +2,9 @@
 """Serves the change feed as server-sent events.
 
 A connected client receives every change; a client that does not read is disconnected. A stream has no queue of its own.
-Changes that the client has not read yet remain stored in the change feed. If the feed has already dropped those
-changes, the stream sends an event that asks the client to read everything again. So a slow client uses the memory of
-one socket buffer and no more.
+Changes that the client has not read yet remain stored in the change feed. If the feed has already dropped changes that
+the client has not read, the stream sends an event that asks the client to read everything again. A slow client
+therefore uses only the memory of one socket buffer.
 """
 
 from __future__ import annotations

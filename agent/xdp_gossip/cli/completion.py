@@ -2,7 +2,7 @@
 """The command ``completion``: prints completion scripts for bash, zsh and fish, and the candidates for these scripts.
 
 The scripts contain no candidates. Each script calls the command ``completion``, which takes commands and options from
-the argument parser, and keys, versions and addresses from the agent. So the candidates are always current.
+the argument parser, and keys, versions and addresses from the agent. The candidates are therefore always current.
 """
 
 from __future__ import annotations

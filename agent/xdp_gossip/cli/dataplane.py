@@ -69,8 +69,8 @@ def run_up(args: argparse.Namespace) -> int:
 
     0: the data plane is up, or the configuration selects no data plane. 1: no mode can be loaded. 3: no mode can be
     loaded but the configuration allows UDP, or the loader waits for a missing interface, address or route. If the BPF
-    source makes LLVM abort, LLVM ends this process with exit code 1, whatever the configuration. Such a source is a
-    fault of the release, not of the host.
+    source makes LLVM abort, LLVM ends this process with exit code 1, whatever the configuration. A BPF source that
+    makes LLVM abort is a fault of the release, not of the host.
     """
     from ..config.agent import ConfigError, load
     from ..dataplane.headers import HeaderError

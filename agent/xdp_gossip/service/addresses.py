@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Monitors which of the agent's listening addresses are present on this host.
 
-The agent's sockets can be bound to an address that no interface has yet (IP_FREEBIND, ip(7)). They receive packets as
-soon as an interface has the address. So the agent needs no restart if DHCP, keepalived or a slow switch provides the
-address late. This module reports the addresses that are missing.
+The agent's sockets can be bound to an address that no interface has yet (IP_FREEBIND, ip(7)). The sockets receive
+packets as soon as an interface has the address. The agent therefore needs no restart if DHCP, keepalived or a slow
+switch provides the address late. This module reports the addresses that are missing.
 """
 
 from __future__ import annotations

@@ -239,8 +239,8 @@ class Agent:
         """
         error = context.get("exception")
         if error is None or isinstance(error, (OSError, asyncio.CancelledError)):
-            # Unauthenticated clients can cause any number of these errors, so they are only counted, and logged at a
-            # limited rate.
+            # Unauthenticated clients can cause any number of connection errors, so these errors are only counted, and
+            # logged at a limited rate.
             self.counters["loop_errors"] += 1
             what = str(context.get("message", "event loop"))
             self._quiet(what, f"{what}{f': {error}' if error else ''}")

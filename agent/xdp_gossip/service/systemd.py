@@ -33,7 +33,7 @@ class Systemd:
 
     @staticmethod
     def watchdog_seconds() -> float | None:
-        """Return the seconds between watchdog messages, which is half of systemd's time limit; None if systemd does not
+        """Return the seconds between watchdog messages (half of systemd's time limit), or None if systemd does not
         watch this process.
         """
         try:

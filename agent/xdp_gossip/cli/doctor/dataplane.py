@@ -91,7 +91,8 @@ def of(config: AgentConfig, agent: Mapping[str, Any] | None, nodes: Sequence[Map
             text = f"{found['mode']} is up on {found['interface']}, but the configuration wants none"
             yield _SAYS("unwanted", text, "xdp-gossip dataplane down")
         return
-    # With protocol auto, a host without a data plane can still be a member, so these findings are only warnings.
+    # With protocol auto, a host without a data plane can still be a member, so findings about its data plane are only
+    # warnings.
     level = "warning" if config.protocol == "auto" else "error"
     wanted = None
     # If the user of the agent does not exist, try again with the user root, so that the interface is checked
