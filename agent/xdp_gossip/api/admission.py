@@ -6,8 +6,8 @@ unauthenticated clients cannot lock out clients with a token. A source is an IPv
 address of a /64 can use all addresses of that /64), or a user on the Unix socket. If a new connection would exceed a
 limit, the admission closes the oldest unauthenticated connection and admits the new connection. If no unauthenticated
 connection exists, the admission refuses the new connection. If the limit of one source is reached, the admission closes
-a connection of that source. If another limit is reached, the admission closes a connection of the source with the most
-unauthenticated connections.
+a connection of that source. If a limit for all sources is reached, the admission closes a connection of the source with
+the most unauthenticated connections.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def build_app(
     ``local`` is for the Unix socket: no token is needed, and eGossip's GET /stop and /start are served. Otherwise
     ``token`` is required. ``max_document`` is in bytes. ``counters`` are the API's own counters, which the API reports
     together with the protocol's counters (see ``ApiServer``). ``rendered`` returns the state of the rendered files.
-    ``waiting`` returns the name of the data plane that the starting agent waits for; "" if the agent does not wait.
+    ``waiting`` returns the configured listen addresses that no interface has yet; "" if no address is missing.
     ``compared`` compares the configuration file with the agent's current settings. ``requests``: store of the outcomes
     of requests with an id. The applications of all sockets of an agent share one such store of outcomes. ``ui`` adds
     the web page under /ui/, whose files need no token because they contain no data. Raises ``ValueError`` if ``token``

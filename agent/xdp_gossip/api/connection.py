@@ -25,7 +25,9 @@ _END = b"\r\n\r\n"
 
 
 class GuardedProtocol(asyncio.Protocol):
-    """A protocol that forwards data to aiohttp's protocol ``inner`` while the connection stays within the limits."""
+    """A protocol that forwards data to aiohttp's protocol ``inner`` while the connection keeps within the limits of
+    data and time.
+    """
 
     def __init__(self, inner: asyncio.Protocol, place: Place) -> None:
         self._inner = inner

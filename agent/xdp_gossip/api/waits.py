@@ -67,7 +67,7 @@ class Waits:
     async def convergence(self, request: web.Request) -> web.Response:
         """Return whether all members, a majority or a given number of members have stored a document.
 
-        Without a key, the check compares the complete state of the members with that of this member.
+        Without a key, the check compares the complete state of each member with the complete state of this member.
         """
         query = params.query(request, ("key", "version", "digest", "deleted", "applied", "wait", "timeout"))
         key = params.key(query["key"]) if "key" in query else None

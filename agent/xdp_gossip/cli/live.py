@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 #: Seconds for which the progress of a publish is tracked.
 _FOLLOW = 60.0
-#: Maximum fraction of the time that may be spent on convergence requests. In a large fleet, where each request takes
-#: longer, ``top`` therefore sends fewer requests per minute.
+#: Maximum fraction of the time that may be spent on convergence requests. Requests take longer in a large fleet, so
+#: ``top`` sends fewer of them per minute there.
 _SHARE = 0.1
 _DOCUMENT_COLUMNS = ("document", "size", "published", "author", "held by", "applied by")
 _FILE_COLUMNS = ("rendered file", "path", "state", "error")

@@ -82,7 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError:
         pass  # report the error of the command, not that of flushing stdout
     if failure is not None:
-        # Problems of a configuration begin with the file's name, as compiler messages do, so they get no prefix.
+        # Problems of a configuration begin with the file's name, as compiler messages do, so the prefix "xdp-gossip: "
+        # is omitted.
         prefix = "" if failure.code == "configuration" else "xdp-gossip: "
         streams.tell("error", failure.lines, _asks_for_json(words), prefix, code=failure.code, **failure.details)
     return status

@@ -26,7 +26,7 @@ class Terminal:
 
     The future ``ended`` receives the exit code when the user or a signal ends the program: 0 for the key q, 128 plus
     the signal number for a signal. ``wake`` is called when the whole screen must be drawn again. On SIGTSTP, the
-    terminal is restored while the program is stopped.
+    terminal returns to its normal mode until the program continues.
     """
 
     def __init__(self, wake: Callable[[], None]) -> None:

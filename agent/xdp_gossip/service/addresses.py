@@ -103,7 +103,7 @@ class Addresses:
 
 
 def present(ip: str) -> bool:
-    """Return whether this host has the address ``ip``, so that a socket can be bound to it.
+    """Try to bind a socket to ``ip``, and return whether this host has this address.
 
     An IPv6 address counts as present only after duplicate address detection.
     """

@@ -2,8 +2,8 @@
 """The agent process: builds the node list from the configuration, serves the API, and handles signals and shutdown.
 
 If the agent is stopped, its node does not leave the cluster. The other members first suspect the node, and remove it
-from their lists after a timeout. ``xdp-gossip node leave`` leaves the cluster. After an unexpected exception, the
-process exits with an error, so that systemd starts a new process.
+from their lists after a timeout. The command ``xdp-gossip node leave`` makes the node leave the cluster. After an
+unexpected exception, the process exits with an error, so that systemd starts a new process.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ CHECKS = (
     *("libraries", "configuration", "rights", "certificates", "disks", "units", "asking", "process", "ports"),
     *("identity", "members", "versions", "clocks", "keys", "documents", "rendered", "traffic", "dataplane"),
 )
-#: Default time limit of one check, in seconds. The limit of the data plane's check is ``_MUCH``, because this check
-#: compiles programs, which takes longer on a busy host.
+#: Default time limit of one check, in seconds. The check of the data plane has the limit ``_MUCH``, because this check
+#: compiles BPF programs, which takes long on a busy host.
 SECONDS = 10.0
 _MUCH = 12.0
 
