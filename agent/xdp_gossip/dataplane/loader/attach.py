@@ -37,8 +37,8 @@ def link_tcx(program: int, interface: interfaces.Interface, hook: str) -> int | 
     """Attach a program at the head of the interface's TCX hook and return the link; None if the kernel has no TCX.
 
     Kernels before 6.6 have no TCX. The program is placed at the head, because a program that ends the chain, like
-    Cilium's programs, prevents all later programs from running. Our program passes on every packet that is not the
-    agent's. Raises ``Refused``.
+    Cilium's programs, prevents all later programs from running. Our program lets every packet that does not belong to
+    the agent continue to the next program. Raises ``Refused``.
     """
     if os.environ.get(TC_VARIABLE) == "clsact":
         return None
@@ -71,7 +71,7 @@ def refuse_incumbent(interface: interfaces.Interface) -> None:
 
 
 def why_no_xdp(error: OSError, interface: interfaces.Interface, mode: str) -> Refused:
-    """Build the error for an XDP link that the kernel refused, with the reason and a remedy."""
+    """Build an error with a reason and a remedy, after the kernel has refused to create an XDP link."""
     name, number = interface.name, error.errno
     code = errno.errorcode.get(number or 0, "no errno")
     if number in (errno.EBUSY, errno.EEXIST):
@@ -93,7 +93,7 @@ def why_no_xdp(error: OSError, interface: interfaces.Interface, mode: str) -> Re
 
 
 def why_no_tc(error: OSError, interface: interfaces.Interface, hook: str) -> Refused:
-    """Build the error for a TC program that the kernel refused, with the reason and a remedy."""
+    """Build an error with a reason and a remedy, after the kernel has refused to attach a TC program."""
     what = f"TC {hook} of {interface.name}"
     code = errno.errorcode.get(error.errno or 0, "no errno")
     if error.errno == errno.ERANGE:

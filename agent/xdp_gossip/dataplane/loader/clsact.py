@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""TC for kernels before TCX (Linux 6.6): filters on a clsact queueing discipline, with our own priority and handle.
+"""Attaches TC programs on kernels without TCX (before Linux 6.6), as filters of a clsact queueing discipline.
 
-Such a filter cannot be pinned: the filter stays when the process that created it ends, and any privileged process can
-remove it. So the loader records the id of the filter's program before it attaches the filter, and replaces or removes a
-filter only if the filter's program is ours.
+Our filters have their own priority and handle. Such a filter cannot be pinned: the filter stays when the process that
+created it ends, and any privileged process can remove it. So the loader records the id of the filter's program before
+it attaches the filter, and replaces or removes a filter only if the filter's program is ours.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from typing import Any
 from .. import libbpf, rtnetlink
 from .errors import LoaderError
 
-#: The handle of our filters ("XG" in ASCII), and their priority unless a foreign filter has a lower priority.
+#: The handle of our filters ("XG" in ASCII), and the priority of our filters unless a foreign filter has a smaller
+#: priority number.
 PRIORITY = 0x5847
 HANDLE = 0x5847
 _POINTS = {"ingress": 1, "egress": 2}
-#: Hook -> parent of its filters: TC_H_CLSACT with TC_H_MIN_INGRESS or TC_H_MIN_EGRESS (linux/pkt_sched.h).
+#: Maps each hook to the parent handle of its filters: TC_H_CLSACT with TC_H_MIN_INGRESS or TC_H_MIN_EGRESS
+#: (linux/pkt_sched.h).
 _PARENTS = {"ingress": 0xFFFFFFF2, "egress": 0xFFFFFFF3}
 _REPLACE = 1
 #: struct tcmsg (linux/rtnetlink.h): family, index of the interface, handle, parent, info
@@ -67,7 +69,10 @@ def present(ifindex: int) -> bool:
 
 
 def _filters(ifindex: int, hook: str) -> list[int]:
-    """Return the priority of each filter, and of each head of a chain, at a hook. Raises ``OSError``."""
+    """Return the priority of each entry that the kernel lists at a hook: filters, and heads of filter chains.
+
+    Raises ``OSError``.
+    """
     request = _TRAFFIC.pack(0, ifindex, 0, _PARENTS[hook], 0)
     found = rtnetlink.ask(rtnetlink.RTM_GETTFILTER, request, dump=True)
     return [_TRAFFIC.unpack_from(body)[4] >> 16 for body in found]
@@ -88,16 +93,21 @@ def first_priority(ifindex: int, hook: str) -> int:
 
 
 def ahead(ifindex: int, hook: str, priority: int) -> list[int]:
-    """Return the priorities of the filters that run before ours, which has ``priority``. Raises ``OSError``.
+    """Return the priorities of the filters that run before our filter.
 
-    Other filters run before ours only if they have priority 1 and are for a single protocol or of another kind: our
-    filter, which is for all protocols, cannot share their priority.
+    ``priority``: priority of our filter. Raises ``OSError``.
+
+    A foreign filter can run before ours only if it has priority 1, and if it is for a single protocol or of another
+    kind. Our filter is for all protocols, so it cannot have the same priority as such a filter.
     """
     return sorted({each for each in _filters(ifindex, hook) if 0 < each < priority})
 
 
 def attach(ifindex: int, hook: str, program: int, ours: list[int], priority: int) -> None:
-    """Attach a program at the hook ``ingress`` or ``egress``. Replaces our filter if its program is one of ``ours``.
+    """Attach a program at the hook ``ingress`` or ``egress``.
+
+    If the hook already has a filter with our priority and handle, and the filter's program is one of ``ours``, replaces
+    this filter.
 
     Raises ``OSError`` (EEXIST: a foreign filter has our priority and handle; EINVAL: another kind of filter has the
     priority).
@@ -108,7 +118,7 @@ def attach(ifindex: int, hook: str, program: int, ours: list[int], priority: int
 
 
 def query(ifindex: int, hook: str, priority: int) -> int:
-    """Return the id of the program with ``priority`` and our handle; 0 if there is none."""
+    """Return the id of the program of the filter with ``priority`` and our handle; 0 if there is no such filter."""
     options = _options(priority)
     try:
         libbpf.check(libbpf.library().bpf_tc_query(_hook(ifindex, _POINTS[hook]), ctypes.byref(options)), f"TC {hook}")

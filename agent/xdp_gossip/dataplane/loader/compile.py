@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Compiles the programs with BCC.
 
-No other module imports BCC, so that only compiling processes need the memory for LLVM, 150 MB.
+No other module imports BCC, so that a process that compiles nothing does not need LLVM's 150 MB of memory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .settings import Settings
 
 INGRESS, EGRESS, TC_INGRESS, TC_EGRESS = "xg_xdp_ingress", "xg_xdp_egress", "xg_tc_ingress", "xg_tc_egress"
 _USER_HEADERS = Path("/usr/include")
-#: Maximum lines of compiler or verifier output that ``detail`` contains.
+#: Maximum lines of compiler or verifier output in the ``detail`` of an error.
 _MOST_LINES = 30
 #: Reason to report if the process ends during compilation, which needs 150 MB of memory.
 _KILLED = "the process was killed (dmesg says if for want of memory)"
@@ -51,7 +51,7 @@ def sources_digest(settings: Settings) -> str:
 
 
 def missing() -> list[tuple[str, str]]:
-    """Return what this host lacks for compiling, each with its remedy."""
+    """Return the components that this host lacks for compiling, each with a remedy."""
     found = []
     bits = 64 if sys.maxsize > 2**32 else 32
     if (sys.byteorder, bits) != ("little", 64):
@@ -75,7 +75,7 @@ def missing() -> list[tuple[str, str]]:
 
 
 def include_directories() -> list[Path]:
-    """The directories of the kernel's user-space headers, including those of the architecture."""
+    """Return the directories of the kernel's user-space headers, both general and specific to this architecture."""
     triplet = sysconfig.get_config_var("MULTIARCH") or f"{platform.machine()}-linux-gnu"
     return [path for path in (_USER_HEADERS, _USER_HEADERS / triplet) if path.is_dir()]
 
@@ -140,7 +140,7 @@ def toolchain() -> str:
 
 
 def tools() -> dict[str, str]:
-    """Path of each compiler library that this process uses -> its size and modification time."""
+    """Map the path of each compiler library that this process uses to the library's size and modification time."""
     found = {}
     for path in _mapped():
         if _LIBRARIES.match(os.path.basename(path)):
@@ -149,7 +149,7 @@ def tools() -> dict[str, str]:
 
 
 def stamp(path: str) -> str:
-    """The size and modification time of a file; "" if it does not exist."""
+    """Return the size and modification time of a file; "" if the file does not exist."""
     try:
         status = os.stat(path)
     except OSError:
@@ -167,13 +167,17 @@ _PASSING = ("Cannot allocate memory", "Resource temporarily unavailable", "Inter
 
 
 def _why_not_loaded(name: str, said: _Said) -> Refused:
-    """Build the error for a failed load from the output of BCC and the verifier."""
+    """Build the error that explains why the program ``name`` was not loaded.
+
+    ``said``: output of BCC and the verifier.
+    """
     ends = [at for at, line in enumerate(said.lines) if line.startswith(_SUMMARY)]
     before = [line.strip() for line in said.lines[: ends[-1]] if line.strip()] if ends else []
     if not before and "Operation not permitted" in said.text:
         remedy = "run the loader as root with CAP_SYS_ADMIN and CAP_NET_ADMIN; a container or lockdown may forbid it"
         return Refused(f"{name}: the kernel forbids loading programs (Operation not permitted)", remedy)
-    # The verifier did not cause this error, and the next attempt may succeed, so it is not recorded as a rejection.
+    # The verifier did not cause this error, and the next attempt may succeed, so the loader does not record the error
+    # as a rejection.
     if any(error in said.text for error in _PASSING) or (not before and "Permission denied" in said.text):
         remedy = "look for limits of memory and of JIT code (net.core.bpf_jit_limit), and for SELinux: dmesg, audit log"
         return Refused(f"{name}: the kernel does not load it: {said.text.strip()}", remedy)
@@ -218,9 +222,9 @@ def _heard(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _witness(said: int, stderr: int, what: str) -> Iterator[None]:
-    """Fork a process that prints the content of ``said`` if this process ends during the block.
+    """Fork a process that prints the output captured in ``said`` if the forking process ends during the block.
 
-    LLVM ends the process for some sources, for example if a program's stack is too large.
+    LLVM ends the forking process instead of reporting some errors, for example that a program's stack is too large.
     """
     reader, writer = os.pipe()
     child = os.fork()

@@ -24,14 +24,17 @@ _STRING_BYTES = 32
 #: Fields of struct ethtool_channels: cmd; maximum of rx, tx, other, combined; current rx, tx, other, combined.
 _CHANNELS = struct.Struct("=9I")
 
-#: The kernel's names of features; ``WORDS``: kernel's name -> name in ``ethtool -K``.
+#: Features, by the names that the kernel uses. ``WORDS`` maps the kernel's names to the names in ``ethtool -K``.
 LRO, GRO_HW, RX_VLAN, TX_VLAN = "rx-lro", "rx-gro-hw", "rx-vlan-hw-parse", "tx-vlan-hw-insert"
 WORDS = {LRO: "lro", GRO_HW: "rx-gro-hw", RX_VLAN: "rxvlan", TX_VLAN: "txvlan"}
 
 
 @dataclass(frozen=True)
 class Feature:
-    """The state of a feature: whether it is ``on``, and whether it is ``fixed``, so that nobody can change it."""
+    """The state of a feature.
+
+    ``on``: the feature is enabled. ``fixed``: the feature cannot be changed.
+    """
 
     on: bool
     fixed: bool
@@ -59,7 +62,10 @@ def features(name: str) -> dict[str, Feature]:
 
 
 def set_feature(name: str, feature: str, on: bool) -> None:
-    """Switch a feature. Raises ``OSError``, even if the kernel accepted the request but did not change the feature."""
+    """Switch a feature.
+
+    Raises ``OSError`` if the kernel refuses the request, or accepts the request but does not change the feature.
+    """
     names = _feature_names(name)
     index, blocks = names.index(feature), (len(names) + 31) // 32
     body = bytearray(8 * blocks)

@@ -21,13 +21,13 @@ from .errors import LoaderError, Refused
 from .settings import TC
 from .steps import step
 
-#: Name of the link's pin -> (program, TC hook; "" for XDP).
+#: Maps the pin name of each link to the link's program and TC hook ("" for XDP).
 HOOKS = {
     "link_xdp": (INGRESS, ""),
     "link_tc_ingress": (TC_INGRESS, "ingress"),
     "link_tc_egress": (TC_EGRESS, "egress"),
 }
-#: The tracepoint for frames that leave through device maps, and the name of the pin of our link to it.
+#: The tracepoint for frames that are sent through a device map, and the pin name of our link to this tracepoint.
 WATCH_POINT, WATCH_LINK = "xdp_devmap_xmit", "link_watch"
 #: Maximum number of priorities that the loader tries for a filter.
 _MOST_PRIORITIES = 16
@@ -77,7 +77,7 @@ class Hooks:
         self._keep(name, link)
 
     def exchange(self, name: str, program: int) -> None:
-        """Replace our program on a hook atomically. Raises ``OSError``, ``Refused``."""
+        """Atomically replace our program on a hook with ``program``. Raises ``OSError``, ``Refused``."""
         if name in self._now.links:
             with pins.opened(self._pins / name) as link:
                 libbpf.link_update(link, program)
@@ -157,7 +157,7 @@ class Hooks:
     def _first_filter(self, hook: str, program: int, ours: list[int]) -> None:
         """Attach a filter ahead of all other filters.
 
-        If another kind of filter has the first priority, attach ours directly behind that filter.
+        If a filter of another kind has the first priority, attach our filter with the next priority.
         """
         assert self._now.clsact is not None
         index, priorities = self._interface.index, self._now.clsact.priorities
@@ -201,7 +201,7 @@ def _link_program(path: Path, ifindex: int) -> int:
 def detach_all(now: state.State) -> None:
     """Remove our filters, and the clsact queueing discipline that the loader created.
 
-    Links are not affected: they end with their pins. Raises ``LoaderError``.
+    Links are not affected: a link ends when its pin is removed. Raises ``LoaderError``.
     """
     if now.clsact is None:
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The maps that agent and programs share: their expected properties, a check of the pinned maps, and their owner."""
+"""Functions for the maps that the agent and the programs share: expected properties, check of pins, change of owner."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from .errors import LoaderError
 
 
 def expected(nodes: int) -> dict[str, tuple[int, int, int, int]]:
-    """Map name -> (type, bytes of a key, bytes of a value, entries), as in ``bpf/maps.h``, for ``nodes`` nodes."""
+    """Return map name -> (type, bytes of a key, bytes of a value, entries), as ``bpf/maps.h`` defines for ``nodes``
+    nodes.
+    """
     constants = headers.constants()
     return {
         "config": (libbpf.ARRAY, 4, layout.CONFIG.size, 1),

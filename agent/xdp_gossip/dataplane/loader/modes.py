@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Selects the best mode that an interface supports: attach a mode, verify it, and try the next mode if it fails.
+"""Selects the best mode that an interface supports: tries the modes in order, until an attached mode passes its test.
 
 A working mode stays in use until a better mode is verified, if the hooks allow this: XDP and TC can be attached to an
-interface at the same time, native and generic XDP cannot.
+interface at the same time; native XDP and generic XDP cannot.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Ascent:
         self._at = at
         self._now = now
         self._pinned = pinned
-        #: The mode of the existing link at the XDP hook.
+        #: The mode of our existing link at the XDP hook; "" if there is none.
         self._xdp = now.mode if now.mode in (NATIVE, GENERIC) and at.sits("link_xdp") else ""
-        #: Whether a program was attached to a hook that had none of our programs.
+        #: True after this loader has attached a program to a hook where no program of ours was attached.
         self.attached = False
         self._notes: list[str] = []
 
@@ -82,7 +82,8 @@ class Ascent:
         self._seat(way_in, mode)
         step("hooks attached")
         if mode == NATIVE:
-            # A veth was verified in _redirects: what it can send depends on its peer, not on the attached program.
+            # For a veth, _redirects has already done this test: what a veth can send depends on its peer, not on the
+            # attached program.
             if self._interface.kind != "veth":
                 self._send_copies()
             self._watch()
@@ -170,7 +171,7 @@ class Ascent:
             self._notes.append(f"{ahead}: packets for which one of them ends the chain do not reach the program")
 
     def _give_up(self, mode: str) -> None:
-        """Detach a mode's ingress program, unless the program belongs to another mode."""
+        """Detach a mode's ingress program. A program that was attached for another mode stays attached."""
         if mode == TC:
             self._at.detach("link_tc_ingress")
         elif self._xdp == mode:

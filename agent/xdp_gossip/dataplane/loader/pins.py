@@ -19,9 +19,10 @@ from .. import headers, libbpf
 from ..asking import Request
 from .errors import LoaderError
 
-#: Prefixes of the pins of links and programs. Maps are pinned under their own names.
+#: Prefixes of the names of pinned links and of pinned programs. Maps are pinned under their own names.
 LINK_PREFIX, PROGRAM_PREFIX = "link_", "prog_"
-#: Suffix of a new pin. The suffix contains no dot, because bpffs allows no dots in names.
+#: Suffix of a new pin's name, until the new pin replaces the old pin. The suffix contains no dot, because bpffs allows
+#: no dots in names.
 FRESH_SUFFIX = "_new"
 
 LOCK_WAIT = 120.0
@@ -35,18 +36,18 @@ def mount_point(directory: Path) -> Path:
 
 
 def pin_directory(directory: Path, layout: int | None = None) -> Path:
-    """The directory of the pins of a layout (default: this version's layout)."""
+    """Return the directory that contains the pins of one layout of the maps (default: the layout of this version)."""
     return mount_point(directory) / f"v{layout or headers.constants()['XG_LAYOUT']}"
 
 
 @contextlib.contextmanager
 def lock(directory: Path) -> Iterator[None]:
-    """Hold the lock that excludes other loaders. Creates the directory if it is missing.
+    """Hold the loader's lock during the ``with`` block. Creates the directory if it is missing.
 
     Raises ``LoaderError`` if the lock is not free within two minutes.
 
     ``down`` removes the lock file together with the directory while other loaders may wait for the lock. So a loader
-    that gets the lock checks that its open lock file still has the lock file's name.
+    that gets the lock checks that the lock file on the disk is still the file that it has locked.
     """
     end = time.monotonic() + LOCK_WAIT
     path = directory / "lock"
@@ -115,7 +116,7 @@ def uncover(directory: Path, layout: int) -> None:
 
 
 def _mounts(path: Path) -> list[str]:
-    """The types of the file systems that are mounted at ``path``; the visible one is last."""
+    """The types of the file systems that are mounted at ``path``; the visible file system is last."""
     wanted = str(path).replace("\\", "\\134").replace(" ", "\\040")
     kinds = []
     with open("/proc/self/mountinfo", encoding="utf-8") as stream:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Reads the senders of packets that the programs dropped.
 
-The senders are a sample: at most one packet per processor and tick is recorded.
+The senders are a sample: at most one packet per processor and kernel tick is recorded.
 
 The address is the packet's source address, which a sender can forge.
 """
@@ -23,7 +23,7 @@ from . import pins
 class Source:
     """The packets from one address that were dropped for one reason.
 
-    ``verdict`` is the name of a counter; ``ago`` is in seconds.
+    ``verdict``: name of the counter for this reason. ``ago``: seconds since the last such packet.
     """
 
     addr: str

@@ -26,11 +26,11 @@ STARTED, UPGRADED, REPAIRED, ALREADY = "up", "upgraded", "repaired", "already up
 def up(settings: Settings) -> tuple[str, state.State]:
     """Load the data plane.
 
-    If a data plane is loaded already, verify it again, and repair or upgrade it, or select a better mode.
+    If a data plane is already loaded, verify it again. If necessary, repair it, upgrade it or select a better mode.
 
     Programs are replaced without detaching them first, and the maps are kept if they have the expected properties.
-    Returns the result, such as :data:`STARTED`, and the state. Raises ``LoaderError`` if no mode is possible (the state
-    then contains the reasons, and nothing is left in the kernel), ``HeaderError``, ``OSError``.
+    Returns the result, such as :data:`STARTED`, and the state. Raises ``HeaderError``, ``OSError``, and ``LoaderError``
+    if no mode is possible. If no mode is possible, the state contains the reasons, and nothing is left in the kernel.
     """
     directory = Path(settings.directory)
     with pins.lock(directory):
@@ -54,7 +54,7 @@ def wait(settings: Settings, error: LoaderError) -> None:
     """Record that an interface or its address is missing. A loaded data plane stays while its interface exists.
 
     If the interface disappears, programs and maps are kept for the next interface. Missing programs and maps are
-    prepared now, because compiling takes most of the time of ``up``.
+    created at once, because compiling takes most of the time of ``up``.
 
     The directories and the state are kept, so that the agent knows what is missing and can send a request. Raises
     ``LoaderError``, ``OSError``.
@@ -117,7 +117,8 @@ def down(directory: Path) -> bool:
         was_up = old is not None and bool(old.mode)
         if old is not None and old.complete:
             old.complete = False
-            # Continue even if the disk is full: a loader that runs after a killed loader inspects the kernel itself.
+            # Continue even if the disk is full. If this loader is killed, the next loader inspects the kernel and does
+            # not rely on the state file.
             with contextlib.suppress(OSError):
                 state.write(directory, old)
         step("down intended")
@@ -165,7 +166,7 @@ def _is_current(old: state.State, settings: Settings) -> bool:
 
 
 def _take_off(directory: Path, old: state.State) -> None:
-    """Detach everything from the interface, which may no longer exist.
+    """Detach all programs from the interface. The interface may no longer exist.
 
     Programs and maps are kept; the state becomes incomplete.
     """
@@ -180,7 +181,10 @@ def _take_off(directory: Path, old: state.State) -> None:
 
 
 def _undo(directory: Path, old: state.State | None) -> None:
-    """Remove everything that a loader created, except the directory and the lock. Missing parts are no error."""
+    """Remove everything that a loader created, except the directory and the lock.
+
+    Objects that do not exist cause no error.
+    """
     mounted_at = pins.mount_point(directory)
     pins.remove_pins(mounted_at, links_only=True)
     step("links removed")
@@ -200,7 +204,7 @@ def _undo(directory: Path, old: state.State | None) -> None:
 
 
 def _new_state(settings: Settings, old: state.State | None) -> state.State:
-    """Create a new state. From ``old``, it takes only the list of programs that the kernel is known to reject."""
+    """Create a new state. The new state takes only the list of rejected programs from ``old``."""
     now = state.State(
         layout=headers.constants()["XG_LAYOUT"],
         version=__version__,
@@ -242,7 +246,10 @@ def _put_up(directory: Path, settings: Settings, now: state.State) -> None:
 
 
 def _prepare(directory: Path, settings: Settings, now: state.State) -> None:
-    """Compile programs and create maps for a missing interface. Failures are recorded; the next ``up`` tries again."""
+    """Compile the programs and create the maps while the interface is still missing.
+
+    Failures are recorded; the next ``up`` tries again.
+    """
     waiting = list(now.reasons)
     try:
         with _made(directory, settings, now) as programs:
@@ -284,7 +291,7 @@ def _made(directory: Path, settings: Settings, now: state.State) -> Iterator[sup
 
 
 def _ascend(directory: Path, settings: Settings, now: state.State, programs: supply.Supply) -> bool:
-    """Attach the best mode. Returns whether a program was attached to an empty hook.
+    """Attach the best mode. Returns whether a program was attached to a hook where no program of ours was attached.
 
     Raises ``LoaderError``, ``OSError``.
     """
@@ -321,7 +328,7 @@ def _renew(directory: Path, now: state.State, settings: Settings, *, moved: bool
 
     The state file describes the old data plane until the last step.
 
-    ``moved``: programs and maps from another interface exist, but nothing is attached.
+    ``moved``: whether the programs and maps were made for another interface, so that nothing is attached now.
     """
     pinned = pins.pin_directory(directory)
     before = copy.deepcopy(now)

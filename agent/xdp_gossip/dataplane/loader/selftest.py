@@ -85,8 +85,8 @@ def knock(program: int, told: int, interface: interfaces.Interface, hook: str, p
     with pins.opened(pinned / "counters") as counters:
         before = libbpf.lookup_per_cpu(counters, counter)
         try:
-            # The return value comes from the network stack, and our program drops the frame on egress, so the value is
-            # no error.
+            # Ignore the return value: it comes from the network stack, and on egress it reports that our program
+            # dropped the frame.
             libbpf.run(program, frame(interface.mac, own, hook))
         except OSError as error:
             raise Refused(f"self-test: a frame through {where}: {error.strerror}", "see dmesg") from None
@@ -138,7 +138,8 @@ def redirect(sender: int, watcher: int | None, watched: int, interface: interfac
 
 
 def frame(mac: bytes, own: Address, hook: str) -> bytes:
-    """Build the test frame that selftest.h recognises: UDP to ``own`` (``hook`` "ingress") or from it ("egress").
+    """Build the test frame that selftest.h recognises: a UDP packet to ``own`` if ``hook`` is "ingress", from ``own``
+    if ``hook`` is "egress".
 
     The frame contains the node's address, so that filters for one IP version or one address treat the frame like the
     agent's packets. If the frame nevertheless reaches a network stack, the stack drops the frame, because its other

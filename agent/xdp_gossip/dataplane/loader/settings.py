@@ -48,9 +48,9 @@ class Settings:
     """The settings of the data plane for ``node``.
 
     ``amount``: number of copies of a rumor. ``wide``: number of copies of a metadata rumor or a leave. ``nodes``:
-    entries of the node map. ``asked``: the configured interface name, "" for the interface with node.addr. ``prepare``:
-    the loader may change the interface's settings.
-    ``owners``: indexes of the interfaces that have the node's address.
+    maximum entries of the node map. ``asked``: the configured interface name, "" for the interface with node.addr.
+    ``prepare``: whether the loader may change the interface's settings. ``owners``: indexes of the interfaces that have
+    the node's address.
     """
 
     directory: str
@@ -162,9 +162,9 @@ def _interface(ip: str, name: str, aim: _Aim) -> tuple[interfaces.Interface, tup
 
     Returns the interface, and the indexes of all interfaces that have the address ``ip``.
 
-    The configured interface ``name`` comes first, otherwise the interface that has node.addr. If loopback, a dummy or a
-    VRF has node.addr, the result is the interface through which packets to most destinations leave. Without
-    destinations, the result is the default route's interface. Raises ``Absent``, ``LoaderError``.
+    The result is the interface ``name``; if ``name`` is "", the interface that has node.addr. If that interface is
+    loopback, a dummy or a VRF, the result is the interface that the routes to most destinations use. If no destination
+    is known, the result is the interface of the default route. Raises ``Absent``, ``LoaderError``.
     """
     every = {found.index: found for found in interfaces.every()}
     owners = tuple(index for index in interfaces.owners(ip) if index in every)
@@ -197,9 +197,9 @@ def _interface(ip: str, name: str, aim: _Aim) -> tuple[interfaces.Interface, tup
 def _by_route(
     ip: str, holder: interfaces.Interface, aim: _Aim, every: dict[int, interfaces.Interface]
 ) -> interfaces.Interface:
-    """The interface through which packets from ``ip`` to most destinations leave.
+    """Return the interface that the routes from ``ip`` to most destinations use.
 
-    A loaded data plane keeps its interface while packets to any destination leave through that interface. Raises
+    A loaded data plane keeps its interface while the route to at least one destination uses that interface. Raises
     ``Absent``, ``LoaderError``.
     """
     try:

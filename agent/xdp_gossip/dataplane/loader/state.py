@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""``state.json``: a record of the attached programs. People, the agent and later loaders read it.
+"""``state.json``: a record of the attached programs. People, the agent and later loaders read this file.
 
-The loader records everything that could outlive it before creating it, so that the next loader can clean up after a
-killed loader. Pins need no record, because their paths identify them.
+The loader records each object that could outlive the loader before it creates the object, so that the next loader can
+clean up after a killed loader. Pins need no record, because their paths identify them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ class Refusal:
 
 @dataclass
 class Clsact:
-    """Our filters on a clsact queueing discipline (kernels before TCX). ``filters``: hook -> ids of our programs."""
+    """Our filters on a clsact queueing discipline (kernels before TCX).
+
+    ``filters``: hook -> ids of our programs there.
+    """
 
     ifindex: int
     made: bool  # the loader created the clsact and may delete it
@@ -71,8 +74,8 @@ class State:
     user: str
     digest: str  # digest of the BPF sources and their compile-time constants
     mode: str = ""
-    since: float = 0.0  # Time since which this mode is loaded, seconds since the epoch.
-    proved: float = 0.0  # Time of the last successful check by a loader, seconds since the epoch.
+    since: float = 0.0  # Time at which this mode was loaded, in seconds since the epoch.
+    proved: float = 0.0  # Time of the last successful check by a loader, in seconds since the epoch.
     complete: bool = False
     mounted: bool = False  # the loader mounted the bpffs and may unmount it
     reasons: list[Refusal] = field(default_factory=list)
@@ -92,7 +95,10 @@ class State:
 
 
 def read(directory: Path) -> State | None:
-    """Read the last loader's state; None if there is none. Raises ``LoaderError`` for a file of another version."""
+    """Read the last loader's state; None if there is none.
+
+    Raises ``LoaderError`` if another version of the loader wrote the file in another format.
+    """
     path = directory / NAME
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

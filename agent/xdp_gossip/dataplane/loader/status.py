@@ -20,7 +20,7 @@ _FLIGHT = 0.05
 
 
 def report(directory: Path) -> dict[str, Any]:
-    """Describe the data plane in ``directory``. Raises ``LoaderError`` if its state cannot be read."""
+    """Describe the data plane in ``directory``. Raises ``LoaderError`` if the state file cannot be read."""
     now = state.read(directory)
     base: dict[str, Any] = {"up": False, "directory": str(directory)}
     if now is None:
@@ -70,10 +70,10 @@ def report(directory: Path) -> dict[str, Any]:
 
 
 def copies_missing(before: Mapping[str, int], pinned: Path) -> int:
-    """The number of requested copies without an outcome, which the kernel lost before our program saw them.
+    """Return the number of requested copies that the kernel lost before our program saw them.
 
-    ``before`` contains the counters as they were just read. A copy is in flight for microseconds, so after a short
-    sleep every requested copy has an outcome, unless it was lost. Raises ``OSError``.
+    ``before``: values of the counters, read just before this call. A copy is in flight for microseconds, so after a
+    short sleep every requested copy has an outcome, unless it was lost. Raises ``OSError``.
     """
     time.sleep(_FLIGHT)
     now = counters(pinned)
@@ -81,7 +81,7 @@ def copies_missing(before: Mapping[str, int], pinned: Path) -> int:
 
 
 def _name_now(now: state.State) -> str:
-    """The current name of the interface, which may have been renamed."""
+    """Return the current name of the interface. The name in the state may be a former name."""
     try:
         found = interfaces.by_index(now.ifindex) if now.ifindex else None
     except OSError:

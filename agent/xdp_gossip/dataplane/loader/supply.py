@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Provides the programs of a mode: opens current pins, and otherwise compiles and loads the programs.
+"""Provides the programs of a mode: opens the pinned programs if they are up to date; otherwise compiles and loads the
+programs.
 
 Only the programs that a mode needs are loaded, so a program that this kernel rejects does not prevent modes without
 this program. The state records which programs the kernel rejected, because another attempt to load such a program would
@@ -101,7 +102,7 @@ class Supply:
         self._modules.clear()  # BCC closes the descriptors that it opened
 
     def program(self, name: str) -> int:
-        """Return the descriptor of a program, from its pin or newly loaded.
+        """Return the descriptor of a program: open the program's pin or, if there is none, load the program.
 
         Raises ``Rejected``, ``Refused``, ``LoaderError``.
         """
@@ -114,7 +115,10 @@ class Supply:
         return self._open[name]
 
     def loads(self, mode: str) -> bool:
-        """Whether the kernel accepts all programs of a mode. Raises ``LoaderError`` for any other error."""
+        """Whether the kernel accepts all programs of a mode.
+
+        Raises ``LoaderError`` if loading fails for another reason.
+        """
         try:
             for name in of_mode(mode):
                 self.program(name)
@@ -125,7 +129,7 @@ class Supply:
     def map(self, name: str) -> int:
         """Descriptor of a self-test map (``ports``, ``watched`` or ``knock``).
 
-        A self-test program must be loaded before.
+        One of the self-test programs must have been opened or loaded before this call.
         """
         return self._open[_MAP_PREFIX + name]
 
@@ -157,7 +161,7 @@ class Supply:
     def _from_pins(self, name: str) -> bool:
         """Open the pins of the program's group.
 
-        Returns False if a program of the group has no pin, unless the kernel rejects that program.
+        Returns False if a pin is missing. Programs that the kernel rejects need no pin.
         """
         if self._renew:
             return False

@@ -28,7 +28,7 @@ LARGE_MTU = os.sysconf("SC_PAGE_SIZE") - 256 - 320 - 22
 
 @dataclass(frozen=True)
 class Trap:
-    """An obstacle to a mode. ``bars``: whether the mode is impossible.
+    """An obstacle to a mode. ``bars``: whether the obstacle makes the mode impossible.
 
     The obstacle disappears if ``setting`` is set to ``value``.
     """
@@ -68,8 +68,9 @@ def clear(settings: Settings, mode: str, now: state.State) -> list[str]:
 
 
 def prepare_native(settings: Settings, now: state.State) -> bool:
-    """Change the settings that make drivers refuse native XDP, if this is allowed. Returns whether anything was
-    changed.
+    """If ``settings.prepare`` allows it, change the settings that make drivers refuse native XDP.
+
+    Returns whether anything was changed.
 
     Raises ``Refused``.
     """
@@ -128,11 +129,11 @@ def native_remedy(interface: interfaces.Interface) -> str:
 
 
 def set_back(now: state.State, keep: int = 0) -> None:
-    """Undo all changes except the first ``keep``, in reverse order.
+    """Undo all changes except the first ``keep`` changes, in reverse order.
 
-    A setting that someone has changed after the loader stays as it is.
+    If someone else has changed a setting after the loader changed it, the setting stays as it is.
 
-    Prints the changes that cannot be undone on stderr.
+    If a change cannot be undone, prints a message to stderr.
     """
     while len(now.changes) > keep:
         change = now.changes.pop()
@@ -150,8 +151,8 @@ def set_back(now: state.State, keep: int = 0) -> None:
 def _warns(interface: interfaces.Interface) -> Iterator[Trap]:
     """Yield an obstacle for each offload that makes generic XDP taint the kernel.
 
-    Generic XDP disables LRO and rx-gro-hw on the interface and on the interfaces below it. If an offload is fixed, the
-    kernel warns and taints itself.
+    Generic XDP disables LRO and rx-gro-hw on the interface and on the interfaces below it. If such an offload cannot be
+    switched off ("fixed"), the kernel logs a warning and taints itself.
     """
     for each in (interface, *_below(interface)):
         for feature in (ethtool.LRO, ethtool.GRO_HW):
@@ -173,7 +174,7 @@ _HANDED_UP = ("bridge", "macvlan", "macvtap", "ipvlan", "bond", "team")
 def _hidden_tags(interface: interfaces.Interface, *, bars: bool) -> Iterator[Trap]:
     """Yield an obstacle if the device removes VLAN tags from frames.
 
-    XDP would then mistake frames of other VLANs for the agent's.
+    XDP would then treat frames of other VLANs as frames for the agent.
     """
     if bars and interface.kind in _HANDED_UP:
         text = (
@@ -208,8 +209,9 @@ def _hidden_tags(interface: interfaces.Interface, *, bars: bool) -> Iterator[Tra
 
 
 def _few_queues(interface: interfaces.Interface) -> Iterator[Trap]:
-    """Yield an obstacle if virtio_net has no spare queue per processor, because it then sends XDP's redirected frames
-    under a lock.
+    """Yield an obstacle if virtio_net has fewer unused queues than this host has processors.
+
+    The driver then takes a lock to send each frame that XDP redirects.
     """
     queues, processors = _channels(interface), os.cpu_count() or 1
     if queues is None or ethtool.driver(interface.name) != "virtio_net":
@@ -266,7 +268,9 @@ def _channels(interface: interfaces.Interface) -> ethtool.Channels | None:
 
 
 def _change(settings: Settings, trap: Trap, now: state.State) -> bool:
-    """Change the setting of a trap. The state records the change first, because the change outlives this process.
+    """Change the interface setting that causes an obstacle.
+
+    The state records the change first, because the change outlives this process.
 
     Returns False if the change is not possible.
     """
