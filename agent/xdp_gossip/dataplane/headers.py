@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Parses constants and counters from ``bpf/*.h``, so that C and Python cannot differ."""
+"""Parses constants and counters from ``bpf/*.h``, so that the C programs and the Python code use the same values."""
 
 from __future__ import annotations
 

@@ -40,7 +40,8 @@ class Interface:
     with an Ethernet header. ``programs``: ids of the attached XDP programs. ``xdp_mode``: mode of the attached programs
     ("": none). ``below``: index of the lower interface (of a VLAN or macvlan) or of the veth peer; 0 if there is none,
     or if it is in another namespace. ``master``: index of the VRF, bond or bridge to which the interface belongs; 0 for
-    none. ``features``: XDP features of the driver (enum netdev_xdp_act); None if not queried, and before Linux 6.3.
+    none. ``features``: XDP features of the driver (enum netdev_xdp_act); None if they were not queried, or if the
+    kernel is older than Linux 6.3.
     """
 
     index: int
@@ -69,12 +70,12 @@ class Interface:
 
 @dataclass(frozen=True)
 class Facts:
-    """The interface of a data plane (None: it does not exist), and the indexes of the interfaces that have the node's
-    address.
+    """The kernel's current facts about a data plane's interface and the node's address.
 
-    ``ways``: indexes of the interfaces through which packets from the node's address leave; empty if no destination is
-    known. None if not needed: the data plane's interface has the address, or no loopback interface, dummy or VRF has
-    it.
+    ``interface``: the data plane's interface; None if it does not exist. ``owners``: indexes of the interfaces that
+    have the node's address. ``ways``: indexes of the interfaces that send the packets from the node's address; empty if
+    no destination is known. ``ways`` is None if the routes do not matter, because the data plane's interface has the
+    address, or because no loopback interface, dummy or VRF has the address.
     """
 
     interface: Interface | None
@@ -136,7 +137,7 @@ def ways_from(
 
 
 def concerns(data: bytes, ip: bytes, index: int, name: str) -> bool:
-    """Whether a datagram of :func:`rtnetlink.events` is about the address ``ip`` (packed) or the interface."""
+    """Whether ``data`` reports a change of the address ``ip`` (packed), or of the interface with this index or name."""
     for kind, body in rtnetlink.messages(data):
         if kind in (rtnetlink.RTM_NEWLINK, rtnetlink.RTM_DELLINK) and len(body) >= INTERFACE.size:
             called = text(attributes(body[INTERFACE.size :]).get(rtnetlink.IFLA_IFNAME, b""))

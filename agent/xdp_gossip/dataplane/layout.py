@@ -37,5 +37,5 @@ REFUSAL = struct.Struct("=QQ")
 
 
 def node_key(address: Address) -> bytes:
-    """The key of the node with this address in the maps of nodes."""
+    """Return the key under which the BPF maps store the node with this address."""
     return NODE_KEY.pack(address.packed, address.port.to_bytes(2, "big"), 0)

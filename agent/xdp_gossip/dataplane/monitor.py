@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Keeps facts about an interface and an address up to date (:mod:`interfaces`), in an event loop.
+"""Runs in an event loop and keeps the facts about one interface and one address (``interfaces.Facts``) up to date.
 
 The kernel answers rtnetlink requests under a lock that a driver may hold for a second while it resets. So a thread
 makes the requests, and heartbeats do not have to wait.
@@ -118,7 +118,10 @@ class Monitor:
             _log.warning("interfaces and addresses not read over rtnetlink, so changes show late: %s", text)
 
     def _read(self) -> None:
-        """Read pending notifications. After an overrun, which loses notifications, read the facts again."""
+        """Read pending notifications.
+
+        If the socket buffer overflowed and notifications were lost, read the facts again.
+        """
         channel, due = self._events, False
         if channel is None:
             return

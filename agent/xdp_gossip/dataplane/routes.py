@@ -24,7 +24,7 @@ _NOBODY_ELSE = {4: "198.51.100.1", 6: "3fff::1"}
 
 
 def interface(to: str, source: str, within: int = 0, uid: int | None = None) -> int | None:
-    """Index of the interface through which packets from ``source`` to ``to`` leave; None without a route.
+    """Return the index of the interface that the route from ``source`` to ``to`` uses; None if there is no route.
 
     ``within``: index of the VRF whose routing table is used; 0 for the main routing table. ``uid``: the user who sends
     the packets, because routing rules may depend on the user (None: this process's user). Raises ``OSError``.
@@ -51,11 +51,10 @@ def interface(to: str, source: str, within: int = 0, uid: int | None = None) -> 
 def ways(
     source: str, toward: Sequence[str], usable: Callable[[int], bool], within: int = 0, uid: int | None = None
 ) -> list[int]:
-    """For each destination in ``toward``, the index of the interface through which packets from ``source`` leave, if
-    that interface is ``usable``.
+    """Return, for each destination in ``toward``, the index of the interface that the route from ``source`` uses.
 
-    If no destination has such an interface, the result is the interface of the default route, if there is one. See
-    :func:`interface` for ``within`` and ``uid``. Raises ``OSError``.
+    Interfaces for which ``usable`` returns False are left out. If no interface remains, the result is the interface of
+    the default route, if there is one. See :func:`interface` for ``within`` and ``uid``. Raises ``OSError``.
     """
     version = ipaddress.ip_address(source).version
     for among in (toward, (NOBODY[version],), (_NOBODY_ELSE[version],)):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Sends requests to the kernel over netlink, and parses the kernel's answers and notifications.
 
-Needs no subprocess and no privilege. netlink(7), rtnetlink(7); structures and numbers come from linux/netlink.h,
+Needs no subprocess and no privilege. See netlink(7) and rtnetlink(7). Structures and numbers come from linux/netlink.h,
 linux/rtnetlink.h and linux/if_addr.h.
 """
 
@@ -125,7 +125,7 @@ def text(value: bytes) -> str:
 
 
 def own_address(body: bytes) -> bytes | None:
-    """The packed address in the ``body`` of a message about an address (:data:`ADDRESS`); None if it has none."""
+    """The packed address in a message about an address (:data:`ADDRESS`); None if the message has none."""
     found = attributes(body[ADDRESS.size :])
     # On a point-to-point interface, IFA_ADDRESS is the peer's address.
     return found.get(_IFA_LOCAL, found.get(_IFA_ADDRESS))

@@ -81,6 +81,9 @@ def get(path: str) -> int:
 
 
 def information(descriptor: int, info: ctypes.Structure, what: str) -> None:
-    """Fill ``info``, the first fields of a kernel ``struct bpf_*_info``, for a descriptor. Raises ``OSError``."""
+    """Let the kernel write the properties of an open BPF object into ``info``.
+
+    ``info`` declares the first fields of a kernel ``struct bpf_*_info``. Raises ``OSError``.
+    """
     length = ctypes.c_uint32(ctypes.sizeof(info))
     check(library().bpf_obj_get_info_by_fd(descriptor, ctypes.byref(info), ctypes.byref(length)), what)

@@ -56,7 +56,7 @@ class _BatchOptions(ctypes.Structure):
 
 @dataclass(frozen=True)
 class MapInfo:
-    """The properties of a map. Maps with equal properties, apart from ``id``, can replace each other."""
+    """The properties of a map. A map can replace another map if all their properties except ``id`` are equal."""
 
     id: int
     type: int
@@ -73,14 +73,14 @@ def map_info(descriptor: int) -> MapInfo:
 
 
 def lookup(descriptor: int, key: bytes, size: int, flags: int = ANY) -> bytes:
-    """The value under ``key`` in a map whose values have ``size`` bytes."""
+    """Return the value of the entry ``key`` in a map whose values are ``size`` bytes long."""
     value = ctypes.create_string_buffer(size)
     check(library().bpf_map_lookup_elem_flags(descriptor, key, value, flags), "map entry")
     return value.raw
 
 
 def lookup_per_cpu(descriptor: int, index: int) -> int:
-    """The sum over all CPUs of a 64-bit entry of a per-CPU array."""
+    """Return one entry of a per-CPU array: the sum of the 64-bit values of all CPUs."""
     values = lookup(descriptor, index.to_bytes(4, sys.byteorder), 8 * processors())
     return sum(struct.unpack(f"={len(values) // 8}Q", values))
 
@@ -97,10 +97,10 @@ def delete(descriptor: int, key: bytes) -> None:
 
 
 def keys(descriptor: int, size: int, most: int) -> list[bytes]:
-    """The keys of a map, each of ``size`` bytes, at most ``most`` of them. Makes one system call per key.
+    """Return at most ``most`` keys of a map whose keys are ``size`` bytes long. Makes one system call per key.
 
-    Keys that are added or removed during the walk may be missing, appear twice or restart the walk. The walk always
-    ends.
+    If entries are added or removed during the iteration, keys may be missing or appear twice, and the iteration may
+    start again. The iteration always ends.
     """
     found: list[bytes] = []
     key, following = None, ctypes.create_string_buffer(size)
@@ -156,9 +156,9 @@ class Map:
             self.fd = -1
 
     def lookup(self, key: bytes, flags: int = ANY, size: int = 0) -> bytes | None:
-        """The value under ``key``; None if there is none.
+        """Return the value of the entry ``key``; None if the map has no such entry.
 
-        ``size``: bytes of the values of all CPUs together, for a per-CPU map.
+        ``size``: for a per-CPU map, the total bytes of the values of all CPUs.
         """
         try:
             return lookup(self.fd, key, size or self._value_size, flags)
@@ -192,7 +192,10 @@ class Map:
             raise self._failed("next key", error) from None
 
     def update_many(self, keys: bytes, values: bytes) -> None:
-        """Write many entries with one system call. ``keys`` and ``values`` are concatenated."""
+        """Write many entries with one system call.
+
+        ``keys`` contains all keys in a row, ``values`` all values in the same order.
+        """
         count = ctypes.c_uint32(len(keys) // self._key_size)
         if count.value and self._bpf.bpf_map_update_batch(self.fd, keys, values, ctypes.byref(count), None):
             raise self._error("update of many")
@@ -206,8 +209,8 @@ class Map:
     def batches(self, size: int = 1024, flags: int = ANY) -> Iterator[tuple[bytes, bytes]]:
         """Yield all entries, about ``size`` per step, as concatenated keys and concatenated values.
 
-        Entries that are added or removed during the walk may be left out. The walk always ends: it visits each bucket
-        of the map once, and stops after as many steps as the map can have entries.
+        Entries that are added or removed during the iteration may be left out. The iteration always ends: it visits
+        each bucket of the map once, and stops after as many steps as the map can have entries.
         """
         keys = ctypes.create_string_buffer(size * self._key_size)
         values = ctypes.create_string_buffer(size * self._value_size)
@@ -252,8 +255,9 @@ class RingBuffer:
         self.fd = _open(path)
         self._take: Callable[[bytes], None] | None = None
         self._left = 0
-        # Keep a reference to the callback, because C code calls it. Under systemd's MemoryDenyWriteExecute, a callback
-        # needs libffi 3.4 or later, which maps its trampolines from its file.
+        # Keep a reference, so that Python does not free the callback while C code can call it. Under systemd's
+        # MemoryDenyWriteExecute, creating a callback needs libffi 3.4 or later: this version maps the executable code
+        # of a callback from the library file.
         self._callback = SAMPLE(self._on_sample)
         self._ring = self._bpf.ring_buffer__new(self.fd, self._callback, None, None)
         if not self._ring:
@@ -262,7 +266,10 @@ class RingBuffer:
             raise MapError(number, f"ring buffer {self.name}")
 
     def consume(self, take: Callable[[bytes], None], most: int) -> int:
-        """Pass up to ``most`` records to ``take``, which must not raise. Returns the number of records."""
+        """Pass up to ``most`` records to ``take``, which must not raise.
+
+        Returns the number of records that were passed.
+        """
         self._take, self._left = take, most
         result = self._bpf.ring_buffer__consume(self._ring)
         taken = most - self._left

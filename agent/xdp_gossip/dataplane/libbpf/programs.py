@@ -19,8 +19,8 @@ XDP_DEVMAP = 33
 TCX_INGRESS = 46
 TCX_EGRESS = 47
 
-#: Flag of a TCX link (linux/bpf.h): insert before existing programs. Without a named program, the link is inserted
-#: before all existing programs.
+#: Flag of a TCX link (linux/bpf.h): insert before existing programs. If the request names no existing program, the
+#: kernel inserts the link before all of them.
 BEFORE = 1 << 3
 
 #: Flags of an XDP link (linux/if_link.h).
@@ -87,7 +87,7 @@ class _ProgramInfo(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Link:
-    """The id of a bpf_link, its program, and its interface (0 if the interface no longer exists)."""
+    """A bpf_link: its id, its program's id, and its interface's index (0 if the interface no longer exists)."""
 
     id: int
     program: int
@@ -110,7 +110,7 @@ class RunResult(NamedTuple):
 def link_create(program: int, ifindex: int, kind: int, flags: int = 0) -> int:
     """Attach a program to an interface and return the link's descriptor.
 
-    The program stays attached until the last descriptor and pin of the link are closed.
+    The program stays attached until the link's last descriptor is closed and its last pin is removed.
     """
     options = _LinkOptions(size=ctypes.sizeof(_LinkOptions), flags=flags)
     return check(library().bpf_link_create(program, ifindex, kind, ctypes.byref(options)), f"interface {ifindex}")
@@ -122,7 +122,7 @@ def link_update(link: int, program: int) -> None:
 
 
 def link_detach(link: int) -> None:
-    """Detach a link's program from its hook at once. The link remains, without effect (Linux 5.9)."""
+    """Detach a link's program from its hook at once. The link itself remains, but has no effect. Needs Linux 5.9."""
     check(library().bpf_link_detach(link), "link")
 
 
@@ -155,7 +155,7 @@ def program_name(number: int) -> str:
 def tracepoint_open(name: str, program: int) -> int:
     """Attach a program to a raw tracepoint and return the link's descriptor.
 
-    The attachment ends when this descriptor and the link's pins are closed.
+    The program stays attached until this descriptor is closed and the link's pins are removed.
     """
     return check(library().bpf_raw_tracepoint_open(name.encode(), program), f"tracepoint {name}")
 
@@ -165,8 +165,9 @@ def run(
 ) -> RunResult:
     """Run a program on a frame ``repeat`` times (BPF_PROG_TEST_RUN). Raises ``OSError``.
 
-    ``context`` is the ``struct __sk_buff`` of a TC program. With ``live``, the frames are really sent where an XDP
-    program redirects them (Linux 5.18), ``batch`` at a time (0: the kernel decides), and the result is 0.
+    ``context`` is the ``struct __sk_buff`` of a TC program. ``live``: if not 0, the kernel runs an XDP program on this
+    number of frames and really sends the frames that the program redirects (Linux 5.18); the return value in the result
+    is then 0. ``batch``: number of live frames that the kernel processes at a time; 0 lets the kernel decide.
     """
     options = _TestRun(size=ctypes.sizeof(_TestRun), data_in=frame, data_size_in=len(frame), repeat=live or repeat)
     room = ctypes.create_string_buffer(len(frame) + _ROOM)
