@@ -27,8 +27,8 @@ from .interfaces import Facts
 
 _log = logging.getLogger("xdp_gossip.dataplane")
 
-#: The directory for requests below the loader's directory, the request file in it, and the file with the packets'
-#: destinations.
+#: Names of the directory for requests (inside the loader's directory), of the request file, and of the file with the
+#: destination addresses of the agent's packets.
 ASK, REQUEST, _TOWARD_FILE = "ask", "request", "toward"
 #: Shortest and longest pause in seconds between two requests while no facts change. Each pause is twice the previous
 #: pause.
@@ -38,19 +38,19 @@ SPACING = 1.0
 #: Seconds after a request during which the agent checks often for the loader's result. After these seconds, the agent
 #: tries a failed data plane again even without a result.
 ANSWER = 30.0
-#: Seconds after a request, or after the loader has written its state, during which the loader counts as the cause of
-#: changes of carrier, features and programs, because drivers reset when a program is attached. A difference that
-#: remains after these seconds counts as a change.
+#: For this many seconds after a request, or after the loader has written its state, the agent assumes that the loader
+#: caused any change of carrier, features and programs: drivers reset when a program is attached. If the facts still
+#: differ after these seconds, the agent treats the difference as a change.
 SETTLE = 10.0
 #: A data plane must work for this many seconds before its earlier failure is forgotten.
 STABLE = 60.0
-#: Maximum number of destination addresses that the agent passes to the loader, and maximum bytes of these addresses
-#: that the loader reads.
+#: Maximum number of destination addresses that the agent passes to the loader, and maximum bytes that the loader reads
+#: from the file with these addresses.
 TOWARD, _TOWARD_BYTES = 16, 4096
 
 
 class Request:
-    """The file that asks the loader to check again, and the file beside it with the destination addresses."""
+    """The two files with which the agent asks the loader to check again: the request, and the destination addresses."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory / ASK
@@ -66,7 +66,9 @@ class Request:
         return self.path.exists()
 
     def write(self, reason: str, at: float, toward: Sequence[str] = ()) -> None:
-        """Ask the loader to check again. Raises ``OSError``, also if the loader has not created the directory.
+        """Ask the loader to check again.
+
+        Raises ``OSError`` if the file cannot be written, for example because the loader has not created the directory.
 
         ``toward`` contains the packets' destination addresses; an empty list keeps the addresses of the last request.
         """
@@ -75,7 +77,7 @@ class Request:
         _write(self.path, {"reason": reason, "at": at})
 
     def toward(self) -> list[str]:
-        """The destination addresses that the agent stored.
+        """Return the destination addresses that the agent has stored for the loader.
 
         The loader calls this method as root, so it validates what the agent wrote.
         """
@@ -118,9 +120,9 @@ class Asking:
 
     The first request is due at once, the second request 5 s later, the third request another 10 s later, and so on;
     pauses grow up to 5 minutes. A change of the interface or of the address restarts the schedule. If a data plane
-    fails again with the same finding within :data:`STABLE`, the next request waits until 5 s after the last request,
-    then 10 s, and so on. So a data plane that fails now and then is restored at once. A data plane that passes the
-    loader's check but delivers no packets is tried less and less often.
+    fails again with the same finding before it has worked for :data:`STABLE` seconds, the next request is due 5 s after
+    the last request. Each further failure of this kind doubles this pause. So a data plane that fails now and then is
+    restored at once. A data plane that passes the loader's check but delivers no packets is tried less and less often.
     """
 
     def __init__(self, request: Request, count: Callable[[str], None]) -> None:
@@ -136,7 +138,7 @@ class Asking:
         self._hard: object = None
         self._soft: object = None
         self._complaint = ""
-        self._waits_since = math.inf  # Time since which the same request has been waiting.
+        self._waits_since = math.inf  # Time at which the agent first wrote the request that is still waiting.
         #: Destination addresses of the agent's packets.
         self.toward: tuple[str, ...] = ()
 
@@ -204,20 +206,25 @@ class Asking:
         self._worked = now
 
     def other_interface(self) -> None:
-        """Forget the facts about the interface, because the next facts concern another interface and are no change."""
+        """Forget the previous facts.
+
+        The next facts are about another interface, so a comparison would find a false change.
+        """
         self._hard = self._soft = None
 
     def follow(self, facts: Facts | None, ours: int, now: float) -> bool:
-        """Compare new facts with the previous facts. Returns True, and restarts the request schedule, if they differ.
+        """Compare new facts with the previous facts.
 
-        ``ours`` is the id of the data plane's own program, which is ignored in the comparison.
+        If the facts differ, restarts the request schedule and returns True; otherwise returns False.
+
+        ``ours``: id of the data plane's own program. The comparison ignores this program.
         """
         interface = facts.interface if facts is not None else None
         if facts is None:
             return False
         place = (facts.owners, facts.ways)
         hard = (interface and (interface.index, interface.name, interface.up, interface.mtu, interface.mac),)
-        # On interfaces of other kinds than veth, our own program changes the features.
+        # Compare the features of a veth only: on interfaces of other kinds, our own program changes the features.
         features = interface.features if interface is not None and interface.kind == "veth" else None
         soft = interface and (interface.running, features, interface.programs - {ours})
         changed = (self._hard is not None and hard != self._hard) or (self._place is not None and place != self._place)

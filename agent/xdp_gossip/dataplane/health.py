@@ -3,10 +3,10 @@
 
 The agent calls :meth:`Health.judge` once per cycle. **The tolerance rule**, the only rule: a data plane has failed if
 more than the fraction :data:`TOLERANCE` of one cycle's work remained undone. So a fault that stops all work is detected
-at the end of the first complete cycle after the fault, that is, within two cycles. A short gap while the loader
-replaces programs, or a few copies lost in a full queue, are within the tolerance. Facts that the kernel reports (the
-interface is gone, the pinned maps were replaced) need no tolerance. A foreign program must be at the interface in two
-consecutive cycles, because a loader replaces programs before it records the new programs.
+at the end of the first complete cycle after the fault, that is, within two cycles. The tolerance covers a short gap
+while the loader replaces programs, and the loss of a few packets in a full queue. There is no tolerance for facts that
+the kernel reports, for example that the interface no longer exists. A foreign program at the interface counts as a
+fault only in the second consecutive cycle, because a loader replaces programs before it records the new programs.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from .interfaces import Facts
 
 #: The fraction of one cycle's work that may remain undone.
 TOLERANCE = 0.25
-#: Our program counts as detached after this number of consecutive verdicts that did not find it at the interface.
+#: If this many consecutive checks do not find our program at the interface, the program counts as detached.
 _SEEN = 2
 
-#: Name of a finding -> its meaning. Each finding has a counter ``plane_stepped_down_<proof>``.
+#: Maps the name of each finding to its meaning. Each finding has a counter ``plane_stepped_down_<proof>``.
 PROOFS = {
     "passed_by": "rumors reached the socket, past the programs",
     "carriers_lost": "own rumors were not multiplied",
@@ -36,8 +36,8 @@ PROOFS = {
     "taken_down": "the loader has taken the plane down",
 }
 
-#: Counters of the outcomes of copies of other members' rumors (bpf/counters.h). ``copy_due`` counts the requested
-#: copies.
+#: Counters of the copies of other members' rumors, one counter for each possible outcome of a copy (bpf/counters.h).
+#: ``copy_due`` counts the requested copies.
 COPY_ENDS = ("copy", "copy_surplus", "copy_unresolved", "relay_failed")
 _FANOUT_ENDS = ("fanout_copy", "fanout_surplus", "fanout_unresolved", "fanout_failed")
 _TAKEN = ("take_heartbeat", "take_metadata", "take_leave", "take_record")
@@ -61,8 +61,8 @@ class Finding:
 class Work:
     """Running totals: the kernel's counters, and the counters of the agent's transport.
 
-    ``at_socket``: number of other members' rumors that the agent received from its socket although they arrived on the
-    data plane's interface, addressed to this node.
+    ``at_socket``: number of rumors of other members that were addressed to this node and arrived on the data plane's
+    interface, but reached the agent through its socket.
     """
 
     kernel: Mapping[str, int]
@@ -76,8 +76,9 @@ class Plane:
     """The facts that must stay true for a data plane in use.
 
     ``program``: id of the XDP program at the interface, 0 for TC. ``owners``: indexes of the interfaces that had the
-    node's address when the loader verified the data plane: its own interface, the loopback interface, or none behind
-    NAT. ``named``: the operator named the interface, so routes do not matter.
+    node's address when the loader verified the data plane: the data plane's own interface or the loopback interface;
+    empty behind NAT. ``named``: whether the operator configured the interface by name; if so, a changed route is no
+    fault.
     """
 
     interface: str
@@ -88,7 +89,7 @@ class Plane:
 
 
 def too_much(undone: int, of: int) -> bool:
-    """Whether more of one cycle's work remained undone than :data:`TOLERANCE` allows."""
+    """Whether ``undone`` is more than the fraction :data:`TOLERANCE` of ``of``, the work of one cycle."""
     return undone > 0 and undone > TOLERANCE * of
 
 
@@ -98,9 +99,9 @@ class Health:
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
         self._before: Work | None = None
-        self._explained = 0  # rumors deliberately left to the stack in the previous cycle
+        self._explained = 0  # number of rumors that the programs left to the network stack in the previous cycle
         self._carrier_changes: int | None = None
-        self._foreign = 0  # consecutive verdicts that did not find our program at the interface
+        self._foreign = 0  # number of consecutive checks that did not find our program at the interface
 
     def judge(self, work: Work, facts: Facts | None) -> Finding | None:
         """Judge the cycle that ends now. Returns None if the data plane works or if no conclusion is possible."""
@@ -127,8 +128,9 @@ class Health:
         if interface is None:
             text = f"{plane.interface} (interface {plane.ifindex}) is gone"
             return Finding("interface_gone", text, f"an interface {plane.interface} with the node's address")
-        # The address has moved if it left the data plane's interface, even for loopback. If only loopback had the
-        # address, the address has moved if it left loopback.
+        # If the data plane's interface had the address, the address has moved when that interface no longer has it,
+        # even if loopback has it now. If only loopback had the address, the address has moved when loopback no longer
+        # has it.
         had = {plane.ifindex} if plane.ifindex in plane.owners else plane.owners
         if had and not had & set(facts.owners):
             if facts.owners:
@@ -144,7 +146,7 @@ class Health:
         return None
 
     def _holder(self, name: str) -> str:
-        """Name the interface that had the address; ``name`` is the data plane's interface."""
+        """Describe, for a message, the interface that had the address. ``name``: name of the data plane's interface."""
         plane = self._plane
         return name if plane.ifindex in plane.owners else f"interface {min(plane.owners)}"
 
@@ -160,7 +162,10 @@ class Health:
         return Finding("detached", text, "the loader to attach it again")
 
     def _steady(self, facts: Facts | None) -> bool:
-        """Whether the interface had a carrier throughout the cycle: losses without a carrier prove nothing."""
+        """Whether the interface had a carrier throughout the cycle.
+
+        Packets lost without a carrier do not prove a fault.
+        """
         interface = facts.interface if facts is not None else None
         if interface is None:
             return True
@@ -173,7 +178,7 @@ class Health:
 
         name = self._plane.interface
         explained = grown(*_PASSED)
-        # The program may have counted a datagram in the previous cycle that the agent read in this cycle.
+        # Subtract the counts of two cycles: the agent may read a datagram one cycle after the program has counted it.
         beside = work.at_socket - before.at_socket - explained - self._explained
         self._explained = explained
         if too_much(beside, beside + grown(*_TAKEN)):

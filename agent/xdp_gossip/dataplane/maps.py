@@ -142,7 +142,7 @@ class Loaded:
 def _told(directory: Path, what: str) -> object:
     """Read an entry of the loader's state file; None if the entry is missing.
 
-    For an unreadable file, too, the result is None: :meth:`Loaded.read` reports the error.
+    The result is also None if the file cannot be read, because :meth:`Loaded.read` reports this error.
     """
     try:
         return json.loads((directory / _STATE).read_text(encoding="utf-8")).get(what)
@@ -152,8 +152,9 @@ def _told(directory: Path, what: str) -> object:
 
 @dataclass(frozen=True)
 class Config:
-    """The fields of ``struct xg_config`` without the node's identity and the ring. Times are in seconds, ``clock`` in
-    ns.
+    """The fields of ``struct xg_config``, except the fields for the node's identity and for the ring.
+
+    Times are in seconds, ``clock`` in ns.
     """
 
     running: bool
@@ -168,8 +169,8 @@ class Config:
 class DataPlane:
     """An open data plane.
 
-    ``amount`` and ``wide`` are the numbers of copies of a rumor that the agent requests; the loaded programs limit both
-    numbers.
+    ``amount``: number of copies that the agent requests for a rumor. ``wide``: number of copies for a metadata rumor or
+    a leave. The loaded programs limit both numbers.
     """
 
     def __init__(self, directory: Path, loaded: Loaded, own: Address, cluster: int, amount: int, wide: int) -> None:
@@ -270,7 +271,7 @@ class DataPlane:
         return False
 
     def write_keys(self, keys: Sequence[tuple[int, bytes]]) -> None:
-        """Write the MAC keys of the key slots, 16 bytes each. All slots that ``keys`` does not contain become empty."""
+        """Write MAC keys of 16 bytes to key slots; ``keys``: pairs of slot and key. All other slots become empty."""
         slots = [bytes(layout.KEY.size)] * 256
         for number, key in keys:
             slots[number] = layout.KEY.pack(1, key)
@@ -324,7 +325,7 @@ class DataPlane:
     # -- the others --------------------------------------------------------------------------------------------
 
     def observations(self, now: Now) -> list[Observation]:
-        """The kernel's records of all origins, except origins whose standing is "gone"."""
+        """Return the kernel's records of the nodes that sent rumors, without the nodes whose standing is "gone"."""
         here = now.wall_ns - _ns(now.mono)
         gone = self._standings["gone"]
         rows: list[Observation] = []
@@ -339,10 +340,11 @@ class DataPlane:
         return rows
 
     def apply(self, standing: Standing, now: Now) -> bool:
-        """Write the standing of a peer into the peer's map entry. Returns False if the map has no room for the entry.
+        """Write a peer's standing (present, suspect or gone) to the map of nodes, or delete the entry of a forgotten
+        peer.
 
-        A packet that the kernel processes while this method reads and writes the entry may be accepted a second time.
-        The engine detects the duplicate.
+        Returns False if the map has no room for the entry. A packet that the kernel processes while this method reads
+        and writes the entry may be accepted a second time. The engine detects the duplicate.
         """
         key = layout.node_key(standing.address)
         if standing.standing == "forgotten":
@@ -384,7 +386,10 @@ class DataPlane:
         return self._totals.one(name)
 
     def consume(self, take: Callable[[bytes], None], most: int) -> int:
-        """Pass up to ``most`` records of the ring buffer to ``take``. Returns the number of records."""
+        """Pass up to ``most`` records of the ring buffer to ``take``.
+
+        Returns the number of records that were passed.
+        """
         return self._events.consume(take, most)
 
 
@@ -421,9 +426,10 @@ def open_plane(
 
 
 def _merge(highest: int, window: int, other: int, bits: int) -> tuple[int, int]:
-    """Merge two replay windows of the same incarnation into one, like core/members/window.py.
+    """Merge two replay windows of the same incarnation into one, as core/members/window.py does.
 
-    ``highest`` and ``window`` describe the first window, ``other`` and ``bits`` the second; both have 64 bits.
+    ``highest`` and ``window`` describe the first window, ``other`` and ``bits`` describe the second window; each window
+    has 64 bits.
     """
     if other > highest:
         return other, (window << min(other - highest, 64) | bits) & _MASK

@@ -4,9 +4,9 @@
 Steering writes the local node's state, the relay targets and the state of each peer to the kernel's maps. A data plane
 may appear and disappear while the agent runs. Once per cycle, steering judges the data plane in use
 (``dataplane/health.py``). If the data plane does not work, steering makes it pass all packets to the sockets, and asks
-the loader to check it again (``dataplane/asking.py``). Once the loader has worked on the data plane, steering uses it
-again. The protocols ``XDP`` and ``TC`` require a data plane only when the agent starts (``service/planewait.py``). A
-running agent must not stop whenever the loader restarts.
+the loader to check it again (``dataplane/asking.py``). Once the loader has checked or repaired the data plane, steering
+uses it again. The protocols ``XDP`` and ``TC`` require a data plane only when the agent starts
+(``service/planewait.py``). A running agent must not stop whenever the loader restarts.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _log = logging.getLogger("xdp_gossip.dataplane")
 
 #: Seconds between two checks for a data plane while no data plane is loaded.
 LOOK_EVERY = 5.0
-#: Seconds between two checks for a data plane after a request to the loader, which may finish at any moment.
+#: Seconds between two checks for a data plane after a request, because the loader may finish at any moment.
 PEEK_EVERY = 0.5
-#: The agent's lease on the kernel programs is the longer of ``LEASE_SECONDS`` and ``LEASE_TIMEOUTS`` member timeouts.
-#: When the lease expires, packets go through the network stack again.
+#: The agent's lease on the kernel programs lasts ``LEASE_SECONDS`` or ``LEASE_TIMEOUTS`` times the member timeout,
+#: whichever is longer. When the lease expires, packets go through the network stack again.
 LEASE_SECONDS, LEASE_TIMEOUTS = 60.0, 10
 #: Seconds from a change of the members until the ring of relay targets is rewritten, so that one write covers several
 #: changes.
@@ -56,7 +56,7 @@ COUNTERS = (
 
 
 class Steering:
-    """Steers the data plane of one engine's transport.
+    """Synchronises an engine with the data plane that the engine's transport uses.
 
     ``find`` opens the data plane in ``directory``, or raises ``PlaneError``. ``protocol`` is auto, XDP or TC, from the
     configuration. ``monitor`` reports changes of interfaces and addresses.
@@ -285,7 +285,7 @@ class Steering:
             return False
 
     def _first(self, plane: DataPlane, now: Now) -> None:
-        """Start with a new data plane.
+        """Synchronise the engine with a data plane that was just opened.
 
         The engine first gets the nodes that the kernel recorded while no agent ran, so that these nodes become members
         at once.
@@ -316,7 +316,10 @@ class Steering:
         self._ask(now)
 
     def _ask(self, now: Now) -> None:
-        """Ask the loader if a request is due. Without a data plane, check often for the loader's result."""
+        """Send a request to the loader if one is due.
+
+        While no data plane is in use, check often for the loader's result.
+        """
         self._asking.attend(self._why, now)
         if self._transport.plane is None and now.mono < self._asking.answer_by:
             self._look_at = min(self._look_at, now.mono + PEEK_EVERY)
@@ -341,12 +344,12 @@ class Steering:
     def _follow(self, now: Now) -> bool:
         """Pass the monitor's facts to the request schedule.
 
-        Returns whether the facts changed so that a request to the loader is worthwhile at once.
+        Returns True if the facts have changed, so that the loader should be asked at once.
         """
         return self._asking.follow(self._monitor.facts, self._program, now.mono)
 
     def _guarded(self, work: Callable[[DataPlane, Now], None], now: Now) -> None:
-        """Run ``work`` on the data plane. Stop using the data plane if its maps refuse an access."""
+        """Run ``work`` on the data plane. Stop using the data plane if the kernel refuses an access to its maps."""
         plane = self._transport.plane
         if plane is None:
             return
@@ -379,8 +382,8 @@ class Steering:
 
     def _work(self, plane: DataPlane, now: Now) -> None:
         lost = 0
-        # Do work that is due within the next third of a cycle now, because an extra wake-up would cost more than the
-        # work.
+        # Do now all work that is due within the next third of a cycle, because an extra wake-up would cost more than
+        # the work.
         soon = now.mono + self._engine.cycle / 3
         if soon >= self._cycle_at:
             if not self._carries(plane, now):
@@ -393,7 +396,10 @@ class Steering:
             self._write_all(plane, now)
 
     def _carries(self, plane: DataPlane, now: Now) -> bool:
-        """Judge the cycle that ends. Returns False if the data plane was replaced or is no longer in use."""
+        """Judge whether the data plane worked in the cycle that ends now.
+
+        Returns False if the data plane was replaced or is no longer in use.
+        """
         self._aim()
         self._monitor.refresh()
         self._follow(now)
@@ -417,7 +423,7 @@ class Steering:
         return True
 
     def _weigh_refusals(self, sent: int, refused: int) -> None:
-        """Log a warning if the host refuses to send carriers.
+        """Log a warning if the host refuses to send this node's rumors as carriers, which the kernel would multiply.
 
         This is no reason to stop using the data plane: the loader cannot change a firewall, and the data plane still
         relays the rumors of other members.
@@ -444,7 +450,7 @@ class Steering:
             self._guarded(self._write_config, now)
 
     def hold(self, standing: Standing, now: Now) -> None:
-        """Write the standing of a peer to the kernel's maps."""
+        """Write a peer's standing (for example present, suspect or gone) to the kernel's maps."""
 
         def apply(plane: DataPlane, now: Now) -> None:
             if not plane.apply(standing, now):

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Reads the programs' counters, summed over the processors, so that requested and finished copies are consistent."""
+"""Reads the programs' counters, summed over the processors, such that the numbers of requested and of finished copies
+match.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,10 @@ class Totals:
 
         The counters of :data:`BALANCE` are read again until they are consistent, that is, until no rumor is relayed
         during a reading. If a rumor is relayed during the reading, the totals may contain its copies but not the
-        request for them, and the next cycle would seem to lack copies. If the kernel is still making copies, which may
-        take long on a virtual machine, this cycle would seem to lack them. The number of readings is limited: if rumors
-        arrive without a pause, the copies of one rumor are few compared with the total.
+        request for them, and copies would seem to be missing in the next cycle. If the kernel has not finished the
+        copies yet, which may take long on a virtual machine, copies would seem to be missing in this cycle. The number
+        of readings is limited: if rumors arrive without a pause, the error is small, because the copies of one rumor
+        are few compared with the total.
         """
         found = {name: self._sum(index) for index, name in enumerate(self._names)}
         for _ in range(_READINGS):

@@ -2,8 +2,8 @@
 """A UDP transport that uses a kernel data plane if one is loaded.
 
 Rumors of other nodes do not arrive through the socket: the kernel validates, records and relays them, and reports new
-information through its ring buffer. The agent sends its own rumor as one datagram, the carrier, and the kernel
-multiplies the carrier into the number of copies in its fan-out byte. Direct packets and frames use the sockets.
+information through its ring buffer. The agent sends its own rumor as one datagram, the carrier, and the kernel sends as
+many copies of the carrier as the carrier's fan-out byte requests. Direct packets and frames use the sockets.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class KernelTransport(UdpTransport):
         # Interface and destination address of the datagram that is being read.
         self._arrival: tuple[int, bytes] | None = None
         self.plane: DataPlane | None = None
-        #: Error with which the host refused to send the last refused carrier.
+        #: Error message for the last carrier that the host refused to send.
         self.refusal = ""
 
     @property
@@ -248,8 +248,9 @@ class KernelTransport(UdpTransport):
         """Whether the kernel multiplied the last carrier. The kernel counts a carrier before the send call returns.
 
         The stack drops a carrier without an error if the neighbour table has no room for the multicast address. The
-        kernel does not multiply a carrier if someone has detached the program. In these cases the caller sends one
-        packet per target. Steering judges the data plane by the counter ``carriers_lost``.
+        kernel does not multiply a carrier if someone has detached the program. If the kernel did not multiply the
+        carrier, the caller sends one packet per target. Steering judges the data plane by the counter
+        ``carriers_lost``.
         """
         try:
             counted = plane.counter("fanout")

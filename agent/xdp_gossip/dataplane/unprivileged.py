@@ -42,8 +42,8 @@ def needed() -> list[str]:
 def maps_refused() -> bool:
     """Whether the kernel refuses the use of maps to unprivileged processes.
 
-    Raises ``LibraryMissing``, and ``OSError`` if the check fails. As root, the check runs as the user nobody; otherwise
-    as the current user, with its capabilities.
+    Raises ``LibraryMissing``, and ``OSError`` if the check fails. If the caller is root, the check runs as the user
+    nobody. Otherwise it runs as the current user, with that user's capabilities.
     """
     words = [sys.executable, "-Ic", _ASK, library()._name]
     nobody = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
