@@ -168,7 +168,7 @@ class Asking:
         self._proof, self._wanted, self._answered = proof, True, False
 
     def want(self, now: float) -> None:
-        """Plan requests, because no data plane is loaded or a better mode may be possible."""
+        """Plan requests if none is planned yet: no data plane is loaded, or a better mode may be possible."""
         if not self._wanted:
             self._wanted, self._at = True, now + self.delay
 
@@ -185,7 +185,7 @@ class Asking:
     def carries(self, since: float, now: float) -> bool:
         """Record that the data plane has worked since ``since``.
 
-        Returns whether earlier failures are forgotten, because the data plane has worked long enough.
+        Returns True if the data plane has worked long enough that its earlier failures are forgotten.
         """
         if now - since <= max(STABLE, _delay(self._repeats)):
             return False

@@ -104,7 +104,10 @@ class Health:
         self._foreign = 0  # number of consecutive checks that did not find our program at the interface
 
     def judge(self, work: Work, facts: Facts | None) -> Finding | None:
-        """Judge the cycle that ends now. Returns None if the data plane works or if no conclusion is possible."""
+        """Judge whether the data plane worked in the cycle that ends now.
+
+        Returns None if the data plane works or if no conclusion is possible.
+        """
         before, self._before = self._before, work
         found = self.stated(facts) or self._foreign_program(facts)
         if found is not None:
@@ -162,9 +165,9 @@ class Health:
         return Finding("detached", text, "the loader to attach it again")
 
     def _steady(self, facts: Facts | None) -> bool:
-        """Whether the interface had a carrier throughout the cycle.
+        """Whether the interface's link was up (had a carrier) throughout the cycle.
 
-        Packets lost without a carrier do not prove a fault.
+        Packets that are lost while the link is down do not prove a fault.
         """
         interface = facts.interface if facts is not None else None
         if interface is None:

@@ -78,7 +78,8 @@ class Loaded:
         """The time, in seconds since the epoch, at which a loader last verified that the data plane delivers packets; 0
         if never.
 
-        The state file's modification time does not show this, because a loader also writes its state before a repair.
+        The state file's modification time may be later than this check, because a loader also writes its state before a
+        repair.
         """
         found = _told(directory, "proved")
         return float(found) if isinstance(found, (int, float)) else 0.0

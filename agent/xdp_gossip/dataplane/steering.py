@@ -171,7 +171,10 @@ class Steering:
         self._monitor.close()
 
     def look(self, now: Now) -> None:
-        """Look for a data plane, or check that the data plane in use is still loaded. Called by a timer and SIGHUP."""
+        """Look for a data plane, or check that the data plane in use is still loaded.
+
+        A timer and the handler of SIGHUP call this method.
+        """
         self._failed = False
         self._look_again(now)
 
@@ -277,7 +280,7 @@ class Steering:
     def _proved(self, plane: DataPlane) -> bool:
         """Whether the loader left ``plane`` unchanged.
 
-        If so, steering continues to use ``plane`` and what is known of its health.
+        If the loader left ``plane`` unchanged, steering keeps ``plane`` and the results of its earlier health checks.
         """
         try:
             return plane.there() and Loaded.read(self._directory, self._protocol) == plane.loaded
@@ -334,7 +337,10 @@ class Steering:
         return bool(plane.mode != best_mode(self._protocol))
 
     def _aim(self) -> None:
-        """Store the destinations of the node's packets. The routes to them may determine the data plane's interface."""
+        """Store the destinations of the node's packets.
+
+        The routes to these destinations may determine the data plane's interface.
+        """
         facts = self._monitor.facts
         if facts is not None and facts.ways is None:
             return

@@ -49,7 +49,7 @@ class Totals:
         return found
 
     def one(self, name: str) -> int:
-        """One counter, summed over the processors. Raises ``ValueError`` for an unknown name, ``MapError``."""
+        """One counter, summed over the processors. Raises ``MapError``, and ``ValueError`` for an unknown name."""
         return self._sum(self._names.index(name))
 
     def _sum(self, index: int) -> int:

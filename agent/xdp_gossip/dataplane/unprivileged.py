@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Checks whether a process without privileges, such as the agent, may use BPF maps on this kernel.
 
-Linux 5.19 and later allow this; earlier kernels allow it only if ``kernel.unprivileged_bpf_disabled`` is 0. The version
-number is not sufficient: distributions backport such changes, and security modules and containers add restrictions. So
-the module tries a call of bpf().
+Linux 5.19 and later allow this; earlier kernels allow it only if ``kernel.unprivileged_bpf_disabled`` is 0. The
+kernel's version number is not sufficient: distributions backport the change of Linux 5.19, and security modules and
+containers add restrictions. So the module tries a call of bpf().
 """
 
 from __future__ import annotations

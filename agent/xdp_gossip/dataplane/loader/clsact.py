@@ -84,7 +84,7 @@ def make(ifindex: int) -> None:
 
 
 def first_priority(ifindex: int, hook: str) -> int:
-    """Return a priority with which a new filter runs first at the hook: the kernel runs the lowest priority first.
+    """Return a priority with which a new filter runs first at the hook: the lowest number runs first.
 
     Within one priority the newest filter runs first, so priority 1 works even if another filter has it.
     """

@@ -31,7 +31,7 @@ _MOST_LINES = 30
 _KILLED = "the process was killed (dmesg says if for want of memory)"
 _LLVM = re.compile(r"libLLVM(?:-|\.so\.)(\d+)")
 _LIBRARIES = re.compile(r"lib(?:bcc|LLVM|clang-cpp)\b")
-#: Beginning of the last line of the verifier's log. The line before the last one states the reason for a rejection.
+#: Beginning of the last line of the verifier's log. The line before this last line states the reason for a rejection.
 _SUMMARY = "processed "
 
 

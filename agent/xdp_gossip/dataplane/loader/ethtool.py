@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reads and sets features, channels and driver of an interface, as ``ethtool`` does (linux/ethtool.h).
+"""Reads and sets features and channels of an interface, and reads its driver, as ``ethtool`` does (linux/ethtool.h).
 
 The ioctl() calls use a Unix socket, because any socket works and the loader's systemd unit forbids Internet sockets.
 """

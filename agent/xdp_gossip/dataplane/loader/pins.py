@@ -69,7 +69,10 @@ def lock(directory: Path) -> Iterator[None]:
             if descriptor >= 0:
                 os.close(descriptor)
         if time.monotonic() > end:
-            raise LoaderError(f"{path}: held by another loader for {LOCK_WAIT:.0f} s", "wait for it, or end it")
+            raise LoaderError(
+                f"{path}: held by another loader for {LOCK_WAIT:.0f} s",
+                "wait until the other loader has finished, or end it",
+            )
         time.sleep(0.05)
 
 

@@ -87,7 +87,7 @@ def wait(settings: Settings, error: LoaderError) -> None:
 def renamed(directory: Path, name: str) -> str:
     """Return the present name of the interface that was called ``name`` when the data plane was attached.
 
-    This is ``name`` itself if the interface was not renamed, or if no data plane is attached. Raises ``OSError``.
+    The result is ``name`` itself if the interface was not renamed, or if no data plane is attached. Raises ``OSError``.
     """
     if not name or interfaces.by_name(name) is not None:
         return name
@@ -135,7 +135,7 @@ def down(directory: Path) -> bool:
 
 
 def _read_or_undo(directory: Path) -> state.State | None:
-    """Read the state; None if there is none. If the state cannot be read, remove the pins and the state."""
+    """Return the state; None if there is no state file. If the state cannot be read, remove the pins and the state."""
     try:
         return state.read(directory)
     except LoaderError:

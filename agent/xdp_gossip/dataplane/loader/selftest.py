@@ -68,7 +68,7 @@ def run_program(name: str, program: int) -> None:
         if got != verdict:
             raise Rejected(
                 f"self-test: {name} on {kind}: expected verdict {verdict}, got {got}",
-                "the release is at fault: report it, and go back to the one before",
+                "this release is faulty: report the fault, and go back to the previous release",
             )
 
 
@@ -112,11 +112,11 @@ def broadcast(sender: int, interface: interfaces.Interface) -> None:
 
 
 def redirect(sender: int, watcher: int | None, watched: int, interface: interfaces.Interface) -> list[str]:
-    """Send two copies of a frame out of the interface in the way the data plane does, with native XDP's broadcast.
+    """Send two copies of a frame out of the interface with native XDP's broadcast, as the data plane does.
 
     ``watcher``: descriptor of the program ``xg_selftest_watch``; None if the kernel rejects that program. Returns an
-    empty list if the copies left; otherwise the reason why the test was not possible. Raises ``Refused`` if the copies
-    did not leave.
+    empty list if the interface sent the copies. If the test is not possible, returns a list with the reason. Raises
+    ``Refused`` if the interface did not send the copies.
     """
     if watcher is None:
         return _untried(interface, "it rejects the program that watches")

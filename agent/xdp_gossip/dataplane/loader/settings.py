@@ -69,7 +69,7 @@ class Settings:
 
 
 def directory(config: AgentConfig | None, named: str | None) -> str:
-    """The state directory of the data plane: ``--directory``, else the configured directory, else the default."""
+    """Return the state directory: ``--directory``, or else the configured directory, or else the default."""
     section = getattr(config, "dataplane", None)
     return named or getattr(section, "directory", "") or DEFAULT_DIRECTORY
 

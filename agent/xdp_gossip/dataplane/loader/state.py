@@ -86,7 +86,7 @@ class State:
     # Checks that the self-test could not make, and obstacles that do not prevent the mode.
     notes: list[str] = field(default_factory=list)
     asked: str = ""  # The setting dataplane.interface; "" for the interface with node.addr.
-    waiting: str = ""  # The missing interface or address.
+    waiting: str = ""  # The missing interface or address for which the loader waits; "" if nothing is missing.
     owners: list[int] = field(default_factory=list)  # Indexes of the interfaces that had the node's address.
     rejected: dict[str, Refusal] = field(default_factory=dict)  # Program -> reason why the kernel rejects it.
     tools: dict[str, str] = field(default_factory=dict)  # Compiler library -> its size and modification time.
@@ -95,7 +95,7 @@ class State:
 
 
 def read(directory: Path) -> State | None:
-    """Read the last loader's state; None if there is none.
+    """Return the last loader's state; None if there is no state file.
 
     Raises ``LoaderError`` if another version of the loader wrote the file in another format.
     """
@@ -120,7 +120,10 @@ def read(directory: Path) -> State | None:
 
 
 def write(directory: Path, state: State) -> None:
-    """Replace the state file atomically. All users may read the file. Raises ``OSError`` that names the file."""
+    """Replace the state file atomically.
+
+    All users may read the file. Raises an ``OSError`` that names the state file.
+    """
     path, fresh = directory / NAME, directory / f"{NAME}.new"
     with contextlib.suppress(FileNotFoundError):
         fresh.unlink()

@@ -40,7 +40,7 @@ _XDP_GROUP = (INGRESS, EGRESS, WATCH)
 SELFTEST_GROUP = (SEND, SEND_WATCH, KNOCK)
 _SELFTEST_MAPS = ("ports", "watched", "knock")
 _RELAY_MAPS = ("relay", "relay_wide")
-#: Prefixes of the pins of the self-test's maps and of the device maps.
+#: Prefixes of the pin names of the self-test's maps and of the device maps.
 _MAP_PREFIX, _DEVMAP_PREFIX = "selftest_", "devmap_"
 #: Names of the source files. ``SOURCES``: source file -> its programs.
 MAIN, SELFTEST = "dataplane.c", "selftest.c"

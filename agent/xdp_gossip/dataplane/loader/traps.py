@@ -81,7 +81,10 @@ def prepare_native(settings: Settings, now: state.State) -> bool:
 
 
 def survey(interface: interfaces.Interface, mode: str) -> Iterator[Trap]:
-    """Yield the obstacles that are known before a mode is tried. A setting that cannot be read is no obstacle."""
+    """Yield the obstacles that are known before a mode is tried.
+
+    A setting that cannot be read does not count as an obstacle.
+    """
     if mode == GENERIC:
         yield from _warns(interface)
         yield from _hidden_tags(interface, bars=True)
@@ -117,8 +120,8 @@ def native_remedy(interface: interfaces.Interface) -> str:
         return "; ".join(commands) + " (dmesg says what the driver wants)"
     fixed = [word for feature, word in ethtool.WORDS.items() if _is_fixed_on(interface, feature)]
     driver = ethtool.driver(interface.name)
-    # virtio_net may refuse native XDP only because its receive checksums are fixed. No flag shows this, because
-    # virtio_net always reports receive checksums as fixed.
+    # virtio_net may refuse native XDP for the only reason that its receive checksum offload is fixed. The feature flags
+    # do not show this reason, because virtio_net always reports this offload as fixed.
     if driver == "virtio_net" or {"lro", "rx-gro-hw"} & set(fixed):
         return (
             "the receive offload is fixed in this machine: have its hypervisor offer VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, "
