@@ -173,7 +173,7 @@ class Steering:
     def look(self, now: Now) -> None:
         """Look for a data plane, or check that the data plane in use is still loaded.
 
-        A timer and the handler of SIGHUP call this method.
+        ``NodeList.look_for_dataplane`` calls this method, for example after a reload of the configuration.
         """
         self._failed = False
         self._look_again(now)
