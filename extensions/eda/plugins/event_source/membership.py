@@ -22,12 +22,12 @@ description:
   - Connects to the first member in I(endpoints) that answers. If the member that the source uses fails, the source
     connects to the next endpoint. The member reports changes at once, so the source need not poll for changes of nodes
     and documents.
-  - The source reports each change of state at least once, also across lost connections, restarts of the agent and a
-    move to another member, because it compares the lists of nodes and documents that a member returns with the events
-    that it has reported. The source does not report a change that was undone before its next comparison.
+  - The source compares the nodes and documents that a member lists with the events that it has already reported. It
+    therefore reports each change of state at least once, even after a lost connection, a restart of the agent or a move
+    to another member. The source does not report a change that was undone before its next comparison.
   - Nodes and publishers can write any text into their names, private data and documents. The source removes text that
-    Ansible would evaluate as a template, and lists the paths of the fields without their text in I(withheld) of the
-    event. Never put text of an event into a shell command.
+    Ansible would evaluate as a template. The field I(withheld) of the event lists the paths of the fields whose text
+    was removed. Never put text of an event into a shell command.
 requirements:
   - aiohttp, on which ansible-rulebook depends
 options:
@@ -98,16 +98,16 @@ options:
     default: false
   settle:
     description:
-      - The source reports an event when hosts have had different documents for this many seconds, or when no member has
-        answered for this many seconds. After each publish, hosts have different documents for a moment, which does not
-        need an event.
+      - The source reports an event after hosts have had different documents for I(settle) seconds, or after no member
+        has answered for I(settle) seconds. After each publish, hosts have different documents for a moment, which does
+        not need an event.
     type: float
     default: 5
   poll:
     description:
-      - Seconds (1 to 60) that the member waits for a change before it answers a request for changes. If a member's
-        machine fails without closing the connection, the source detects the failure after the sum of I(poll) and
-        I(timeout).
+      - The member answers a request for changes at the next change, or after I(poll) seconds (1 to 60) without a
+        change. If a member's machine fails without closing the connection, the source detects the failure after I(poll)
+        plus I(timeout) seconds.
     type: float
     default: 20
 """
@@ -132,7 +132,7 @@ _OPTIONS = "ansible_collections.xdp_gossip.fleet.extensions.eda.plugins.plugin_u
 
 
 def _make_importable(file: str) -> None:
-    """Make the collection that contains ``file`` importable.
+    """Let Python import the modules of the collection that contains ``file``.
 
     ansible-rulebook runs an event source as a single file outside any package, so the source can find the other modules
     of the collection only by the path of ``file``. Raises ``ImportError`` if the file is not in an installed

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import typing as t
 
-#: Maximum number of members with different documents that an event lists.
+#: An event lists at most this many of the members whose documents differ.
 MAX_LAGGARDS = 20
 
 
 class Finding:
-    """The checked answer of a member that lists which other members have the same documents as this member.
+    """A member's answer to the question which other members have the same documents as this member, after validation.
 
     Raises ``ValueError`` if the answer is malformed.
     """
@@ -32,7 +32,7 @@ class Finding:
         ]
 
     def told(self) -> dict[str, t.Any]:
-        """Return the fields of this answer that an event contains."""
+        """Return those fields of the answer that an event contains."""
         return {name: getattr(self, name) for name in ("digest", "members", "confirmed", "laggards")}
 
 
@@ -44,8 +44,8 @@ def _text(entry: t.Mapping[str, t.Any], name: str, limit: int) -> str:
 
 
 class Agreement:
-    """Creates an event when all members have the same new documents, and when members have had different documents for
-    a while.
+    """Creates an event when all members have the same documents after a change, and another event when members have had
+    different documents for a while.
     """
 
     def __init__(self, settle: float) -> None:
@@ -77,8 +77,8 @@ class Agreement:
         return [] if first and not tell_initial else [_event("convergence_lost", finding, first)]
 
     def due(self) -> float | None:
-        """Return the monotonic time at which the current difference between members becomes an event; ``None`` if no
-        event is pending.
+        """Return the monotonic time from which ``observe`` reports the current difference between members as an event;
+        ``None`` if no event is pending.
         """
         return None if self._since is None or self._told == "" else self._since + self._settle
 

@@ -14,7 +14,7 @@ MAX_DOCUMENTS = 200 * 1000
 
 _VERSION = re.compile(r"[0-9a-f]{16}@[0-9a-fA-F.:\[\]]{1,100}")
 _MAX_KEY = 512
-#: Maximum characters of each text field. No limit is lower than the agent's own limit for the field.
+#: Maximum characters of each text field. Each limit is at least as high as the agent's own limit for the field.
 _TEXTS = {"digest": 80, "content_type": 127, "author": 255, "comment": 1024, "published_at": 40}
 
 Document = dict[str, t.Any]
@@ -43,8 +43,8 @@ def parse_documents(documents: t.Any) -> tuple[dict[str, Document], list[str]]:
 
 
 def parse_document(entry: t.Any) -> Document:
-    """Check the description of one document. Raises ``ValueError`` with the name of the field and the expected
-    value.
+    """Check the description of one document. Raises ``ValueError`` if a field is invalid; the message names the field
+    and the expected value.
     """
     if not isinstance(entry, dict):
         raise ValueError(f"expected an object, got {type(entry).__name__}")

@@ -50,7 +50,7 @@ class Feed(t.NamedTuple):
 
 
 class NodeList(t.NamedTuple):
-    """The checked nodes in all states, and the revision of the change feed at which the member listed them."""
+    """A member's valid nodes in all states, and the revision of its change feed when it listed the nodes."""
 
     nodes: list[dict[str, t.Any]]
     problems: list[str]
@@ -59,7 +59,7 @@ class NodeList(t.NamedTuple):
 
 
 class DocumentList(t.NamedTuple):
-    """The checked documents by key, and the documents digest of the member."""
+    """A member's documents by key, after validation, and its documents digest."""
 
     documents: dict[str, Document]
     problems: list[str]
@@ -100,11 +100,11 @@ class Member:
         return await self._list("/v1/nodes?state=all", _read_nodes)
 
     async def documents(self, prefix: str) -> DocumentList:
-        """Return the documents whose keys begin with ``prefix``, without their values."""
+        """Return the descriptions, without the values, of the documents whose keys begin with ``prefix``."""
         return await self._list("/v1/documents?" + urlencode({"prefix": prefix}), _read_documents)
 
     async def agreement(self) -> Finding:
-        """Return which members have the same documents as this member, according to this member."""
+        """Ask this member which other members have the same documents, and return its answer."""
         return await self._read("/v1/convergence?wait=all&timeout=0", Finding)
 
     async def changes(self, since: int, seconds: float, prefix: str) -> Feed:
@@ -150,7 +150,7 @@ class Member:
                 f"{scheme}://{self.endpoint.authority}{path}", headers=headers, timeout=limit, allow_redirects=False
             ) as answer:
                 if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
-                    raise MemberFailed("an answer with a content encoding was not asked for")
+                    raise MemberFailed("the answer has a content encoding, which was not requested")
                 body = await _body(answer)
                 if answer.status not in (200, 304):
                     raise MemberFailed(self._refusal(answer.status, body))

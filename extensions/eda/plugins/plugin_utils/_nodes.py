@@ -29,8 +29,8 @@ _GONE = {"alive": 0, "suspect": 1, "dead": 2, "left": 3}
 
 #: Seconds to wait for the name of a new node. After this time, the join event is reported without a name.
 NAME_WAIT = 3.0
-#: Seconds without a node in the list after which the node is reported as dead. A member that just started does not list
-#: all nodes yet.
+#: If a node is missing from the list for this many seconds, the source reports the node as dead. A member that just
+#: started does not list all nodes yet.
 UNLISTED_WAIT = 60.0
 
 Node = t.Mapping[str, t.Any]
@@ -47,14 +47,14 @@ class _Known:
         self.unlisted_since: float | None = None
 
     def refutes(self, node: Node) -> bool:
-        """Return whether to ignore ``node``, because it comes from a member whose data is older than the last reported
-        state.
+        """Return true if ``node`` must be ignored, because the member that sent it has older data than the last
+        reported state.
 
-        The age of the data is that of the last heartbeat, by incarnation and sequence. A change towards alive requires
-        a newer heartbeat than the reported state. A change towards suspect, dead or left does not require a newer
-        heartbeat, because this member may have received the last heartbeat of the node. Nodes of the PekoNode wire are
-        never ignored: they have no incarnation, and each member counts their sequences itself, so the data of two
-        members cannot be compared.
+        Data is older if its last heartbeat has an earlier incarnation or, in the same incarnation, a lower sequence
+        number. A change towards alive counts only if its heartbeat is newer than the heartbeat of the reported state. A
+        change towards suspect, dead or left also counts without a newer heartbeat, because this member may have
+        received the last heartbeat of the node. Nodes of the PekoNode wire are never ignored: they have no incarnation,
+        and each member assigns sequence numbers to these nodes itself, so the data of two members cannot be compared.
         """
         if not node["incarnation"] or not self.node["incarnation"]:
             return False
@@ -157,7 +157,8 @@ def _first_type(node: Node) -> str:
 def _type(previous: Node, node: Node) -> str:
     if node["state"] != "alive":
         return _first_type(node)
-    # The agent lists a configured seed as suspect until the seed answers. The first answer of a seed is a join.
+    # The agent lists a configured seed as suspect until the seed answers. The source reports the first answer of a seed
+    # as a join.
     heard_before = previous["incarnation"] or previous["record_known"]
     return "recover" if previous["state"] == "suspect" and heard_before else "join"
 

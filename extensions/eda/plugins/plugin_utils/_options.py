@@ -41,8 +41,8 @@ _NAMES = {str: "text", list: "a list", bool: "true or false", int: "a number", f
 
 
 class Options:
-    """The checked arguments of one event source. Raises ``ConfigError`` with the name of the argument and the expected
-    value.
+    """The checked arguments of one event source. Raises ``ConfigError`` if an argument is invalid; the message names
+    the argument and the expected value.
     """
 
     def __init__(self, args: t.Mapping[str, t.Any]) -> None:

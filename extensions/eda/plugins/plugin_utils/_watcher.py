@@ -29,10 +29,10 @@ from ansible_collections.xdp_gossip.fleet.extensions.eda.plugins.plugin_utils._n
 from ansible_collections.xdp_gossip.fleet.extensions.eda.plugins.plugin_utils._options import Options
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError, Endpoint, Settings
 
-#: Minimum seconds between two reads of the lists. The next read finds all changes within this time.
+#: Minimum seconds between two reads of the lists. A read finds all changes since the previous read.
 _BREATH = 0.2
-#: Seconds between two reads of the lists while members have different documents, before and after the
-#: "convergence_lost" event. The feed does not report convergence, so the source has to poll.
+#: Seconds between two reads of the lists while members have different documents. The first value applies before the
+#: "convergence_lost" event, the second value after it. The feed does not report convergence, so the source has to poll.
 _LOOK_AGAIN, _LOOK_LATER = 0.25, 2.0
 #: First and longest pause, in seconds, after all members failed to answer.
 _PAUSE, _LONGEST_PAUSE = 0.5, 30.0
@@ -67,8 +67,8 @@ class _Bell:
         answer. Raises ``MemberFailed``.
         """
         if self._request is None:
-            # Continue after the feed's last answer, not after the revision of the newest NodeList, because the
-            # documents that were read last may lack changes between these two revisions.
+            # Continue after the feed's last answer and not after the revision of the newest NodeList. The documents
+            # were read separately and may lack changes between these two revisions.
             since = revision if self._revision is None else self._revision
             feed = self._member.changes(since, self._options.poll, self._options.prefix)
             self._request = asyncio.ensure_future(feed)
@@ -127,7 +127,7 @@ class Watcher:
             return self._settings
 
     async def _follow(self, endpoint: Endpoint) -> tuple[str, bool]:
-        """Read the fleet from the member at ``endpoint`` as long as this member answers.
+        """Report changes in the fleet according to the member at ``endpoint``, until this member fails to answer.
 
         Returns the reason of the failure, and whether the member's change feed has answered at least once.
         """
