@@ -21,7 +21,7 @@ description:
     node out if the node's name is reserved, is the name of another node or of a group, or is the name of a host that
     has another address in an earlier inventory source. The inventory also leaves out a node whose address cannot belong
     to another machine, such as a loopback address. For each node that it leaves out, the inventory shows a warning.
-    With O(strict), such a node causes an error.
+    With O(strict), a node that must be left out causes an error.
   - The plugin resolves relative paths in the inventory file (O(token_file), O(ca_path), O(client_cert), O(client_key))
     from the directory of the inventory file. Relative paths in C(ansible.cfg) are resolved from the directory of
     C(ansible.cfg). Relative paths in the environment and in extra variables are resolved from the current directory.
@@ -55,11 +55,11 @@ options:
     description:
       - Rules that select which nodes in O(states) become hosts. Each rule is a dictionary with one key, C(include) or
         C(exclude), whose value is a Jinja condition over the node's variables. The first rule whose condition is true
-        for a node decides whether this node becomes a host. A node for which no condition in O(filters) is true becomes
-        a host.
+        for a node decides whether this node becomes a host. If all conditions in O(filters) are false for a node, the
+        node becomes a host.
       - If a condition cannot be evaluated for a node, the inventory leaves the node out and shows a warning. With
-        O(strict), such a condition causes an error. A condition that fails is not treated as false. Otherwise, a node
-        could avoid its exclusion with data for which the condition fails.
+        O(strict), a condition that cannot be evaluated causes an error. A condition that fails is not treated as false.
+        If it were, a node could avoid its exclusion by publishing data that makes the condition fail.
       - A last rule with C(exclude) and the condition C(true) excludes every node that no earlier rule has included.
     type: list
     elements: dict
@@ -94,10 +94,10 @@ options:
       - Format of the nodes' private data. With V(json) or V(yaml), the plugin parses the private data into
         C(xdp_gossip.data). With V(text), C(xdp_gossip.data) does not exist.
       - C(xdp_gossip.data) is C(null) for a node without private data. If the plugin cannot parse the private data or
-        refuses it, C(xdp_gossip.data) is also C(null), and the plugin shows a warning. With O(strict), such private
-        data causes an error.
-      - The plugin refuses YAML aliases, tags and several documents, more than 16 levels, keys that are not text or
-        start with two underscores, numbers that JSON does not have, and invalid Unicode.
+        refuses it, C(xdp_gossip.data) is also C(null), and the plugin shows a warning. With O(strict), private data
+        that cannot be parsed or is refused causes an error.
+      - The plugin refuses YAML aliases, YAML tags, more than one YAML document, more than 16 nested levels, keys that
+        are not text, keys that start with two underscores, numbers that JSON cannot express, and invalid Unicode.
     type: str
     choices: [text, json, yaml]
     default: text
@@ -110,13 +110,13 @@ options:
       - name: xdp_gossip_private_data_format
   consistency:
     description:
-      - With V(one), the plugin uses the NodeList of the first endpoint that answers.
-      - With V(majority), the plugin asks all O(endpoints) at once and needs answers from more than half of them. A
-        single member whose NodeList is out of date thus does not decide. Each of the O(endpoints) should belong to a
-        different member.
-      - With V(majority), the plugin uses for each node only the answers that contain the latest incarnation of the
-        node. A node gets the state that most of the answers with its latest incarnation contain. If several states are
-        equally frequent, the plugin uses the first of C(left), C(dead), C(suspect) and C(alive).
+      - With O(consistency=one), the plugin uses the NodeList of the first endpoint that answers.
+      - With O(consistency=majority), the plugin asks all O(endpoints) at once and needs answers from more than half of
+        them. The result therefore does not depend on a single member whose NodeList is out of date. Each of the
+        O(endpoints) should belong to a different member.
+      - With O(consistency=majority), the plugin uses for each node only the answers that contain the latest incarnation
+        of the node. A node gets the state that most of the answers with its latest incarnation contain. If several
+        states are equally frequent, the plugin uses the first of C(left), C(dead), C(suspect) and C(alive).
       - V(majority) does not protect against a member that returns false data on purpose.
     type: str
     choices: [one, majority]
@@ -133,7 +133,7 @@ options:
       - Seconds for which a NodeList in the cache is valid. V(0) means forever.
       - When the NodeList in the cache has expired, the plugin sends a conditional request to the members that returned
         the NodeList, and asks whether the NodeList has changed. If the NodeList has not changed, the cached NodeList is
-        valid for the same time again, with its old C(last_heard) and C(sequence).
+        valid for another O(cache_timeout) seconds, with its old C(last_heard) and C(sequence).
   keyed_groups:
     description:
       - The option C(keyed_groups) works as in other inventory plugins, with three exceptions. The default of C(prefix)

@@ -29,7 +29,7 @@ options:
     description:
       - Treat each term as a prefix, and read all documents whose names begin with a term. For each term, the lookup
         returns one dictionary of full names and contents, sorted by name.
-      - With O(prefix), a term with which no name begins is treated like a missing document.
+      - With O(prefix), if no name begins with a term, the lookup treats the term like a missing document.
     type: bool
     default: false
   strip_prefix:
@@ -41,8 +41,8 @@ options:
     type: raw
   version:
     description:
-      - Former version of the document to read. M(xdp_gossip.fleet.xdp_gossip_info) lists the versions. The lookup fails
-        if the member does not have the version in O(version), even with O(default).
+      - Version of the document to read instead of the current version. M(xdp_gossip.fleet.xdp_gossip_info) lists the
+        versions. The lookup fails if the member does not have the version in O(version), even with O(default).
       - Mutually exclusive with O(prefix).
     type: str
   parse:
@@ -141,7 +141,7 @@ class LookupModule(LookupBase):
             fleet = Fleet(Client(Settings(self.get_options()), log=self._warn))
             version = self.get_option("version")
             if version is not None and (self.get_option("prefix") or len(names) > 1):
-                raise ConfigError("version: expected the name of one document with it, and no prefix")
+                raise ConfigError("version: expected at most one document name, and prefix not set")
             if version is not None:
                 key = check_key((names or ["default"])[0])
                 return [self._content(key, *fleet.version(key, version))]

@@ -25,8 +25,8 @@ class NotTogether(Exception):
 
 
 class Conflicts(Exception):
-    """Raised if no document was written. Each document in ``conflicts`` has a version that differs from the expected
-    version.
+    """Raised if the versions of some documents differ from the expected versions, so that no document was written.
+    ``conflicts`` lists these documents.
     """
 
     def __init__(self, conflicts: list[Conflict]) -> None:
@@ -48,7 +48,8 @@ def conflicts_of(changes: t.Sequence[Change]) -> list[Conflict]:
 def write_together(fleet: Fleet, changes: t.Sequence[Change]) -> None:
     """Write all planned ``changes`` with one request.
 
-    Raises ``NotTogether``, ``Conflicts``, or ``ClientError`` if nothing was written or the outcome is unknown.
+    Raises ``NotTogether`` or ``Conflicts`` if nothing was written. Raises ``ClientError`` if nothing was written for
+    another reason, or if the outcome is unknown.
     """
     for _round in range(_ROUNDS):
         planned = [change for change in changes if change.planned]
@@ -81,7 +82,7 @@ def write_together(fleet: Fleet, changes: t.Sequence[Change]) -> None:
 def _said_of_all(changes: t.Sequence[Change]) -> tuple[str | None, str | None]:
     said = {(change.wish.author, change.wish.comment) for change in changes}
     if len(said) > 1:
-        raise NotTogether("documents in one request must have the same author and comment, these differ")
+        raise NotTogether("all documents in one request must have the same author and comment")
     if len(changes) > MAX_DOCUMENTS:
         raise NotTogether("at most %d documents can be written at once, these are %d" % (MAX_DOCUMENTS, len(changes)))
     size = sum(len(change.wish.key.encode("utf-8")) for change in changes)

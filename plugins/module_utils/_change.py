@@ -132,7 +132,7 @@ class Change:
         """Return the request's parameter for the content type, or the file suffix from which the agent derives the
         type.
 
-        The agent derives the type, and not this module, because only the agent knows the document's type at the moment
+        The agent and not this module derives the type, because only the agent knows the document's type at the moment
         of the write.
         """
         if self.wish.content_type is not None:

@@ -127,7 +127,7 @@ class Client:
     endpoint that answered last.
 
     ``log`` is called with one line if some endpoints failed before one answered, and before each retry of all
-    endpoints. If no retry succeeds, the client raises an error instead of a call of ``log``. ``attempts`` lists all
+    endpoints. If no retry succeeds, the client raises an error and does not call ``log``. ``attempts`` lists all
     failures.
     """
 
@@ -146,7 +146,7 @@ class Client:
 
     @property
     def attempts(self) -> list[dict[str, str]]:
-        """Return each endpoint that failed with the reason, in the order of the failures and without duplicates."""
+        """Return the failed endpoints, each with the reason, in the order of the failures and without duplicates."""
         return [{"endpoint": endpoint, "reason": reason} for endpoint, reason in self._failures]
 
     def request(

@@ -26,7 +26,7 @@ def check_wait(wait: str) -> str:
 
 
 def enough(wait: str, confirmed: int, members: int) -> bool:
-    """Return whether ``confirmed`` members out of ``members`` are enough for ``wait``."""
+    """Return whether the option ``wait`` is satisfied if ``confirmed`` of ``members`` members have the document."""
     if wait == "all":
         return confirmed >= members
     if wait == "majority":
@@ -35,8 +35,8 @@ def enough(wait: str, confirmed: int, members: int) -> bool:
 
 
 def refused(result: dict[str, t.Any]) -> bool:
-    """Return whether the member of this result has the document but failed to write the files that it renders from this
-    version of the document.
+    """Return whether the member that ``result`` describes has the document, but failed to write the files that it
+    renders from this version of the document.
     """
     applied = result.get("applied")
     if result.get("holds") is not True or not isinstance(applied, dict):
@@ -98,7 +98,7 @@ class Convergence:
         if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
             raise BadAnswer("convergence: expected a list of objects as results")
         if applied and not all(isinstance(result.get("applied"), dict) for result in results):
-            raise BadAnswer("convergence: expected what is applied with each of the results")
+            raise BadAnswer("convergence: expected the field `applied` in each result")
         self.results: list[dict[str, t.Any]] = results
 
     def replace(self, results: list[dict[str, t.Any]], wait: str) -> None:
@@ -130,7 +130,8 @@ class Convergence:
         return self._applied and all(refused(result) for result in self.laggards)
 
     def kinds(self, question: Question) -> dict[str, list[dict[str, t.Any]]]:
-        """Return a dictionary of reasons, each with the list of its laggards. Each laggard is in exactly one list.
+        """Return a dictionary that maps each reason to the list of laggards for which the reason holds. Each laggard is
+        in exactly one list.
 
         A member is stale if its version is older than the version in the question. If the question has no version, a
         member is stale if its version is older than the newest version of the members that have the document. If no

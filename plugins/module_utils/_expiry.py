@@ -54,8 +54,8 @@ def to_renew(held: t.Any, wanted: int | None, now: float) -> bool:
     expiry).
 
     ``held`` is the time at which the document expires, or ``None`` for never; ``now`` the current time in seconds. The
-    result is true if the time until ``held`` is less than half of ``wanted`` or is more than ``wanted``. Because of the
-    limit of one half, a task that runs often does not write the document each time.
+    result is true if the time until ``held`` is less than half of ``wanted`` or is more than ``wanted``. A task that
+    runs often therefore does not write the document each time, but only after half of the lifetime.
     """
     if wanted is None:
         return False

@@ -105,7 +105,7 @@ class Fleet:
     def join(self, body: bytes) -> int:
         """Tell the member to contact the nodes in ``body`` (``POST /v1/node/join``).
 
-        Returns how many of their addresses the member did not know before.
+        Returns the number of addresses in ``body`` that the member did not know before.
         """
         return number_of(self._send("POST", "/v1/node/join", body).json(), "added")
 
@@ -183,8 +183,8 @@ class Fleet:
         return [_written(one) for one in written]
 
     def history(self, key: str, diff: bool = False) -> list[dict[str, t.Any]]:
-        """Return the versions of the document that the member has, newest first (``GET /v1/history``). The list is
-        empty for an unknown document.
+        """Return the document's versions in the member's history, newest first (``GET /v1/history``). The list is empty
+        for an unknown document.
         """
         asked = {"diff": "1" if diff else None}
         try:
@@ -254,8 +254,8 @@ class Fleet:
         return templates
 
     def converge(self, question: Question, wait: str, timeout: float) -> tuple[Convergence, float]:
-        """Ask the agent until as many members as ``wait`` requires fulfil the question, or until ``timeout`` seconds
-        have passed. With ``timeout`` 0, ask the agent only once.
+        """Ask the agent again and again, until as many members as ``wait`` requires meet the conditions in
+        ``question``, or until ``timeout`` seconds have passed. With ``timeout`` 0, ask the agent only once.
 
         Returns the last answer, and the seconds since the first request.
         """

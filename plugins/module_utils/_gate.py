@@ -7,7 +7,7 @@ another member.
 Modules import the class ``Gate``, which asks the agent itself. The role ``agent`` also runs this file as a script,
 ``_gate.py QUESTION``, on another host, which is called the witness.
 
-QUESTION is a JSON object. ``socket`` is the Unix socket of the witness's agent, ``addr`` and ``port`` identify the node
+QUESTION is a JSON object. ``socket`` is the Unix socket of the witness's agent. ``addr`` and ``port`` identify the node
 to check. The other keys are the conditions: ``version`` is the version of the node's agent ("" for any version).
 ``incarnation`` is the lowest allowed incarnation of the node (0 for any incarnation). ``documents`` is true if the node
 must have the same documents as the witness. The script asks the witness's agent until all conditions are met or
@@ -37,7 +37,8 @@ PATIENCE = 5.0
 #: last request, because a large NodeList is much work for the witness.
 PAUSE = 0.1
 PAUSE_FACTOR = 4
-#: Maximum bytes of an answer. The NodeList of 20,000 nodes with the longest possible private data is smaller.
+#: Maximum bytes of an answer. The NodeList of 20,000 nodes with the longest possible private data is smaller than this
+#: limit.
 LIMIT = 256 * 1024 * 1024
 #: Maximum number of other members that a result names. In a large fleet, every result would otherwise contain the names
 #: of all hosts.

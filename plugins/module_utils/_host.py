@@ -19,7 +19,7 @@ from ansible.module_utils.common.text.converters import to_bytes, to_text
 
 
 class Refused(Exception):
-    """Raised if a step failed; ``str()`` says at which file or command, what was expected and what was found."""
+    """Raised if a step failed; ``str()`` names the file or command, what was expected, and what was found."""
 
 
 class Host:

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: installs the account, release and configuration of an agent. Python 3.8 or later.
 
-The classes and functions in this file have the order in which a deployment uses them. The module ``_host_run`` starts
-the services after that.
+The classes and functions in this file have the order in which a deployment uses them. After these steps, the module
+``_host_run`` starts the services.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._host import Host
 
 #: Script that compares two versions of agent.yml. The script runs in the agent's Python, because Ansible's Python on
 #: the host may lack PyYAML. The script's input is a JSON list of the former agent.yml, the new agent.yml and the keys
-#: to ignore. The script exits with status 0 if all other keys are equal.
+#: to ignore. The script exits with status 0 if all keys that it does not ignore are equal.
 _COMPARE = """
 import json, sys, yaml
 

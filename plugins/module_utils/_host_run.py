@@ -23,7 +23,7 @@ CAPABILITIES = "@CAPABILITIES@"
 
 
 class Dataplane:
-    """The kernel data plane, which systemd units of the agent's release load into the kernel.
+    """The kernel data plane. The agent's release contains the systemd units that load it into the kernel.
 
     An upgrade never stops the data plane. A reload replaces the data plane's programs atomically, so the kernel
     continues to relay packets.
@@ -89,7 +89,9 @@ class Dataplane:
             self.restart |= not self.down
 
     def _write_units(self) -> list[str]:
-        """Write the unit files of the release, and return their paths. Removes unit files that the release lacks."""
+        """Write the unit files of the release, and return their paths. Removes unit files that this release does not
+        contain.
+        """
         folder = os.path.join(self._release.directory, "systemd")
         own = [path for path in self._paths if os.path.exists(os.path.join(folder, os.path.basename(path)))]
         if self._listener.path not in own:

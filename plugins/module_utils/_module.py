@@ -26,7 +26,8 @@ _CONTENTS = ("content", "value")
 
 
 class FleetModule(AnsibleModule):
-    """A module that has the connection options, and reports the endpoint that it used and the endpoints that failed.
+    """A module that has the connection options. Its result names the endpoint that answered, and the endpoints that
+    failed.
 
     ``argument_spec`` contains the module's own options. If a module's option ``sensitive`` is true, no result or error
     contains the values of ``content``, ``value`` and ``documents``.
@@ -46,7 +47,8 @@ class FleetModule(AnsibleModule):
         return spec
 
     def _unless_given(self, other: str, variable: str) -> str:
-        """Return the value of the environment variable for one of the options token and token_file.
+        """Return the value of the environment variable ``variable``, which sets the option token or the option
+        token_file.
 
         Raises ``AnsibleFallbackNotFound`` if the task sets the option ``other``, because a module accepts only one of
         these two options.
@@ -82,8 +84,8 @@ class FleetModule(AnsibleModule):
         self.exit_json(**dict(results, **self._connection()))
 
     def fail(self, problem: ClientError | str, **results: t.Any) -> t.NoReturn:
-        """End the module with a failure. The result has a message, and for a problem with a member also the dictionary
-        ``error``.
+        """End the module with a failure. The result has a message. If a member caused the failure, the result also has
+        the dictionary ``error``.
         """
         message = str(problem)
         if isinstance(problem, Unreachable):
@@ -132,7 +134,7 @@ class FleetModule(AnsibleModule):
 
 
 def _hide_contents(entry: t.Any) -> t.Any:
-    """Return a copy of an entry of ``documents``. All values are hidden, except the values of options that never
+    """Return a copy of an entry of ``documents``. The copy hides all values, except the values of options that never
     contain secrets.
     """
     shown = ("state", "src", "remote_src", "expires", "content_type", "if_version", "author", "comment")

@@ -58,7 +58,7 @@ def _order(identity: tuple[str, int]) -> tuple[int, bytes, int]:
 def parse_node(entry: t.Any) -> dict[str, t.Any]:
     """Check one entry of a NodeList and return its known fields.
 
-    Raises ``ValueError`` with the name of the field and the expected value.
+    Raises ``ValueError`` if a field is invalid; the message names the field and the expected value.
     """
     if not isinstance(entry, dict):
         raise ValueError("expected an object, got %s" % type(entry).__name__)

@@ -40,7 +40,7 @@ def check_base(run: Run) -> list[str]:
     for tool in ("tar", "gzip", "systemctl"):
         if not shutil.which(tool):
             errors.append("command %s: expected it to be installed, found none" % tool)
-    if os.path.exists(PYTHON):  # if it does not exist, the role installs Python as a package
+    if os.path.exists(PYTHON):  # if PYTHON does not exist, the role installs a package
         code = "import sys; print('%d.%d' % sys.version_info[:2])"
         status, output = run([PYTHON, "-I", "-c", code])
         text = output.strip()
@@ -85,7 +85,7 @@ def check_interface(question: dict[str, t.Any]) -> list[str]:
 
 
 def check_paths(question: dict[str, t.Any]) -> list[str]:
-    """Check that no path that the role will replace belongs to another program."""
+    """Check each path that the role will replace: another program must not have created it."""
     errors = []
     command, root = question["command"], question["root"]
     if os.path.lexists(command) and not (os.path.islink(command) and os.readlink(command).startswith(root + "/")):
@@ -97,7 +97,9 @@ def check_paths(question: dict[str, t.Any]) -> list[str]:
 
 
 def check_ports(question: dict[str, t.Any], run: Run) -> list[str]:
-    """Check that each port is free or already used by the agent itself, and that the addresses belong to this host."""
+    """Check that each port is free or already used by the agent itself, and that the agent's addresses belong to this
+    host.
+    """
     listen = question["listen"] or ("::" if ":" in question["addr"] else "0.0.0.0")
     wanted = [
         ("xdp_gossip_agent_port", "UDP", socket.SOCK_DGRAM, listen, question["port"]),
@@ -153,7 +155,7 @@ def bind_error(kind: int, host: str, port: int) -> int:
 
 
 def agent_sockets(unit: str, run: Run) -> set[str]:
-    """Return the inodes of the sockets that processes of the systemd unit have open."""
+    """Return the inodes of the open sockets of the systemd unit's processes."""
     command = ["systemctl", "show", "--property=ControlGroup", "--value", unit]
     group = run(command)[1].strip()
     found: set[str] = set()
@@ -193,7 +195,7 @@ def sockets_at(kind: str, port: int) -> set[str]:
 
 
 def answering(seeds: list[str], own: tuple[str, int]) -> list[str]:
-    """Return the seeds, ``addr:port`` or ``name:port``, that accept a TCP connection.
+    """Return those entries of ``seeds`` that accept a TCP connection. Each entry is ``addr:port`` or ``name:port``.
 
     The function connects to all seeds at the same time, and waits at most two seconds after it has resolved their
     names.
@@ -234,7 +236,7 @@ def answering(seeds: list[str], own: tuple[str, int]) -> list[str]:
 
 
 def resolvable(seeds: list[str]) -> bool:
-    """Return whether at least one seed is an address, or a name that this host can resolve."""
+    """Return whether at least one seed has either an IP address or a name that this host can resolve."""
     for seed in seeds:
         host, port = seed.rpartition(":")[::2]
         try:

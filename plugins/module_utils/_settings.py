@@ -47,7 +47,7 @@ class ConfigError(ClientError):
 
 
 class Endpoint:
-    """The parsed URL of a member's API: ``unix:///path``, ``http://host:port`` or ``https://host:port``."""
+    """The parsed URL of a member's API. The URL is ``unix:///path``, ``http://host:port`` or ``https://host:port``."""
 
     def __init__(self, url: str) -> None:
         self.url = url.strip().rstrip("/")
@@ -90,8 +90,8 @@ class Settings:
                 given[name] = spec.get("default")
         self.endpoints = [Endpoint(str(url)) for url in given["endpoints"]]
         if not self.endpoints:
-            # An empty list, which may be the result of a template, is an error. With the default instead, the module
-            # would use the local agent by mistake.
+            # An empty list, which may be the result of a template, is an error. If the module used the default endpoint
+            # instead, it would talk to the local agent by mistake.
             raise ConfigError("endpoints: expected at least one, got an empty list")
         self.timeout = float(given["timeout"])
         self.retries = int(given["retries"])
@@ -115,8 +115,8 @@ class Settings:
         return other
 
     def tls(self) -> ssl.SSLContext:
-        """Return the TLS context, which the first call creates. Raises ``ConfigError`` with the path of a file that
-        cannot be used.
+        """Return the TLS context, which the first call creates. Raises ``ConfigError`` if a TLS file cannot be used;
+        the message names the file.
         """
         if self._context is None:
             self._context = self._make_context()

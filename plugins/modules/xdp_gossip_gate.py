@@ -11,11 +11,11 @@ short_description: Wait until the agent of this host runs and lists other member
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Asks the agent of this host over its Unix socket until the agent runs, has the deployed version, and has enough
-    other members in its NodeList that are alive. Changes nothing.
+  - Asks the agent of this host over its Unix socket until the agent runs, has the version O(agent_version), and lists
+    at least O(others) other members as alive. Changes nothing.
   - If the agent does not meet the conditions within O(retries), the module fails and shows the agent's last answers and
     the journal of its units.
-  - Part of the role P(xdp_gossip.fleet.agent#role), which sets all options.
+  - This module is part of the role P(xdp_gossip.fleet.agent#role), which sets all options.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes.read_only
   - xdp_gossip.fleet.attributes
@@ -39,12 +39,12 @@ options:
     type: int
     default: -1
   others:
-    description: Minimum number of other members that the agent's NodeList must contain as alive.
+    description: Minimum number of other members that must be alive in the agent's NodeList.
     type: int
     default: 0
   retries:
-    description: Maximum number of times that the module asks whether the agent runs, and then whether the NodeList
-      contains enough members.
+    description: The module asks at most O(retries) times whether the agent runs, and then at most O(retries) times
+      whether its NodeList contains O(others) other members that are alive.
     type: int
     default: 40
   delay:

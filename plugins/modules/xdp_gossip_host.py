@@ -15,8 +15,8 @@ description:
     changes the parts that differ. After the changes, the module starts, restarts or reloads the agent exactly once.
   - The comparison and all changes are one module execution, so for a host that is already in the wanted state, the
     controller needs hardly more time than for M(ansible.builtin.ping).
-  - Part of the role P(xdp_gossip.fleet.agent#role), which sets all options. Other tasks of the role install packages
-    and copy releases. The module reports which packages and releases are missing.
+  - This module is part of the role P(xdp_gossip.fleet.agent#role), which sets all options. Other tasks of the role
+    install packages and copy releases. The module reports which packages and releases are missing.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes
 attributes:
@@ -32,7 +32,7 @@ options:
     choices: [install, configure, run]
     default: [install, configure, run]
   proceed:
-    description: With V(false), the module changes nothing if a package or the release is missing on the host.
+    description: With O(proceed=false), the module changes nothing if a package or the release is missing on the host.
     type: bool
     default: true
   packages:
@@ -82,7 +82,7 @@ options:
         type: path
         required: true
   release:
-    description: The release of the agent that should run.
+    description: The agent's release that the host should run.
     type: dict
     required: true
     suboptions:
@@ -100,9 +100,8 @@ options:
         required: true
       links:
         description:
-          - Further links. Links to create. Each key is the path of a link, and its value is a file of the release, to
-            which the link leads. The module creates a link only if the release contains the file to which the link
-            leads.
+          - Further links to create. Each key is the path of a link, and its value is the link's target, a file of the
+            release. The module creates a link only if the release contains the target.
         type: dict
         default: {}
       keep:
@@ -128,8 +127,8 @@ options:
         default: {}
       secret_names:
         description:
-          - File names that the role uses for secrets. If a file in the configuration directory has one of these names
-            and O(secrets) does not contain it, the module removes the file.
+          - File names that the role uses for secrets. If a file in the configuration directory has a name in
+            C(secret_names) and O(secrets) does not contain this name, the module removes the file.
         type: list
         elements: str
         default: []
@@ -143,8 +142,8 @@ options:
         elements: path
         default: []
       has_templates:
-        description: Whether the agent renders files from templates. With V(false), the module removes the directory
-          C(templates).
+        description: Whether the agent renders files from templates. If C(has_templates) is V(false), the module removes
+          the directory C(templates).
         type: bool
         default: false
   secrets:
@@ -173,8 +172,8 @@ options:
         default: true
       judged:
         description:
-          - With V(true), the module does not fail if the agent does not start, because a later task checks the agent's
-            health. If the agent does not start, RV(start_failure) contains the reason.
+          - If C(judged) is V(true), the module does not fail when the agent does not start, because a later task checks
+            the agent's health. If the agent does not start, RV(start_failure) contains the reason.
         type: bool
         default: false
       agent:
@@ -225,8 +224,8 @@ options:
             required: true
           paths:
             description:
-              - Paths of three unit files. These are, in this order, the unit file of the loader, of the path unit that
-                waits for the agent's requests, and of the service that loads the data plane again.
+              - Paths of three unit files. The first file is for the loader, the second file is for the path unit that
+                waits for the agent's requests, and the third file is for the service that loads the data plane again.
             type: list
             elements: path
             required: true
@@ -254,7 +253,7 @@ options:
         type: int
         default: -1
       others:
-        description: Minimum number of other members that the agent's NodeList must contain as alive.
+        description: Minimum number of other members that must be alive in the agent's NodeList.
         type: int
         default: 0
   snapshot:

@@ -11,7 +11,7 @@ short_description: Inspect a host before the agent is deployed to it
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Part of the role P(xdp_gossip.fleet.agent#role).
+  - This module is part of the role P(xdp_gossip.fleet.agent#role).
   - Reports all obstacles to a deployment in one run. Changes nothing.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes.read_only
@@ -85,13 +85,14 @@ options:
     type: str
     default: ""
   tls_cert:
-    description: Path of a certificate file for the API that is already on the host.
+    description: Path of the API's certificate file, if this file is already on the host.
     type: path
   tls_key:
-    description: Path of the private key file of O(tls_cert) that is already on the host.
+    description: Path of the file with the private key of O(tls_cert), if this file is already on the host.
     type: path
   replace_secrets:
-    description: Do not report secrets or an authority that differ from those on the controller.
+    description: Whether the host may have secrets or an authority that differ from those on the controller. With
+      O(replace_secrets=true), the module reports no problem for such secrets or such an authority.
     type: bool
     default: false
 seealso:

@@ -81,9 +81,9 @@ options:
   src:
     description:
       - File whose bytes become the document's content. By default, O(src) is a file on the controller. With
-        O(remote_src=true), it is a file on the target host. On the controller, the module searches for the file like
-        M(ansible.builtin.copy), in C(files) of the role or beside the playbook, and decrypts a file that Ansible Vault
-        has encrypted. If the playbook belongs to a collection, the module also searches for O(src) in the current
+        O(remote_src=true), O(src) is a file on the target host. On the controller, the module searches for the file
+        like M(ansible.builtin.copy), in C(files) of the role or beside the playbook, and decrypts a file that Ansible
+        Vault has encrypted. If the playbook belongs to a collection, the module also searches for O(src) in the current
         directory.
     type: path
   remote_src:
@@ -126,8 +126,8 @@ options:
     type: str
   rollback_to:
     description:
-      - A former version of the document. The module publishes the content and type of the former version again, as a
-        new version.
+      - Former version of the document to publish again. The module publishes the content and type of the former version
+        again, as a new version.
       - The former version must be in the history of the member that receives the request. If the document already has
         the content and type of the former version, the module writes nothing.
       - The new version expires at the time at which the former version would have expired. If the former version would
@@ -150,10 +150,10 @@ options:
     type: str
   wait_for:
     description:
-      - State of the document in which the task counts a member for O(wait). With V(held), the task counts a member when
-        the member has the document. With V(applied), the task counts a member when the member's agent has also written
-        the files that it renders from the document. A member that renders no file from the document only needs to have
-        the document.
+      - What a member must have done with the document before the task counts the member for O(wait). With V(held), the
+        task counts a member when the member has the document. With V(applied), the task counts a member when the
+        member's agent has also written the files that it renders from the document. A member that renders no file from
+        the document only needs to have the document.
       - With V(applied), the task fails as soon as every member that is not counted has refused to write files from the
         document. The error message contains each member's reason for the refusal.
       - After a deletion, V(applied) has the same effect as V(held). The default is V(held).
@@ -320,7 +320,8 @@ confirmed:
   sample: 3
 laggards:
   description:
-    - The members that do not have the document yet. With O(documents), each entry also has the C(key) of its document.
+    - The members that do not have the document yet. With O(documents), each entry of RV(laggards) also has the C(key)
+      of its document.
   returned: once a member has answered
   type: list
   elements: dict
@@ -481,7 +482,7 @@ def wishes_of(params: dict[str, t.Any]) -> list[Wish]:
 
 
 class Publication:
-    """Runs the module once, and collects the results that the module reports at its end or if it fails."""
+    """One run of the module. Collects the results that the module reports when it ends or fails."""
 
     def __init__(self, module: FleetModule, wishes: list[Wish]) -> None:
         self._module = module
@@ -541,8 +542,8 @@ class Publication:
             return
         started = time.monotonic()
         end = started + self._module.params["wait_timeout"]
-        # After ``wait_timeout``, count the members once for each remaining document. Stop these counts ``timeout``
-        # seconds later.
+        # After ``wait_timeout``, count the members once for each document whose members were not counted before. Stop
+        # these counts ``timeout`` seconds after ``wait_timeout``.
         last_look = end + self._module.params["timeout"]
         for change in self._changes:
             now = time.monotonic()
@@ -575,7 +576,7 @@ class Publication:
         return self._counts.get(change.wish.key, {})
 
     def _describe(self, change: Change) -> str:
-        """Return the text of an error message about a document that too few members have."""
+        """Return the error message about ``change`` if too few members have its document."""
         count = self._counted(change)
         what = "document %r version %s" % (clip(change.wish.key), change.version)
         if not count:

@@ -10,7 +10,7 @@ short_description: Find the release of the agent to deploy
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Part of the role P(xdp_gossip.fleet.agent#role).
+  - This module is part of the role P(xdp_gossip.fleet.agent#role).
   - An installed collection contains a release of the agent, and the module returns this release. In a checkout of the
     repository, the module builds a new release in C(~/.cache/xdp-gossip) on the controller, so that the role does not
     deploy an old release.

@@ -10,7 +10,7 @@ short_description: Inspect or create the secrets of a fleet on the controller
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Part of the role P(xdp_gossip.fleet.agent#role), which runs this module for each host.
+  - This module is part of the role P(xdp_gossip.fleet.agent#role), which runs it for each host.
   - A fleet's secrets are files on the controller. Only the owner of a file with a secret may read it, unless
     ansible-vault has encrypted the file. A fleet's secrets are the secret key, the API token, and the certificate and
     key of an authority, which signs a certificate for each host.
@@ -26,7 +26,7 @@ attributes:
     details: The content is secret.
 options:
   cluster:
-    description: Name of the cluster. Name of the cluster, which a new certificate authority gets as its name.
+    description: Name of the cluster. A new certificate authority gets the same name.
     type: str
     required: true
   directory:
@@ -34,10 +34,12 @@ options:
     type: path
     required: true
   secret_key_file:
-    description: File of the secret key. Omit this option if the role installs no secret key from a file on the host.
+    description: File of the secret key. Omit O(secret_key_file) if the role does not copy a secret key from a file to
+      the host.
     type: path
   api_token_file:
-    description: File of the API token. Omit this option if the role installs no API token from a file on the host.
+    description: File of the API token. Omit O(api_token_file) if the role does not copy an API token from a file to the
+      host.
     type: path
   key_files:
     description: Files with the secrets of key slots. The module checks the files in O(key_files) and never creates
@@ -47,7 +49,7 @@ options:
     default: []
   ca_cert_file:
     description:
-      - File of the authority's certificate. Omit this option if the host needs no certificate from the authority.
+      - File of the authority's certificate. Omit O(ca_cert_file) if the host needs no certificate from the authority.
     type: path
   ca_key_file:
     description: File of the authority's private key.
@@ -97,7 +99,8 @@ problems:
   elements: str
   returned: success
 certificate:
-  description: Path of the host's certificate. The path is empty if the host needs no certificate from the authority.
+  description: Path of the host's certificate. RV(certificate) is empty if the host needs no certificate from the
+    authority.
   type: str
   returned: success
 key:
@@ -111,8 +114,8 @@ renew:
   returned: success
 strangers:
   description:
-    - The hosts that have been deployed with these secrets. RV(strangers) is empty if at least one of these hosts is in
-      O(fleet). Otherwise an empty list.
+    - All hosts that have been deployed with these secrets, if none of them is in O(fleet). Otherwise, RV(strangers) is
+      an empty list.
   type: list
   elements: str
   returned: success

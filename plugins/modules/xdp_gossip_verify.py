@@ -16,7 +16,7 @@ description:
     With O(applied), the module also asks whether members have written the files that they render from the document.
   - If fewer members have the document than O(wait) requires, the task fails and names each member without the document,
     with the reason. The module changes nothing, unless O(repair) is set and a member does not have the document.
-  - The asked member has received by gossip which documents the other members have. With O(direct), the module asks each
+  - The asked member has learned by gossip which documents the other members have. With O(direct), the module asks each
     member over the member's own API.
 requirements:
   - PyYAML on the target, only for O(value) with O(content_type=yaml)
@@ -41,8 +41,8 @@ options:
     description:
       - V(present) requires that members have the document. V(absent) requires that members have no document of this
         name.
-      - With V(absent) and the O(version) of the deletion, members must also have received this deletion or a later
-        deletion. A member that has not received the deletion would still accept the document from another member.
+      - With O(state=absent) and the O(version) of the deletion, members must also have received this deletion or a
+        later deletion. A member that has not received the deletion would still accept the document from another member.
     type: str
     choices: [present, absent]
     default: present
@@ -63,9 +63,9 @@ options:
   src:
     description:
       - File with the bytes that members must have. By default, O(src) is a file on the controller. With
-        O(remote_src=true), it is a file on the target host. On the controller, the module searches for the file like
-        M(ansible.builtin.copy), in C(files) of the role or beside the playbook, and decrypts a file that Ansible Vault
-        has encrypted. If the playbook belongs to a collection, the module also searches for O(src) in the current
+        O(remote_src=true), O(src) is a file on the target host. On the controller, the module searches for the file
+        like M(ansible.builtin.copy), in C(files) of the role or beside the playbook, and decrypts a file that Ansible
+        Vault has encrypted. If the playbook belongs to a collection, the module also searches for O(src) in the current
         directory.
     type: path
   remote_src:
@@ -109,8 +109,8 @@ options:
       - The module sends the requests to the members' addresses in the NodeList, to 16 members at a time. O(timeout) and
         O(retries) apply to the request to each member. A member that does not answer is listed in
         RV(unreachable_members) and is not counted.
-      - The module sends O(token) to the address of each member. With V(https), the module sends the token only to hosts
-        with a valid certificate.
+      - The module sends O(token) to the address of each member. With O(direct_scheme=https), the module sends the token
+        only to hosts with a valid certificate.
       - With O(state=absent), a member without the document is treated as if it had received the deletion. The members'
         API does not report the version of a deletion.
     type: bool
@@ -277,7 +277,7 @@ holdings:
       reason: ""
 laggards:
   description:
-    - Entries of RV(holdings) of the members that were not counted. Each laggard is in exactly one of RV(missing),
+    - The entries of RV(holdings) for members that were not counted. Each laggard is in exactly one of RV(missing),
       RV(stale) and RV(mismatched).
   returned: once a member has answered
   type: list
@@ -338,7 +338,7 @@ asked:
   type: int
   sample: 1
 unreachable_members:
-  description: Entries of RV(missing) of the members that did not answer a request that the module sent because of
+  description: The entries of RV(missing) for members that did not answer a request that the module sent because of
     O(direct).
   returned: once a member has answered
   type: list

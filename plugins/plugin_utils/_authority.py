@@ -20,7 +20,7 @@ try:
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-except ImportError:  # only in tools that read the documentation, because ansible-core requires cryptography
+except ImportError:  # only tools that read the documentation lack cryptography, which ansible-core requires
     pass
 
 #: Lifetime of the certificates of authorities and of hosts. A deployment renews a host's certificate when less than a
@@ -197,7 +197,7 @@ def _is_edwards(key: t.Any) -> bool:
 
 
 def _end(certificate: x509.Certificate) -> datetime.datetime:
-    # Before version 42, cryptography has only an attribute without time zone, whose value is in UTC.
+    # Versions of cryptography before 42 have only an attribute without a time zone. Its value is in UTC.
     if hasattr(certificate, "not_valid_after_utc"):
         return t.cast(datetime.datetime, certificate.not_valid_after_utc)
     return certificate.not_valid_after.replace(tzinfo=datetime.timezone.utc)

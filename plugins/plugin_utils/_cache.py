@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: encodes NodeLists for Ansible's cache plugins and decides how long they are valid.
 
-Cache plugins delete entries that are older than their timeout, and with them the entity tags for conditional requests.
-Each entry therefore contains the time at which it was stored, and the timeout of the cache plugin is longer than an
-entry is valid.
+A cache plugin deletes each entry that is older than the plugin's timeout, and so also deletes the entity tags for
+conditional requests. Each entry therefore contains the time at which it was stored, and the cache plugin's timeout is
+longer than the time for which the entry is valid.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def decode(held: t.Any, asked: c.Mapping[str, t.Any], at_least: int, at_most: in
 
     The function checks the answers in an entry in the same way as the answers of members. The entry must contain
     ``at_least`` to ``at_most`` answers, each from a different endpoint in ``asked``. Raises ``ValueError`` if the entry
-    breaks a rule.
+    violates one of these rules.
     """
     if not isinstance(held, dict) or held.get("format") != _FORMAT or held.get("asked") != dict(asked):
         return None
@@ -70,6 +70,6 @@ def decode(held: t.Any, asked: c.Mapping[str, t.Any], at_least: int, at_most: in
             raise ValueError("answers: expected text as endpoint, etag and body")
         answer = Answer(*map(str, parts))
         if answer.endpoint in answers or answer.endpoint not in asked["endpoints"]:
-            raise ValueError("answers: expected one of each endpoint that was asked")
+            raise ValueError("answers: expected only requested endpoints, each at most once")
         answers[answer.endpoint] = answer
     return Entry(asked, float(stored_at), list(answers.values()))

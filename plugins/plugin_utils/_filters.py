@@ -20,8 +20,8 @@ class Filter(t.NamedTuple):
 
 
 def parse_filters(entries: t.Any) -> list[Filter]:
-    """Parse the option ``filters`` into rules. Raises ``ValueError`` with the number of the entry and the expected
-    value.
+    """Parse the option ``filters`` into rules. Raises ``ValueError`` if an entry is invalid; the message contains the
+    entry's number and the expected value.
     """
     if entries is None:
         return []
@@ -52,7 +52,8 @@ def chosen(rules: c.Iterable[Filter], holds: c.Callable[[str | bool], bool]) -> 
 
     The first rule whose condition is true decides whether the node is included. If no condition is true, the node is
     included. Raises ``ValueError`` with the text of the rule if its condition cannot be evaluated. A condition that
-    fails is not treated as false. Otherwise, a node could avoid its exclusion with data for which the condition fails.
+    fails is not treated as false. If it were, a node could avoid its exclusion by publishing data that makes the
+    condition fail.
     """
     for rule in rules:
         try:

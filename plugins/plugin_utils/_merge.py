@@ -54,7 +54,7 @@ def _agree(views: c.Sequence[View]) -> View:
     views = [view for view in views if view["incarnation"] == newest]
     votes = collections.Counter(view["state"] for view in views)
     state = max(votes, key=lambda name: (votes[name], _RANK[name]))
-    # All other fields come from a single entry. Prefer an entry with the node's name and private data, then the entry
-    # that the node itself returned.
+    # All fields except the state come from a single entry. Prefer an entry with the node's name and private data, then
+    # the entry that the node itself returned.
     best = max(views, key=lambda view: (view["record_known"], view["local"], view["state"] == state, view["sequence"]))
     return dict(best, state=state)

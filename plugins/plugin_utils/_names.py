@@ -62,8 +62,8 @@ def address_and_port(node: c.Mapping[str, t.Any]) -> str:
 def check_name(
     name: t.Any, node: c.Mapping[str, t.Any], group_prefixes: c.Sequence[str], groups: c.Container[str]
 ) -> str:
-    """Return ``name`` if ``node`` may have it. Raises ``NameRefused``, or ``NameMalformed`` if no host can have the
-    name.
+    """Return ``name`` if ``node`` may use this name. Raises ``NameRefused``, or ``NameMalformed`` if no host can have
+    the name.
 
     ``groups`` contains the names of groups in lower case. ``group_prefixes`` contains the prefixes of groups that
     Ansible will create.
@@ -92,7 +92,7 @@ def check_name(
 
 
 def refuse_shared(named: c.Sequence[Named]) -> tuple[list[Named], list[str]]:
-    """Return the nodes whose name no other node has, and one line of text for each node whose name is not unique.
+    """Return the nodes that have a unique name, and one line of text for each node whose name is not unique.
 
     If several nodes have the same name, no node gets the name, because no node can prove that the name belongs to it.
     If only one of the nodes with the same name is alive, this node keeps the name, because the other entries are

@@ -44,6 +44,6 @@ def condition_holds(templar: t.Any, condition: str | bool, variables: c.Mapping[
     templar.available_variables = variables
     if _trust is not None:
         return bool(templar.evaluate_conditional(condition))
-    # ansible-core 2.18 evaluates the conditions of the option ``groups`` with the same template. The template is safe,
-    # because the condition comes from the operator's own file.
+    # ansible-core 2.18 itself uses this template to evaluate the conditions of the option ``groups``. The template is
+    # safe, because the condition comes from the operator's own file.
     return bool(templar.template("{%% if %s %%}yes{%% else %%}no{%% endif %%}" % condition) == "yes")
