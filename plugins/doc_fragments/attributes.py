@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Documentation of the attributes that all modules have in common. A module documents an attribute itself only if its
-value differs from the value in this fragment.
+"""Documentation of the attributes that all modules have in common. A module documents an attribute itself only if the
+attribute's value for this module differs from the value in this fragment.
 
-If two fragments define the same key, Ansible uses the key of the fragment that a module lists first. Modules that
+If two fragments define the same key, Ansible uses the value from the fragment that a module lists first. Modules that
 change nothing list READ_ONLY first, so that Ansible uses the values of READ_ONLY.
 """
 

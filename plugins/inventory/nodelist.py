@@ -10,8 +10,8 @@ short_description: Use the live members of a fleet as an inventory
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Reads the current NodeList from a single member of a fleet, which may be any member. The name of the inventory file
-    must end in C(nodelist.yml), C(nodelist.yaml), C(xdp_gossip.yml) or C(xdp_gossip.yaml).
+  - Reads the current NodeList of a fleet from one member. Any member of the fleet can be used. The name of the
+    inventory file must end in C(nodelist.yml), C(nodelist.yaml), C(xdp_gossip.yml) or C(xdp_gossip.yaml).
   - The plugin sets exactly two variables of each host. C(ansible_host) is the node's address, and C(xdp_gossip) is a
     dictionary with C(addr), C(port), C(name), C(private_data), C(state), C(incarnation), C(sequence), C(version),
     C(protocol), C(last_heard), C(digest), C(local) and C(record_known). With O(private_data_format), the dictionary
@@ -53,10 +53,10 @@ options:
       - name: xdp_gossip_states
   filters:
     description:
-      - Rules that select which nodes in O(states) become hosts. Each rule is a dictionary with one key, C(include) or
-        C(exclude), whose value is a Jinja condition over the node's variables. The first rule whose condition is true
-        for a node decides whether this node becomes a host. If all conditions in O(filters) are false for a node, the
-        node becomes a host.
+      - Rules that select which of the nodes with a state in O(states) become hosts. Each rule is a dictionary with one
+        key, C(include) or C(exclude), whose value is a Jinja condition over the node's variables. The first rule whose
+        condition is true for a node decides whether this node becomes a host. If all conditions in O(filters) are false
+        for a node, the node becomes a host.
       - If a condition cannot be evaluated for a node, the inventory leaves the node out and shows a warning. With
         O(strict), a condition that cannot be evaluated causes an error. A condition that fails is not treated as false.
         If it were, a node could avoid its exclusion by publishing data that makes the condition fail.
@@ -278,7 +278,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     # Where nodes come from
 
     def _nodes(self, path: str, cache: bool) -> list[dict[str, t.Any]]:
-        """Return the nodes whose state the inventory source selects. Raises ``ClientError`` and ``ValueError``."""
+        """Return the nodes in the states that the inventory source selects. Raises ``ClientError`` and ``ValueError``."""
         answers = self._answers(path, cache)
         # Several members report the same nodes, so remove duplicate problems.
         self._problems.extend(dict.fromkeys(problem for answer in answers for problem in answer.problems))
@@ -350,8 +350,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return options
 
     def _beside(self, path: str, option: str) -> str:
-        """Return the path in ``option``. The method resolves a relative path from the directory of the inventory file
-        ``path``.
+        """Return the path that the option ``option`` contains. The method resolves a relative path from the directory
+        of the inventory file ``path``.
 
         The method reads the option from the inventory file, because ``get_option`` returns a path that Ansible has
         already resolved from the current directory.
@@ -433,7 +433,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return [(str(name), self._variables(node)) for name, node in kept]
 
     def _preferred(self, node: dict[str, t.Any], prefixes: list[str], groups: t.Container[str]) -> str:
-        """Return the first name that is not empty and valid as a host name. Raises ``NameRefused``.
+        """Return the first name that is not empty and is a valid host name. Raises ``NameRefused``.
 
         If a name has another meaning for Ansible, such as the name of a group, the node is refused, and the plugin does
         not try a further name.

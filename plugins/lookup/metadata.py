@@ -10,7 +10,7 @@ short_description: Read configuration documents of a fleet
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Reads documents of a fleet from a single member, which may be any member. The lookup runs on the controller.
+  - Reads documents of a fleet from one member. Any member of the fleet can be used. The lookup runs on the controller.
   - Documents are untrusted data, so Ansible does not evaluate templates in them.
   - A missing document is an error unless O(default) is given. If no member answers, the lookup fails, even with
     O(default).

@@ -129,8 +129,8 @@ class Change:
             self.done(answer)
 
     def _kind(self) -> dict[str, str | None]:
-        """Return the request's parameter for the content type, or the file suffix from which the agent derives the
-        type.
+        """Return the request's parameter for the document's type: either the content type, or a file suffix from which
+        the agent derives the type.
 
         The agent and not this module derives the type, because only the agent knows the document's type at the moment
         of the write.

@@ -288,8 +288,8 @@ class Client:
                 sock.close()
 
     def _settle(self, endpoint: Endpoint, number: str, lost: _EndpointFailed) -> Response:
-        """Ask the endpoint for the outcome of the write with the id ``number``. The request for this write raised
-        ``lost``.
+        """Ask the endpoint for the outcome of the write with the id ``number``. ``lost`` is the error that the request
+        for this write raised.
 
         Returns the answer to the write if the member has applied the write. Raises ``_EndpointFailed`` with
         ``sent=False`` if the member has cancelled the write. Raises ``lost`` again if the endpoint does not report the
@@ -352,7 +352,9 @@ class Client:
         answer = connection.getresponse()
         fields = {name.lower(): value for name, value in answer.getheaders()}
         if fields.get("content-encoding", "identity").lower() != "identity":
-            raise BadAnswer("an answer with content encoding %r was not asked for" % fields["content-encoding"])
+            raise BadAnswer(
+                "the answer has the content encoding %r, which was not requested" % fields["content-encoding"]
+            )
         return Response(endpoint.url, answer.status, fields, _read_body(answer))
 
 

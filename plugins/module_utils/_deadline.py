@@ -49,8 +49,8 @@ class _Reader(io.RawIOBase):
 
 
 class Channel:
-    """A socket for ``http.client`` whose reads and writes all end before one deadline. ``close`` does nothing, because
-    the caller closes the socket itself.
+    """Wraps a socket for ``http.client``, so that all reads and writes of this socket end before one deadline.
+    ``close`` does nothing, because the caller closes the socket itself.
     """
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
@@ -71,7 +71,7 @@ class Channel:
 
 
 def resolve(endpoint: Endpoint, deadline: Deadline) -> list[t.Any]:
-    """Return the endpoint's addresses in the form of ``getaddrinfo``. Raises ``OSError``.
+    """Return the endpoint's addresses as ``socket.getaddrinfo`` returns them. Raises ``OSError``.
 
     The operating system's resolver has no timeout parameter. The resolver therefore runs in a thread, and the function
     does not wait for this thread after the deadline.

@@ -276,8 +276,8 @@ class Fleet:
 
 
 def _clock(headers: t.Mapping[str, str]) -> float:
-    """Return the time in the answer's header Date, which does not depend on the local clock. Without this header,
-    return the local time.
+    """Return the time in the answer's header Date, because this time does not depend on the local clock. Without this
+    header, return the local time.
     """
     try:
         return parsedate_to_datetime(headers["date"]).timestamp()

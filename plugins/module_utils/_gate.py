@@ -30,7 +30,7 @@ import typing as t
 
 #: Timeout, in seconds, of a request to the agent itself.
 ANSWER = 20.0
-#: Seconds: timeout of a request to a witness, and the time within which a witness must answer for the first time.
+#: Timeout, in seconds, of a request to a witness. The first answer of a witness must also arrive within this time.
 WITNESS_ANSWER = 10.0
 PATIENCE = 5.0
 #: Pause between two requests to a witness: at least PAUSE seconds, and at least PAUSE_FACTOR times the duration of the

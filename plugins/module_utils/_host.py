@@ -40,7 +40,7 @@ class Host:
         self.changes.append(change)
 
     def run(self, words: t.Sequence[str], data: str | None = None) -> tuple[int, str, str]:
-        """Run a command with ``data`` as its input. Returns exit status, standard output and standard error.
+        """Run a command with ``data`` as its standard input. Returns exit status, standard output and standard error.
 
         The status is 127 if the program does not exist. The command also runs in check mode.
         """
@@ -89,7 +89,8 @@ class Host:
         """Write the file, owned by root and ``group``. Returns whether the file was created or changed.
 
         The command ``validate`` gets the path of a temporary file with the new content as its last argument. If the
-        command succeeds, the temporary file replaces the old file atomically. If the command fails, raises ``Refused``.
+        command succeeds, the temporary file replaces the old file atomically. If the command fails, the method raises
+        ``Refused``.
         """
         wanted = to_bytes(content)
         found = _read(path)

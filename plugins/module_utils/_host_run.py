@@ -125,8 +125,8 @@ class Dataplane:
         """Ask the release's program whether the data plane is loaded (sets ``down``) and which capabilities the agent
         needs.
 
-        If the program's answer cannot be parsed, the agent gets no capabilities, because it could not use BPF maps
-        anyway.
+        If the program's answer cannot be parsed, the agent gets no capabilities, because the agent could not use BPF
+        maps anyway.
         """
         if not os.path.exists(self._release.program):
             return

@@ -26,7 +26,7 @@ _FLAGS = ("local", "record_known")
 
 
 def parse_nodes(nodes: t.Any) -> tuple[list[dict[str, t.Any]], list[str]]:
-    """Check the list ``nodes`` of an answer.
+    """Check the list ``nodes`` in a member's answer.
 
     Returns the valid nodes, sorted by address and port, and one line of text for each invalid node. The function
     ignores unknown fields, so that the collection also accepts answers of newer agents. Raises ``ValueError`` if
@@ -97,7 +97,9 @@ def canonical_address(value: t.Any) -> str:
 
 
 def parse_seed(text: str) -> tuple[str, int]:
-    """Parse ``addr:port`` or ``[addr]:port`` into address and port, like the agent. Raises ``ValueError``."""
+    """Parse ``addr:port`` or ``[addr]:port`` into address and port, in the same way as the agent. Raises
+    ``ValueError``.
+    """
     host, _colon, port = text.strip().rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     number = int(port) if port.isascii() and port.isdigit() and len(port) <= 20 else 0

@@ -13,8 +13,8 @@ author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Asks the agent of this host over its Unix socket until the agent runs, has the version O(agent_version), and lists
     at least O(others) other members as alive. Changes nothing.
-  - If the agent does not meet the conditions within O(retries), the module fails and shows the agent's last answers and
-    the journal of its units.
+  - If the agent does not meet the conditions within O(retries) attempts, the module fails and shows the agent's last
+    answers and the journal of its units.
   - This module is part of the role P(xdp_gossip.fleet.agent#role), which sets all options.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes.read_only

@@ -37,8 +37,8 @@ options:
     elements: str
   state:
     description:
-      - With V(started), the node sends heartbeats. With V(stopped), the node sends no heartbeats, so the other members
-        will declare the node dead. With V(left), the node leaves the cluster.
+      - With O(state=started), the node sends heartbeats. With O(state=stopped), the node sends no heartbeats, so the
+        other members will declare the node dead. With O(state=left), the node leaves the cluster.
       - If O(state) is not given, the node's state does not change.
     type: str
     choices: [started, stopped, left]
@@ -68,7 +68,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 node:
-  description: The node after the task. In check mode, RV(node) is the node as it would be after the task.
+  description: The node's data after the task. In check mode, RV(node) is the node as it would be after the task.
   returned: success
   type: dict
   sample: {"addr": "198.18.0.11", "port": 8000, "name": "host1", "private_data": "", "state": "alive", "local": true}
@@ -113,7 +113,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import Fl
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import STATES, parse_seed
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError, ConfigError
 
-#: Value of the option ``state`` -> (state that the agent reports, API call that leads to it).
+#: Value of the option ``state`` -> (state that the agent reports, API call that causes this state).
 STATE = {"started": ("running", "start"), "stopped": ("paused", "stop"), "left": ("left", "leave")}
 
 

@@ -105,7 +105,7 @@ options:
   if_version:
     description:
       - Write only if the member that receives the request has the version O(if_version) of the document. With
-        V(absent), the module writes only if the member does not have the document.
+        O(if_version=absent), the module writes only if the member does not have the document.
       - If the member does not have the version in O(if_version), the task fails. The task then returns the required
         version in RV(expected) and the actual version in RV(actual), or both versions in RV(conflicts).
       - Only the member that receives the request checks O(if_version). If two publishers write through different
@@ -150,13 +150,13 @@ options:
     type: str
   wait_for:
     description:
-      - What a member must have done with the document before the task counts the member for O(wait). With V(held), the
-        task counts a member when the member has the document. With V(applied), the task counts a member when the
-        member's agent has also written the files that it renders from the document. A member that renders no file from
-        the document only needs to have the document.
-      - With V(applied), the task fails as soon as every member that is not counted has refused to write files from the
-        document. The error message contains each member's reason for the refusal.
-      - After a deletion, V(applied) has the same effect as V(held). The default is V(held).
+      - What a member must have done with the document before the task counts the member for O(wait). With
+        O(wait_for=held), the task counts a member when the member has the document. With O(wait_for=applied), the task
+        counts a member when the member's agent has also written the files that it renders from the document. A member
+        that renders no file from the document only needs to have the document.
+      - With O(wait_for=applied), the task fails as soon as every member that is not counted has refused to write files
+        from the document. The error message contains each member's reason for the refusal.
+      - After a deletion, O(wait_for=applied) has the same effect as O(wait_for=held). The default is V(held).
     type: str
     choices: [held, applied]
   wait_timeout:
@@ -167,8 +167,9 @@ options:
     default: 60
   sensitive:
     description:
-      - Do not show contents in the diff, in the module's reported arguments, and in errors. With O(sensitive), the
-        module still shows names, sizes and digests. An attacker can guess a short content from its digest.
+      - Whether to hide the documents' contents in the diff, in the module's reported arguments, and in errors. With
+        O(sensitive), the module still shows names, sizes and digests. An attacker can guess a short content from its
+        digest.
       - The module never writes to the system log of the target.
     type: bool
     default: false
@@ -458,8 +459,8 @@ def document_spec() -> dict[str, t.Any]:
 
 
 def wishes_of(params: dict[str, t.Any]) -> list[Wish]:
-    """Check the options and return one ``Wish``, the wanted state, for each document. Raises ``ConfigError`` with the
-    name of the document and of the option.
+    """Check the options and return one ``Wish``, the wanted state, for each document. Raises ``ConfigError`` if an
+    option is invalid; the message names the document and the option.
     """
     if params["documents"] is None:
         return [Wish("default" if params["key"] is None else params["key"], params)]
@@ -516,8 +517,8 @@ class Publication:
             self._fail("; ".join(str(exc) for exc in conflicts), conflicts)
 
     def _write(self, fleet: Fleet) -> None:
-        """Write the planned changes. Use one request if ``atomic`` allows it and the member supports it, and one
-        request for each document otherwise.
+        """Write the planned changes. Write all documents with one request if ``atomic`` allows one request and the
+        member supports it. Otherwise, write each document with its own request.
         """
         planned = [change for change in self._changes if change.planned]
         if len(planned) > 1 and self._module.params["atomic"] != "never":

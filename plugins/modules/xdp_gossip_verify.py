@@ -126,7 +126,7 @@ options:
         in O(endpoints), or 8001 if there is no TCP endpoint.
     type: int
   sensitive:
-    description: Do not show O(content) and O(value) in the module's reported arguments and in errors.
+    description: Whether to hide O(content) and O(value) in the module's reported arguments and in errors.
     type: bool
     default: false
 seealso:
@@ -418,7 +418,7 @@ def ask_directly(direct: Direct, question: Question, answer: Convergence, wait: 
     if question.key is None:
         exact = Question(digest=answer.digest)
     elif not question.absent and question.version is None and question.digest is None:
-        # Use the version of the first member that has the document, according to the asked member.
+        # Use the version of the first member that, according to the asked member, has the document.
         held = [result.get("version") for result in answer.results if result.get("holds") is True]
         exact = Question(question.key, held[0] if held else None)
     answer.replace(direct.ask(exact, answer.results), wait)

@@ -55,7 +55,7 @@ def found(cluster: str, now: datetime.datetime) -> Pair:
 def issue(authority: Pair, host: str, names: t.Sequence[str], now: datetime.datetime) -> Pair:
     """Issue a certificate for ``host`` that is valid for ``names``.
 
-    The certificate does not contain names that are neither addresses nor DNS names. Raises ``ValueError`` if the
+    The certificate contains only those ``names`` that are addresses or DNS names. Raises ``ValueError`` if the
     authority's certificate or key cannot be read, if they do not match, or if the authority's certificate has expired.
     """
     parent = _certificate(authority.certificate)

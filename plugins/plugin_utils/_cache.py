@@ -70,6 +70,6 @@ def decode(held: t.Any, asked: c.Mapping[str, t.Any], at_least: int, at_most: in
             raise ValueError("answers: expected text as endpoint, etag and body")
         answer = Answer(*map(str, parts))
         if answer.endpoint in answers or answer.endpoint not in asked["endpoints"]:
-            raise ValueError("answers: expected only requested endpoints, each at most once")
+            raise ValueError("answers: expected one of each endpoint that was asked")
         answers[answer.endpoint] = answer
     return Entry(asked, float(stored_at), list(answers.values()))

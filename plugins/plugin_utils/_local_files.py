@@ -60,8 +60,8 @@ class LocalFiles(ActionBase):
         return [entry for entry in found if isinstance(entry.get("src"), str)]
 
     def _find(self, source: str) -> str:
-        """Return the path of the file on the controller. If the file does not exist, raises ``AnsibleError`` with the
-        directories that were searched.
+        """Return the path of the file on the controller. If the file does not exist, the method raises ``AnsibleError``
+        with the directories that it searched.
 
         Searches like ``ansible.builtin.copy``. For a playbook of a collection, the method also searches in the current
         directory, because users do not store their files in the directory of a collection.

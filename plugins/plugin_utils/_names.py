@@ -18,8 +18,8 @@ import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 
-#: Pattern of host names as in DNS, and with underscores. The pattern does not match IPv6 addresses; ``check_name``
-#: handles addresses separately.
+#: Pattern of host names: DNS names that may also contain underscores. The pattern does not match IPv6 addresses;
+#: ``check_name`` handles addresses separately.
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _RESERVED = re.compile(r"(?i)(?:all|ungrouped|(?:[a-z0-9]+-)?localhost[0-9]*(?:\..*)?)")
 

@@ -58,7 +58,7 @@ def _parse_yaml(text: str) -> t.Any:
     except yaml.YAMLError as exc:
         raise ValueError("not YAML: %s" % clip(" ".join(str(exc).split()))) from None
     except (TypeError, AttributeError, OverflowError, RecursionError) as exc:
-        # Because of defects, the loader raises exceptions other than YAMLError, for example for "!!float x".
+        # The YAML loader has defects, so it also raises exceptions other than YAMLError, for example for "!!float x".
         raise ValueError("not YAML: %s" % clip(str(exc))) from None
 
 

@@ -19,7 +19,7 @@ description:
   - Reports to rulebooks when hosts join, become suspect, die, recover, leave or change their name or private data. The
     source also reports when documents are changed or deleted, when all hosts have the same documents, and when hosts
     have different documents for a while.
-  - Connects to the first member in I(endpoints) that answers. If the member that the source uses fails, the source
+  - The source connects to the first of I(endpoints) that answers. If the member that the source uses fails, the source
     connects to the next endpoint. The member reports changes at once, so the source need not poll for changes of nodes
     and documents.
   - The source compares the nodes and documents that a member lists with the events that it has already reported. It
@@ -169,7 +169,7 @@ async def main(queue: t.Any, args: dict[str, t.Any]) -> None:
 if __name__ == "__main__":
 
     class _Printer:
-        """A replacement for the queue of ansible-rulebook that prints each event."""
+        """Prints each event. Replaces the queue of ansible-rulebook."""
 
         async def put(self, event: dict[str, t.Any]) -> None:
             """Print the event."""

@@ -22,7 +22,7 @@ Event = dict[str, t.Any]
 
 
 def parse_documents(documents: t.Any) -> tuple[dict[str, Document], list[str]]:
-    """Check the list ``documents`` of an answer.
+    """Check the list ``documents`` in a member's answer.
 
     Returns the valid documents by key, and one line of text for each invalid document. Raises ``ValueError`` if
     ``documents`` is not a list or has more than ``MAX_DOCUMENTS`` entries.

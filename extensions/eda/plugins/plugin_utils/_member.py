@@ -38,8 +38,8 @@ class MemberFailed(Exception):
 
 
 class Feed(t.NamedTuple):
-    """An answer of the change feed. Contains the ``revision`` for the next request, and the tombstones of deleted
-    documents by key.
+    """One answer from a member's change feed. Contains the ``revision`` for the next request, and the tombstones of
+    deleted documents by key.
 
     If the feed no longer has all changes since the requested revision, ``revision`` is the current revision and
     ``tombstones`` is empty.
@@ -115,8 +115,8 @@ class Member:
         return await self._read("/v1/watch?" + query, _read_feed, seconds)
 
     async def _list(self, path: str, read: t.Callable[[dict[str, t.Any]], A]) -> A:
-        """Return the list at ``path``. The request is conditional, so the member does not send an unchanged
-        list again.
+        """Return the list at the API path ``path``. The request is conditional, so the member does not send an
+        unchanged list again.
         """
         tag, held = self._held.get(path, ("", None))
         status, body, new_tag = await self._ask(path, {"If-None-Match": tag} if tag else {})

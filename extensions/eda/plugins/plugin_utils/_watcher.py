@@ -129,7 +129,7 @@ class Watcher:
     async def _follow(self, endpoint: Endpoint) -> tuple[str, bool]:
         """Report changes in the fleet according to the member at ``endpoint``, until this member fails to answer.
 
-        Returns the reason of the failure, and whether the member's change feed has answered at least once.
+        Returns the reason for the failure, and whether the member's change feed has answered at least once.
         """
         bell: _Bell | None = None
         try:
