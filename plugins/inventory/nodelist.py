@@ -278,7 +278,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
     # Where nodes come from
 
     def _nodes(self, path: str, cache: bool) -> list[dict[str, t.Any]]:
-        """Return the nodes in the states that the inventory source selects. Raises ``ClientError`` and ``ValueError``."""
+        """Return the nodes in the states that the inventory selects. Raises ``ClientError`` and ``ValueError``."""
         answers = self._answers(path, cache)
         # Several members report the same nodes, so remove duplicate problems.
         self._problems.extend(dict.fromkeys(problem for answer in answers for problem in answer.problems))
