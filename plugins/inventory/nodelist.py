@@ -10,7 +10,7 @@ short_description: Use the live members of a fleet as an inventory
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Reads the current NodeList of a fleet from one member. Any member of the fleet can be used. The name of the
+  - Reads the current NodeList of a fleet from one member. The plugin can use any member of the fleet. The name of the
     inventory file must end in C(nodelist.yml), C(nodelist.yaml), C(xdp_gossip.yml) or C(xdp_gossip.yaml).
   - The plugin sets exactly two variables of each host. C(ansible_host) is the node's address, and C(xdp_gossip) is a
     dictionary with C(addr), C(port), C(name), C(private_data), C(state), C(incarnation), C(sequence), C(version),
@@ -20,8 +20,8 @@ description:
   - The inventory leaves a node out if no entry of O(hostnames) gives a valid host name. The inventory also leaves a
     node out if the node's name is reserved, is the name of another node or of a group, or is the name of a host that
     has another address in an earlier inventory source. The inventory also leaves out a node whose address cannot belong
-    to another machine, such as a loopback address. For each node that it leaves out, the inventory shows a warning.
-    With O(strict), a node that must be left out causes an error.
+    to another machine, such as a loopback address. The inventory shows a warning for each node that it leaves out. With
+    O(strict), a node that must be left out causes an error.
   - The plugin resolves relative paths in the inventory file (O(token_file), O(ca_path), O(client_cert), O(client_key))
     from the directory of the inventory file. Relative paths in C(ansible.cfg) are resolved from the directory of
     C(ansible.cfg). Relative paths in the environment and in extra variables are resolved from the current directory.
@@ -59,7 +59,8 @@ options:
         for a node, the node becomes a host.
       - If a condition cannot be evaluated for a node, the inventory leaves the node out and shows a warning. With
         O(strict), a condition that cannot be evaluated causes an error. A condition that fails is not treated as false.
-        If it were, a node could avoid its exclusion by publishing data that makes the condition fail.
+        If a failed condition counted as false, a node could avoid its exclusion by publishing data that makes the
+        condition fail.
       - A last rule with C(exclude) and the condition C(true) excludes every node that no earlier rule has included.
     type: list
     elements: dict
@@ -91,8 +92,9 @@ options:
       - name: xdp_gossip_hostnames
   private_data_format:
     description:
-      - Format of the nodes' private data. With V(json) or V(yaml), the plugin parses the private data into
-        C(xdp_gossip.data). With V(text), C(xdp_gossip.data) does not exist.
+      - Format of the nodes' private data. With O(private_data_format=json) or O(private_data_format=yaml), the plugin
+        parses the private data into C(xdp_gossip.data). With O(private_data_format=text), C(xdp_gossip.data) does not
+        exist.
       - C(xdp_gossip.data) is C(null) for a node without private data. If the plugin cannot parse the private data or
         refuses it, C(xdp_gossip.data) is also C(null), and the plugin shows a warning. With O(strict), private data
         that cannot be parsed or is refused causes an error.
@@ -115,8 +117,9 @@ options:
         them. The result therefore does not depend on a single member whose NodeList is out of date. Each of the
         O(endpoints) should belong to a different member.
       - With O(consistency=majority), the plugin uses for each node only the answers that contain the latest incarnation
-        of the node. A node gets the state that most of the answers with its latest incarnation contain. If several
-        states are equally frequent, the plugin uses the first of C(left), C(dead), C(suspect) and C(alive).
+        of the node. For each node, the plugin uses the most frequent state among the answers that contain the node's
+        latest incarnation. If several states are equally frequent, the plugin uses the first of C(left), C(dead),
+        C(suspect) and C(alive).
       - V(majority) does not protect against a member that returns false data on purpose.
     type: str
     choices: [one, majority]
@@ -229,7 +232,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._private_data imp
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._source import Answer, Source, majority_of
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._templates import condition_holds, untrusted
 
-#: Connection options: _PATHS are the options that name files, _TEMPLATED the options that may contain templates.
+#: _PATHS: connection options that name files. _TEMPLATED: connection options that may contain templates.
 _PATHS = ("token_file", "ca_path", "client_cert", "client_key")
 _TEMPLATED = ("token",) + _PATHS
 
@@ -287,8 +290,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return [node for node in nodes if node["state"] in self.get_option("states")]
 
     def _answers(self, path: str, cache: bool) -> list[Answer]:
-        """Return the answers from the cache if it has not expired. If the cache has expired or is empty, ask members.
-        Use conditional requests if the cache has an expired entry.
+        """Return the answers from the cache if the cache entry has not expired. If the cache has expired or is empty,
+        ask members. Use conditional requests if the cache has an expired entry.
         """
         consistency = self.get_option("consistency")
         endpoints = self._endpoints()
@@ -316,7 +319,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return answers
 
     def _keep_longer(self) -> None:
-        """Open the cache with a longer timeout, so that it still returns expired entries for conditional requests."""
+        """Open the cache with a longer timeout, so that the cache still returns expired entries for conditional
+        requests.
+        """
         timeout = self.get_option("cache_timeout")
         self.set_option("cache_timeout", timeout and timeout + RETENTION)
         try:
@@ -461,7 +466,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 try:
                     name = self._compose(preference, self._variables(node))
                 except Exception as exc:
-                    # A template can raise any exception, because its filters can.
+                    # A template can raise any exception, because the filters in the template can.
                     if self.get_option("strict"):
                         text = "%shostnames: %s: %s" % (_ME, preference, clip(str(exc), 400))
                         raise AnsibleParserError(text) from exc

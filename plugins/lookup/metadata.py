@@ -10,7 +10,8 @@ short_description: Read configuration documents of a fleet
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Reads documents of a fleet from one member. Any member of the fleet can be used. The lookup runs on the controller.
+  - Reads documents of a fleet from one member. The lookup can use any member of the fleet. The lookup runs on the
+    controller.
   - Documents are untrusted data, so Ansible does not evaluate templates in them.
   - A missing document is an error unless O(default) is given. If no member answers, the lookup fails, even with
     O(default).
@@ -152,8 +153,8 @@ class LookupModule(LookupBase):
             raise AnsibleLookupError("xdp_gossip.fleet.metadata: %s" % exc) from exc
 
     def _rendered(self, variables: dict[str, t.Any]) -> dict[str, t.Any]:
-        """Return the variables that set connection options, with their templates rendered. Ansible passes variables to
-        lookups without rendering them.
+        """Return the variables that set connection options, after rendering the templates in these variables. Ansible
+        passes variables to lookups without rendering them.
         """
         ours = {name: variables[name] for name in _VARIABLES if name in variables}
         return {name: self._templar.template(value) for name, value in ours.items()} if self._templar else ours

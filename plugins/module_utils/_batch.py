@@ -12,7 +12,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import Ap
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError
 
-#: Limits of the agent for one request: number of documents, and bytes of all their names together.
+#: The agent's limits for one request: the number of documents, and the total bytes of all document names.
 MAX_DOCUMENTS = 64
 MAX_KEY_BYTES = 4096
 

@@ -59,7 +59,7 @@ class Conflict(Exception):
 
 
 class Change:
-    """The change that brings one document into the state that ``wish`` describes.
+    """A change to one document, after which the document has the state that ``wish`` describes.
 
     The constructor reads the document from the fleet and plans the change. ``apply`` writes the document.
     """
@@ -75,7 +75,7 @@ class Change:
             wish.value, wish.content_type, wish.type_counts = kept[1], kept[0]["content_type"], True
         self._held, self._value, self.planned = self._look()
         self.written = False
-        #: Whether the change may have been written, because it was sent but no answer arrived.
+        #: True if the change was sent but no answer arrived, so that the change may have been written.
         self.uncertain = False
         self.previous: str | None = self._held.get("version")
         self.version = self.previous
@@ -86,7 +86,7 @@ class Change:
         wish = self.wish
         held, value = self._fleet.read(wish.key) or ({}, None)
         retyped = wish.value is not None and wish.type_counts and wish.content_type != held.get("content_type")
-        #: Whether to write the document only to renew its expiry, because the content is unchanged.
+        #: True if the content is unchanged and the document is written only to renew its expiry.
         self._renewed = (
             value is not None and wish.value == value and to_renew(held.get("expires"), wish.expires, self._fleet.now)
         )
@@ -221,7 +221,8 @@ class Change:
         return shown
 
     def question(self) -> Question:
-        """Return a question that asks whether members have this document, or whether they have deleted it."""
+        """Return the question whether members have this document or, if it should be absent, have deleted it.
+        """
         if self.wish.value is None:
             return Question(self.wish.key, self.version, absent=True)
         return Question(self.wish.key, self.version, self.digest)

@@ -53,8 +53,8 @@ _SHARE = 0.9
 _SETTLE = 5.0
 #: Header that every answer of an agent contains.
 _API_HEADER = "x-xdp-gossip-api"
-#: Paths of requests that write documents. Requests to these paths have an id, with which the client can ask for their
-#: outcome.
+#: Paths of requests that write documents. Each request to one of these paths has an id. The client can use this id to
+#: ask for the outcome of the request.
 _SETTLED = ("/v1/documents", "/v1/rollback/")
 
 
@@ -91,7 +91,7 @@ class ApiError(ClientError):
 class _EndpointFailed(Exception):
     """Raised inside this module if one endpoint gave no usable answer.
 
-    ``sent`` says whether the endpoint may have received the request, ``permanent`` says whether a retry would fail
+    ``sent`` says whether the endpoint may have received the request. ``permanent`` says whether a retry would fail
     again.
     """
 
@@ -126,8 +126,8 @@ class Client:
     """Sends each request to the endpoints in order until one answers. The client sends later requests first to the
     endpoint that answered last.
 
-    ``log`` is called with one line if some endpoints failed before one answered, and before each retry of all
-    endpoints. If no retry succeeds, the client raises an error and does not call ``log``. ``attempts`` lists all
+    ``log`` is called with one line if some endpoints failed before another endpoint answered, and before each retry of
+    all endpoints. If no retry succeeds, the client raises an error and does not call ``log``. ``attempts`` lists all
     failures.
     """
 
@@ -167,7 +167,7 @@ class Client:
         applied it. If the request fails, no member applies it later, unless the error has ``maybe_applied`` set.
 
         ``held`` maps endpoint URLs to the entity tags of answers that the caller has stored. The client sends a
-        conditional request to an endpoint in ``held``, which may answer with status 304 and no body.
+        conditional request to an endpoint in ``held``. Such an endpoint may answer with status 304 and no body.
 
         Raises ``Unreachable`` if no endpoint answers, ``ApiError`` for a 4xx answer, and ``ConfigError`` if a TLS file
         cannot be used.
@@ -348,7 +348,7 @@ class Client:
         try:
             connection.request(method, path, body=body, headers=headers)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # a member that rejects a long body answers, and closes the connection before it has read the body
+            pass  # a member may reject a long body: it answers, and closes the connection during the transfer
         answer = connection.getresponse()
         fields = {name.lower(): value for name, value in answer.getheaders()}
         if fields.get("content-encoding", "identity").lower() != "identity":

@@ -14,7 +14,7 @@ from ansible.module_utils.common.yaml import HAS_YAML, yaml_dump
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import check_content_type
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError
 
-#: The options that provide a document's content; they are mutually exclusive.
+#: The options that provide a document's content. A task can set only one of these options.
 SOURCES = ("content", "value", "src")
 
 #: Maximum bytes of a document.
@@ -119,8 +119,8 @@ def read_source(path: str) -> bytes:
 
 
 def diff_text(value: bytes | None, digest: str | None, sensitive: bool) -> str:
-    """Return the text of one side of a diff. For sensitive, long or binary content, return one line with size and
-    digest.
+    """Return the text of one side (before or after) of a diff. For sensitive, long or binary content, return one line
+    with size and digest.
 
     If ``value`` is ``None``, there is no document, and the text is empty.
     """

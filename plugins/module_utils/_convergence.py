@@ -124,7 +124,7 @@ class Convergence:
 
     @property
     def final(self) -> bool:
-        """Return whether further waiting is useless, because every laggard has refused to write the files that it
+        """Return true if further waiting is useless, because every laggard has refused to write the files that it
         renders from the document.
         """
         return self._applied and all(refused(result) for result in self.laggards)

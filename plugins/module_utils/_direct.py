@@ -17,8 +17,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import canonical_address
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import DEFAULT_PORT, ClientError, Settings
 
-#: Number of members that are asked at the same time. For each member that is being asked, one document may be in
-#: memory.
+#: Number of members that are asked at the same time. Each of these requests may need memory for one document.
 _AT_ONCE = 16
 
 
@@ -26,9 +25,9 @@ class Direct:
     """Client that asks all members directly, at the same ``port`` and over ``scheme`` (``http`` or ``https``).
 
     If ``scheme`` or ``port`` is ``None``, the client uses the value of the first endpoint that is not a Unix socket. If
-    there is no such endpoint, the client uses ``http`` and 8001. The timeout and retries in ``settings`` apply to each
-    member. Sixteen members are asked at the same time, so ``n`` members take at most ``n / 16`` (rounded up) times as
-    long as one member.
+    all endpoints are Unix sockets, the client uses ``http`` and port 8001. The timeout and retries in ``settings``
+    apply to each member. Sixteen members are asked at the same time, so ``n`` members take at most ``n / 16`` (rounded
+    up) times as long as one member.
     """
 
     def __init__(self, settings: Settings, scheme: str | None, port: int | None) -> None:

@@ -40,8 +40,8 @@ PAUSE_FACTOR = 4
 #: Maximum bytes of an answer. The NodeList of 20,000 nodes with the longest possible private data is smaller than this
 #: limit.
 LIMIT = 256 * 1024 * 1024
-#: Maximum number of other members that a result names. In a large fleet, every result would otherwise contain the names
-#: of all hosts.
+#: Maximum number of other members that a result names. Without this limit, every result in a large fleet would contain
+#: the names of all hosts.
 TOLD = 20
 
 

@@ -88,7 +88,7 @@ class Host:
     ) -> bool:
         """Write the file, owned by root and ``group``. Returns whether the file was created or changed.
 
-        The command ``validate`` gets the path of a temporary file with the new content as its last argument. If the
+        The last argument of the command ``validate`` is the path of a temporary file with the new content. If the
         command succeeds, the temporary file replaces the old file atomically. If the command fails, the method raises
         ``Refused``.
         """
@@ -106,8 +106,7 @@ class Host:
         return self._permit(path, group, mode, noted=written) or written
 
     def parents(self, path: str) -> None:
-        """Create the missing parent directories of the path with permission for all users to read them. Raises
-        ``Refused``.
+        """Create the missing parent directories of the path, with read permission for all users. Raises ``Refused``.
         """
         place = os.path.dirname(path)
         if self.check or os.path.isdir(place):

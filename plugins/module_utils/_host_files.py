@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: installs the account, release and configuration of an agent. Python 3.8 or later.
 
-The classes and functions in this file have the order in which a deployment uses them. After these steps, the module
+The classes and functions in this file are in the order in which a deployment uses them. After these steps, the module
 ``_host_run`` starts the services.
 """
 
@@ -165,7 +165,8 @@ class Configuration:
             self.restart |= host.file(path, secret["content"].strip() + "\n", group, "0640", secret=True)
         self._write_templates()
         self._write_settings()
-        # Remove files only after the new agent.yml is written, because the old agent.yml may still refer to them.
+        # Remove files only after the new agent.yml is written, because the old agent.yml may still refer to these
+        # files.
         for path in self._unnamed(names):
             host.remove(path)
 

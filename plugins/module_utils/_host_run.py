@@ -23,7 +23,7 @@ CAPABILITIES = "@CAPABILITIES@"
 
 
 class Dataplane:
-    """The kernel data plane. The agent's release contains the systemd units that load it into the kernel.
+    """The kernel data plane. The agent's release contains the systemd units that load the data plane into the kernel.
 
     An upgrade never stops the data plane. A reload replaces the data plane's programs atomically, so the kernel
     continues to relay packets.
@@ -36,7 +36,7 @@ class Dataplane:
         self._loader = Unit(host, wanted["paths"][0])
         self._listener = Unit(host, wanted["paths"][1])
         self._again = Unit(host, wanted["paths"][2])
-        #: Whether the agent must be restarted, because the data plane was just loaded.
+        #: True if the data plane was just loaded, so that the agent must be restarted.
         self.restart = False
         #: Whether the data plane is wanted but not loaded, so that the loader must try again.
         self.down = False

@@ -51,7 +51,7 @@ class FleetModule(AnsibleModule):
         token_file.
 
         Raises ``AnsibleFallbackNotFound`` if the task sets the option ``other``, because a module accepts only one of
-        these two options.
+        the options token and token_file.
         """
         if self.params.get(other) is not None:
             raise AnsibleFallbackNotFound

@@ -47,12 +47,12 @@ options:
         elements: str
         required: true
       required:
-        description: Packages without which the agent cannot run.
+        description: Packages that the agent needs.
         type: list
         elements: str
         default: []
       optional:
-        description: Optional packages, without which the agent still runs.
+        description: Packages that the agent can use but does not need.
         type: list
         elements: str
         default: []
@@ -438,7 +438,7 @@ class Deployment:
         release_missing = "install" in self._parts and not self._release.present
         if "install" in self._parts:
             lacking = {kind: missing(self._host, self._options["packages"], kind) for kind in lacking}
-        # Check mode continues here, so that it also predicts the changes after the installation.
+        # Check mode continues here, so that check mode also predicts the changes after the installation.
         stopped = not self._options["proceed"] and bool(release_missing or lacking["required"] or lacking["optional"])
         if not stopped or self._host.check:
             self._change()

@@ -40,7 +40,8 @@ options:
     type: str
     default: ""
   history:
-    description: Names of documents whose versions RV(history) returns, without their content.
+    description: Names of documents. RV(history) returns the versions of these documents, without the content of each
+      version.
     type: list
     elements: str
     default: []

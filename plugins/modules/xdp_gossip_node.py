@@ -13,8 +13,8 @@ author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Changes a node's name or private data, makes it join other nodes, pauses or resumes its heartbeats, or makes it
     leave the fleet.
-  - Acts on exactly one node, the node at the B(first) of O(endpoints). The module ignores further endpoints, because
-    each of them belongs to another node.
+  - The module acts on exactly one node, the node at the B(first) of O(endpoints). The module ignores further endpoints,
+    because each of them belongs to another node.
 extends_documentation_fragment:
   - xdp_gossip.fleet.connection
   - xdp_gossip.fleet.attributes

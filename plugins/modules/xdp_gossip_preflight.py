@@ -92,7 +92,7 @@ options:
     type: path
   replace_secrets:
     description: Whether the host may have secrets or an authority that differ from those on the controller. With
-      O(replace_secrets=true), the module reports no problem for such secrets or such an authority.
+      O(replace_secrets=true), the module accepts any secrets and any authority that are on the host.
     type: bool
     default: false
 seealso:

@@ -51,9 +51,10 @@ options:
   atomic:
     description:
       - Whether to write all O(documents) in one request, so that either all or none are written.
-      - V(auto) writes the documents in one request if possible. If one request is not possible, V(auto) shows a warning
-        and writes the documents one by one in the given order. V(required) fails before anything is written if the
-        documents cannot be written in one request. V(never) always writes the documents one by one.
+      - With O(atomic=auto), the module writes the documents in one request if possible. If one request is not possible,
+        the module shows a warning and writes the documents one by one in the given order. With O(atomic=required), the
+        module fails before it writes anything if the documents cannot be written in one request. With O(atomic=never),
+        the module always writes the documents one by one.
       - Documents cannot be written in one request if there are more than 64 documents, if their names have more than
         4096 bytes in total, or if they differ in C(author) or C(comment).
     type: str
@@ -106,11 +107,12 @@ options:
     description:
       - Write only if the member that receives the request has the version O(if_version) of the document. With
         O(if_version=absent), the module writes only if the member does not have the document.
-      - If the member does not have the version in O(if_version), the task fails. The task then returns the required
-        version in RV(expected) and the actual version in RV(actual), or both versions in RV(conflicts).
+      - If the member does not have the version in O(if_version), the task fails. A task that fails because of
+        O(if_version) returns the required version in RV(expected) and the actual version in RV(actual), or both
+        versions in RV(conflicts).
       - Only the member that receives the request checks O(if_version). If two publishers write through different
-        members at the same moment, both checks may succeed. If both writes are accepted, all members use the same one
-        of the two versions, and the other version stays in the history.
+        members at the same moment, both checks of O(if_version) may succeed. If both writes are accepted, all members
+        use the same one of the two versions, and the other version stays in the history.
       - If two tasks write the same content, both tasks succeed, but only one task reports a change.
     type: str
   expires:

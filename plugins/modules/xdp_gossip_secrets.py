@@ -69,7 +69,8 @@ options:
     elements: str
     default: []
   state:
-    description: With V(query), the module only checks files. With V(present), the module also creates missing files.
+    description: With O(state=query), the module only checks files. With O(state=present), the module also creates
+      missing files.
     type: str
     choices: [query, present]
     default: query

@@ -20,15 +20,15 @@ try:
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-except ImportError:  # only tools that read the documentation lack cryptography, which ansible-core requires
+except ImportError:  # ansible-core requires cryptography, so only tools for documentation run without it
     pass
 
 #: Lifetime of the certificates of authorities and of hosts. A deployment renews a host's certificate when less than a
 #: third of the certificate's lifetime is left.
 AUTHORITY = datetime.timedelta(days=20 * 365)
 HOST = datetime.timedelta(days=3 * 365)
-#: The validity of a certificate begins this long before its issue, for hosts whose clock is behind the controller's
-#: clock.
+#: A certificate is valid from this long before its issue, so that a host whose clock is behind the controller's clock
+#: accepts the certificate.
 EARLY = datetime.timedelta(days=7)
 
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"

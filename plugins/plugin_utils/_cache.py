@@ -1,7 +1,8 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: encodes NodeLists for Ansible's cache plugins and decides how long they are valid.
+"""PRIVATE to this collection: encodes NodeLists for Ansible's cache plugins and decides how long the NodeLists are
+valid.
 
 A cache plugin deletes each entry that is older than the plugin's timeout, and so also deletes the entity tags for
 conditional requests. Each entry therefore contains the time at which it was stored, and the cache plugin's timeout is

@@ -47,7 +47,7 @@ class Wanted(t.NamedTuple):
     directory: str
     secret: str
     token: str
-    #: Files with the secrets of key slots, which the user provides.
+    #: Files that the user provides. Each file contains the secret of one key slot.
     keys: list[str]
     #: The authority's certificate and key, the host's inventory name, and the names for the host's certificate.
     ca_cert: str

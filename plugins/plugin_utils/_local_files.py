@@ -31,7 +31,7 @@ class LocalFiles(ActionBase):
                 key: dict(entry) if isinstance(entry, dict) else entry for key, entry in arguments["documents"].items()
             }
         local = [options for options in self._options(arguments) if not _is_remote(options, arguments)]
-        # A task in the background would still need the copies when this action removes them.
+        # An asynchronous task would still need the copies when this action removes the copies.
         self._supports_async = not local
         self._supports_check_mode = True
         super().run(tmp, task_vars)

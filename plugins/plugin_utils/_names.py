@@ -33,8 +33,8 @@ class NameRefused(ValueError):
 
 
 class NameMalformed(NameRefused):
-    """Raised for a name that no host can have, such as one with a space. After this error, the inventory plugin may try
-    another name for the node.
+    """Raised for a name that no host can have, such as a name with a space. After this error, the inventory plugin may
+    try another name for the node.
     """
 
 

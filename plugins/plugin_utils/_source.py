@@ -29,8 +29,8 @@ _ETAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]{0,200}"')
 class Answer:
     """The checked NodeList of one member.
 
-    ``etag`` is the entity tag for a conditional request, or empty. ``body`` is the unchanged text of the answer, which
-    the cache stores.
+    ``etag`` is the entity tag for a conditional request, or empty. ``body`` is the unchanged text of the answer. The
+    cache stores this text.
     """
 
     def __init__(self, endpoint: str, etag: str, body: str) -> None:

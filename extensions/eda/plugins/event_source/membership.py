@@ -16,9 +16,9 @@ DOCUMENTATION = r"""
 author: XDP Gossip contributors (@xdp-gossip)
 short_description: Report events about the hosts and documents of a fleet
 description:
-  - Reports to rulebooks when hosts join, become suspect, die, recover, leave or change their name or private data. The
-    source also reports when documents are changed or deleted, when all hosts have the same documents, and when hosts
-    have different documents for a while.
+  - The source reports to rulebooks when hosts join, become suspect, die, recover, leave or change their name or private
+    data. The source also reports when documents are changed or deleted, when all hosts have the same documents, and
+    when hosts have different documents for a while.
   - The source connects to the first of I(endpoints) that answers. If the member that the source uses fails, the source
     connects to the next endpoint. The member reports changes at once, so the source need not poll for changes of nodes
     and documents.
@@ -99,8 +99,8 @@ options:
   settle:
     description:
       - The source reports an event after hosts have had different documents for I(settle) seconds, or after no member
-        has answered for I(settle) seconds. After each publish, hosts have different documents for a moment, which does
-        not need an event.
+        has answered for I(settle) seconds. After each publish, it is normal that hosts have different documents for a
+        moment.
     type: float
     default: 5
   poll:
@@ -175,6 +175,7 @@ if __name__ == "__main__":
             """Print the event."""
             print(event, flush=True)
 
-    # The endpoints come from the command line, and the token file from the environment.
+    # A user who runs this file as a script gives the endpoints on the command line, and the path of the token file in
+    # the environment.
     _arguments = {"endpoints": sys.argv[1:] or None, "token_file": os.environ.get("XDP_GOSSIP_TOKEN_FILE")}
     asyncio.run(main(_Printer(), dict(_arguments, initial=True)))

@@ -125,8 +125,8 @@ class DocumentView:
 
 
 def _is_news(document: Document, held: Document, agreed: bool) -> bool:
-    """Return whether ``document`` differs from ``held`` and is not older than ``held``. With ``agreed``, ``document``
-    may also be older.
+    """Return whether ``document`` differs from ``held`` and is not older than ``held``. With ``agreed``, the result is
+    true for every version that differs from the version of ``held``, even for an older version.
 
     If a version has a time in the future, because of a wrong clock, members may replace this version by a version with
     an earlier time.

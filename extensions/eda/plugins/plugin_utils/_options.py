@@ -17,7 +17,7 @@ AGREEMENT_EVENTS = ("convergence_reached", "convergence_lost")
 SOURCE_EVENTS = ("fleet_unreachable", "fleet_reachable")
 EVENTS = NODE_EVENTS + DOCUMENT_EVENTS + AGREEMENT_EVENTS + SOURCE_EVENTS
 
-#: The arguments by name, with the Python types of their YAML values.
+#: Name of an argument -> Python types that its YAML value may have.
 ARGUMENTS: dict[str, tuple[type, ...]] = {
     "endpoints": (list,),
     "token": (str,),

@@ -72,8 +72,8 @@ class _Bell:
             since = revision if self._revision is None else self._revision
             feed = self._member.changes(since, self._options.poll, self._options.prefix)
             self._request = asyncio.ensure_future(feed)
-        # Do not cancel the request after ``seconds``. The agent would still serve a cancelled request, and it limits
-        # the number of waiting requests.
+        # Do not cancel the request after ``seconds``. The agent would still serve a cancelled request, and the agent
+        # limits the number of waiting requests.
         await asyncio.wait({self._request}, timeout=seconds)
         if not self._request.done():
             return {}
@@ -147,7 +147,7 @@ class Watcher:
         """Read the member's lists, and put an event for each difference into the queue."""
         nodes = await member.nodes()
         self._check(nodes)
-        # Ask which members have the same documents before reading the documents. If the digest of the documents then
+        # First ask which members have the same documents, then read the documents. If the digest of the documents then
         # equals the digest in that answer, all members have exactly these documents.
         finding = await member.agreement()
         documents = await member.documents(self._options.prefix)
@@ -201,7 +201,7 @@ class Watcher:
         event = {"initial": False, "endpoint": "", **event}
         if self._options.wants(event):
             await self._queue.put(withhold_templates(event))
-            await asyncio.sleep(0)  # put() on a queue without a limit never yields to the tasks of the rules
+            await asyncio.sleep(0)  # put() on a queue without a limit does not let other tasks run
 
 
 def _now() -> float:
