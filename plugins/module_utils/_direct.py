@@ -17,7 +17,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import canonical_address
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import DEFAULT_PORT, ClientError, Settings
 
-#: Number of members that are asked at the same time. Each of these requests may need memory for one document.
+#: Number of members that are asked at the same time. Each request to a member may need memory for one document.
 _AT_ONCE = 16
 
 

@@ -106,8 +106,7 @@ class Host:
         return self._permit(path, group, mode, noted=written) or written
 
     def parents(self, path: str) -> None:
-        """Create the missing parent directories of the path, with read permission for all users. Raises ``Refused``.
-        """
+        """Create the missing parent directories of the path, with read permission for all users. Raises ``Refused``."""
         place = os.path.dirname(path)
         if self.check or os.path.isdir(place):
             return
