@@ -120,7 +120,7 @@ options:
         of the node. For each node, the plugin uses the most frequent state among the answers that contain the node's
         latest incarnation. If several states are equally frequent, the plugin uses the first of C(left), C(dead),
         C(suspect) and C(alive).
-      - V(majority) does not protect against a member that returns false data on purpose.
+      - O(consistency=majority) does not protect against a member that returns false data on purpose.
     type: str
     choices: [one, majority]
     default: one

@@ -221,7 +221,9 @@ class Change:
         return shown
 
     def question(self) -> Question:
-        """Return the question whether members have this document or, if it should be absent, have deleted it."""
+        """Return the question whether members have this document. If the document should be absent, return the question
+        whether members have deleted it.
+        """
         if self.wish.value is None:
             return Question(self.wish.key, self.version, absent=True)
         return Question(self.wish.key, self.version, self.digest)

@@ -12,8 +12,8 @@ The client does not use Ansible's own ``open_url`` for connections and TLS, beca
 guarantees. ``open_url`` limits the time of each read but not of the whole request, and does not limit the time of the
 name lookup. With ``open_url``, a member that sends a byte now and then could block a task for hours. ``open_url``
 raises the same ``URLError`` for a refused connection and for a connection that was lost during sending, so the caller
-could not know whether a member has received the write. ``open_url`` loses the answer of a member that rejects a long
-body before it has read the body, and does not accept a directory as ``ca_path``.
+could not know whether a member has received the write. If a member rejects a long body before it has read the whole
+body, ``open_url`` loses the member's answer. ``open_url`` also does not accept a directory as ``ca_path``.
 """
 
 from __future__ import annotations

@@ -274,7 +274,7 @@ def check_secrets(question: dict[str, t.Any]) -> list[str]:
     """If the host has secrets of a fleet, check that the controller has the same secrets.
 
     If the secrets differ, either the host belongs to another fleet, or another controller has deployed the host. If the
-    role overwrote these secrets, the host could no longer communicate with the members of its fleet.
+    role overwrote the host's secrets, the host could no longer communicate with the members of its fleet.
     """
     if question["replace_secrets"]:
         return []

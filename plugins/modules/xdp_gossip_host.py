@@ -315,9 +315,9 @@ start_failure:
   sample: ""
 gate:
   description:
-    - The outcome of O(gate). C(passed) says whether the agent fulfils all conditions, and C(unmet) names the condition
-      that it does not fulfil. C(status) is the agent's status. C(others) is the number of other members that are alive
-      in the agent's NodeList, and C(alive) contains up to 20 of their names.
+    - The outcome of O(gate). C(passed) says whether the agent fulfils all conditions. If it does not, C(unmet) names a
+      condition that the agent does not fulfil. C(status) is the agent's status. C(others) is the number of other
+      members that are alive in the agent's NodeList, and C(alive) contains up to 20 of their names.
   returned: success
   type: dict
   sample: {"passed": true, "unmet": "", "status": {"state": "running"}, "others": 1, "alive": ["host2"]}

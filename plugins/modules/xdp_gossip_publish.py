@@ -76,8 +76,8 @@ options:
   value:
     description:
       - The document's content as text or as data, such as a dictionary or a list. The module publishes text in O(value)
-        without conversion. Any other data is converted to JSON, or to YAML with O(content_type=yaml). The module sorts
-        the keys of the data, so equal data has an equal digest.
+        without conversion. Data in O(value) that is not text is converted to JSON, or to YAML with
+        O(content_type=yaml). The module sorts the keys of the data, so equal data has an equal digest.
     type: raw
   src:
     description:
@@ -163,8 +163,8 @@ options:
     choices: [held, applied]
   wait_timeout:
     description:
-      - Maximum seconds to wait until enough members have all documents. If members do not have the documents within
-        O(wait_timeout) seconds, the task fails and names these members.
+      - Maximum seconds to wait until as many members as O(wait) requires have all documents. If members do not have the
+        documents within O(wait_timeout) seconds, the task fails and names these members.
     type: int
     default: 60
   sensitive:

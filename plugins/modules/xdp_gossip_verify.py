@@ -83,8 +83,8 @@ options:
     type: str
     default: all
   wait_timeout:
-    description: Maximum seconds to wait until enough members have the document. With O(wait_timeout=0), the module asks
-      only once.
+    description: Maximum seconds to wait until as many members as O(wait) requires have the document. With
+      O(wait_timeout=0), the module asks only once.
     type: int
     default: 30
   applied:

@@ -67,8 +67,8 @@ class _Bell:
         answer. Raises ``MemberFailed``.
         """
         if self._request is None:
-            # Continue after the feed's last answer and not after the revision of the newest NodeList. The documents
-            # were read separately and may lack changes between these two revisions.
+            # Continue after the feed's last answer. A request that continues after the revision of the newest NodeList
+            # would miss the tombstones of documents that were deleted between the feed's last answer and that revision.
             since = revision if self._revision is None else self._revision
             feed = self._member.changes(since, self._options.poll, self._options.prefix)
             self._request = asyncio.ensure_future(feed)
