@@ -59,7 +59,7 @@ _SETTLED = ("/v1/documents", "/v1/rollback/")
 
 
 class Unreachable(ClientError):
-    """Raised if no endpoint answered. ``attempts`` lists each endpoint that was tried, with the reason of the failure.
+    """Raised if no endpoint answered. ``attempts`` lists each endpoint that was tried, with the reason for the failure.
 
     ``maybe_applied`` says whether a member may have applied the write although its answer did not arrive.
     """
