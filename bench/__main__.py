@@ -25,9 +25,9 @@ BENCHMARKS = (
 
 
 def main() -> int:
-    """Run the benchmarks on the command line. Returns the exit status.
+    """Run the benchmarks that the command line names. Returns the exit status.
 
-    The status is 2 if a benchmark failed, 1 if a goal was missed (never with --short), otherwise 0.
+    The exit status is 2 if a benchmark failed, 1 if a goal was missed (never with --short), otherwise 0.
     """
     parser = argparse.ArgumentParser(prog="bench", description="Measure the agent and its data plane on this machine.")
     parser.add_argument("names", metavar="BENCHMARK", nargs="*", default=["all"], help=", ".join((*BENCHMARKS, "all")))

@@ -200,7 +200,7 @@ def workspace() -> Iterator[Path]:
 
 
 def _clear(base: Path) -> None:
-    """Unmount all file systems below ``base``, which include pinned programs, links and maps, and delete ``base``."""
+    """Unmount all file systems below ``base``, such as a bpffs with pinned programs, and delete ``base``."""
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     for path in sorted((path for path in mounts if path.startswith(f"{base}/")), reverse=True):
         run("umount", "--lazy", path)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Measures the processor time of an agent at rest, with only heartbeats and syncs, at a cycle of 1 s.
 
-The benchmark reports two figures for each fleet. The first figure is the run time of all agents and of ksoftirqd
-(schedstat, exact). The first figure includes the softirqs that receive and relay packets, because these softirqs run in
-the sending process or in ksoftirqd. The second figure is the processor time of the whole machine (/proc/stat, in
-ticks), including the softirqs of idle processors, minus the processor time that the machine uses without agents. The
-second figure only serves to check the first figure, because the work of other processes on the machine also changes the
-second figure.
+The benchmark reports two figures for each fleet. The first figure is the exact run time of all agents and of ksoftirqd,
+read from ``/proc/PID/schedstat``. The first figure includes the softirqs that receive and relay packets, because these
+softirqs run in the sending process or in ksoftirqd. The second figure is the processor time of the whole machine
+(/proc/stat, in ticks), including the softirqs of idle processors, minus the processor time that the machine uses
+without agents. The second figure only serves to check the first figure, because the work of other processes on the
+machine also changes the second figure.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def run(quick: bool) -> Report:
 
 
 def _busy(seconds: float) -> float:
-    """Wait for ``seconds``. Return the processor seconds per second that the machine used during the wait."""
+    """Wait for ``seconds``. Return how many processor seconds per second the whole machine used during this time."""
     before, began = busy_times(), time.monotonic()
     time.sleep(seconds)
     return (busy_times() - before) / (time.monotonic() - began)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Measures the cost of a packet in the data plane, as a ratio to XDP programs that drop or copy every packet.
+"""Measures the cost of a packet in the data plane, as a ratio to the cost in XDP programs that drop or copy every
+packet.
 
 The generator, the link and the program under test share one pinned processor, so the measured packets per second
-include the work of all three. Each case runs once in every round, and the benchmark computes each ratio within one
-round. The frames are the same heartbeats in all cases, except for the MAC (wrong if forged) or the ttl (0 if not
-relayed). The packets of maximum length have a wrong MAC, so the data plane drops them after the check of the MAC. The
-cases with packets of maximum length show the cost of checking the MAC of a long body.
+include the work of all three. Each case runs once in every round, and the benchmark computes each ratio from two rates
+of the same round. The frames are the same heartbeats in all cases, except for the MAC (wrong if forged) or the ttl (0
+if not relayed). The packets of maximum length have a wrong MAC, so the data plane drops them after the check of the
+MAC. The cases with packets of maximum length show the cost of checking the MAC of a long body.
 """
 
 from __future__ import annotations
@@ -41,12 +42,13 @@ _GOALS = {
 }
 
 
-#: Names of the cases in which a program drops every frame: heartbeats, and the longest packets.
+#: Names of the cases in which a program drops every frame: the first with heartbeats, the second with packets of
+#: maximum length.
 DROP, DROP_LONG = "XDP_DROP", "XDP_DROP, longest"
 #: Prefix of the names of cases with the programs of the option --former.
 FORMER = "former "
-#: Goal: minimum ratio of a case's rate to the rate with the former programs. The difference between two runs with the
-#: same programs is usually too small to miss this goal.
+#: Goal: minimum ratio of a case's rate to the rate of the same case with the programs of the option --former. Two runs
+#: with the same programs usually differ so little that they meet this goal.
 _NO_SLOWER = 0.97
 
 
@@ -56,7 +58,7 @@ class Case:
 
     ``prepare``: a function that the benchmark calls before each pass, without timing it. ``handled``: a function that
     returns how many frames have had the expected verdict so far. ``copies``: expected number of copies of each frame.
-    ``twin``: name of the bare case to compare with.
+    ``twin``: name of the bare case (a program without the protocol) with which the benchmark compares this case.
     """
 
     name: str
@@ -113,7 +115,7 @@ def _nothing() -> None:
 
 
 def _through_stack() -> int:
-    """Number of frames that the network stack received at the node's end."""
+    """Number of frames that the network stack received at the node's end of the link."""
     return int(link(lane.NODE, lane.INSIDE)["stats64"]["rx"]["packets"])
 
 
@@ -191,7 +193,7 @@ def _bare() -> list[Case]:
 
 
 def _product(sources: Path = programs.BPF_SOURCES, prefix: str = "") -> list[Case]:
-    """The cases with the data plane from ``sources``, in XDP and in TC.
+    """The cases that run the data plane compiled from ``sources``, in XDP and in TC.
 
     ``prefix``: prefix of the names of these cases.
     """

@@ -13,7 +13,7 @@ commands alternate:
 - *plain role* runs a typical role with one task each for package, user, directories, configuration, unit and service.
 
 - *zabbix_agent* and *memcached* run public roles for one service (:mod:`.publicroles`). With ``--quick`` the benchmark
-  leaves out these commands.
+  leaves out the public roles.
 
 The environment variable ``DEPLOY_HOSTS`` sets the numbers of hosts to measure with, such as ``3,10,30``.
 """
@@ -31,8 +31,8 @@ from .report import Report, Spread
 
 _SIZES, _RUNS = (3, 10), 3
 _QUICK_SIZES, _QUICK_RUNS = (3,), 1
-#: Goals: maximum processor seconds of the controller for each host, and maximum ratio of these seconds at the largest
-#: number of hosts to these seconds at the smallest number of hosts.
+#: Goals. ``GOAL``: maximum processor seconds of the controller per host. ``FLAT_GOAL``: maximum ratio of two such
+#: figures, the one at the largest number of hosts to the one at the smallest number of hosts.
 GOAL, FLAT_GOAL = 1.5, 1.2
 _SECONDS = 600.0
 

@@ -70,7 +70,7 @@ def form(hosts: Sequence[Agent], total: int, probed: bool = False, seconds: floa
 def _wire(names: Sequence[str]) -> None:
     """Create a bridge in the hub's namespace, and a veth pair from the bridge to each host.
 
-    GRO is on at the hub's end, because veth without GRO drops frames redirected by XDP.
+    GRO is on at the hub's end of each pair, because veth without GRO drops frames redirected by XDP.
     """
     bridge = f"{netns.PREFIX}br"
     netns.run("ip", "-n", HUB, "link", "add", bridge, "type", "bridge")
@@ -86,7 +86,7 @@ def _wire(names: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def _neighbour_room(count: int) -> Iterator[None]:
-    """Context manager: the kernel's limits on neighbour entries are high enough for ``count`` hosts.
+    """Context manager: raise the kernel's limits on neighbour entries to what ``count`` hosts need.
 
     All namespaces share the kernel's limits, and every host has a neighbour entry for every other host.
     """

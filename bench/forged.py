@@ -2,10 +2,10 @@
 """Sends millions of forged packets to one agent. The agent must neither wake up nor change its state, and its data
 plane must not relay the packets.
 
-First the benchmark counts the agent's wake-ups at rest. Then the benchmark sends forged heartbeats of the agent's
-members as fast as one processor can send them. The data plane must count each forged heartbeat, the node map must not
-change, and the agent must not wake up more often than at rest. Finally the benchmark sends genuine heartbeats during a
-flood of forged heartbeats, and the data plane must record all genuine heartbeats.
+First the benchmark counts the agent's wake-ups at rest. Then the benchmark sends forged heartbeats, whose origins are
+members that the agent knows, as fast as one processor can send them. The data plane must count each forged heartbeat,
+the node map must not change, and the agent must not wake up more often than at rest. Finally the benchmark sends
+genuine heartbeats during a flood of forged heartbeats, and the data plane must record all genuine heartbeats.
 """
 
 from __future__ import annotations

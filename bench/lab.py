@@ -59,8 +59,8 @@ inventory_unparsed_warning = false
 class Lab:
     """The hosts of a lab, each with an agent, and methods to run Ansible on these hosts.
 
-    ``directory``: working directory of a benchmark, for its playbooks and other files. ``packages``: Debian packages of
-    the hosts in addition to the packages that the hosts of every lab have.
+    ``directory``: working directory of a benchmark, for its playbooks and other files. ``packages``: Debian packages to
+    install on the hosts of this lab, in addition to the packages that every lab installs.
     """
 
     def __init__(self, directory: Path, packages: Sequence[str] = ()) -> None:
@@ -152,7 +152,7 @@ class Lab:
 
 @contextlib.contextmanager
 def lab(packages: Sequence[str] = ()) -> Iterator[Lab]:
-    """Context manager: a lab, at first without hosts, which is removed at the end, also after an error.
+    """Context manager: a lab that has no hosts at first. The lab is removed at the end, even after an error.
 
     ``packages``: see :class:`Lab`.
     """

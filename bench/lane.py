@@ -53,7 +53,9 @@ def framer() -> packets.Framer:
 
 
 def neighbours(addresses: list[Address]) -> None:
-    """Add permanent neighbour entries for all ``addresses`` to the node, so that their frames go over the link."""
+    """Add permanent neighbour entries for all ``addresses`` to the node, so that frames to these addresses go over the
+    link.
+    """
     ips = sorted({address.ip for address in addresses})
     netns.batch([f"neighbour replace {ip} lladdr {_text(PEER_MAC)} dev {INSIDE} nud permanent" for ip in ips], NODE)
 
@@ -89,11 +91,11 @@ class Burst:
 
 
 def burst(generator: Generator, count: int, handled: Callable[[], int] = received) -> Burst:
-    """Send ``count`` frames from the only processor to which the caller is pinned, and which also runs the node.
+    """Send ``count`` frames from the one processor to which the caller is pinned. The node runs on the same processor.
 
-    The result counts the processor time of the calling thread, in which the receivers' polls also run, and of the
-    processor's ksoftirqd, which continues polls that take too long. The result does not count the time of other
-    processes.
+    The result counts the processor time of two threads: the calling thread, in which the receivers' NAPI polls also
+    run, and the processor's ksoftirqd, which continues polls that take too long. The result does not count the time of
+    other processes.
     """
     (cpu,) = os.sched_getaffinity(0)
     helper = kernel_thread(f"ksoftirqd/{cpu}")

@@ -3,10 +3,10 @@
 
 Every simulated member has a node record. A thread sends the members' heartbeats through an ordinary socket, evenly
 spread over time. The data plane records and relays the heartbeats. The benchmark reads the agent's processor time from
-schedstat. The kernel's processor time is the time of the sending thread, in which the receiver's softirq runs, minus
-the time that this thread needs for the same packets while an XDP program drops all packets. In a first run the thread
-sends each heartbeat once. In a second run the thread sends each heartbeat as many times as the members of a fleet would
-relay it.
+schedstat. The receiver's softirq runs in the context of the sending thread. The kernel's processor time is therefore
+the time of the sending thread, minus the time that the sending thread needs for the same packets while an XDP program
+drops all packets. In a first run the thread sends each heartbeat once. In a second run the thread sends each heartbeat
+as many times as a node of a real fleet would receive it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _introduce(node: Agent, load: Load, members: int) -> None:
 
 
 def _sending(members: int, copies: int, seconds: float) -> float:
-    """Return the processor seconds per second that the sender uses while an XDP program drops all packets."""
+    """Return how many processor seconds per second the sender uses while an XDP program drops all packets."""
     with lane.pinned(0), lane.lane(), dropping():
         load = Load(members, records=True, copies=copies)
         return send_timed(load, members / _CYCLE * copies, min(seconds, 30.0))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Creates the network namespaces and links of the benchmarks, and removes them at the end, also after an error.
 
-Every name begins with :data:`PREFIX`. Namespaces of an earlier run are removed first. The namespaces have addresses
-from 198.18.64.0/20 (RFC 2544). No namespace is connected to the network of the machine.
+The names of all namespaces begin with :data:`PREFIX`. Namespaces of an earlier run are removed first. The namespaces
+have addresses from 198.18.64.0/20 (RFC 2544). No namespace is connected to the network of the machine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class BenchError(Exception):
 
 
 def run(*words: str, namespace: str | None = None, seconds: float = _SECONDS) -> str:
-    """Run a command, in ``namespace`` if given.
+    """Run a command, in ``namespace`` or, without ``namespace``, in the current namespace.
 
     Returns its output. Raises :class:`BenchError` with the error output of the command if the command fails.
     """

@@ -68,7 +68,10 @@ def record_of(number: int) -> Record:
 
 
 def record_rumors(origins: int, sequence: int = 1) -> Iterator[bytes]:
-    """Generate a rumor with the node record of each origin. ``sequence``: the sequence number that every rumor gets."""
+    """Generate one rumor for each origin, with the node record of that origin.
+
+    ``sequence``: the sequence number that every rumor gets.
+    """
     sign, wall = codec().encode, time.time_ns()
     for number in range(origins):
         record = record_of(number)
@@ -79,7 +82,10 @@ def record_rumors(origins: int, sequence: int = 1) -> Iterator[bytes]:
 
 
 def documents(origins: int, count: int) -> Iterator[bytes]:
-    """Generate ``count`` rumors with one document each, in turn from each origin, with the maximum packet length."""
+    """Generate ``count`` rumors, from each origin in turn.
+
+    Each rumor contains one document and has the maximum packet length.
+    """
     sign, wall = codec(), time.time_ns()
     addresses = [origin(number) for number in range(origins)]
     most = headers.constants()["XG_DATAGRAM_BYTES"]
@@ -88,8 +94,8 @@ def documents(origins: int, count: int) -> Iterator[bytes]:
         version = Version(wall // 10**6 << 16 | number // origins, addresses[number % origins])
         return Documents((Document("bench/document", version, bytes(size)),))
 
-    # Length of a packet without the document's value. The number 1,000 only makes the length field as long as the
-    # length field of the real value.
+    # Length of a packet without the document's value. The value of 1,000 bytes is a placeholder: its length field is as
+    # long as the length field of the real value.
     around = sign.size_of(rumor(0, 1000)) - 1000
     for number in range(count):
         header = Header(PacketType.METADATA, addresses[number % origins], 1, 1 + number // origins, wall, 0, 0, ttl=TTL)
@@ -106,7 +112,7 @@ def forged(packet: bytes, number: int) -> bytes:
 
 
 class Framer:
-    """Builds frames of Ethernet, IPv4 and UDP around packets."""
+    """Builds Ethernet frames that carry packets over IPv4 and UDP."""
 
     def __init__(self, source: Address, destination: Address, source_mac: bytes, destination_mac: bytes) -> None:
         self._ports = struct.pack("!HH", source.port, destination.port)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The data plane's BPF programs on the node's end of the lane, with their own maps, without an agent."""
+"""The data plane's BPF programs at the node's end of the benchmark link (:mod:`.lane`), with their own maps and without
+an agent.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,8 @@ class Plane:
         self._write("config", struct.pack("=I", 0), config)
 
     def admit(self, origins: int, highest: int = 0) -> None:
-        """Add ``origins`` members to the node map, with ``highest`` as the highest sequence seen of each.
+        """Add ``origins`` members to the node map, as if the data plane had seen the sequence ``highest`` of each
+        member.
 
         After this call, the data plane accepts a packet of one of these members as new if the packet's sequence is
         above ``highest``.

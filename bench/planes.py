@@ -20,10 +20,11 @@ plane runs without an agent, because no heartbeat would reach an agent. The gene
 copies share one processor. The figure for XDP is a lower bound, because this figure counts the processor time of the
 generator, the node and the receiver.
 
-Then the benchmark sends the mix `fleet` at 1,000 heartbeats a second, the maximum that a member receives with the
-automatic cycle, to a real agent, once in mode XDP and once in mode UDP. This last measurement adds the processor times
-of the agent and of the kernel. The kernel's time is the time of the sending thread, in which the softirqs that receive
-packets run, minus the time that this thread needs for the same packets while an XDP program drops all packets.
+Then the benchmark sends the mix `fleet` to a real agent, once in mode XDP and once in mode UDP, at 1,000 heartbeats a
+second. A member with the automatic cycle receives at most this number of heartbeats. This last measurement adds the
+processor times of the agent and of the kernel. The softirqs that receive packets run in the context of the sending
+thread. The kernel's time is therefore the time of the sending thread, minus the time that the sending thread needs for
+the same packets while an XDP program drops all packets.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ from .report import Report, Spread, sound
 PEKONODE = {100: 13_300, 1000: 5_330}
 _GOALS = {100: 30, 1000: 80}
 _RUNS, _SECONDS = 5, 3.0
-#: Packets per second sent to the agent in mode UDP, by mix. Each value is higher than the agent can handle.
+#: Packets per second sent to the agent in mode UDP, by mix. Each rate is higher than the rate that the agent can
+#: handle.
 _OFFERED = {"new": 45_000, "fleet": 90_000, "last": 130_000, "copies": 160_000}
 #: The cases, each as (mix, number of members, fan-out).
 _CASES = (("new", 100, 3), ("new", 1000, 3), ("new", 100, 4), ("fleet", 100, 4), ("last", 100, 4), ("copies", 100, 4))
@@ -145,8 +147,9 @@ class Load:
         return self._first - 1
 
     def next(self, count: int) -> list[bytes]:
-        """Generate at least ``count`` packets: complete rounds of one heartbeat of each member, with as many copies of
-        each round as ``copies`` says.
+        """Generate at least ``count`` packets, in complete rounds.
+
+        A round is one heartbeat from each member, and is repeated ``copies`` times.
         """
         rounds = -(-count // (self._members * self.copies))
         found = list(packets.heartbeats(self._members, rounds * self._members, first=self._first, **self._settings))
@@ -263,7 +266,7 @@ def _paced(plane: str, members: int, amount: int, seconds: float) -> float:
 
 
 def _sending(members: int, amount: int, seconds: float) -> float:
-    """Return the processor seconds per second that the sender uses while an XDP program drops all packets."""
+    """Return how many processor seconds per second the sender uses while an XDP program drops all packets."""
     with lane.pinned(_LOAD_CPU), lane.lane(), dropping():
         return send_timed(_load(_AT_PACE[0], members, amount), _PACE, seconds)
 
@@ -279,8 +282,8 @@ def dropping() -> Iterator[None]:
 def send_timed(load: Load, rate: float, seconds: float) -> float:
     """Send heartbeats at ``rate`` per second for ``seconds``.
 
-    Returns the processor seconds per second that the calling thread and ksoftirqd on its processor used during these
-    ``seconds``.
+    Returns how many processor seconds per second the calling thread and its processor's ksoftirqd used during this
+    time.
     """
     (cpu,) = os.sched_getaffinity(0)
     helper = lane.kernel_thread(f"ksoftirqd/{cpu}")

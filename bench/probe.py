@@ -28,7 +28,7 @@ RECORD = struct.Struct("=QQ")
 
 
 async def note_arrivals(node_list: AsyncNodeList, path: str) -> None:
-    """Write the arrival of every document to the file ``path``, until the node list is closed."""
+    """Write the arrival time of every document to the file ``path``, until the node list is closed."""
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         async for change in node_list.watch(kind="document"):

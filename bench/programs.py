@@ -26,7 +26,7 @@ DEVMAP = 33
 #: Number of frames that the kernel sends before the receivers run, which is also the number of frames in one poll of a
 #: NIC.
 BATCH = 64
-#: Maximum number of live frames in one system call, because the call cannot be interrupted.
+#: Maximum number of frames that one system call sends, so that a call does not take long.
 _MOST = 1 << 20
 
 
@@ -108,7 +108,7 @@ class Generator:
     """
 
     def __init__(self, namespace: str, interface: str, frames: Sequence[bytes], gap: int = 0) -> None:
-        """``frames``: frames of equal length, whose number is rounded down to a power of two.
+        """``frames``: frames of equal length. The generator uses only the first 2^n of them (n as large as possible).
 
         ``gap``: minimum nanoseconds between two frames, at most about 5,000.
         """

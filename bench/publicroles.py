@@ -17,14 +17,16 @@ from pathlib import Path, PurePosixPath
 
 from .netns import BenchError
 
-#: Maximum seconds for the download of one package: ``ansible`` has 50 MB.
+#: Maximum seconds for the download of one package. The package ``ansible`` has 50 MB.
 _SECONDS = 300.0
 
 
 @dataclass(frozen=True)
 class PublicRole:
-    """A public role: the PyPI package that contains the role, its collections, the Debian packages that it installs,
-    and its play.
+    """A public role.
+
+    ``requirement``: the PyPI package that contains the role. ``collections``: the collections that the play needs.
+    ``packages``: the Debian packages that the role installs. ``play``: a play that runs the role.
     """
 
     name: str

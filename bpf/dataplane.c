@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The kernel data plane. BCC compiles only this file. This file defines the entry points of the programs. It also
- * defines the tables, because BCC translates the methods of a table only in the file that it compiles. The headers
- * contain the code of the programs. A packet passes through the headers in the order of this list:
+ * The kernel data plane. BCC compiles only this file. This file defines the entry points of the programs. This file
+ * also defines the tables, because BCC translates the methods of a table (such as lookup) only in the file that BCC
+ * compiles. The headers contain the code of the programs. A packet passes through the headers in the order of this
+ * list:
  *
  *   `wire.h`, `maps.h` and `counters.h` declare formats and counters that the programs share with the agent.
  *   `tables.h` declares the functions through which the other headers access the tables.
@@ -65,8 +66,8 @@ __attribute__((section("maps/" XG_SHARED("ringbuf", events)))) struct events_tab
 };
 
 /*
- * The loader fills both device maps. Every entry contains the index of the agent's interface and the program
- * xg_xdp_egress.
+ * The loader fills both device maps. Every entry of these maps contains the index of the agent's interface and the
+ * program xg_xdp_egress.
  */
 BPF_XDP_REDIRECT_MAP("devmap", struct bpf_devmap_val, relay, XG_COPIES);
 BPF_XDP_REDIRECT_MAP("devmap", struct bpf_devmap_val, relay_wide, XG_COPIES);
@@ -101,9 +102,9 @@ static __always_inline struct xg_scratch *xg_scratch(void)
 }
 
 /*
- * Returns CLOCK_MONOTONIC in nanoseconds. The result may be up to two ticks old. The kernel's coarse clock changes
- * only at a tick, so this function reads the clock once per tick. The programs need the time for every packet, and a
- * call of the helper costs as much as the lookup of the packet's origin.
+ * Returns CLOCK_MONOTONIC in nanoseconds. The returned time may be up to two ticks old. The kernel's coarse clock
+ * changes only at a tick, so this function reads the clock once per tick. The programs need the time for every packet,
+ * and a call of the BPF helper that reads the clock costs as much as the lookup of the packet's origin.
  */
 static __always_inline __u64 xg_coarse_ns(void)
 {

@@ -36,8 +36,8 @@
  */
 #define XG_SLOT_BITS 27
 /*
- * Maximum number of packets per slot and CPU that the programs pass to the agent for a decision, and maximum number
- * of odd packets that they pass to the stack.
+ * Maximum number of packets that the programs pass to the agent for a decision, per slot and CPU. The same maximum
+ * applies separately to the odd packets (which only the stack can process) that the programs pass to the stack.
  */
 #define XG_ASK_LIMIT 100
 /*

@@ -2,8 +2,8 @@
 /*
  * Finds the packet in an Ethernet frame. The programs handle a frame without a VLAN tag that contains a UDP packet
  * over IPv4 or IPv6 to the agent's address and port. The programs pass frames for other receivers to the stack, and
- * do not count such frames. The programs pass an unusual frame for the agent to the stack, which can reassemble
- * fragments and skip options.
+ * do not count such frames. If a frame for the agent is unusual, the programs pass the frame to the stack, which can
+ * reassemble fragments and skip options.
  */
 #ifndef XG_PARSE_H
 #define XG_PARSE_H
@@ -28,7 +28,7 @@ typedef __u64 __attribute__((may_alias)) xg_u64;
 
 enum xg_whose { XG_OTHERS, XG_OURS, XG_ODD };
 
-/* Mask of the bits of which one is set if a packet is a fragment. */
+/* Mask for the field frag_off: at least one bit of the mask is set in every fragment. */
 #define XG_IP_FRAGMENT 0x3fff
 #define XG_IP_OFFSET 0x1fff
 
@@ -67,8 +67,8 @@ static __always_inline bool xg_equal(const void *one, const void *other)
 }
 
 /*
- * Copies an address word by word. The compiler alone would copy single bytes, because it does not know the alignment of
- * the address.
+ * Copies an address word by word. Otherwise the compiler would copy single bytes, because it does not know the
+ * alignment of the address.
  */
 static __always_inline void xg_copy_address(void *to, const void *from)
 {

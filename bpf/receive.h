@@ -489,8 +489,8 @@ static __always_inline __u32 xg_screen(struct xg_scratch *scratch, const struct 
 
 /*
  * Counts the verdict on a packet, and counts whether the packet's origin is new and whether the packet contains news.
- * Returns true if the caller only has to pass the packet to the stack (XG_PASSES) or drop it. Returns false if the
- * caller has to process the packet as scratch->outcome says.
+ * Returns true if the caller only has to pass the packet to the stack (if XG_PASSES is true) or drop the packet.
+ * Returns false if the caller has to process the packet as scratch->outcome says.
  */
 static __always_inline bool xg_judge(struct xg_scratch *scratch, const struct xg_rumor *rumor, __u32 *verdict)
 {

@@ -12,15 +12,16 @@
 #define XG_AF_INET 2
 #define XG_AF_INET6 10
 
-/* Returns the relay area of the packet: ttl, hops, fanout and a zero byte, in the order of memory. */
+/* Returns the relay area of the packet as one word: ttl, hops, fanout and a zero byte, in memory order. */
 static __always_inline __u32 xg_relay_area(const struct xg_packet *packet)
 {
 	return *(const xg_u32 *)&packet->ttl;
 }
 
 /*
- * Returns whether members send rumors of this type to three times as many members as heartbeats. Documents and leaves
- * must reach all members at the first attempt, whereas another heartbeat follows a lost heartbeat.
+ * Returns whether members send a rumor of this type to three times as many members as a heartbeat. Documents and leaves
+ * must reach all members at the first attempt. A lost heartbeat does less harm, because the origin sends the next
+ * heartbeat one cycle later.
  */
 static __always_inline bool xg_is_wide(__u8 type)
 {

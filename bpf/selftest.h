@@ -3,10 +3,10 @@
  * Recognizes the loader's self-test frame. The loader makes a self-test frame pass through a hook. The program at the
  * hook counts and drops the frame.
  *
- * To programs of other owners a self-test frame looks like a frame of the agent, because the frame is a UDP packet of
- * the agent's IP version, to or from the agent's address. The port of a self-test frame differs from the agent's
- * port, so that the data plane need not look for self-test frames among the agent's own packets. The destination of
- * the frame is the MAC address of the nearest bridge (IEEE 802.1D), which no bridge forwards.
+ * Programs of other owners treat a self-test frame like a frame of the agent, because a self-test frame is a UDP packet
+ * of the agent's IP version, to or from the agent's address. The port of a self-test frame differs from the agent's
+ * port, so that the data plane need not look for self-test frames among the agent's own packets. The destination of the
+ * frame is the MAC address of the nearest bridge (IEEE 802.1D), which no bridge forwards.
  */
 #ifndef XG_SELFTEST_H
 #define XG_SELFTEST_H
@@ -17,7 +17,7 @@
 
 #include "parse.h"
 
-/* Four characters as a word in memory. */
+/* Packs four characters into a 32-bit word, in memory order. */
 #define XG_TEXT(a, b, c, d) ((__u32)(a) | (__u32)(b) << 8 | (__u32)(c) << 16 | (__u32)(d) << 24)
 
 static __always_inline bool xg_is_selftest(const void *data, const void *end)

@@ -367,9 +367,9 @@ static __always_inline __u32 xg_fanout_of(const struct xg_packet *packet, __u32 
 
 /*
  * Frees a carrier (the frame that the agent sent for all targets), and reports to the stack that the frame was sent.
- * A redirect to interface 0, which does not exist, has both effects (skb_do_redirect() of net/core/filter.c).
- * TC_ACT_SHOT would increment the host's error counters (UdpSndbufErrors, IpOutDiscards), and TCX has no
- * TC_ACT_STOLEN.
+ * A redirect to interface 0, which does not exist, frees the frame and reports success (skb_do_redirect() of
+ * net/core/filter.c). TC_ACT_SHOT would increment the host's error counters (UdpSndbufErrors, IpOutDiscards), and TCX
+ * has no TC_ACT_STOLEN.
  */
 static __always_inline int xg_consume(void)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * The data plane in XDP. To relay a rumor, xg_ingress() redirects the frame to a devmap as a broadcast. All entries
- * of this devmap are the agent's interface. xg_readdress() addresses each copy to the next target of the ring. Later,
- * the kernel runs the egress program xg_readdress() for many copies in a device queue at once. For this reason,
- * xg_ingress() stores all values that the egress program needs in the packet.
+ * The data plane in XDP. To relay a rumor, xg_ingress() redirects the frame to a devmap as a broadcast. Every entry of
+ * this devmap refers to the agent's interface. xg_readdress() addresses each copy to the next target of the ring.
+ * Later, the kernel runs the egress program xg_readdress() for many copies in a device queue at once. For this reason,
+ * xg_ingress() stores in the packet all values that the egress program needs.
  */
 #ifndef XG_XDP_H
 #define XG_XDP_H
@@ -178,8 +178,9 @@ static __always_inline void xg_address(struct xg_frame *frame, const struct xg_c
 }
 
 /*
- * Returns whether the program must send a frame that has no target to the last target again. The repeated frame makes
- * the kernel signal the driver to send the frames that wait in the driver.
+ * Decides what happens to a frame for which no target is left: returns true if the program must send the frame to the
+ * last target again, and false if the program must drop the frame. The repeated frame makes the kernel signal the
+ * driver to send the frames that wait in the driver.
  *
  * The kernel hands the frames of a device queue to the driver in batches, and signals the driver to send only with the
  * last batch (XDP_XMIT_FLUSH). If this program drops all frames of the last batch, the driver gets no signal, and the
@@ -194,7 +195,10 @@ static __always_inline bool xg_kick(const struct xg_scratch *scratch, const stru
 	       xg_is_mapped(scratch->last.addr) != v6 && scratch->last_hop.ifindex == ifindex;
 }
 
-/* The egress program of a device queue, which addresses one copy of a rumor to a target, or drops the copy. */
+/*
+ * The egress program, which the kernel runs for each frame of a device queue. Each frame is one copy of a rumor: the
+ * program addresses the copy to a target, or drops the copy.
+ */
 static __always_inline int xg_readdress(struct xdp_md *ctx, __u32 ifindex)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Callback plugin: appends the duration of each task, on all its hosts, to the file in the variable TASK_TIMES."""
+"""Callback plugin: appends the duration of each task, on all its hosts, to the file that the environment variable
+TASK_TIMES names.
+"""
 
 from __future__ import annotations
 
