@@ -2,15 +2,24 @@
 """Take a snapshot of release, configuration and units before a deployment, and restore the host from the snapshot if
 the deployment fails.
 
-Usage: ``snapshot.py take|restore PLACES``. PLACES is a JSON object with the paths ``directory`` (of the snapshot),
-``root`` (of the releases; its link ``current`` points to one of them), ``config`` (directory), ``agent``, ``dataplane``
-and ``files`` (unit files), ``dataplane_path`` and ``dataplane_again`` (further unit files of the data plane) and
-``socket`` (of the agent).
+Usage: ``snapshot.py take|restore PLACES``. PLACES is a JSON object of paths, with these keys:
 
-Both commands print a JSON object with the keys ``present`` (false if the host has no release yet), ``release``
-(directory name), ``version``, ``incarnation`` (of the running agent, -1 if it does not answer), ``agent``,
-``dataplane`` and ``files`` (each with ``present``, ``active`` and ``enabled``). Errors go to stderr, with exit status
-1.
+- ``directory``: directory of the snapshot
+- ``root``: directory of the releases, in which the link ``current`` points to the current release
+- ``config``: configuration directory
+- ``agent``, ``dataplane``, ``files``: unit files of the agent, the loader and the files helper
+- ``dataplane_path``, ``dataplane_again``: further unit files of the data plane
+- ``socket``: socket of the agent's API
+
+Both commands print a JSON object with these keys:
+
+- ``present``: false if the host has no release yet
+- ``release``: directory name of the release
+- ``version``: version of the release
+- ``incarnation``: incarnation of the running agent, or -1 if the agent does not answer
+- ``agent``, ``dataplane``, ``files``: ``present``, ``active`` and ``enabled`` of each unit
+
+Errors go to stderr, with exit status 1.
 
 The snapshot contains the fleet's secret, so only root may read its directory. If an interrupted run has left a
 snapshot, ``take`` reuses that snapshot, because the current state of the host has never passed a health check.
@@ -31,10 +40,11 @@ import subprocess
 import sys
 
 STATE = "state.json"
-#: Keys of PLACES with the unit file of a service, and all keys of PLACES whose paths the snapshot contains.
+#: ``UNITS``: keys of PLACES for the unit files of services. ``KEPT``: keys of PLACES for everything that the snapshot
+#: copies.
 UNITS = ("agent", "dataplane", "files")
 KEPT = ("config", "dataplane_path", "dataplane_again") + UNITS
-#: Maximum seconds for one command, and maximum seconds for one answer of the agent.
+#: Maximum seconds for one command, and maximum seconds to wait for one answer from the agent.
 COPY, ANSWER = 60, 20
 
 

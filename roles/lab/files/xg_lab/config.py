@@ -47,7 +47,7 @@ class Host:
 class Config:
     """Settings of one lab.
 
-    Their names are the names of the role's variables without the prefix `lab_`. Raises LabError for an invalid value.
+    The fields have the names of the role's variables without the prefix `lab_`. Raises LabError for an invalid value.
     """
 
     hosts: int

@@ -139,10 +139,10 @@ def _leave_old_network(config: Config) -> list[str]:
 
 
 def _bring_up(config: Config, wanted: Sequence[Host], off: Sequence[Host], base: Path, steps: list[str]) -> list[str]:
-    """Start the hosts in `off`, and wait until all hosts in `wanted` are ready. Returns systemd's state of each host.
+    """Start the hosts in `off`, and wait until all hosts in `wanted` are ready.
 
-    The function restarts a host once if the host was on but does not answer. Raises LabError if the host does not
-    answer after the restart either.
+    Returns, for each host, the state that systemd reports. The function restarts a host once if the host was on but
+    does not answer. Raises LabError if the host does not answer after the restart either.
     """
     for host in off:
         hosts.start(config, host, base)

@@ -173,7 +173,7 @@ def detach(config: Config, host: Host) -> bool:
     """Delete the machine's end of a host's veth if a crash has left this interface. Return whether the interface
     existed.
 
-    The function does not delete an interface on another bridge, because it does not belong to the lab.
+    The function does not delete an interface on another bridge, because such an interface does not belong to the lab.
     """
     found = interface(host.interface)
     if found is None or found.get("master") not in (None, config.bridge):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Finds the package sources for the base image. By default, these are the package sources of this machine.
+"""Finds the package sources for the base image. By default, the base image gets the package sources of this machine.
 
 Reads both formats of sources.list(5), the one-line style and the deb822 style.
 """

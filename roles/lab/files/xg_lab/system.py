@@ -24,8 +24,8 @@ class LabError(Exception):
 
 NOT_FOUND = 127
 """Exit status of setpriv if the program does not exist, the same as in a shell."""
-# Prefix of a command that makes the kernel kill the command when this process dies. A command that survived could race
-# with commands of the next run.
+# Words to put before a command, so that the kernel kills the command when this process dies. A command that survived
+# could race with commands of the next run.
 WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
@@ -165,7 +165,8 @@ def unmount_under(path: Path) -> bool:
 def remove_tree(path: Path) -> None:
     """Unmount all mounts in a directory tree, and delete the tree. Raises LabError if a mount remains.
 
-    The function does not delete through a mount, because that would delete the files of the mounted file system.
+    The function never deletes files below a mount point that is still mounted, because these files belong to the
+    mounted file system.
     """
     if not path.exists():
         return
