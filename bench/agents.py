@@ -155,7 +155,7 @@ class Pins:
 
     def node(self, address: Address) -> tuple[int, int, int] | None:
         """Return (highest sequence, last seen in ns, documents digest) of an origin, or None if the map has no entry
-        for it.
+        for this origin.
         """
         try:
             fields = layout.NODE.unpack(libbpf.lookup(self._nodes, layout.node_key(address), layout.NODE.size))

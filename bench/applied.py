@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Measures the time from a publish until nginx on all hosts uses the new value, on a lab of systemd hosts.
+"""Measures, on a lab of systemd hosts, the time from a publish until nginx on all hosts uses the new value.
 
 Each host renders the configuration of nginx from a document, lets nginx check the configuration, and reloads nginx
 through systemd. The benchmark publishes the document through one member. The benchmark queries that member until all

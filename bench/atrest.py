@@ -50,7 +50,7 @@ def run(quick: bool) -> Report:
 
 
 def _busy(seconds: float) -> float:
-    """Wait for ``seconds``. Return how many processor seconds per second the whole machine used during this time."""
+    """Wait for ``seconds``, and return how many processor seconds per second the whole machine used during the wait."""
     before, began = busy_times(), time.monotonic()
     time.sleep(seconds)
     return (busy_times() - before) / (time.monotonic() - began)

@@ -6,8 +6,8 @@ two times for each host, a kernel time and an agent time, by CLOCK_MONOTONIC, wh
 time is the time at which the host's data plane recorded the rumor. The benchmark reads the kernel time from
 ``last_seen`` of the publisher's entry in the pinned maps, as soon as the entry has the new digest. The agent time is
 the time at which the host's agent had applied the document. The script bench/probe.py writes the agent time to a file.
-The report shows the milliseconds from the publish request to each of these times, including the HTTP request and the
-publisher's write to its disk.
+The report shows the milliseconds from the publish request to the kernel time and to the agent time of each host,
+including the HTTP request and the publisher's write to its disk.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ DROP, DROP_LONG = "XDP_DROP", "XDP_DROP, longest"
 #: Prefix of the names of cases with the programs of the option --former.
 FORMER = "former "
 #: Goal: minimum ratio of a case's rate to the rate of the same case with the programs of the option --former. Two runs
-#: with the same programs usually differ so little that they meet this goal.
+#: with the same programs usually differ by less than 3 %, so they meet the goal.
 _NO_SLOWER = 0.97
 
 
@@ -73,8 +73,8 @@ class Case:
 def run(quick: bool, former: Path | None = None) -> Report:
     """Run this benchmark and return its report. ``quick``: fewer and shorter runs.
 
-    ``former``: directory with the sources (``bpf/``) of an earlier data plane with the same wire format and maps, which
-    this benchmark also measures. Raises ``BenchError``.
+    ``former``: directory with the sources (``bpf/``) of an earlier data plane with the same wire format and maps. The
+    benchmark then measures the earlier data plane too. Raises ``BenchError``.
     """
     rounds, passes = (1, 1) if quick else (_ROUNDS, _PASSES)
     cpu = max(os.sched_getaffinity(0))

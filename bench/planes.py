@@ -14,14 +14,14 @@ First the benchmark sends as many heartbeats as the node can handle, from N orig
   packets of a fleet.
 
 For UDP, a real agent is pinned to one processor. A process on another processor sends packets through a socket, faster
-than the agent can handle them. The processor time for UDP is the agent's time in schedstat, as for PekoNode's figures.
-The time in schedstat includes the agent's system calls, but not the softirqs that receive packets. For XDP, the data
-plane runs without an agent, because no heartbeat would reach an agent. The generator, the node and the receiver of the
-copies share one processor. The figure for XDP is a lower bound, because this figure counts the processor time of the
-generator, the node and the receiver.
+than the agent can handle them. The processor time for UDP is the agent's time in schedstat, which is also the measure
+of PekoNode's figures. The time in schedstat includes the agent's system calls, but not the softirqs that receive
+packets. For XDP, the data plane runs without an agent, because no heartbeat would reach an agent. The generator, the
+node and the receiver of the copies share one processor. The figure for XDP is a lower bound, because this figure counts
+the processor time of the generator, the node and the receiver.
 
-Then the benchmark sends the mix `fleet` to a real agent, once in mode XDP and once in mode UDP, at 1,000 heartbeats a
-second. A member with the automatic cycle receives at most this number of heartbeats. This last measurement adds the
+Then the benchmark sends the mix `fleet` to a real agent at 1,000 heartbeats a second, once in mode XDP and once in mode
+UDP. With the automatic cycle, a member receives at most 1,000 heartbeats a second. This last measurement adds the
 processor times of the agent and of the kernel. The softirqs that receive packets run in the context of the sending
 thread. The kernel's time is therefore the time of the sending thread, minus the time that the sending thread needs for
 the same packets while an XDP program drops all packets.
@@ -113,7 +113,8 @@ def _fill(report: Report, mix: str, members: int, amount: int, found: dict[str, 
 
 @contextlib.contextmanager
 def lane_agent(plane: str, members: int, amount: int, cpu: int | None, cycle: float = 6) -> Iterator[Agent]:
-    """Context manager: a lane with an agent at the node's end, and with neighbour entries for ``members`` origins.
+    """Context manager: a benchmark link (:mod:`.lane`) with an agent at the node's end, and with neighbour entries for
+    ``members`` origins.
 
     ``cpu``: processor to which the agent is pinned (None: any processor). Raises ``BenchError``.
     """
@@ -174,7 +175,7 @@ def sender() -> socket.socket:
 
 
 def send(sock: socket.socket, load: list[bytes], rate: float) -> None:
-    """Send the packets of ``load`` at ``rate`` packets per second, with one part of ``load`` every millisecond."""
+    """Send the packets of ``load`` at ``rate`` packets per second, as one burst of packets every millisecond."""
     step = max(1, round(rate / 1000))
     due = time.perf_counter()
     for start in range(0, len(load), step):
@@ -282,8 +283,8 @@ def dropping() -> Iterator[None]:
 def send_timed(load: Load, rate: float, seconds: float) -> float:
     """Send heartbeats at ``rate`` per second for ``seconds``.
 
-    Returns how many processor seconds per second the calling thread and its processor's ksoftirqd used during this
-    time.
+    Returns how many processor seconds per second the calling thread and its processor's ksoftirqd used while the thread
+    sent.
     """
     (cpu,) = os.sched_getaffinity(0)
     helper = lane.kernel_thread(f"ksoftirqd/{cpu}")

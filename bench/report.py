@@ -94,7 +94,8 @@ def _processor_times() -> list[int]:
 
 
 def wait_for_quiet(most: float = _BUSY * 0.25, patience: float = _PATIENCE) -> float:
-    """Wait until other processes use at most the share ``most`` of the processors, for at most ``patience`` seconds.
+    """Wait, for at most ``patience`` seconds, until other processes use at most the share ``most`` of the processor
+    time.
 
     Return the share that other processes use at the end of the wait.
     """

@@ -18,7 +18,8 @@
  *
  *   `-DXG_NODES=n`: maximum number of origins in the table of nodes.
  *   `-DXG_PIN="directory"`: directory of the pinned tables. BCC creates and pins a missing table.
- *   `-DXG_AMOUNT=n`, `-DXG_WIDE=n`: number of entries that the loader fills in the device maps relay and relay_wide.
+ *   `-DXG_AMOUNT=n`, `-DXG_WIDE=n`: number of entries that the loader fills in the device map relay, and in the device
+ *   map relay_wide.
  */
 #include <uapi/linux/bpf.h>
 

@@ -200,7 +200,7 @@ struct xg_refusal {
 #define XG_EVENT_NEWS 1
 /* The packet is authentic, and the agent decides whether to accept and relay the packet. */
 #define XG_EVENT_ASK 2
-/* The programs know no next hop, so the agent sends the packet to ``addr`` and ``port`` through the stack. */
+/* The programs have found no next hop, so the agent sends the packet to ``addr`` and ``port`` through the stack. */
 #define XG_EVENT_UNRESOLVED 3
 
 /* The header of an item in the ring buffer. The packet follows the header. */

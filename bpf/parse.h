@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /*
- * Finds the packet in an Ethernet frame. The programs handle a frame without a VLAN tag that contains a UDP packet
- * over IPv4 or IPv6 to the agent's address and port. The programs pass frames for other receivers to the stack, and
- * do not count such frames. If a frame for the agent is unusual, the programs pass the frame to the stack, which can
+ * Finds the packet in an Ethernet frame. The programs handle frames that have no VLAN tag and contain a UDP packet over
+ * IPv4 or IPv6 to the agent's address and port. The programs pass frames for other receivers to the stack, and do not
+ * count such frames. If a frame for the agent is unusual, the programs pass the frame to the stack, which can
  * reassemble fragments and skip options.
  */
 #ifndef XG_PARSE_H
@@ -175,10 +175,10 @@ static __always_inline enum xg_whose xg_parse_ip6(struct xg_frame *frame, void *
 }
 
 /*
- * Finds the headers of a frame, and returns whether the frame is for the agent. ``size`` is the length of the whole
- * frame, of which ``data`` to ``end`` may be only the first part. The function writes the address of the sender to
- * ``source``, unless the frame is for another receiver. The parser of each IP version reads the source address
- * itself. LLVM 19 compiles the two versions to separate branches, and after the branches join the verifier no longer
+ * Finds the headers of a frame, and returns whether the frame is for the agent. ``size``: the length of the whole
+ * frame. The bytes from ``data`` to ``end`` may be only the first part of the frame. The function writes the address of
+ * the sender to ``source``, unless the frame is for another receiver. The parser of each IP version reads the source
+ * address itself. LLVM 19 compiles one branch for each IP version. After the two branches join, the verifier no longer
  * knows where either header ends.
  */
 static __always_inline enum xg_whose xg_parse(struct xg_frame *frame, void *data, void *end, __u32 size,
@@ -209,8 +209,8 @@ static __always_inline enum xg_whose xg_parse(struct xg_frame *frame, void *data
 
 /*
  * Locates the headers and the packet of a frame again, after xg_parse() has accepted the frame. After a loop over a
- * body, the verifier has a different state of the frame's pointers for every length of the body. A call of this
- * function after the loop keeps the verifier from following each length of the body separately.
+ * body, the verifier has a different state of the frame's pointers for every length of the body. A call of xg_locate()
+ * after such a loop keeps the verifier from following each length of the body separately.
  */
 static __always_inline struct xg_packet *xg_locate(struct xg_frame *frame, void *data, void *end, bool v6)
 {

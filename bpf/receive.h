@@ -203,7 +203,7 @@ static __always_inline void xg_read_claim(struct xg_claim *claim, const struct x
 	claim->record_digest = bpf_ntohll(packet->record_digest);
 }
 
-/* Returns the difference between the packet's time and a clock, in nanoseconds. */
+/* Returns the absolute difference between the packet's clock and ``clock``, in nanoseconds. */
 static __always_inline __u64 xg_off(const struct xg_claim *claim, __s64 clock)
 {
 	__u64 off = (__u64)claim->clock - clock;
@@ -273,8 +273,8 @@ static __always_inline __u32 xg_take_direct(struct xg_rumor *rumor, __u32 incarn
 		return XG_COUNT_pass_direct;
 	if (direct->incarnation != incarnation) {
 		/*
-		 * Either the packet is from an earlier run of the node, or the clock of the node was ahead when the recorded run
-		 * began. The agent decides which of these two cases applies.
+		 * Either the packet is from an earlier run of the node, or the clock of the node was ahead when the
+		 * recorded run began: the agent decides which of the two.
 		 */
 		if (direct->incarnation && xg_earlier(incarnation, direct->incarnation))
 			return xg_may_ask() ? XG_COUNT_pass_direct : XG_COUNT_drop_direct_flood;
@@ -311,9 +311,9 @@ static __always_inline __u32 xg_take_newcomer(struct xg_rumor *rumor, const stru
 	if (claim->type == XG_LEAVE)
 		return XG_COUNT_drop_unknown_leave;
 	/*
-	 * The programs do not know the clock of this origin, so the packet may be a replay. For this reason, the limit for
-	 * the difference between the packet's time and the cluster's time is lower than for a member whose clock the
-	 * programs know.
+	 * The programs do not know the clock of this origin, so the packet may be a replay. The difference between the
+	 * packet's time and the cluster's time therefore has a lower limit than for a member whose clock the programs
+	 * know.
 	 */
 	if (xg_off(claim, rumor->local->clock) > rumor->local->timeout)
 		return XG_COUNT_ask_time;
@@ -397,9 +397,9 @@ static __always_inline __u32 xg_taken(__u8 type)
 }
 
 /*
- * Stores in the scratch entry the verdict on a rumor and whether the rumor contains news. The caller reads both
- * values from the scratch entry. If the verdict stayed in a register, the verifier would follow each value separately
- * to the program's end, through all loops that make copies.
+ * Stores two values in the scratch entry: the verdict on a rumor, and whether the rumor contains news. The caller reads
+ * both values from the scratch entry. If the verdict stayed in a register, the verifier would follow each value
+ * separately to the program's end, through all loops that make copies.
  */
 static __always_inline void xg_settle(struct xg_scratch *scratch, const struct xg_rumor *rumor, __u32 verdict)
 {

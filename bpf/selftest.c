@@ -2,8 +2,8 @@
 /*
  * The programs of the loader's self-test. xg_selftest_send sends a frame through both ports of a devmap at once, as the
  * data plane does for a rumor. xg_selftest_watch counts, at the kernel's tracepoint, how many of these copies the
- * driver sent. xg_selftest_knock makes a frame arrive at the interface, or leave through it. The data plane's program
- * at the hook that this frame passes has to count the frame.
+ * driver sent. xg_selftest_knock makes a frame arrive at the interface, or leave through it. The frame passes one hook,
+ * and the data plane's program at that hook has to count the frame.
  */
 struct watched {
 	/* Device and inode of the PID namespace in which pid identifies the loader. */

@@ -58,8 +58,9 @@ static __always_inline void xg_sip_word(struct xg_sip *v, __u64 word)
  * ends before the end of the packet.
  *
  * After the loop the verifier has a different state of the packet's pointer and length for every length. The verifier
- * follows each length separately, unless the code after the loop uses neither the packet nor its length. For this
- * reason, this function reads the last word before the loop, and callers locate the packet again.
+ * follows each length separately, unless the code after the loop uses neither the packet nor its length. To avoid these
+ * separate paths, this function reads the last word before the loop, and callers locate the packet again after the
+ * call.
  */
 static __always_inline bool xg_siphash(const __u8 key[16], const struct xg_packet *packet, __u64 length, void *end,
 				       __u64 tag[2])

@@ -61,11 +61,14 @@ struct xg_scratch {
 	__u32 copies;
 	/* Number of targets that the program has examined so far for the current rumor. */
 	__u32 walked;
-	/* Number of frames of the current rumor that the device queue has contained so far. */
+	/* Number of frames of the current rumor on which the kernel has run xg_readdress() so far. */
 	__u32 places;
 	/* Number of copies that xg_readdress() has addressed since the last flush of a device queue. */
 	__u32 flushing;
-	/* Whether the driver has frames that the kernel has not yet signalled the driver to send (xg_kick). */
+	/*
+	 * True if the driver still has frames to send, and the kernel has not yet signalled the driver to send them
+	 * (see xg_kick()).
+	 */
 	__u32 waiting;
 	/* The target of the last copy, and the next hop to that target. */
 	struct xg_target last;

@@ -2,10 +2,10 @@
 /*
  * The data plane in TC. On hosts that cannot use XDP, the TC program at ingress does the work of the programs in
  * xdp.h. At egress, in every mode, the TC program copies the agent's own rumors to their targets, and learns next
- * hops from the frames that the agent sends. In both programs a loop makes the copies of a rumor. Every copy is a
- * clone of the frame, and passes the egress program again. The egress program recognizes a clone by its mark, and
- * removes the mark. For frames that the data plane does not handle, the programs return TCX_NEXT (TC_ACT_UNSPEC in
- * clsact), so that programs of other owners see these frames.
+ * hops from the frames that the agent sends. The ingress program and the egress program both make the copies of a rumor
+ * in a loop. Every copy is a clone of the frame, and passes the egress program again. The egress program recognizes a
+ * clone by its mark, and removes the mark. For frames that the data plane does not handle, the programs return TCX_NEXT
+ * (TC_ACT_UNSPEC in clsact), so that programs of other owners see these frames.
  */
 #ifndef XG_TC_H
 #define XG_TC_H
