@@ -5,18 +5,27 @@ the deployment fails.
 Usage: ``snapshot.py take|restore PLACES``. PLACES is a JSON object of paths, with these keys:
 
 - ``directory``: directory of the snapshot
+
 - ``root``: directory of the releases, in which the link ``current`` points to the current release
+
 - ``config``: configuration directory
+
 - ``agent``, ``dataplane``, ``files``: unit files of the agent, the loader and the files helper
+
 - ``dataplane_path``, ``dataplane_again``: further unit files of the data plane
+
 - ``socket``: socket of the agent's API
 
 Both commands print a JSON object with these keys:
 
 - ``present``: false if the host has no release yet
+
 - ``release``: directory name of the release
+
 - ``version``: version of the release
+
 - ``incarnation``: incarnation of the running agent, or -1 if the agent does not answer
+
 - ``agent``, ``dataplane``, ``files``: ``present``, ``active`` and ``enabled`` of each unit
 
 Errors go to stderr, with exit status 1.

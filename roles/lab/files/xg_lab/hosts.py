@@ -3,7 +3,7 @@
 
 The directory <lab_dir>/hosts/<name> contains `host.json` (written last, so a host without it is incomplete),
 `process.json` (the systemd-nspawn process and its start time), `upper` and `work` (the layers of the overlay), and
-`root` (its mount point).
+`root` (the mount point of the overlay).
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def start(config: Config, host: Host, image: Path) -> None:
     if os.fork() == 0:
         _become_nspawn(config, host, writer)
     os.close(writer)
-    # A successful exec closes the pipe, so any text in it is the reason why exec failed.
+    # A successful exec closes the pipe, so any text in the pipe is the reason why exec failed.
     with os.fdopen(reader, encoding="utf-8", errors="replace") as stream:
         reason = stream.read()
     if reason:
@@ -296,7 +296,7 @@ def shut_down(config: Config, host: Host) -> bool:
 
 
 def clear(config: Config, host: Host) -> None:
-    """Remove what a host that is off has left on the machine: processes, veth, ssh connections and mounts."""
+    """Remove from the machine everything that a stopped host has left: processes, veth, ssh connections and mounts."""
     cgroups.sweep(config, host)
     network.detach(config, host)
     for path in sorted((config.home / "cp").glob(f"*@{host.address}:*")):

@@ -34,7 +34,9 @@ def interface(name: str) -> dict[str, Any] | None:
 
 
 def guards(config: Config) -> list[str]:
-    """Return the networks that get a guard route, an `unreachable` route with a higher metric than the bridge's."""
+    """Return the networks that get a guard route, an `unreachable` route with a higher metric than the bridge's own
+    route.
+    """
     network = ipaddress.IPv4Network(config.network)
     inside = network.subnet_of(BENCHMARK_NET)
     return [str(BENCHMARK_NET if inside else network), *([config.network6] if has_ipv6() else [])]
@@ -138,11 +140,11 @@ def ensure(config: Config) -> list[str]:
 
 
 def attach(config: Config, host: Host, timeout: float = 5.0) -> bool:
-    """Attach the machine's end of a running host's veth to the bridge, set it up, and enable GRO. Return whether the
-    function changed anything.
+    """Attach the machine's end of a running host's veth to the bridge, bring that end up, and enable GRO.
 
-    GRO enables NAPI on the machine's end. Without NAPI, the machine's end drops every frame that XDP redirects out of
-    the host's end. Raises LabError if the interface does not appear within `timeout` seconds.
+    Return whether the function changed anything. GRO enables NAPI on the machine's end. Without NAPI, the machine's end
+    drops every frame that XDP redirects out of the host's end. Raises LabError if the interface does not appear within
+    `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     while (found := interface(host.interface)) is None:

@@ -219,7 +219,7 @@ class ProcessId:
         )
 
     def send(self, number: int) -> None:
-        """Send a signal to this process; does nothing if the process has ended."""
+        """Send a signal to this process, or do nothing if the process has ended."""
         try:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
