@@ -175,7 +175,7 @@ def sender() -> socket.socket:
 
 
 def send(sock: socket.socket, load: list[bytes], rate: float) -> None:
-    """Send the packets of ``load`` at ``rate`` packets per second, as one burst of packets every millisecond."""
+    """Send the packets of ``load`` at ``rate`` packets per second, in one burst every millisecond."""
     step = max(1, round(rate / 1000))
     due = time.perf_counter()
     for start in range(0, len(load), step):
