@@ -73,8 +73,8 @@ class Case:
 def run(quick: bool, former: Path | None = None) -> Report:
     """Run this benchmark and return its report. ``quick``: fewer and shorter runs.
 
-    ``former``: directory with the sources (``bpf/``) of an earlier data plane with the same wire format and maps. The
-    benchmark then measures the earlier data plane too. Raises ``BenchError``.
+    ``former``: directory with the sources (``bpf/``) of an earlier data plane with the same wire format and maps. If
+    ``former`` is set, the benchmark also measures the earlier data plane. Raises ``BenchError``.
     """
     rounds, passes = (1, 1) if quick else (_ROUNDS, _PASSES)
     cpu = max(os.sched_getaffinity(0))

@@ -30,7 +30,7 @@ def sound() -> float:
     """Return the minimum share (0 to 1) of frames and copies that the node must process for a measurement to be valid.
     The share is 0 with --short, because --short only checks whether a benchmark works.
 
-    Otherwise the share is below 1, because a busy machine loses some frames.
+    Without --short, the share is below 1, because a busy machine loses some frames.
     """
     return 0.0 if os.environ.get(SHORT) else 0.98
 

@@ -56,7 +56,7 @@ static __always_inline void xg_describe(struct xg_scratch *scratch, __u8 kind, c
 	event->kind = kind;
 }
 
-/* Writes the event that xg_describe() filled in, and the packet in the scratch entry, to the ring buffer. */
+/* Writes to the ring buffer the event that xg_describe() filled in, and the packet from the scratch entry. */
 static __always_inline void xg_hand_over(struct xg_scratch *scratch, bool whole)
 {
 	/*

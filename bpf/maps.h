@@ -206,7 +206,9 @@ struct xg_refusal {
 /* The header of an item in the ring buffer. The packet follows the header. */
 struct xg_event {
 	__u64 time; /* CLOCK_MONOTONIC ns */
-	/* Source address of the packet. In an event XG_EVENT_UNRESOLVED, this is the address of the target. */
+	/*
+	 * Source address of the packet. In an event XG_EVENT_UNRESOLVED, this field contains the address of the target.
+	 */
 	__u8 addr[16];
 	__be16 port;
 	/* Length of the packet in bytes. */

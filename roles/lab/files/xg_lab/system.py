@@ -153,7 +153,7 @@ def mounts_under(path: Path) -> list[Mount]:
 
 
 def unmount_under(path: Path) -> bool:
-    """Unmount all mounts at or below `path`, busy ones lazily; return whether there were any mounts."""
+    """Unmount all mounts at or below `path` (busy mounts lazily), and return whether there were any mounts."""
     found = mounts_under(path)
     for entry in found:
         point = str(entry.point)
