@@ -27,8 +27,8 @@ from pathlib import Path
 #: dates before 1980.
 MTIME = 1_577_836_800
 
-#: Directories that the archive contains, as (path in the checkout, path in the archive). Missing optional directories
-#: are left out.
+#: Directories that the archive contains, as (path in the checkout, path in the archive). If a directory of ``REQUIRED``
+#: is missing, the build fails. If a directory of ``OPTIONAL`` is missing, the archive does not contain it.
 REQUIRED = (("agent/xdp_gossip", "agent/xdp_gossip"), ("agent/bin", "bin"), ("bpf", "bpf"))
 OPTIONAL = (("agent/systemd", "systemd"), ("LICENSES", "LICENSES"))
 
@@ -41,7 +41,7 @@ _SKIP_SUFFIXES = (".pyc", ".pyo", ".swp", ".orig", ".rej", "~")
 
 
 class BuildError(Exception):
-    """No release can be built from the checkout; the message states the reason."""
+    """Raised if no release can be built from the checkout. The message states the reason."""
 
 
 def read_version(root: Path) -> str:
@@ -137,9 +137,7 @@ def _entry(name: str, mode: int) -> tarfile.TarInfo:
 
 
 def archive(members: dict[str, tuple[bytes, bool]]) -> bytes:
-    """Return the bytes of the ``.tar.gz``: directories and files in sorted order, all owned by root, all dated
-    :data:`MTIME`.
-    """
+    """Return a ``.tar.gz`` of ``members``, sorted by path. Each member is owned by root and dated :data:`MTIME`."""
     directories = {str(parent) for name in members for parent in Path(name).parents if str(parent) != "."}
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w", format=tarfile.USTAR_FORMAT) as tar:
@@ -161,9 +159,9 @@ def archive(members: dict[str, tuple[bytes, bool]]) -> bytes:
 
 
 def build(root: Path, output: Path) -> dict[str, str]:
-    """Write the archive into the directory ``output`` and describe the archive.
+    """Build a release from the checkout ``root`` and write its archive into the directory ``output``.
 
-    Creates a missing directory, and replaces an existing archive atomically.
+    Creates ``output`` if it is missing, and replaces an existing archive atomically.
 
     Returns ``path``, ``version``, ``sha256`` (hex) and ``release`` (``<version>-<first 12 hex>``).
     Raises :class:`BuildError` or ``OSError``.

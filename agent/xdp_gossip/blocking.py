@@ -44,7 +44,7 @@ def _with_parameters_of(
 
 
 def _at_once(method: Callable[Concatenate[AsyncNodeList, P], T]) -> Callable[Concatenate[NodeList, P], T]:
-    """Wrap a method that returns at once as a method of :class:`NodeList`, with its signature and docstring."""
+    """Make a method of :class:`NodeList` from the non-blocking ``method``, with the same signature and docstring."""
 
     @functools.wraps(method)
     def call(self: NodeList, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -57,7 +57,7 @@ def _at_once(method: Callable[Concatenate[AsyncNodeList, P], T]) -> Callable[Con
 def _waiting(
     method: Callable[Concatenate[AsyncNodeList, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[NodeList, P], T]:
-    """Wrap a coroutine method as a method of :class:`NodeList` that blocks until the result is available."""
+    """Make a method of :class:`NodeList` that runs the coroutine ``method`` and waits for its result."""
 
     @functools.wraps(method)
     def call(self: NodeList, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -82,7 +82,7 @@ class NodeList:
         self._thread: threading.Thread | None = None
         # Reentrant: a signal handler may call a method in a thread that holds the lock.
         self._ending = threading.RLock()
-        self._changing = threading.RLock()  # only one join() or close() runs at a time
+        self._changing = threading.RLock()  # held while join() or close() runs
         self._ended = False
 
     new = _at_once(AsyncNodeList.new)
@@ -94,19 +94,19 @@ class NodeList:
 
         Raises ``StoreError``, or ``TransportError`` (for example if the address is in use).
         """
-        self.get()  # raises if new() was not called or the node list is closed, before a thread is started
+        self.get()  # get() raises an error if new() was not called or the node list is closed
         with self._changing:
             if self._loop is not None:
                 raise NotReadyError("join() was called before")
             loop = asyncio.new_event_loop()
             loop.set_exception_handler(_record)
-            # The loop is owned either by the thread, or by a join() that was interrupted while the thread started. The
-            # owner is whichever takes the item out of this queue.
+            # Either the thread runs the loop, or join() closes the loop because an interrupt arrived while the thread
+            # started. This queue has one item: the side that takes the item may use the loop.
             turn: queue.SimpleQueue[None] = queue.SimpleQueue()
             turn.put(None)
             thread = threading.Thread(target=_serve, args=[loop, turn], name="xdp-gossip", daemon=True)
             try:
-                self._inner._process = os.getpid()  # set before the thread starts, so that any later fork is detected
+                self._inner._process = os.getpid()  # a process with another id is a forked child
                 self._ended = False
                 # Set the loop last, because a signal handler must not wait for the loop before the thread runs.
                 thread.start()
@@ -117,7 +117,7 @@ class NodeList:
                     if _taken(turn):
                         loop.close()
                     elif not self._ended:
-                        # If an interrupt arrived after everything was opened, close everything again.
+                        # If an interrupt arrived after the sockets and files were opened, close them again.
                         self._thread, self._loop = thread, loop
                         self._wait(self._inner._take_back())
                 finally:
@@ -145,7 +145,7 @@ class NodeList:
     status = _at_once(AsyncNodeList.status)
 
     def watch(self, prefix: str = "", since: int | None = None, kind: str = "") -> Iterator[Change]:
-        """Yield every later change, like :meth:`AsyncNodeList.watch`.
+        """Yield every change after the revision ``since``, or after now by default, like :meth:`AsyncNodeList.watch`.
 
         The iterator blocks until the next change. If another thread closes the node list, the iterator ends after the
         last change. Several threads may watch at the same time. In a forked child the iterator raises
@@ -153,7 +153,7 @@ class NodeList:
         """
 
         def first() -> int:
-            self._inner.watch(prefix, since, kind)  # rejects wrong arguments now, not at the first change
+            self._inner.watch(prefix, since, kind)  # watch() checks the arguments at once
             return self._inner.revision if since is None else since
 
         return self._changes(self._do(first), prefix, kind)
@@ -165,7 +165,7 @@ class NodeList:
                 found = self._wait(self._inner.changes(revision, _LONG, prefix, kind))
             except NotReadyError:
                 self._inner._not_forked()
-                with self._changing:  # wait until close() has ended, so that no change is added any more
+                with self._changing:  # wait until close() has ended: after that, no change is added
                     found, over = self._inner._log.since(revision, Filter(prefix, kind)), True
             if found.gap:
                 yield Change(found.revision, "resync", "gap")
@@ -179,9 +179,9 @@ class NodeList:
         if self._inner._forked:
             return
         self._elsewhere()
-        with self._changing:  # with the lock held, a second call of close() waits for the first
+        with self._changing:  # a second call of close() waits here for the first
             if self._loop is None:
-                self._inner._closed = True  # join() was never called, and fails from now on
+                self._inner._closed = True  # join() was not called yet, and will fail
             elif not self._ended:
                 self._wait(self._inner.close())
                 self._end_thread()
@@ -223,7 +223,7 @@ class NodeList:
         with self._ending:
             if self._loop is None or self._ended:
                 work.close()
-                self._inner._joined()  # raises if join() was not called
+                self._inner._joined()  # _joined() raises an error if join() was not called
                 raise NotReadyError("the node list was closed")
             handed = _Handed(work, self._loop)
         try:
@@ -279,13 +279,13 @@ class _Handed(Generic[T]):
 
 
 def _serve(loop: asyncio.AbstractEventLoop, turn: queue.SimpleQueue[None]) -> None:
-    """Run the event loop in the background thread, unless join() was interrupted and has taken the loop back."""
+    """Run the event loop in the background thread, or return at once if an interrupted join() has claimed the loop."""
     if _taken(turn):
         loop.run_forever()
 
 
 def _taken(turn: queue.SimpleQueue[None]) -> bool:
-    """Take the item out of the queue ``turn``. Returns False if another thread has taken the item."""
+    """Take the item out of the queue ``turn``. Returns True, or False if another thread has already taken the item."""
     try:
         turn.get_nowait()
     except queue.Empty:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Reads and checks the agent's configuration file, and returns it as one immutable :class:`AgentConfig`.
 
-:func:`load` reports all problems at once, each as ``FILE: KEY: expected WHAT, got WHAT``. One run of ``xdp-gossip
+:func:`load` reports all problems at once, each as a line ``file: key: expected ..., got ...``. One run of ``xdp-gossip
 check-config`` shows all problems of a file. docs/operations.md lists the keys and their defaults.
 """
 
@@ -30,7 +30,8 @@ _MAX_SOCKET_PATH = 107
 #: Maximum bytes of a configuration file.
 _MAX_FILE = 1 << 20
 
-#: Pattern of a DNS name and a port. The last label must not be a number, so that a mistyped address is no valid name.
+#: Pattern of a DNS name and a port. The last label must not be a number, so that a mistyped IPv4 address is not
+#: accepted as a DNS name.
 _SEED_NAME = re.compile(
     r"(?P<host>(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*"
     r"(?=[^.:]*[A-Za-z])[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)\.?:(?P<port>[0-9]{1,5})"
@@ -56,8 +57,8 @@ NODE = {
 class ApiConfig:
     """Settings of the HTTP API.
 
-    ``socket``: path of the API's Unix socket ("": none). ``listen``: TCP address of the API (None: none). ``ui``:
-    whether the API's server also serves the web page.
+    ``socket``: path of the API's Unix socket; "" if the API has no Unix socket. ``listen``: TCP address of the API;
+    None if the API does not use TCP. ``ui``: whether the API's server also serves the web page.
     """
 
     socket: str = setting(
@@ -92,7 +93,7 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class _Origin:
-    """The fields of :class:`AgentConfig` without a default, which must come before all other fields.
+    """The fields of :class:`AgentConfig` that have no default. These fields must come before all other fields.
 
     A dataclass takes the fields of its last base class first, so :class:`AgentConfig` lists this class last.
     """
@@ -144,7 +145,7 @@ def parse(text: str, path: str) -> AgentConfig:
     config, problems = _understood(text, path)
     if problems:
         raise ConfigError(problems)
-    assert config is not None  # a missing required value would be in ``problems``
+    assert config is not None  # ``config`` is None only if there are problems
     return config
 
 
@@ -216,7 +217,7 @@ def _node(top: Section) -> Node | None:
     try:
         return Node(str(address), **rest) if address else None
     except ValueError:
-        return None  # the problem of each value has been reported above
+        return None  # the getters above have already added a problem for the invalid value
 
 
 def _listen_addr(top: Section, node: Node | None) -> str:
@@ -378,7 +379,7 @@ def _tls(api: Section) -> tuple[str, str]:
 
 
 def describe(config: AgentConfig) -> dict[str, Any]:
-    """The effective settings without secrets, as ``check-config --json`` prints them."""
+    """Return the effective settings without secrets, in the format that ``check-config --json`` prints."""
     return {
         "file": config.path,
         "cluster": config.cluster,

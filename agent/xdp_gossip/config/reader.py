@@ -126,7 +126,7 @@ def read_text(path: str, most: int) -> tuple[str | None, str]:
 
 
 def _closest(word: object, known: Sequence[str]) -> str:
-    """A hint with the word of ``known`` that is most similar to ``word``; "" if none is similar."""
+    """Return a hint that names the most similar word of ``known``; "" if no word is similar to ``word``."""
     if not isinstance(word, str) or len(word) > MOST:
         return ""
     import difflib  # imported here to save memory, because few files have a mistake
@@ -170,7 +170,7 @@ class Section:
         return self.data.get(key) not in (None, "")
 
     def text(self, key: str, default: str, *, most: int = _MOST_TEXT) -> str:
-        """The text under ``key``, of at most ``most`` bytes in UTF-8."""
+        """Return the text that the file gives for ``key``: at most ``most`` bytes in UTF-8."""
         value = self.data.get(key)
         if value is None:
             return default
@@ -188,7 +188,7 @@ class Section:
         return value
 
     def choice(self, key: str, default: str, choices: Sequence[str], *, required: bool = False) -> str:
-        """The value under ``key``, which must be one of ``choices`` (case matters)."""
+        """Return the value that the file gives for ``key``. The value must be one of ``choices`` (case matters)."""
         value = self.data.get(key)
         if value is None and not required:
             return default
@@ -198,7 +198,7 @@ class Section:
         return value
 
     def boolean(self, key: str, default: bool) -> bool:
-        """The boolean under ``key``."""
+        """Return the boolean that the file gives for ``key``."""
         value = self.data.get(key)
         if value is None:
             return default
@@ -208,9 +208,9 @@ class Section:
         return value
 
     def integer(self, key: str, default: int, least: int, most: int, *, auto: bool = False) -> int:
-        """The integer under ``key``, from ``least`` to ``most``.
+        """Return the integer that the file gives for ``key``: from ``least`` to ``most``.
 
-        With ``auto``, the value "auto" in the file means ``default``.
+        If ``auto`` is true, the file may contain the word "auto", which selects ``default``.
         """
         value = self.data.get(key)
         if value is None or (auto and value == "auto"):
@@ -221,9 +221,9 @@ class Section:
         return value
 
     def number(self, key: str, default: float, least: float, most: float, *, auto: bool = False) -> float:
-        """The number under ``key``, from ``least`` to ``most``.
+        """Return the number that the file gives for ``key``: from ``least`` to ``most``.
 
-        With ``auto``, the value "auto" in the file means ``default``.
+        If ``auto`` is true, the file may contain the word "auto", which selects ``default``.
         """
         value = self.data.get(key)
         if value is None or (auto and value == "auto"):
@@ -235,7 +235,7 @@ class Section:
         return float(value)  # type: ignore[arg-type]
 
     def setting(self, key: str, knob: Knob) -> Any:
-        """The value of the setting that ``knob`` declares: a flag, a choice, a number or a text."""
+        """Return the file's value for the setting that ``knob`` declares: a flag, a choice, a number or a text."""
         default, (least, most) = knob.agent_default, knob.agent_range
         if knob.never and self.data.get(key) == "never":
             return math.inf
@@ -253,13 +253,16 @@ class Section:
         return text
 
     def settings(self, declared: Mapping[str, Knob]) -> dict[str, Any]:
-        """Read all ``declared`` settings whose key is their name and that :meth:`setting` supports: name -> value."""
+        """Read those of the ``declared`` settings that :meth:`setting` supports. Returns a dict: name -> value."""
         return {
             name: self.setting(name, knob) for name, knob in declared.items() if knob.agent.key == "" and not knob.words
         }
 
     def ip(self, key: str, default: str) -> IpAddress | None:
-        """The IP address under ``key``; None if there is none. An IPv4-mapped address is returned as IPv4."""
+        """Return the IP address that the file gives for ``key``; None if the file gives no valid address.
+
+        An IPv4-mapped address is returned as IPv4.
+        """
         text = self.text(key, default)
         if not text:
             return None
@@ -274,7 +277,7 @@ class Section:
         return getattr(address, "ipv4_mapped", None) or address
 
     def items(self, key: str, most: int) -> list[object]:
-        """The list under ``key``, of at most ``most`` entries."""
+        """Return the list that the file gives for ``key``: at most ``most`` entries."""
         value = self.data.get(key)
         if value is None:
             return []
@@ -285,14 +288,17 @@ class Section:
         return value
 
     def section(self, key: str, allowed: Sequence[str], *, required: bool = False) -> Section:
-        """The mapping under ``key`` as a section; an empty section if there is none. ``allowed``: its allowed keys."""
+        """Return the mapping that the file gives for ``key`` as a section; an empty section if there is no mapping.
+
+        ``allowed``: keys that the section may contain.
+        """
         value = self.data.get(key)
         if value is None and not required:
             value = {}
         return Section(self.problems, self.path(key), value, allowed)
 
     def absolute_path(self, key: str, default: str, *, empty: bool = False) -> str:
-        """The absolute path under ``key``. With ``empty``, the value may also be ""."""
+        """Return the absolute path that the file gives for ``key``. If ``empty`` is true, the path may also be ""."""
         value = self.text(key, default)
         if (value or not empty) and not os.path.isabs(value):
             self.expected(key, "an absolute path" + (" or nothing" if empty else ""), show(value))
@@ -300,9 +306,9 @@ class Section:
         return value
 
     def file(self, key: str, *, private: bool = False) -> str:
-        """The absolute path of the file under ``key``; "" if the key is not set or the file is not readable.
+        """Return the absolute path of the file that ``key`` names; "" if the key is not set or the file is unreadable.
 
-        ``private``: other users must have no access to the file.
+        If ``private`` is true, the mode of the file must give other users no access.
         """
         name = self.text(key, "")
         if not name:
@@ -323,7 +329,7 @@ class Section:
         return path
 
     def secret_file(self, key: str, least: int) -> str:
-        """The secret in the private file under ``key``: one line of at least ``least`` bytes, stripped of white space.
+        """Return the secret from the private file that ``key`` names: one line of at least ``least`` bytes, stripped.
 
         Returns "" if the key is not set or the file has an error.
         """

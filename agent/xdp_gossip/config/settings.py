@@ -119,7 +119,10 @@ class NodeSettings(Settings):
 
 
 def rules(kind: type[NodeSettings], wire: str, protocol: str) -> Mapping[str, Knob]:
-    """The settings that ``kind`` declares. PekoNode's wire changes the allowed values of ``size`` and ``protocol``."""
+    """The settings that ``kind`` declares.
+
+    With PekoNode's wire format, ``size`` and ``protocol`` allow other values than with the native wire format.
+    """
     found = knobs(kind)
     if wire != "pekonode":
         return found

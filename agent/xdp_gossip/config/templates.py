@@ -40,14 +40,14 @@ _KEYS = (
 _SERVICE_KEYS = ("name", "validate", "reload", "user", "timeout", "show_output")
 _SECTIONS = ("templates", "services", "files_helper")
 _MAX_PATH = 4000
-_MAX_FILE_NAME = 200  # less than NAME_MAX (255), because temporary files have this name and a suffix
+_MAX_FILE_NAME = 200  # less than NAME_MAX (255): a temporary file has the name of its target file plus a suffix
 
 
 @dataclass(frozen=True)
 class ServiceConfig:
-    """Commands for the rendered files of several templates.
+    """Commands that run when the rendered files of several templates are replaced together.
 
-    ``validate`` runs when all files of the service are in place.
+    ``validate`` runs after all new files of the service have been installed.
     """
 
     name: str
@@ -62,12 +62,12 @@ class ServiceConfig:
 class TemplateConfig:
     """One rendered file. ``validate`` and ``reload``: argument lists (empty: no command), which run as ``user``.
 
-    If ``owner``, ``group`` or ``mode`` is None, an existing file keeps its value, and a new file gets root, root or
-    0644.
-    ``timeout``: maximum seconds for each command. ``wait``: seconds from a change until the file is rendered, so that
-    one rendering covers a burst of changes. ``show_output``: report the output of a failed command, not only its exit
-    status. ``drift``: action for a file that was changed by hand, one of :data:`DRIFT`. ``service``: name of the
-    service to which the file belongs; all files of a service are replaced together.
+    If ``owner``, ``group`` or ``mode`` is None, an existing file keeps its own owner, group or mode. A new file gets
+    the owner root, the group root or the mode 0644. ``timeout``: maximum seconds for each command. ``wait``: seconds
+    from a change until the file is rendered, so that one rendering covers a burst of changes. ``show_output``: report
+    the output of a failed command, not only its exit status. ``drift``: action for a file that was changed by hand, one
+    of :data:`DRIFT`. ``service``: name of the service to which the file belongs; all files of a service are replaced
+    together.
     """
 
     name: str
