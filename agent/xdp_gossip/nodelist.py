@@ -69,7 +69,7 @@ _EVENTS = {State.SUSPECT: "suspected", State.DEAD: "removed", State.LEFT: "left"
 
 
 class NotReadyError(RuntimeError):
-    """The node list cannot serve the call now.
+    """Raised if the node list cannot serve a call at this time.
 
     The message states the reason, such as another call that must come first.
     """
@@ -79,8 +79,8 @@ class NotReadyError(RuntimeError):
 class Published:
     """Result of a write.
 
-    ``document``: the document after the write (None: there never was one). ``changed``: whether the write created a new
-    version. ``previous``: the current version before the write.
+    ``document``: the document after the write; None if the document has never existed on this node. ``changed``:
+    whether the write created a new version. ``previous``: the current version before the write.
     """
 
     document: Document | None
@@ -101,8 +101,8 @@ class AsyncNodeList:
     PekoNode's parameters:
 
     ``amount``: number of members to which a node relays a heartbeat (fan-out).
-    ``cycle``: seconds between two heartbeats, at least 0.05; 0: automatic, by the size of the cluster.
-    ``buffer``: maximum packets in a queue; 0: 3 x ``amount``.
+    ``cycle``: seconds between two heartbeats, at least 0.05; 0 selects a value that depends on the size of the cluster.
+    ``buffer``: maximum packets in the queue for one peer; 0 selects 3 x ``amount``.
     ``size``: maximum bytes of one datagram or frame.
     ``timeout``: seconds of silence until a member is suspect. A value not above ``cycle`` selects the default,
       ``timeout_cycles`` x cycle + 2.
@@ -119,11 +119,11 @@ class AsyncNodeList:
     ``keys``: cluster keys as (slot, state, secret), instead of ``secret_key``, so that keys can be rotated.
     ``dataplane``: the directory in which the loader of the kernel data plane stores its state.
     ``allow``: networks from which packets are accepted; an empty list accepts all packets.
-    ``state_dir``: directory in which identity, nodes and documents survive a restart; None: in memory only.
-    ``history``: number of versions that the node stores of each document.
+    ``state_dir``: directory that stores identity, nodes and documents across restarts; None: store them in memory only.
+    ``history``: number of versions of each document that the node stores.
     ``tombstone_grace``: seconds during which members send a deletion to each other.
     ``wait_for_members``: seconds after the start until the node counts as caught up even if no member answers; None:
-      it waits forever.
+      the node waits for a member forever.
     ``expects_seeds``: the program will add seeds after :meth:`join`, so a node without seeds must not assume that it
       is the only member.
     ``max_clock_drift``: maximum seconds by which the clocks of two nodes may differ.
@@ -134,9 +134,10 @@ class AsyncNodeList:
     The attribute ``settings`` contains the values in use.
 
     Every call raises ``TypeError`` or ``ValueError`` for a wrong parameter, and names the parameter. Every call raises
-    ``NotReadyError`` if another call must come first, after :meth:`close`, in an event loop other than that of
-    :meth:`join`, and in a child process that was forked after :meth:`join`, because sockets and threads belong to one
-    process. After a failed :meth:`join` the program may call it again. Versions may be given as text.
+    ``NotReadyError`` if another call must come first, or if :meth:`close` was called. A call in an event loop other
+    than that of :meth:`join` also raises ``NotReadyError``. So does a call in a child process that was forked after
+    :meth:`join`, because sockets and threads belong to one process. If :meth:`join` fails, the program may call
+    :meth:`join` again. A parameter that is a version may be a ``Version`` or its text.
     """
 
     def __init__(
@@ -254,7 +255,7 @@ class AsyncNodeList:
             steering = self._assembly.steering(engine, transport, self._no_plane)
             runtime = Runtime(engine, transport, self._disk, self._on_event, steering, self._assembly.allow)
             await runtime.open()
-            self._usable()  # close() may have been called during open(); this raises then
+            self._usable()  # _usable() raises an error if close() was called during open()
             engine.reaches = transport.reaches
             # No await from here on: a publish must not run before the stored documents are loaded.
             for seed in self._seeds:
@@ -492,15 +493,15 @@ class AsyncNodeList:
     def tag(self) -> str:
         """Return a text that changes whenever the result of :meth:`members` changes.
 
-        Mere signs of life do not change the text. No other node, and no other run of this node, returns the same text.
-        The cost does not depend on the number of members.
+        The text does not change if a member only sends a sign of life. No other node, and no other run of this node,
+        returns the same text. The cost does not depend on the number of members.
         """
         engine = self._joined().engine
         local = repr(replace(engine.local, sequence=0, stored=True))
         return f"{self._run}-{engine.revision}-{hashlib.blake2b(local.encode(), digest_size=8).hexdigest()}"
 
     def document(self, key: str) -> Document | None:
-        """Return a document; None if this node has no document under ``key``."""
+        """Return a document; None if this node has no document with that key."""
         parameters.document_key("key", key)
         return self._joined().engine.documents.get(key)
 
@@ -614,13 +615,13 @@ class AsyncNodeList:
         """Find out which members hold a version of a document, or the same documents as this node.
 
         ``key``: key of the document (None: all documents). ``version``: the version that members must hold. ``digest``:
-        the content digest, or without a key the documents digest, that members must have. Without ``version`` and
-        ``digest``, the values of this node are used. ``deleted``: count members that do not hold the document. If
-        ``deleted`` and ``version`` are given, count only members that know this deletion. ``wait``: stop when this
-        number of members is confirmed (all, majority or a number), or after ``timeout`` seconds. ``applied``: count a
-        member only if its rendered files use the version, or if no rendered file of the member uses the document. The
-        wait ends early once every member is confirmed or its rendered files have rejected the version. Raises
-        ``ProtocolError`` (document_not_found).
+        the digest that members must have: the content digest of the document, or the documents digest if ``key`` is
+        None. If neither ``version`` nor ``digest`` is given, this node's own version and digest are used. ``deleted``:
+        count members that do not hold the document. If ``deleted`` and ``version`` are given, count only members that
+        know this deletion. ``wait``: stop when this number of members is confirmed (all, majority or a number), or
+        after ``timeout`` seconds. ``applied``: count a member only if its rendered files use the version, or if no
+        rendered file of the member uses the document. The wait ends early once each member either is confirmed or
+        reports that its rendered files rejected the version. Raises ``ProtocolError`` (document_not_found).
         """
         if key is not None:
             parameters.document_key("key", key)

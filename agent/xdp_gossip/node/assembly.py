@@ -62,8 +62,8 @@ class Assembly:
         """Build the transport without opening it.
 
         Returns the transport, and the reason why the transport cannot have a kernel data plane. The reason is "" if a
-        data plane is possible, or if the settings do not request one. Raises ``TransportError`` if the settings name a
-        protocol that is impossible.
+        data plane is possible, or if the settings do not request one. Raises ``TransportError`` if the node cannot use
+        the protocol that the settings name.
         """
         listen, own = (self.settings.listen_addr, node.port), node.address
         size, queue = self.settings.size, self.settings.queue

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from ..core.types import Document, Member, Version
 
-#: Maximum number of kept changes. A reader that asks for changes older than these gets a gap, and must read everything
-#: again.
+#: Maximum number of kept changes. A reader that asks for older changes receives a result with ``gap`` set, and must
+#: read everything again.
 KEPT = 4096
 #: Maximum bytes of documents in kept changes. This limits memory if large documents change often.
 KEPT_BYTES = 32 * 1024 * 1024
@@ -24,10 +24,10 @@ KINDS = ("document", "node")
 class Change:
     """One change. ``kind`` is document or node; either ``document`` or ``member`` is set, the other is None.
 
-    Events of documents: published, deleted. Events of nodes: joined, updated, suspected, recovered, removed, left.
-    ``watch`` also yields a change of kind resync with the event gap, and with neither document nor member: changes were
-    missed, and the reader must read everything again. ``conflict``: the version that the new version replaced on this
-    node, although the new version's author had not read it.
+    Events of documents: published, deleted. Events of nodes: joined, updated, suspected, recovered, removed, left. If
+    the reader missed changes, ``watch`` yields a change with the kind resync, the event gap, and None for ``document``
+    and ``member``. The reader must then read everything again. ``conflict``: two nodes published concurrently. The
+    author of the new version had not seen the version ``conflict``, which the new version replaced on this node.
     """
 
     revision: int
@@ -40,7 +40,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Filter:
-    """Selects changes: by ``kind`` (document or node; "" for both), and documents by the key ``prefix``."""
+    """Selects changes by ``kind`` (document or node; "" for both). Selects documents by a ``prefix`` of the key."""
 
     prefix: str = ""
     kind: str = ""
@@ -71,7 +71,7 @@ class ChangeLog:
     """The latest changes. A revision is never used twice, even after a restart, unless the clock is set back.
 
     When a change is added, each distinct *filter* of the waiting callers is checked once. Only callers whose filter
-    selects the change wake up. A woken caller examines only the changes from the selected change on, not all kept
+    selects the change wake up. A caller that wakes up examines the selected change and later changes, but no earlier
     changes.
     """
 
@@ -130,7 +130,7 @@ class ChangeLog:
         self.wake()
 
     async def pause(self, seconds: float) -> None:
-        """Wait at most ``seconds``, until a change is added or :meth:`wake` is called."""
+        """Wait until a change is added or :meth:`wake` is called, but at most ``seconds``."""
         waiting: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._pausing.add(waiting)
         try:
@@ -139,7 +139,7 @@ class ChangeLog:
             self._pausing.discard(waiting)
 
     async def _first(self, waiting: asyncio.Future[int], seconds: float) -> int:
-        """Wait for ``waiting`` and return its result, or the current revision after ``seconds``."""
+        """Wait for ``waiting`` and return its result. After ``seconds``, return the current revision instead."""
         timer = asyncio.get_running_loop().call_later(seconds, lambda: _settle({waiting}, self.revision))
         try:
             return await waiting
@@ -170,8 +170,8 @@ class ChangeLog:
             waiting: asyncio.Future[int] = loop.create_future()
             self._waiting.setdefault(wanted, set()).add(waiting)
             try:
-                # The filter rejected all changes up to this revision, so they are not examined again, and dropping
-                # these changes is no gap.
+                # Continue after the changes that the filter has rejected. These changes are not examined again, and the
+                # log may drop them without causing a gap for this caller.
                 revision = await self._first(waiting, left)
             finally:
                 self._forget(wanted, waiting)

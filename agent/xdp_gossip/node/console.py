@@ -29,7 +29,7 @@ def _body(event: Event, nodes: Sequence[Node], listen_addr: str) -> str | None:
         document = event.document
         content = "deleted" if document.deleted else f"{document.size} bytes"
         publisher = nodes[0] if nodes else document.version.origin
-        # PekoNode prints the configuration's value here. We leave it out, because a configuration may contain secrets.
+        # PekoNode prints the document's value here. This line omits the value, because a document may contain secrets.
         return f"[Publish]: {publisher} / [Metadata]: {document.key} ({content})"
     return None
 
@@ -38,7 +38,8 @@ def format_event(event: Event, nodes: Sequence[Node], when: datetime.datetime, l
     """Format ``event`` as a console line without a newline; None for an event that PekoNode does not print.
 
     ``nodes`` is the node list at that moment, with the local node first. ``when`` is printed in whole seconds and in
-    its own time zone. ``listen_addr`` is the address after ``[Listen]`` (default: the node's own address).
+    its own time zone. ``listen_addr`` is the address that the line prints after ``[Listen]`` (default: the node's own
+    address).
     """
     body = _body(event, nodes, listen_addr)
     return None if body is None else f"{when:%Y-%m-%d %H:%M:%S} [{printable(body)}]"

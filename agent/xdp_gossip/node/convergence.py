@@ -42,11 +42,11 @@ class Convergence:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What members should hold: a document with a version and content digest, or (``key`` None) the complete state.
+    """What an inquiry expects members to store: the document ``key``, or all documents of this node if it is None.
 
-    With ``deleted``, members should not hold the document. If ``version`` is also given, members must know that
-    deletion or a later deletion: a member that does not know the deletion could still receive the document from another
-    member without it.
+    If ``deleted`` is true, members should not hold the document. If ``version`` is also given, members must store the
+    tombstone of that version or a later tombstone. A member without a tombstone could still receive the deleted
+    document from another member.
     """
 
     key: str | None
@@ -170,7 +170,7 @@ class Inquiry:
         try:
             self._pending.add(self._runtime.call(lambda engine, time: engine.query(key, addresses, time)))
         except ProtocolError:
-            return  # this wire has no query for a document's version, so only the digests can be compared
+            return  # this wire format cannot query a version, so only digests are compared
         self._asked.update(dict.fromkeys(addresses, now))
 
     def _judge(self, engine: Asked, member: Member) -> Mapping[str, Any]:
@@ -222,7 +222,7 @@ class Inquiry:
         return applied["state"] == "none" or (applied["state"] == "applied" and _speaks_of(result))
 
     def _held_by(self, engine: Asked, member: Member) -> tuple[str | None, str | None, str]:
-        """The version and digest of the document that a member holds, and the reason if both are unknown."""
+        """Return the version and digest of a member's document, and why the member is not confirmed ("": no reason)."""
         if self._wanted.key is None:
             return None, f"{member.digest:016x}", "" if member.stored else _NOT_STORED
         if member.local or (member.digest == engine.documents.digest and member.stored):
@@ -235,7 +235,7 @@ class Inquiry:
 
 
 def enough_for(wait: str | int) -> Callable[[int, int], bool]:
-    """Build a predicate (confirmed, members) -> bool for ``all``, ``majority`` or a number of members."""
+    """Return a function (confirmed, members) -> bool: whether enough members are confirmed for ``wait``."""
     if wait == "all":
         return lambda confirmed, members: confirmed >= members
     if wait == "majority":

@@ -15,7 +15,8 @@ from . import shapes
 from .changes import ChangeLog
 from .runtime import Runtime
 
-#: Maximum number of members that are asked at the same time, whose answers must fit into the socket's buffer.
+#: Maximum number of members that are asked at the same time. All their answers must fit into the receive buffer of this
+#: node's socket.
 _AT_ONCE = 128
 #: ``_ASK_AGAIN``: seconds until a member without an answer is asked again. ``_LOOK``: seconds between two checks for
 #: new answers.
@@ -24,7 +25,7 @@ _ASK_AGAIN, _LOOK = 0.5, 0.1
 
 @dataclass(frozen=True)
 class FleetFiles:
-    """The rendered files with problems on all members.
+    """The rendered files of all members that have problems.
 
     ``members``: number of members. ``answered``: number of members that have answered. ``templates``: number of
     rendered files on the members that answered. The items of ``files`` and ``silent`` have the properties in the

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("xdp_gossip.runtime")
 _OVER = "the node list was closed: expected it open until a publish returns"
-#: Maximum seconds after a commit until the publisher tells the store to keep the version. The next publish tells the
-#: store earlier.
+#: Maximum seconds after a commit until the publisher tells the store to keep the version. If another publish comes
+#: first, its transaction tells the store.
 _SETTLE_AFTER = 1.0
 #: Seconds until a failed withdrawal is retried.
 _RETRY = 5.0
@@ -95,11 +95,13 @@ class Publisher:
         return any(each.key == document.key and each.rank == document.rank for each in (*coming, *self._withdrawn))
 
     def has_stored(self, document: Document) -> bool:
-        """Whether a publish has already written ``document``, which the engine reports as changed, to the disk."""
+        """Whether a publish has already written ``document`` to the disk."""
         return (document.key, document.rank) in self._committing
 
     async def publish(self, writes: Sequence[Write], author: str, comment: str) -> list[tuple[Document | None, bool]]:
-        """Store documents on the disk, then commit and spread them. A publish that raises has not taken effect.
+        """Store documents on the disk, commit them in the engine, and send them to other members.
+
+        A publish that raises has not taken effect.
 
         Returns, for each write, the current document after the publish and whether the document changed. Raises
         ``ProtocolError``, and ``StoreError`` if the disk fails.
@@ -125,7 +127,9 @@ class Publisher:
                 return [(item.document, item.changed) for item in prepared]
 
     def _prepare(self, writes: Sequence[Write], author: str, comment: str) -> list[Prepared] | None:
-        """Let the engine prepare versions. Returns None if the engine's wire publishes in one step.
+        """Let the engine prepare a version for each write.
+
+        Returns None if the engine's wire format has no separate steps to prepare and to commit.
 
         Raises ``ProtocolError``.
         """
@@ -197,7 +201,7 @@ class Publisher:
         return done
 
     async def _withdraw(self, documents: Sequence[Document]) -> None:
-        """Remove versions from the disk that were not committed.
+        """Remove the uncommitted versions of ``documents`` from the disk.
 
         Raises ``StoreError`` if the removal fails; the writer retries the removal later.
         """
@@ -282,7 +286,7 @@ class Publisher:
             self._alarm.cancel()
 
     async def _write(self) -> None:
-        """Stage all waiting documents in one transaction. If none waits, call ``_settle``."""
+        """Stage all waiting documents in one transaction. If no document is waiting, call ``_settle``."""
         waiting, self._waiting = self._waiting, []
         documents = [document for batch, _ in waiting for document in batch]
         try:

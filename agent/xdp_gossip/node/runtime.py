@@ -76,10 +76,9 @@ class Runtime:
         self._disk_error: str | None = None
         #: Counters. ``rx_not_allowed``: packets from an address that is not allowed. ``documents_withdrawn``: versions
         #: removed from the disk because their publish failed; ``withdrawals_failed``: failed attempts to remove such
-        #: versions.
-        #: ``versions_given_up``: versions that never reached the disk (see ``unsaved``). ``state_file_repairs``: number
-        #: of repairs of the state file at the start. ``*_not_stored``: failed attempts to write other nodes' documents,
-        #: the incarnation or the known nodes.
+        #: versions. ``versions_given_up``: versions that will never be written to the disk (see ``unsaved``).
+        #: ``state_file_repairs``: number of repairs of the state file at the start. ``*_not_stored``: failed attempts
+        #: to write other nodes' documents, the incarnation or the known nodes.
         self.counters = dict.fromkeys(
             (
                 *("rx_not_allowed", "documents_withdrawn", "withdrawals_failed", "versions_given_up"),
@@ -108,7 +107,7 @@ class Runtime:
 
     @staticmethod
     def now() -> Now:
-        """The current time on all clocks. A wall clock before 1970 counts as 1970."""
+        """Return the current time of every clock that the engine uses. A wall clock before 1970 counts as 1970."""
         mono = time.monotonic()
         slept = time.clock_gettime(_BOOT_CLOCK) - mono if _BOOT_CLOCK is not None else 0.0
         return Now(mono, max(0, time.time_ns()), slept)

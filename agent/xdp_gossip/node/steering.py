@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The interface through which a runtime uses a kernel data plane, and a null object for nodes without one."""
+"""The interface through which a runtime uses a kernel data plane, and a null object for nodes without a data plane."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class PlaneSteering(Protocol):
     def open(self, now: Now) -> None:
         """Look for a data plane before the engine starts.
 
-        Raises ``NoPlane`` if the settings request a kernel mode by name and there is none.
+        Raises ``NoPlane`` if the settings request a kernel mode by name and no data plane in that mode is loaded.
         """
 
     def begin(self, now: Now, wake: Callable[[], None]) -> None:
-        """Start steering, because the engine runs now.
+        """Start steering. The runtime calls this method after it has started the engine.
 
         Steering calls ``wake`` after a change of interfaces or addresses; the caller must then call :meth:`notice`.
         """
@@ -72,7 +72,7 @@ class WithoutPlane:
         return {}
 
     def next_timer(self) -> float:
-        """Infinity, because no timer is needed."""
+        """Return infinity, because no timer is needed."""
         return math.inf
 
     def open(self, now: Now) -> None:
