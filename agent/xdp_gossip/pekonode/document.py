@@ -45,7 +45,10 @@ def stamp_of(version: Version) -> int:
 
 
 def document_of(stamp: int, value: bytes | None) -> Document:
-    """Build the document from a packet's stamp and metadata. The wire has no author, comment and content type."""
+    """Build the document from a packet's stamp and metadata.
+
+    A packet contains no author, no comment and no content type.
+    """
     return Document(DEFAULT_KEY, version_of(stamp), value or b"")
 
 
@@ -58,7 +61,7 @@ def check_key(key: str) -> None:
 
 
 class ClusterDocument:
-    """The only document of a PekoNode cluster (``core.interface.AskedDocuments``).
+    """The only document of a PekoNode cluster. Implements ``core.interface.AskedDocuments``.
 
     The latest stamp wins. Of two documents with the same stamp, the document with the higher rank wins.
     """

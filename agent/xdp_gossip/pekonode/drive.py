@@ -47,7 +47,7 @@ QUERY_EXPIRY = 60.0
 
 
 class PekoNodeDrive:
-    """A member of a PekoNode cluster, with the interface that the runtime uses (``core.interface.Driven``).
+    """A member of a PekoNode cluster. Implements ``core.interface.Driven``, the interface that the runtime uses.
 
     ``secret_key``: the cluster's key as text, empty for none. In ``settings``, a ``cycle`` of 0 means PekoNode's 6 s,
     and ``size`` must be equal to the other nodes' ``Size``.
@@ -207,8 +207,7 @@ class PekoNodeDrive:
         return peer
 
     def _pass_on(self, packet: Packet) -> None:
-        """Relay a rumor to nodes that are not infected; if there are fewer than ``amount``, also to some infected
-        nodes.
+        """Relay a rumor to ``amount`` nodes: first to nodes that are not infected, then to infected nodes.
 
         An infected node may have missed the rumor, because the datagram with the rumor may have been lost. An infected
         node that has the rumor does not relay the additional copy.

@@ -15,7 +15,10 @@ from .peers import Peer
 
 
 class PekoNodeEngine(PekoNodeDrive):
-    """One member of a PekoNode cluster (``core.interface.Asked``). See :class:`PekoNodeDrive` for the parameters."""
+    """One member of a PekoNode cluster. Implements ``core.interface.Asked``.
+
+    See :class:`PekoNodeDrive` for the parameters.
+    """
 
     # -- members ------------------------------------------------------------------------------------------------
 
@@ -56,12 +59,12 @@ class PekoNodeEngine(PekoNodeDrive):
 
     @property
     def clock_offset(self) -> float:
-        """0, because the packets of this wire do not contain their sender's time."""
+        """Return 0, because the packets of this wire do not contain their sender's time."""
         return 0.0
 
     @property
     def tells_ancestry(self) -> bool:
-        """False, because a document on this wire has no base and no ancestors."""
+        """Return False, because a document on this wire has no base and no ancestors."""
         return False
 
     def seed(self, node: Node, now: Now) -> None:
@@ -154,7 +157,7 @@ class PekoNodeEngine(PekoNodeDrive):
     # -- questions to members -----------------------------------------------------------------------------------
 
     def query(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask the nodes in ``to``, which may be Go nodes, which version of the document they hold.
+        """Ask the nodes in ``to`` which version of the document they hold. These nodes may be Go nodes.
 
         Returns the number of the query.
 

@@ -57,7 +57,7 @@ class PekoNodeOutbox:
     def swap(self, role: Swap, document: Document | None, stamp: int, to: Address) -> None:
         """Send a swap request or response with ``document``.
 
-        Without a document, the packet has version 0, like that of a new Go node.
+        If ``document`` is None, the packet has version 0, like a packet of a new Go node.
         """
         value = document.value if document else b""
         self._transmit(codec.encode(Packet(self.id, data=value, stamp=stamp, swap=role, secret=self.secret)), to)

@@ -179,7 +179,7 @@ class _Incoming(asyncio.Protocol):
             self.abort()
             return
         self._source = source = normalised(*name[:2])
-        # Loopback is exempt, because a whole local cluster may share one loopback address.
+        # The limit for each address does not apply to loopback, because a local cluster may share one loopback address.
         shared = source.ip == "::1" or source.ip.startswith("127.")
         crowded = owner.per_address[source.ip] >= MAX_INCOMING_PER_ADDRESS and not shared
         owner.incoming.add(self)

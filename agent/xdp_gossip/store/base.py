@@ -29,8 +29,9 @@ class Snapshot:
 
 
 class Unread(NamedTuple):
-    """A version ``document`` that ``successor``, a version of lower rank, replaced although the author of ``successor``
-    had not read it.
+    """A version ``document`` that was replaced by a version of lower rank, ``successor``.
+
+    The author of ``successor`` had not read ``document``.
     """
 
     document: Document
@@ -83,12 +84,14 @@ class StateStore(Protocol):
         """
 
     def collect(self, tombstones: Sequence[Document], dropped: Sequence[Document] = ()) -> None:
-        """Delete in one transaction: all versions that are older than a tombstone in ``tombstones``, and the versions
-        in ``dropped`` with all older versions.
+        """Delete, in one transaction, old versions of documents.
+
+        For each tombstone in ``tombstones``, delete all older versions of the document. For each tombstone in
+        ``dropped``, delete the tombstone and all older versions of the document.
         """
 
     def history(self, key: str) -> list[Document]:
-        """The stored versions of the document ``key``, newest first."""
+        """Return the stored versions of the document ``key``, newest first."""
 
     def save_nodes(self, known: Sequence[Known]) -> None:
         """Replace the stored nodes by ``known``, without nodes that were silent for a day (see :func:`remembered`)."""
@@ -102,7 +105,7 @@ def persist(
     batch: Sequence[DocumentChanged | TombstonesCollected],
     withdrawn: Mapping[tuple[object, ...], Document] | None = None,
 ) -> None:
-    """Persist the documents of events in ``store``, in order. Raises ``StoreError``.
+    """Persist the documents of the events in ``batch`` in the same order. Raises ``StoreError``.
 
     If a version of lower rank replaces another version, the replaced version was written under a wrong clock, and is
     deleted. If the author of the version of lower rank had not read the replaced version, however, the replaced version
@@ -143,7 +146,9 @@ def _persist_documents(
 
 
 def remembered(known: Sequence[Known], opened: float) -> list[Known]:
-    """Remove nodes that were silent for a day, except the last ``MAX_FORMER``, if this run is at least a day old.
+    """Return ``known``. If this run is at least a day old, leave out nodes that were silent for a day.
+
+    The ``MAX_FORMER`` silent nodes that were heard last always stay.
 
     ``opened``: monotonic time in seconds at which the run began. No node is removed on the first day of a run, because
     after a weekend without power, for example, every node was silent for days. The monotonic clock measures the age of

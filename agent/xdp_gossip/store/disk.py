@@ -59,7 +59,7 @@ class _Worker:
             if job is None:
                 return
             job()
-            del job  # otherwise ``job`` would keep the documents of the last call in memory
+            del job  # ``job`` refers to the documents of the last call and would keep them in memory
 
     def end(self) -> None:
         """End the thread after all submitted calls have run."""
@@ -88,8 +88,8 @@ class Disk:
     async def run(self, work: Callable[[StateStore], T]) -> T:
         """Run ``work(store)`` on the thread. The first call opens the store. Raises ``StoreError``.
 
-        An unexpected exception is counted as an internal error and becomes a ``StoreError``. So the caller only has to
-        handle ``StoreError``, and the loops that retry writes continue.
+        An unexpected exception is counted as an internal error and becomes a ``StoreError``. The caller therefore only
+        has to handle ``StoreError``, and a loop that retries failed writes keeps running.
         """
         try:
             return await asyncio.wrap_future(self._thread.submit(self._run, work))
@@ -144,7 +144,7 @@ class Disk:
         """
         closing = asyncio.wrap_future(
             self._thread.submit(self._close_store)
-        )  # queued on the thread, which may be opening the store
+        )  # the thread may still be opening the store
         self._thread.end()
         cancelled = False
         while not closing.done():

@@ -15,7 +15,10 @@ from .statefile import HISTORY
 
 
 def _standing(ranks: Iterable[bytes]) -> list[bytes]:
-    """Sort ranks of versions: the current version first, then by rank. See :func:`xdp_gossip.store.tables.standing`."""
+    """Sort ranks of versions: first the rank of the current version, then the other ranks, highest first.
+
+    See :func:`xdp_gossip.store.tables.standing`.
+    """
     ranks = list(ranks)
     holds = max((rank for rank in ranks if len(rank) == rows.RANK_BYTES), default=b"")
     return sorted(ranks, key=lambda rank: (rank == holds, rank), reverse=True)

@@ -55,7 +55,7 @@ COLUMNS = {
 
 
 def checksum(table: str, columns: Row) -> bytes:
-    """Checksum (16 bytes) over the table's name and ``columns`` (without the checksum), including types and lengths."""
+    """Return a checksum (16 bytes) over the table's name and the type, length and value of each of ``columns``."""
     digest = hashlib.blake2b(digest_size=16, person=b"xg-row")
     for value in (table, *columns):
         if isinstance(value, bytes):
@@ -116,7 +116,7 @@ def row_sum(row: Row) -> tuple[int, int]:
 def weight(row: Row) -> int:
     """The number that a sealed row contributes to the sum over all rows (modulo 2**64).
 
-    Raises ``ValueError`` without a checksum.
+    Raises ``ValueError`` if ``row`` has no checksum.
     """
     return int.from_bytes(_typed(row[-1], bytes)[:8], "big")
 
@@ -147,9 +147,9 @@ RANK_BYTES = 8 + 16 + 2 + 1 + 32
 
 
 def unread_key(document: Document, successor: Document) -> bytes:
-    """The key under which the history stores a version that ``successor``, a version of lower rank, replaced.
+    """Return the key under which the history stores ``document`` if ``successor``, of lower rank, has replaced it.
 
-    The key sorts right below the successor.
+    The key sorts directly below the key of ``successor``.
 
     If the replaced version had its own rank as key, it would be the current version again after the next start. The
     length of the key differs from that of a :func:`rank_key`.
@@ -158,7 +158,10 @@ def unread_key(document: Document, successor: Document) -> bytes:
 
 
 def document_row(document: Document, successor: Document | None = None) -> Row:
-    """Convert a document to a sealed row. ``successor``: the version of lower rank that replaced it, if any."""
+    """Convert a document to a sealed row.
+
+    ``successor``: the version of lower rank that replaced ``document``; None if there is none.
+    """
     return seal(
         "document",
         (

@@ -257,8 +257,8 @@ class Store:
     def _transaction(self, if_changed: bool = False) -> Iterator[_Transaction]:
         """Context manager: a transaction, which is rolled back if the block raises. Raises ``StoreError``.
 
-        The transaction writes to the disk even if no row has changed, which shows that the disk works. With
-        ``if_changed``, the transaction writes only if a row has changed.
+        The transaction writes to the disk even if no row has changed, which shows that the disk works. If
+        ``if_changed`` is true, the transaction writes only if a row has changed.
         """
         with self._reading() as database:
             database.execute("BEGIN IMMEDIATE")
@@ -305,8 +305,9 @@ class _Transaction:
         return self._delete("document", "key = ? AND rank = ?", (key, rank))
 
     def remove_unread(self, key: str, rank: bytes) -> None:
-        """Remove the history's copy of a version that was replaced unread (:func:`rows.unread_key`), because the
-        version becomes current again.
+        """Remove the row that a version got as an unread version (:func:`rows.unread_key`).
+
+        The caller then inserts the version as an ordinary row.
         """
         self._delete(
             "document",

@@ -37,7 +37,7 @@ class StoreError(Exception):
 
 
 class NotedError(StoreError):
-    """Raised if the state could not be written, but slips will delete the withdrawn versions at the next start."""
+    """Raised if the state could not be written, but the next start will delete the versions that slips name."""
 
 
 def take_lock(path: Path) -> int:
@@ -161,7 +161,7 @@ def _inspect(path: Path) -> str | None:
 def _fault(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> str:
     """Describe the damage that caused ``error``. Raises ``StoreError`` if damage is not the cause of ``error``."""
     if isinstance(error, UnicodeDecodeError):
-        # SQLite's error message quotes a text of the file, which Python cannot decode as UTF-8.
+        # SQLite's error message quotes text from the file, and this text is not valid UTF-8.
         return "text that is not UTF-8 where tables are described"
     if any(word in str(error).lower() for word in _NOT_DAMAGE):
         raise StoreError(f"{path}: {error}") from error
@@ -169,7 +169,7 @@ def _fault(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> str:
 
 
 def _lenient(text: bytes) -> str:
-    """Decode text of the file. Invalid UTF-8 is replaced, and then the row's checksum is wrong."""
+    """Decode text of the file. Invalid UTF-8 becomes replacement characters, so the row's checksum is wrong."""
     return text.decode(errors="replace")
 
 

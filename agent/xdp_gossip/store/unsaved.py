@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""A queue of changes to documents from other nodes that are not on the disk yet, in the order of their acceptance.
+"""A queue of document changes that other nodes published and that this node has not written to the disk yet.
 
-Changes stay in the queue while writes to the disk fail. The current version of each document needs no additional
-memory, because the engine also refers to it, and limits the size of all documents. Earlier versions are needed only for
-the history. The queue limits the total size of earlier versions, and drops the oldest versions beyond this limit.
+The queue keeps the order in which this node accepted the changes. Changes stay in the queue while writes to the disk
+fail. The current version of each document needs no additional memory, because the engine also refers to it, and limits
+the size of all documents. Earlier versions are needed only for the history. The queue limits the total size of earlier
+versions, and drops the oldest versions beyond this limit.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from ..core.events import DocumentChanged, TombstonesCollected
 from ..core.types import Document
 from .sqlite import StateStore, persist
 
-#: ``_MOST``: maximum bytes of queued versions that have a later version in the queue. ``_EACH``: bytes added to the
-#: size of each such version.
+#: ``_MOST``: maximum bytes of queued versions that have a later version in the queue. ``_EACH``: bytes that the queue
+#: adds to the size of each of these versions.
 _MOST = 32 * 1024 * 1024
 _EACH = 1024
 
