@@ -13,7 +13,7 @@ from .helper import protocol
 
 
 class HelperUnreachable(Exception):
-    """The files helper is not running or did not answer."""
+    """Raised if the files helper is not running or does not answer."""
 
 
 async def hand_over(socket: str, template: TemplateConfig, content: bytes, *, repair: bool = False) -> dict[str, Any]:
@@ -36,7 +36,8 @@ async def hand_over_together(
 ) -> dict[str, dict[str, Any]]:
     """Send all files of ``service`` to the helper.
 
-    Returns a dictionary of template names and answers. The answers and errors are those of :func:`hand_over`.
+    Returns a dictionary: name of the template -> answer of the helper. The answers and errors are those of
+    :func:`hand_over`.
     """
     sizes = {template.name: len(content) for template, content in files.items()}
     header: dict[str, Any] = {"service": service.name, "sizes": sizes}

@@ -107,7 +107,7 @@ class Rendered:
         self.due.set()
 
     def drifted(self, text: str) -> None:
-        """Record the helper's report ``text`` of how the file was changed by hand; "" if it was not changed."""
+        """Record ``text``, in which the helper describes how the file was changed by hand; "" if it was not changed."""
         before, self.drift = self.drift, text
         if text == before:
             return
@@ -134,9 +134,7 @@ class Rendered:
             self.error = why
 
     def trouble(self) -> TroubledFile | None:
-        """Return the entry about this file that other members get if they ask for files with problems; None if there is
-        no problem.
-        """
+        """Return the entry that describes this file's problem to other members; None if there is no problem."""
         state = "drifted" if self.drift else self.state
         if state == "applied" or (state == "pending" and self.now_ms() - self.since_ms < _LONG_PENDING * 1000):
             return None
@@ -302,7 +300,7 @@ class Rendering:
             await asyncio.sleep(rendered.config.wait)
             rendered.due.clear()
             if not rendered.anew and rendered.reads.still_true(self._node_list):
-                # No value has changed, for example because only the last contact of a node is new.
+                # No value has changed: for example, only the time of the last contact with a node is new.
                 rendered.working = False
                 continue
             rendered.anew = False
@@ -384,8 +382,9 @@ class Rendering:
         return False
 
     async def _hand_over(self, rendered: Rendered, content: bytes) -> dict[str, Any]:
-        """Send ``content`` to the helper once one of the ``HANDED_OVER`` slots is free, because the helper rejects
-        connections above its limit.
+        """Send ``content`` to the helper.
+
+        At most ``HANDED_OVER`` requests run at the same time, because the helper rejects connections above its limit.
 
         Templates with the same reload command use only one slot together, because the helper processes them one after
         the other.

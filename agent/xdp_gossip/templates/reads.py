@@ -16,10 +16,10 @@ class Source(Protocol):
     """An object that provides documents and nodes, such as ``AsyncNodeList``."""
 
     def document(self, key: str) -> Document | None:
-        """The document stored under ``key``."""
+        """Return the document whose key is ``key``."""
 
     def documents(self, prefix: str = "") -> Sequence[Document]:
-        """All documents whose key begins with ``prefix``, ordered by key."""
+        """Return all documents whose key begins with ``prefix``, ordered by key."""
 
     def members(self) -> Sequence[Member]:
         """All nodes, the local one first."""
@@ -37,11 +37,11 @@ class Frozen:
         self._local = source.local()
 
     def document(self, key: str) -> Document | None:
-        """The document under ``key`` in the snapshot."""
+        """Return the snapshot's document whose key is ``key``."""
         return self._documents.get(key)
 
     def documents(self, prefix: str = "") -> Sequence[Document]:
-        """The documents below ``prefix`` in the snapshot."""
+        """Return the snapshot's documents whose key begins with ``prefix``."""
         return [document for key, document in self._documents.items() if key.startswith(prefix)]
 
     def members(self) -> Sequence[Member]:
@@ -54,10 +54,9 @@ class Frozen:
 
 
 class Reads:
-    """The input of one rendering: documents with their versions (None: missing), prefixes with their documents, and
-    nodes.
+    """The data that one rendering read: versions of documents (None if missing), documents below prefixes, and nodes.
 
-    ``source`` provides the data. With ``frozen``, all reads come from one snapshot of ``source``.
+    ``source`` provides the data. If ``frozen`` is true, all reads come from one snapshot of ``source``.
     """
 
     def __init__(self, source: Source | None = None, frozen: bool = False) -> None:
@@ -65,7 +64,8 @@ class Reads:
         self.prefixes: dict[str, tuple[tuple[str, str], ...]] = {}
         self.nodes: list[dict[str, Any]] | None = None
         self.node: dict[str, Any] | None = None
-        #: Whether the rendering read an input twice with different values, so the output mixes old and new data.
+        #: Whether the rendering read the same input twice and got different values. The output then mixes old and new
+        #: data.
         self.mixed = False
         self._source: Source | None = Frozen(source) if frozen and source is not None else source
 

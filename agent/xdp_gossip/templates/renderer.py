@@ -64,7 +64,10 @@ class Renderer:
         self._peak = 0
 
     async def render(self, source: str, frozen: bool = False) -> Rendering:
-        """Render the template text ``source``. With ``frozen``, all documents and nodes come from one snapshot."""
+        """Render the template text ``source``.
+
+        If ``frozen`` is true, all data comes from one snapshot of documents and nodes.
+        """
         if self._turn is None:
             # before Python 3.10, a lock belongs to the event loop in which it is created
             self._turn = asyncio.Lock()

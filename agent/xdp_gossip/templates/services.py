@@ -21,7 +21,8 @@ class Together:
     """The templates of ``service``, which are installed together: ``members``.
 
     ``took(member, content, answer)`` is called with the helper's answer for each member. ``took`` returns False if the
-    member must be retried later. ``places`` limits the concurrent requests to the helper.
+    member must be retried later. ``places``: semaphore that limits how many requests are sent to the helper at the same
+    time.
     """
 
     def __init__(

@@ -229,7 +229,7 @@ def _collect(pieces: Iterator[str], most: int) -> bytes:
 def main() -> None:
     """Render templates until the agent closes the pipe."""
     pipe = Pipe(sys.stdin.buffer, sys.stdout.buffer)
-    sys.stdout = sys.stderr  # a call of print() must not write to the pipe of the frames
+    sys.stdout = sys.stderr  # a call of print() must not write to the pipe that carries the frames
     while True:
         job = pipe.read()
         if job is None:

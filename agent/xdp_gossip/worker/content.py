@@ -22,7 +22,9 @@ _MOST_REASON = 300
 
 
 def check(key: str, value: bytes, content_type: str) -> None:
-    """Check that ``value`` matches its content type. Raises ``ProtocolError`` (invalid_content) with the position.
+    """Check that ``value`` matches its content type.
+
+    Raises ``ProtocolError`` (invalid_content) with the position of the mistake.
 
     ``text``: UTF-8. ``json``: ``json``: RFC 8259, which does not allow NaN. ``yaml``: one YAML document without
     application tags, within the limits of ``yamlgraph.check``. A duplicate key is an error in JSON and YAML, because

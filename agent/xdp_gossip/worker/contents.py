@@ -19,7 +19,8 @@ SMALL_JSON = 16 * 1024
 #: Maximum bytes of a content that is checked in the worker process for small contents.
 SMALL = 64 * 1024
 
-#: Limits for one job. SECONDS of processor time, plus SECONDS_FOR_MIB for each MiB of the content, and MEMORY bytes.
+#: Limits for one job. The job may use MEMORY bytes. It may use SECONDS seconds of processor time, plus SECONDS_FOR_MIB
+#: seconds for each MiB of its content.
 SECONDS, SECONDS_FOR_MIB = 5.0, 4.0
 MEMORY = 768 * 1024 * 1024
 #: Maximum seconds of processor time for all diffs of one history.
@@ -70,8 +71,9 @@ class Contents:
         return texts
 
     async def parse_json(self, raw: bytes, most: int) -> Any:
-        """Parse a JSON text with at most ``most`` values. Raises ``ValueError`` if the text is not valid, and
-        ``ProtocolError`` (busy) if the worker process failed.
+        """Parse a JSON text, which may contain at most ``most`` values.
+
+        Raises ``ValueError`` if the text is not valid, and ``ProtocolError`` (busy) if the worker process failed.
         """
         try:
             answer = await self._run(["parse", raw, most], len(raw))

@@ -35,7 +35,10 @@ def differences(pairs: Sequence[Sequence[Any]]) -> list[Any]:
 
 
 def parse(raw: bytes, most: int) -> list[Any]:
-    """Parse a JSON text with at most ``most`` values. Returns ``["done", value]`` or ``["refused", reason]``."""
+    """Parse a JSON text, which may contain at most ``most`` values.
+
+    Returns ``["done", value]`` or ``["refused", reason]``.
+    """
     try:
         value = content.parse_json(raw)
     except (ValueError, RecursionError) as error:
@@ -64,7 +67,7 @@ def main() -> None:
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:
         stream.write("1000")  # if memory runs out, the kernel kills this process before it kills the agent
     source, target = sys.stdin.buffer, sys.stdout.buffer
-    sys.stdout = sys.stderr  # a call of print() must not write to the pipe of the frames
+    sys.stdout = sys.stderr  # a call of print() must not write to the pipe that carries the frames
     while True:
         head = source.read(_LENGTH.size)
         if len(head) < _LENGTH.size:

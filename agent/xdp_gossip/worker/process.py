@@ -24,8 +24,8 @@ _LOOK_EVERY = 0.05
 #: bytes of memory after a job.
 _IDLE_SECONDS = 30.0
 _KEPT_MEMORY = 64 * 1024 * 1024
-#: Factor between the limit of a job in real time and its limit in processor time. The limit in real time ends a job
-#: that only waits.
+#: A job's limit in real time is its limit in processor time multiplied by this factor. The limit in real time ends a
+#: job that only waits.
 _WALL_FACTOR = 20.0
 #: Maximum bytes of an answer.
 _MAX_ANSWER = 64 * 1024 * 1024

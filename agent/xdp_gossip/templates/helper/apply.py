@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Writes, validates and installs rendered files, and reloads their service; restores the former files on failure.
 
-The helper takes each step for all files of a service before it takes the next step. Whenever a command runs, therefore,
-either all files of the service are new or all are the former files, and one reload is enough. The steps for a single
-file are in exchange.py.
+The helper takes each step for all files of a service before it takes the next step. Therefore a command sees either all
+new files of the service or all former files, and one reload is enough. The steps for a single file are in exchange.py.
 """
 
 from __future__ import annotations

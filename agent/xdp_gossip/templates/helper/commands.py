@@ -14,7 +14,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-#: Bytes that are kept of the end of a command's output. The end of the output usually contains the cause of an error.
+#: Maximum bytes at the end of a command's output that the helper keeps. The end of the output usually contains the
+#: cause of an error.
 _TAIL = 2000
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -60,7 +60,7 @@ class Watch:
     def look(self, template: TemplateConfig, own: Own) -> str:
         """Describe how the file of ``template`` now differs from the file that was installed; "" if they are the same.
 
-        Raises the OSError and PlaceError of ``own``.
+        Raises OSError or PlaceError if ``own`` cannot be read.
         """
         placed = own.recall(template.path, _NOTE)
         if placed is None or placed.get("rights") != _rights(template):

@@ -29,8 +29,9 @@ _log = logging.getLogger("xdp_gossip.files")
 
 
 class Exchange:
-    """The replacement of the file of ``template`` with a new file that contains ``content``. Each step raises
-    PlaceError and OSError.
+    """The replacement of the file of ``template`` with a new file that contains ``content``.
+
+    Each step may raise PlaceError or OSError.
 
     ``left``: whether a file that differs from ``content`` was changed by hand and must not be replaced. When ``stack``
     is closed, the open files are closed, and the new file is removed unless it was installed.

@@ -102,8 +102,9 @@ class Held:
         return found
 
     def take_over(self, attributes: dict[str, bytes]) -> list[str]:
-        """Set these extended attributes on the file, and remove other attributes that :meth:`attributes` returns,
-        except an SELinux label.
+        """Set the extended ``attributes`` on the file.
+
+        Remove all other attributes that :meth:`attributes` returns, except an SELinux label.
 
         Returns the names of the attributes that could not be set.
         """

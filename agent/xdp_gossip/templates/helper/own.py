@@ -25,7 +25,8 @@ def walk(directory: str) -> tuple[int, bool]:
     """Open ``directory`` without following symbolic links. Returns its descriptor, and whether only root can write to
     the directory and its parents.
 
-    Raises PlaceError. The PlaceError is final if a component of the path is a symbolic link or is not a directory.
+    Raises PlaceError. The PlaceError is final (a retry would fail again) if a component of the path is a symbolic link
+    or is not a directory.
     """
     descriptor = os.open("/", DIRECTORY)
     try:

@@ -69,8 +69,9 @@ class Place:
                 self._own.forget(self.path, _NOTE)
 
     def _private_directory(self) -> int:
-        """Open root's private directory in the target's directory. If the private directory that the note names no
-        longer exists, create a new private directory.
+        """Open the private directory, which root owns, inside the target's directory.
+
+        If the private directory in the record :data:`_NOTE` no longer exists, create a new private directory.
         """
         noted = self._own.recall(self.path, _NOTE)
         if noted is not None:
@@ -89,8 +90,8 @@ class Place:
             if not _private(found) or os.listdir(descriptor):
                 raise PlaceError(f"{self.directory}: {name} was replaced by another process while it was created")
             if noted is not None:
-                # Someone has moved the private directory that the note names. The private directory may have contained
-                # the former file of an interrupted exchange, so mark the former file as lost.
+                # Someone has moved the private directory that the record names. The private directory may have
+                # contained the former file of an interrupted exchange, so mark the former file as lost.
                 os.close(os.open(self.side("lost"), CREATE, 0o600, dir_fd=descriptor))
             self._own.note(self.path, _NOTE, {"name": name, "identity": [found.st_dev, found.st_ino]})
         except BaseException:
@@ -178,7 +179,9 @@ class Place:
 
     @contextlib.contextmanager
     def shown(self, name: str, file: Held, content: bytes, group: int | None) -> Iterator[str]:
-        """Yield a path of the new file that a validation command can read. Only root can replace the file at this path.
+        """Yield a path at which a validation command can read the new file.
+
+        Only root can replace the file at this path.
 
         ``group`` is the group that may access the file; None if the command runs as root.
         """
@@ -227,7 +230,7 @@ class Place:
         os.close(os.open(name, CREATE, 0o600, dir_fd=self._work))
 
     def rename(self, source: str, target: str) -> None:
-        """Move the file ``source`` of the private directory to ``target`` in the target's directory atomically."""
+        """Atomically move the file ``source`` from the private directory to ``target`` in the target's directory."""
         os.rename(source, target, src_dir_fd=self._work, dst_dir_fd=self.descriptor)
 
     def remove(self, name: str) -> None:

@@ -38,7 +38,7 @@ _PEER = struct.Struct("3i")  # Layout of struct ucred: pid, uid, gid (unix(7)).
 
 
 class Refused(Exception):
-    """The helper rejects the request; the text gives the reason."""
+    """Raised if the helper rejects the request; the text gives the reason."""
 
 
 def listen(path: str, group: int | None = None) -> socket.socket:
@@ -132,7 +132,10 @@ class Server:
             self._places.release()
 
     def _handle(self, connection: socket.socket) -> dict[str, Any] | None:
-        """Process one request. Returns the answer to send; None for a watch, whose answers were already sent."""
+        """Process one request.
+
+        Returns the answer to send; None for a watch request, because its answers were already sent.
+        """
         _pid, uid, _gid = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         helper, templates = load_for_helper(self._config_path, os.geteuid())
         _check_peer(uid, helper)
@@ -193,7 +196,7 @@ class Server:
         for name, template in templates.items():
             lock = self._lock(name)
             if not lock.acquire(blocking=False):
-                # The lock is taken, so a request is replacing this file now.
+                # A request holds the lock, so this file is being replaced now.
                 if name in before:
                     found[name] = before[name]
                 continue
