@@ -80,9 +80,9 @@ class NodeList:
         self._inner = AsyncNodeList(*args, **kwargs)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        # Reentrant: a signal handler may call a method in a thread that holds the lock.
+        # This lock is reentrant, because a signal handler may call a method in a thread that already holds the lock.
         self._ending = threading.RLock()
-        self._changing = threading.RLock()  # held while join() or close() runs
+        self._changing = threading.RLock()  # this lock is held while join() or close() runs
         self._ended = False
 
     new = _at_once(AsyncNodeList.new)
@@ -250,9 +250,9 @@ class NodeList:
 class _Handed(Generic[T]):
     """Runs a coroutine in another thread's event loop, and passes its result back.
 
-    ``run_coroutine_threadsafe`` is not used, because its future has a lock. If a signal handler interrupts the code
-    that holds the lock, and then waits for the loop, the loop can never set the result: a deadlock. This class passes
-    the result through a ``SimpleQueue``, whose operations are atomic.
+    ``run_coroutine_threadsafe`` is not used, because its future has a lock. A signal handler that interrupts the code
+    that holds the lock may wait for the loop. The loop then waits for the lock: a deadlock. This class passes the
+    result through a ``SimpleQueue``, whose operations are atomic.
     """
 
     def __init__(self, work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> None:

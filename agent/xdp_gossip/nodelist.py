@@ -110,11 +110,11 @@ class AsyncNodeList:
     ``protocol``: one of UDP, TCP, auto, XDP and TC. With auto, the node uses the kernel data plane if one is loaded,
       otherwise UDP. With XDP or TC, :meth:`join` fails unless a kernel data plane in that mode is loaded.
     ``listen_addr``: the IP address on which the node receives packets.
-    ``is_print``: print PekoNode's console lines.
+    ``is_print``: whether to print PekoNode's console lines.
 
     Further parameters:
 
-    ``wire``: native or pekonode, the format of packets.
+    ``wire``: the format of packets, native or pekonode.
     ``cluster``: the name of the cluster.
     ``keys``: cluster keys as (slot, state, secret), instead of ``secret_key``, so that keys can be rotated.
     ``dataplane``: the directory in which the loader of the kernel data plane stores its state.
@@ -124,8 +124,8 @@ class AsyncNodeList:
     ``tombstone_grace``: seconds during which members send a deletion to each other.
     ``wait_for_members``: seconds after the start until the node counts as caught up even if no member answers; None:
       the node waits for a member forever.
-    ``expects_seeds``: the program will add seeds after :meth:`join`, so a node without seeds must not assume that it
-      is the only member.
+    ``expects_seeds``: whether the program will add seeds after :meth:`join`. If true, a node without seeds does not
+      assume that it is the only member.
     ``max_clock_drift``: maximum seconds by which the clocks of two nodes may differ.
     ``limits``: limits on what other members can make this node store.
     ``rng``: a source of random numbers, for repeatable tests.
@@ -880,7 +880,7 @@ class AsyncNodeList:
     def _say(self, line: str) -> None:
         """Print a line to the console. After an error, print no further lines.
 
-        An error, such as a closed pipe, must not make the call fail that printed the line.
+        An error, such as a closed pipe, must not cause the call that printed the line to fail.
         """
         try:
             self._print(line)

@@ -116,7 +116,7 @@ class AgentConfig(NodeSettings, _Origin):
         words="a list of ADDRESS:PORT or NAME:PORT",
         agent=AgentYml(reload=True),
     )
-    #: Seeds whose address is given by a DNS name: (host name, port).
+    #: The seeds that the configuration gives by DNS name, as (host name, port).
     seed_names: tuple[tuple[str, int], ...] = ()
     api: ApiConfig = setting(ApiConfig(), "the HTTP API", words="a section")
     log: LogConfig = setting(LogConfig(), "the agent's log", words="a section", agent=AgentYml(reload=True))

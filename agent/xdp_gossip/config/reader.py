@@ -47,7 +47,7 @@ class Problems(list[str]):
 
 
 def show(value: object) -> str:
-    """Format a value for an error message: its type, and the beginning of the value unless it is a collection."""
+    """Format a value for an error message: its type and the beginning of its text; for a collection, only the type."""
     if value is None:
         return "nothing"
     kinds = {bool: "boolean", int: "integer", float: "number", str: "text", list: "list", dict: "mapping"}
@@ -106,7 +106,7 @@ def parse_yaml(text: str, problems: Problems) -> Any:
 def read_text(path: str, most: int) -> tuple[str | None, str]:
     """Read a regular file of up to ``most`` bytes. Returns (text, ""), or (None, reason) if the file cannot be read."""
     try:
-        # Opening a FIFO would block until a process writes to it.
+        # Without O_NONBLOCK, opening a FIFO would block until a process opens it for writing.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         return None, f"{getattr(error, 'strerror', None) or error} ({path})"

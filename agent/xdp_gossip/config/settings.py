@@ -30,7 +30,7 @@ class KeySlot:
 
 @dataclass(frozen=True)
 class DataPlaneConfig:
-    """Settings of the kernel data plane: its interface, its directory, and the networks whose packets are accepted."""
+    """Settings of the kernel data plane: its interface, its state directory, and the networks that may send packets."""
 
     interface: str = setting(
         "",
@@ -114,7 +114,7 @@ class NodeSettings(Settings):
 
     @property
     def queue(self) -> int:
-        """Maximum packets that a transport queues for one peer: ``buffer``, or a default if ``buffer`` is 0."""
+        """Maximum packets that a transport queues for one peer; 3 x ``amount`` if ``buffer`` is 0."""
         return self.buffer or 3 * self.amount
 
 

@@ -64,10 +64,10 @@ class TemplateConfig:
 
     If ``owner``, ``group`` or ``mode`` is None, an existing file keeps its own owner, group or mode. A new file gets
     the owner root, the group root or the mode 0644. ``timeout``: maximum seconds for each command. ``wait``: seconds
-    from a change until the file is rendered, so that one rendering covers a burst of changes. ``show_output``: report
-    the output of a failed command, not only its exit status. ``drift``: action for a file that was changed by hand, one
-    of :data:`DRIFT`. ``service``: name of the service to which the file belongs; all files of a service are replaced
-    together.
+    from a change until the file is rendered, so that one rendering covers a burst of changes. ``show_output``: whether
+    to report the output of a failed command, in addition to its exit status. ``drift``: action for a file that was
+    changed by hand, one of :data:`DRIFT`. ``service``: name of the service to which the file belongs; all files of a
+    service are replaced together.
     """
 
     name: str
@@ -89,8 +89,9 @@ class TemplateConfig:
 
 @dataclass(frozen=True)
 class HelperConfig:
-    """Settings of the files helper: its socket, its directory, and the user whose requests it accepts (the agent's
-    user).
+    """Settings of the files helper: its socket, its state directory, and the agent's user.
+
+    The files helper accepts only requests of this user.
     """
 
     socket: str = setting(

@@ -213,8 +213,10 @@ class Inquiry:
         return result
 
     def _confirmed(self, result: Mapping[str, Any]) -> bool:
-        """Whether a member counts as confirmed: it holds the document and, if the inquiry requires this, its rendered
-        files use that version.
+        """Whether a member counts as confirmed. The member must hold the wanted state of the document.
+
+        If the inquiry is about rendered files, the member's rendered files must also use the member's version of the
+        document.
         """
         if not result["holds"] or not self._wanted.applied:
             return bool(result["holds"])

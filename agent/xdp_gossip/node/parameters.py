@@ -107,10 +107,10 @@ def local_node(name: str, value: object, listen_addr: str) -> Node:
 
 
 def other_node(name: str, value: object, local: Node) -> Node:
-    """Return ``value`` if it is a node that may differ from ``local``.
+    """Validate and return ``value``, a node that may be another node than ``local``.
 
-    0.0.0.0 names no host. The address 0.0.0.0 is accepted, as in PekoNode's example, only if no other host can reach
-    the address of ``local``; 0.0.0.0 then means this host.
+    The node's address must name a single host. The address 0.0.0.0, as in PekoNode's example, is accepted only if no
+    other host can reach the address of ``local``; 0.0.0.0 then means this host.
     """
     found = node(name, value)
     if not found.address.is_one_host and not local.address.is_here:
@@ -119,7 +119,7 @@ def other_node(name: str, value: object, local: Node) -> Node:
 
 
 def version(name: str, value: object) -> Version:
-    """Return ``value`` as a version; it may be a ``Version`` or its text."""
+    """Return ``value`` as a version. ``value`` may be a ``Version`` or the text of a version."""
     if isinstance(value, str):
         try:
             return Version.parse(value)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("xdp_gossip.runtime")
 _OVER = "the node list was closed: expected it open until a publish returns"
 #: Maximum seconds after a commit until the publisher tells the store to keep the version. If another publish comes
-#: first, its transaction tells the store.
+#: first, the transaction of that publish also tells the store to keep the version.
 _SETTLE_AFTER = 1.0
 #: Seconds until a failed withdrawal is retried.
 _RETRY = 5.0
@@ -47,8 +47,9 @@ def only_if(check: Callable[[], None]) -> Iterator[None]:
     If ``check`` raises, the publish fails.
 
     The publish raises the error of ``check``. Nothing runs between ``check`` and the moment at which the publish takes
-    effect. So a request that its caller cancels before the publish takes effect never takes effect. A context variable
-    carries ``check``, so that the layers between the caller and the publisher need no parameter for it.
+    effect. Therefore, if the caller cancels a request before the publish takes effect, the publish never takes effect.
+    A context variable carries ``check``, so that the layers between the caller and the publisher need no parameter for
+    it.
     """
     token = _before_commit.set(check)
     try:
@@ -89,7 +90,7 @@ class Publisher:
         return bool(self._withdrawn)
 
     def undecided(self, document: Document) -> bool:
-        """Whether a version in the history on the disk is only staged: not published yet, or to be withdrawn."""
+        """Whether the version ``document`` from the disk is only staged: not published yet, or to be withdrawn."""
         item = self._in_flight.get(document.key)
         coming = [item.document] if item is not None and item.changed and item.document is not None else []
         return any(each.key == document.key and each.rank == document.rank for each in (*coming, *self._withdrawn))
@@ -122,7 +123,7 @@ class Publisher:
                 return written
             documents = [item.document for item in prepared if item.changed and item.document is not None]
             if not documents:
-                await runtime.saved()  # an equal version from another member may not be on the disk yet
+                await runtime.saved()  # an equal version that another member published may not be on the disk yet
             if not documents or await self._see_to_its_end(prepared, documents, before_commit):
                 return [(item.document, item.changed) for item in prepared]
 

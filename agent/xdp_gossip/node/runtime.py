@@ -95,7 +95,7 @@ class Runtime:
         # waiting callers of saved(), each with the number of changes that must be on the disk
         self._saved: list[tuple[asyncio.Future[None], int]] = []
         self._work = asyncio.Event()
-        self._raised: int | None = None  # the new incarnation while it is not on the disk yet
+        self._raised: int | None = None  # the new incarnation, until it has been written to the disk
         self._was_raised = asyncio.Event()
         self.publisher = Publisher(self, disk)
         self._nodes_changed = asyncio.Event()
