@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An engine for PekoNode's protocol. Unlike a Go node, it relays each rumor only once (docs/pekonode.md)."""
+"""An engine for PekoNode's protocol. Unlike a Go node, the engine relays each rumor only once (docs/pekonode.md)."""
 
 from .engine import PekoNodeEngine
 

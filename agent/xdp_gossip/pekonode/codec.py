@@ -70,7 +70,7 @@ def encode(packet: Packet) -> bytes:
 def decode(data: bytes, size: int = DEFAULT_SIZE) -> Packet:
     """Decode one packet.
 
-    Raises ``WireError`` with the reason ``oversized`` for ``size`` bytes or more, otherwise ``malformed``.
+    Raises ``WireError`` with the reason ``oversized`` if ``data`` has ``size`` bytes or more, otherwise ``malformed``.
     """
     if len(data) >= size:
         raise WireError("oversized", f"packet: expected less than {size} bytes, got {len(data)}")

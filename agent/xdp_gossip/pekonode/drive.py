@@ -39,8 +39,8 @@ from .packet import Packet, PekoNodeId, Swap, WireError
 from .peers import Peer, Peers, record_of
 from .relay import Relay
 
-#: PekoNode's cycle in seconds, for the setting ``cycle`` 0. All nodes of a cluster must use the same cycle, because
-#: each node expects heartbeats from the others at its own rate.
+#: PekoNode's cycle in seconds, which applies if the setting ``cycle`` is 0. All nodes of a cluster must use the same
+#: cycle, because each node expects heartbeats from the others at its own rate.
 DEFAULT_CYCLE = 6.0
 #: Seconds after which an unanswered query is dropped.
 QUERY_EXPIRY = 60.0
@@ -225,7 +225,10 @@ class PekoNodeDrive:
             self._out.spread(update, self._peers.pick(self.settings.amount))
 
     def take_transmits(self) -> list[Transmit | Rumor]:
-        """Return all packets queued since the last call. A packet is sent as a whole: PekoNode has no frames."""
+        """Return all packets queued since the last call.
+
+        Each packet is sent without framing, because PekoNode has no frames.
+        """
         return [*self._out.take_transmits()]
 
     def take_events(self) -> list[Event]:

@@ -36,8 +36,9 @@ class PekoNodeEngine(PekoNodeDrive):
         return self._peers.revision.number
 
     def members(self, now: Now) -> list[Member]:
-        """The local node, followed by all nodes that were ever heard and by new seeds until their timeout, ordered by
-        address.
+        """Return the local node, then the other nodes, ordered by address.
+
+        The other nodes are all nodes that were ever heard, and each new seed until its timeout.
         """
         return [self.local, *self.members_after(None, now)]
 

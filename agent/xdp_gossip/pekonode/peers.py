@@ -56,7 +56,10 @@ class Peer(Shown):
         return self.heard > 0 or self.state is State.SUSPECT
 
     def member(self, mono: float) -> Member:
-        """A snapshot of the peer at the monotonic time ``mono``, with incarnation 0 and the sequence ``heard``."""
+        """Return a snapshot of the peer at the monotonic time ``mono``.
+
+        The snapshot has the incarnation 0 and the sequence number ``heard``.
+        """
         return Member(
             self.address,
             self.state,

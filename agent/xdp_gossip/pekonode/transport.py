@@ -2,8 +2,7 @@
 """A TCP transport like PekoNode's: for each packet, it opens a connection, writes one JSON object, and closes the
 connection.
 
-PekoNode's protocol ``UDP`` needs no transport in this module: ``UdpTransport(..., frames=False)`` sends packets as
-datagrams.
+For PekoNode's protocol ``UDP``, ``UdpTransport(..., frames=False)`` sends each packet as a datagram.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class OneShotTransport(TcpListening):
     """A :class:`xdp_gossip.transport.Transport` over TCP. The parameters are those of :class:`TcpListening`.
 
     Like PekoNode, the transport closes a connection on which ``size`` bytes or more arrive. Each peer has its own
-    queue, so a peer that does not answer delays no other peer.
+    queue, so a peer that does not answer does not delay other peers.
     """
 
     def __init__(

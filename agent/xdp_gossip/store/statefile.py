@@ -176,7 +176,7 @@ def _lenient(text: bytes) -> str:
 def _inspect_header(path: Path) -> str | None:
     """Describe damage to the constant fields of the SQLite header; None if they are sound.
 
-    SQLite itself does not check all these fields.
+    SQLite itself does not check all constant fields of the header.
 
     See "Database File Format", section 1.3, in SQLite's documentation.
     """
@@ -186,8 +186,8 @@ def _inspect_header(path: Path) -> str | None:
         return "not an SQLite file"
     if header[68:72] != APPLICATION_ID.to_bytes(4, "big"):
         return "not a state file of XDP Gossip"
-    # Expected: page size, file format versions 1 (2 if the write-ahead log was turned on), no reserved bytes, payload
-    # fractions, schema format 4, UTF-8.
+    # Offset -> expected bytes: 16 page size, 20 no reserved bytes and the payload fractions, 44 schema format 4, 56
+    # UTF-8. The two file format versions, at 18, are 1, or 2 if the write-ahead log was turned on.
     expected = {16: rows.PAGE.to_bytes(2, "big"), 20: b"\0\x40\x20\x20", 44: b"\0\0\0\4", 56: b"\0\0\0\1"}
     wrong = [at for at, value in expected.items() if header[at : at + len(value)] != value]
     if wrong or header[18:20] not in (b"\1\1", b"\2\2"):
@@ -309,8 +309,8 @@ def _readable(path: Path, damaged: set[str]) -> Iterator[tuple[str, rows.Row]]:
 def _scan(database: sqlite3.Connection, table: str, step: int) -> Iterator[rows.Row]:
     """Yield the rows of a table by row id, descending if ``step`` is -1. Raises ``sqlite3.Error`` at damage.
 
-    Each row is read with a separate query. A cursor over all rows is not used: Python's cursors read one row ahead, so
-    damage to a row would also lose the row before it.
+    Each row is read with a separate query. A cursor over all rows would read one row ahead, so damage to a row would
+    also lose the row before it.
     """
     beyond, order, at = (">", "ASC", 0) if step > 0 else ("<", "DESC", 2**63 - 1)
     columns = ", ".join(rows.COLUMNS[table])

@@ -43,7 +43,7 @@ class Unsaved:
     """A queue of changes with one reader, which calls :meth:`take` and then :meth:`done` or :meth:`put_back`."""
 
     def __init__(self, counters: dict[str, int]) -> None:
-        """``counters``: the counters that contain ``versions_given_up``."""
+        """``counters``: the runtime's counters, of which the queue increments ``versions_given_up``."""
         self._counters = counters
         #: ``added``: number of changes added so far. ``written``: all changes up to this number are on the disk or
         #: dropped.

@@ -33,7 +33,8 @@ _POLL = 30.0
 #: Seconds after which the agent reports a file that is still pending as a problem, because its document may never
 #: arrive.
 _LONG_PENDING = 60.0
-#: Maximum number of concurrent requests to the helper, less than the helper's limit ``helper.server.MAX_CONNECTIONS``.
+#: Maximum number of concurrent requests to the helper. The helper's own limit, ``helper.server.MAX_CONNECTIONS``, is
+#: higher.
 HANDED_OVER = 6
 #: Number of consecutive renderings whose input changed before they ended, after which the next rendering uses a
 #: snapshot.
@@ -386,8 +387,8 @@ class Rendering:
 
         At most ``HANDED_OVER`` requests run at the same time, because the helper rejects connections above its limit.
 
-        Templates with the same reload command use only one slot together, because the helper processes them one after
-        the other.
+        Of several templates with the same reload command, only one request runs at a time, because the helper processes
+        these requests one after the other.
         """
         config = rendered.config
         turn = self._groups.setdefault(config.reload or config.name, asyncio.Lock())

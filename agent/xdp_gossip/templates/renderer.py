@@ -2,7 +2,7 @@
 """Renders templates in a worker process, answers the process's requests for documents, and kills the process if it
 exceeds its limits.
 
-``Rendering.reads`` records the input of the rendering. If documents change during a rendering, its output may mix old
+``Rendering.reads`` records the input of the rendering. If documents change during a rendering, the output may mix old
 and new data. The caller therefore compares ``reads`` with the current data, and renders the template again if they
 differ.
 """

@@ -26,10 +26,10 @@ def check(key: str, value: bytes, content_type: str) -> None:
 
     Raises ``ProtocolError`` (invalid_content) with the position of the mistake.
 
-    ``text``: UTF-8. ``json``: ``json``: RFC 8259, which does not allow NaN. ``yaml``: one YAML document without
-    application tags, within the limits of ``yamlgraph.check``. A duplicate key is an error in JSON and YAML, because
-    some parsers use the first value of the key and others the last. Content of a type other than text, JSON and YAML,
-    such as ``raw``, is not checked.
+    Content of type ``text`` must be UTF-8. Content of type ``json`` must follow RFC 8259, which does not allow NaN.
+    Content of type ``yaml`` must be one YAML document without application tags, within the limits of
+    ``yamlgraph.check``. A duplicate key is an error in JSON and YAML, because some parsers use the first value of the
+    key and others the last. Content of a type other than text, JSON and YAML, such as ``raw``, is not checked.
     """
     if content_type not in CHECKED:
         return
@@ -78,7 +78,10 @@ def _reason(error: BaseException) -> str:
 
 
 def parse_json(raw: bytes) -> Any:
-    """Parse a JSON text (RFC 8259: UTF-8, no NaN, no duplicate key). Raises ``ValueError``, ``RecursionError``."""
+    """Parse a JSON text in UTF-8 by RFC 8259, without NaN and without duplicate keys.
+
+    Raises ``ValueError``, ``RecursionError``.
+    """
     return json.loads(raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant)
 
 

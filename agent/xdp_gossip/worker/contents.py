@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Checks, parses and compares contents in worker processes with limits.
 
-docs/security.md, "What untrusted content can cost", describes these limits.
+docs/security.md, "What untrusted content can cost", describes the limits of the worker processes.
 """
 
 from __future__ import annotations

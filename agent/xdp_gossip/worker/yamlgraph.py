@@ -37,7 +37,7 @@ def check(text: str) -> None:
 
     The error usually has an attribute ``problem_mark`` with the position. The function also raises ``RecursionError``
     above ``MAX_LEVELS`` levels, and any error from the construction of a scalar. A duplicate key in a mapping is an
-    error. A mapping may contain a key that also occurs in a mapping that it merges.
+    error. A mapping may override a key of a mapping that it merges (``<<``).
     """
     level = 0
     for event in yaml.parse(text, Loader=_Loader):
@@ -76,7 +76,10 @@ class _Graph:
             self._made(node)
 
     def _made(self, node: Any) -> Any:
-        """Construct the value of a scalar, or of a collection with the tag of another type (usually an error)."""
+        """Construct the value of a scalar.
+
+        A collection with the tag of another type usually raises an error.
+        """
         if node.tag == _STR and isinstance(node, yaml.ScalarNode):
             return node.value
         if node.tag == _INT and len(node.value) > _MAX_DIGITS:

@@ -3,11 +3,11 @@
 run.
 
 From the exchange until the end of the reload, the private directory (place.py) contains the former content
-(``.NAME.xg-former``) or, if there was no file, an empty mark (``.NAME.xg-none``). If the next run finds a file with one
-of these two names, the previous exchange was interrupted: the helper was killed or the power failed. After an
-interruption, the helper installs the new content again even if the file already has this content. The helper can also
-still restore the former content after an interruption. At each moment, the path of the file leads to the complete old
-file or to the complete new file.
+(``.NAME.xg-former``) or, if there was no file, an empty mark file (``.NAME.xg-none``). If the next run finds a file
+with one of these two names, the previous exchange was interrupted: the helper was killed or the power failed. After an
+interruption, the helper installs the new content again even if the file already has this content. After an
+interruption, the helper can still restore the former content. At each moment, the path of the file leads to the
+complete old file or to the complete new file.
 """
 
 from __future__ import annotations
@@ -109,8 +109,9 @@ class Exchange:
             _log.warning("%s (%s): cannot keep %s", self.template.name, place.path, name)
 
     def keep(self) -> None:
-        """Before the exchange, link the former file in the private directory. If there is no former file, create an
-        empty mark file instead.
+        """Before the exchange, create a link to the former file in the private directory.
+
+        If there is no former file, create an empty mark file instead.
         """
         if self.unfinished:
             return  # keep the former file of the interrupted exchange, the last file that is known to work
@@ -133,7 +134,10 @@ class Exchange:
             raise PlaceError(f"{self._place.path}: another process replaced it at the same moment")
 
     def back_up(self) -> None:
-        """Move the former file to ``path~``. Remove the permissions that the new file does not have."""
+        """Move the former file to ``path~``.
+
+        Remove from the former file the permissions that the new file does not have.
+        """
         place, rights = self._place, self._rights
         former = place.open_side(self._former) if self.template.backup else None
         if former is None:

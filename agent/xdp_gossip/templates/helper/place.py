@@ -71,7 +71,7 @@ class Place:
     def _private_directory(self) -> int:
         """Open the private directory, which root owns, inside the target's directory.
 
-        If the private directory in the record :data:`_NOTE` no longer exists, create a new private directory.
+        If the private directory that the helper has recorded no longer exists, create a new private directory.
         """
         noted = self._own.recall(self.path, _NOTE)
         if noted is not None:
@@ -144,7 +144,7 @@ class Place:
     # -- what lies beside, where only root can write ---------------------------------------------------------------
 
     def side(self, what: str) -> str:
-        """Return a hidden name for an auxiliary file, which no pattern such as ``*.conf`` matches."""
+        """Return a hidden name for an auxiliary file. No pattern such as ``*.conf`` matches the name."""
         return f".{self.base}.xg-{what}"
 
     def has(self, name: str) -> bool:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The protocol between agent and helper: a frame with a JSON header, followed by the content.
 
-A request for one template is ``length (4 bytes, big-endian) | {"template": NAME, "size": N}``, followed by N bytes. The
-answer is one frame ``{"state", "changed", "stage", "error", "output"}``. With ``"repair": true``, the helper also
-replaces a file that was changed by hand and whose template has ``drift: report``. Each connection carries exactly one
-request.
+A request for one template consists of ``length (4 bytes, big-endian) | {"template": NAME, "size": N}`` and N bytes of
+content. The answer is one frame ``{"state", "changed", "stage", "error", "output"}``. With ``"repair": true``, the
+helper also replaces a file that was changed by hand and whose template has ``drift: report``. Each connection carries
+exactly one request.
 
 A request for all templates of a service is ``{"service": NAME, "sizes": {TEMPLATE: N, ...}}`` (and ``repair``),
 followed by the contents in the order of ``sizes``. The answer is ``{"results": {TEMPLATE: answer for one template}}``,

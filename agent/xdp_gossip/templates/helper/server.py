@@ -247,8 +247,9 @@ def _header(connection: socket.socket, deadline: float) -> dict[str, Any]:
 def _request(
     header: dict[str, Any], templates: dict[str, TemplateConfig]
 ) -> tuple[list[tuple[TemplateConfig, int]], bool]:
-    """Return the templates of a request with the size of each content, and whether the request is for all templates of
-    a service.
+    """Return the templates that a request names, each with the size of its content.
+
+    Also returns whether the request is for all templates of a service.
     """
     keys = set(header) - {"repair"}
     if type(header.get("repair", False)) is not bool:
