@@ -82,7 +82,8 @@ class NodeList:
         self._thread: threading.Thread | None = None
         # This lock is reentrant, because a signal handler may call a method in a thread that already holds the lock.
         self._ending = threading.RLock()
-        self._changing = threading.RLock()  # this lock is held while join() or close() runs
+        # This lock is held while join() or close() runs.
+        self._changing = threading.RLock()
         self._ended = False
 
     new = _at_once(AsyncNodeList.new)
@@ -94,7 +95,8 @@ class NodeList:
 
         Raises ``StoreError``, or ``TransportError`` (for example if the address is in use).
         """
-        self.get()  # get() raises an error if new() was not called or the node list is closed
+        # get() raises an error if new() was not called or the node list is closed.
+        self.get()
         with self._changing:
             if self._loop is not None:
                 raise NotReadyError("join() was called before")
@@ -106,7 +108,8 @@ class NodeList:
             turn.put(None)
             thread = threading.Thread(target=_serve, args=[loop, turn], name="xdp-gossip", daemon=True)
             try:
-                self._inner._process = os.getpid()  # a process with another id is a forked child
+                # A process with another id is a forked child.
+                self._inner._process = os.getpid()
                 self._ended = False
                 # Set the loop last, because a signal handler must not wait for the loop before the thread runs.
                 thread.start()
@@ -145,7 +148,7 @@ class NodeList:
     status = _at_once(AsyncNodeList.status)
 
     def watch(self, prefix: str = "", since: int | None = None, kind: str = "") -> Iterator[Change]:
-        """Yield every change after the revision ``since``, or after now by default, like :meth:`AsyncNodeList.watch`.
+        """Yield every change after revision ``since`` (None: the current revision), like :meth:`AsyncNodeList.watch`.
 
         The iterator blocks until the next change. If another thread closes the node list, the iterator ends after the
         last change. Several threads may watch at the same time. In a forked child the iterator raises
@@ -153,7 +156,8 @@ class NodeList:
         """
 
         def first() -> int:
-            self._inner.watch(prefix, since, kind)  # watch() checks the arguments at once
+            # watch() checks the arguments at once.
+            self._inner.watch(prefix, since, kind)
             return self._inner.revision if since is None else since
 
         return self._changes(self._do(first), prefix, kind)
@@ -223,7 +227,8 @@ class NodeList:
         with self._ending:
             if self._loop is None or self._ended:
                 work.close()
-                self._inner._joined()  # _joined() raises an error if join() was not called
+                # _joined() raises an error if join() was not called.
+                self._inner._joined()
                 raise NotReadyError("the node list was closed")
             handed = _Handed(work, self._loop)
         try:
@@ -231,7 +236,8 @@ class NodeList:
         except asyncio.CancelledError:
             raise NotReadyError("the node list was closed") from None
         except BaseException:
-            handed.give_up()  # an interrupted wait must not leave work running in the thread
+            # An interrupted wait must not leave work running in the thread.
+            handed.give_up()
             raise
 
     def _end_thread(self) -> None:

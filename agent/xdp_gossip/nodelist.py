@@ -167,7 +167,8 @@ class AsyncNodeList:
         allow: Sequence[str] = NodeSettings.dataplane.allow,
         rng: random.Random | None = None,
     ) -> None:
-        given = dict(locals())  # must stay the first line, so that locals() contains only the parameters
+        # This must stay the first line, so that locals() contains only the parameters.
+        given = dict(locals())
         self._begin(parameters.settings(given), parameters.generator("rng", rng))
 
     def _begin(self, settings: NodeSettings, rng: random.Random) -> None:
@@ -181,16 +182,20 @@ class AsyncNodeList:
         self._seeds: list[Node] = []
         self._runtime: Runtime | None = None
         self._join_failed = ""
-        self._no_plane = ""  # reason why this node cannot have a kernel data plane
+        # The reason why this node cannot have a kernel data plane; "" if it can.
+        self._no_plane = ""
         self._disk: Disk | None = None
         self._log = ChangeLog(time.time_ns() // 1_000_000)
         self._inquiries: set[Inquiry] = set()
         self._files_inquiries: set[FilesInquiry] = set()
         self._started = 0.0
-        self._state_problems: list[str] = []  # damage that was found when the state file was opened
+        # Damage that was found when the state file was opened.
+        self._state_problems: list[str] = []
         self._run = secrets.token_hex(8)
-        self._process: int | None = None  # Id of the process that called join().
-        self._loop: asyncio.AbstractEventLoop | None = None  # Event loop in which join() was called.
+        # Id of the process that called join().
+        self._process: int | None = None
+        # Event loop in which join() was called.
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._contents = Contents()
         self._closed = False
         self._joining: asyncio.Future[None] | None = None
@@ -255,7 +260,8 @@ class AsyncNodeList:
             steering = self._assembly.steering(engine, transport, self._no_plane)
             runtime = Runtime(engine, transport, self._disk, self._on_event, steering, self._assembly.allow)
             await runtime.open()
-            self._usable()  # _usable() raises an error if close() was called during open()
+            # _usable() raises an error if close() was called during open().
+            self._usable()
             engine.reaches = transport.reaches
             # No await from here on: a publish must not run before the stored documents are loaded.
             for seed in self._seeds:
@@ -354,7 +360,9 @@ class AsyncNodeList:
         return (await self._publish([Write(key, expected=known, deleted=True)], author, comment))[0]
 
     async def publish_many(self, writes: Sequence[Write], *, author: str = "", comment: str = "") -> list[Published]:
-        """Write and delete up to 64 documents, all or none. On each node, all of these changes become visible together.
+        """Write and delete up to 64 documents, all or none.
+
+        On each node, the changes of all documents become visible together.
 
         See :meth:`publish` for the errors; each error names the ``key`` in its details. The total size of all values is
         limited to the maximum size of one document.
@@ -597,7 +605,8 @@ class AsyncNodeList:
         return self._follow(log.revision if since is None else since, chosen)
 
     async def _follow(self, revision: int, chosen: Filter) -> AsyncIterator[Change]:
-        self._at_home()  # watch() may have been called outside the event loop, but the iterator must run in it
+        # watch() may have been called outside the event loop, but the iterator must run in it.
+        self._at_home()
         async for change in self._log.follow(revision, chosen):
             yield change
             self._at_home()

@@ -145,7 +145,8 @@ def parse(text: str, path: str) -> AgentConfig:
     config, problems = _understood(text, path)
     if problems:
         raise ConfigError(problems)
-    assert config is not None  # ``config`` is None only if there are problems
+    # ``config`` is None only if there are problems.
+    assert config is not None
     return config
 
 
@@ -217,7 +218,8 @@ def _node(top: Section) -> Node | None:
     try:
         return Node(str(address), **rest) if address else None
     except ValueError:
-        return None  # the getters above have already added a problem for the invalid value
+        # The getters above have already added a problem for the invalid value.
+        return None
 
 
 def _listen_addr(top: Section, node: Node | None) -> str:

@@ -40,7 +40,9 @@ _KEYS = (
 _SERVICE_KEYS = ("name", "validate", "reload", "user", "timeout", "show_output")
 _SECTIONS = ("templates", "services", "files_helper")
 _MAX_PATH = 4000
-_MAX_FILE_NAME = 200  # less than NAME_MAX (255): a temporary file has the name of its target file plus a suffix
+#: Maximum bytes of a file's name. The limit is less than NAME_MAX (255), because a temporary file has the name of its
+#: target file plus a suffix.
+_MAX_FILE_NAME = 200
 
 
 @dataclass(frozen=True)

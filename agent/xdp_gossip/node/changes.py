@@ -80,7 +80,8 @@ class ChangeLog:
         self.revision = first
         self.closed = False
         self._oldest = first + 1
-        self._ring: list[Change | None] = [None] * kept  # the change with revision r is at index r modulo the length
+        #: The change with revision r is at index r modulo the length of this list.
+        self._ring: list[Change | None] = [None] * kept
         self._bytes = 0
         self._most_bytes = kept_bytes
         #: Filter -> futures of the waiting readers. A future's result is the revision before the change that woke the

@@ -77,8 +77,10 @@ class Publisher:
         self._in_flight: dict[str, Prepared] = {}
         self._landed = asyncio.Event()
         self._committing: set[tuple[str, tuple[Version, bool, bytes]]] = set()
-        self._kept: list[Document] = []  # Committed versions that the store has not been told to keep yet.
-        self._withdrawn: list[Document] = []  # Versions that are not committed, but perhaps on the disk.
+        # Committed versions that the store has not been told to keep yet.
+        self._kept: list[Document] = []
+        # Versions that are not committed, but perhaps on the disk.
+        self._withdrawn: list[Document] = []
         self._settling = asyncio.Lock()
         self._alarm: asyncio.TimerHandle | None = None
         self._begun: set[asyncio.Task[bool]] = set()
@@ -123,7 +125,8 @@ class Publisher:
                 return written
             documents = [item.document for item in prepared if item.changed and item.document is not None]
             if not documents:
-                await runtime.saved()  # an equal version that another member published may not be on the disk yet
+                # An equal version that another member published may not be on the disk yet.
+                await runtime.saved()
             if not documents or await self._see_to_its_end(prepared, documents, before_commit):
                 return [(item.document, item.changed) for item in prepared]
 
@@ -166,7 +169,8 @@ class Publisher:
     def _land(self, work: asyncio.Task[bool], prepared: list[Prepared]) -> None:
         self._begun.discard(work)
         if not work.cancelled():
-            work.exception()  # retrieve the error, because asyncio logs errors that are never retrieved
+            # Retrieve the error, because asyncio logs errors that are never retrieved.
+            work.exception()
         for item in prepared:
             self._in_flight.pop(item.key, None)
         landed, self._landed = self._landed, asyncio.Event()
@@ -189,7 +193,8 @@ class Publisher:
         self._committing = {(document.key, document.rank) for document in documents}
         done = False
         try:
-            before_commit()  # no await between the check and the commit, so nothing else runs
+            # No await between the check and the commit, so nothing else runs in between.
+            before_commit()
             done = self._runtime.call(lambda engine, now: engine.documents.commit(prepared, now))
         finally:
             self._committing = set()
@@ -211,7 +216,7 @@ class Publisher:
             async with self._settling:
                 await self._settle()
         except NotedError:
-            pass  # the next start at the latest removes the row
+            pass  # the next start removes the row if this run cannot
         except StoreError as error:
             keys = ", ".join(repr(document.key) for document in documents)
             text = f"{error}; what was written of {keys} may still be on the disk, and would hold after a restart now: "

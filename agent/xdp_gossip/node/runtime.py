@@ -95,13 +95,15 @@ class Runtime:
         # waiting callers of saved(), each with the number of changes that must be on the disk
         self._saved: list[tuple[asyncio.Future[None], int]] = []
         self._work = asyncio.Event()
-        self._raised: int | None = None  # the new incarnation, until it has been written to the disk
+        # The new incarnation, until it has been written to the disk.
+        self._raised: int | None = None
         self._was_raised = asyncio.Event()
         self.publisher = Publisher(self, disk)
         self._nodes_changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._warned: dict[str, tuple[float, int]] = {}
-        self._timer_faults = 0  # consecutive failed timer runs
+        # Number of consecutive timer runs that failed.
+        self._timer_faults = 0
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
 
@@ -345,7 +347,8 @@ class Runtime:
                 await asyncio.sleep(_RETRY)
                 self._work.set()
             except BaseException:
-                self._unsaved.put_back()  # if this task is cancelled, close() writes the documents
+                # If this task is cancelled, close() writes the documents.
+                self._unsaved.put_back()
                 raise
             else:
                 self._unsaved.done()

@@ -22,7 +22,8 @@ from .packet import MAX_STAMP
 _NO_EXPIRY = "PekoNode's wire has no documents that expire"
 _NS_PER_MS = 1_000_000
 _PLACEHOLDER = "0.0.0.0"
-_STEP = 16  # number of stamps per counter value: 62,500 counter values, which fit into 16 bits, cover a millisecond
+#: Number of stamps per counter value: 62,500 counter values, which fit into 16 bits, cover a millisecond.
+_STEP = 16
 
 
 def version_of(stamp: int) -> Version:

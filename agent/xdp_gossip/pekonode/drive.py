@@ -74,13 +74,16 @@ class PekoNodeDrive:
         self.counters: Mapping[str, int] = self._out.counters
         self._sweep_every = min(1.0, self.cycle / 4)
         self._swept = self._began = 0.0
-        self._heard_at: float | None = None  # Monotonic time at which this node first heard another node.
+        # Monotonic time at which this node first heard another node.
+        self._heard_at: float | None = None
         self._caught_up = False
         self._query = 0
         self.applied_source: AppliedSource = nothing_applied
         self.files_source: FilesSource = lambda: NO_FILES
-        self.reaches: Callable[[Address], bool] = lambda address: True  # Unused, because this wire has no probes.
-        self.unstored_source: UnstoredSource = frozenset  # Unused on this wire.
+        # Unused, because this wire has no probes.
+        self.reaches: Callable[[Address], bool] = lambda address: True
+        # Unused on this wire.
+        self.unstored_source: UnstoredSource = frozenset
         # Query -> monotonic time in seconds at which the query was sent.
         self._queries: dict[tuple[Address, int], float] = {}
 
@@ -304,7 +307,8 @@ class PekoNodeDrive:
                 self._out.emit(MemberChanged(peer.member(now.mono), former))
         for peer in [peer for peer in self._peers if peer.state is State.SUSPECT]:
             if now.mono - peer.last_heard > self.timeout:
-                self._peers.move(peer, State.DEAD)  # the peer is a seed that never answered, so no event is needed
+                # The peer is a seed that never answered, so no event is needed.
+                self._peers.move(peer, State.DEAD)
         self._peers.forget(now.mono)
         self._relay.sweep(now)
         if not self._caught_up:

@@ -158,7 +158,7 @@ class PekoNodeEngine(PekoNodeDrive):
     # -- questions to members -----------------------------------------------------------------------------------
 
     def query(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask the nodes in ``to`` which version of the document they hold. These nodes may be Go nodes.
+        """Ask the nodes in ``to`` which version of the document they hold. The nodes in ``to`` may be Go nodes.
 
         Returns the number of the query.
 

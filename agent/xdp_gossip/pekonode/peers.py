@@ -42,11 +42,15 @@ class Peer(Shown):
         self.former: PekoNodeId | None = None
         self.changed_at = last_heard
         self.record, _ = record_of(node)
-        self.state = State.DEAD  # The state SUSPECT means a new seed that has not answered yet.
-        self.heard = 0  # Number of received heartbeats, including copies; 0: a seed that never answered.
-        self.last_heard = last_heard  # Monotonic time in seconds.
+        #: The state SUSPECT means a new seed that has not answered yet.
+        self.state = State.DEAD
+        #: Number of received heartbeats, including copies; 0 for a seed that never answered.
+        self.heard = 0
+        #: Monotonic time in seconds at which the peer was last heard.
+        self.last_heard = last_heard
         self.digest = 0
-        self.pinned = False  # whether the peer is a seed, which is never removed
+        #: Whether the peer is a seed, which is never removed.
+        self.pinned = False
 
     @property
     def listed(self) -> bool:

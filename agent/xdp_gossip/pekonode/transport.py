@@ -66,7 +66,8 @@ class OneShotTransport(TcpListening):
         super().__init__(listen, size=size, buffer=buffer, own=own)
         self.counters_.update(dict.fromkeys(COUNTERS, 0))
         self.incoming: set[_Incoming] = set()
-        self.buffered = 0  # bytes of incomplete packets on all connections
+        #: Bytes of incomplete packets on all connections together.
+        self.buffered = 0
         self.per_address: Counter[str] = Counter()
         self.receive: Receive | None = None
         self._queues: dict[Address, deque[bytes]] = {}

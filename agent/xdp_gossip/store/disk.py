@@ -59,7 +59,8 @@ class _Worker:
             if job is None:
                 return
             job()
-            del job  # ``job`` refers to the documents of the last call and would keep them in memory
+            # ``job`` refers to the documents of the last call and would keep them in memory.
+            del job
 
     def end(self) -> None:
         """End the thread after all submitted calls have run."""
@@ -77,7 +78,8 @@ class Disk:
         self._open_store = open_store
         self._thread = _Worker("xdp-gossip-disk")
         self._store: StateStore | None = None
-        self._since: float | None = None  # monotonic time at which the thread began its current call; None: idle
+        # Monotonic time at which the thread began its current call; None if the thread is idle.
+        self._since: float | None = None
 
     @property
     def busy(self) -> float:

@@ -58,7 +58,8 @@ class Store:
         self._database: sqlite3.Connection | None = database
         self._lock = lock
         self._slips = Slips(lock)
-        self._undecided: dict[str, bytes] = {}  # key -> rank of the staged version
+        #: Key -> rank of the staged version.
+        self._undecided: dict[str, bytes] = {}
 
     @classmethod
     def open(cls, path: Path, history: int = HISTORY, cluster: str = "") -> Store:

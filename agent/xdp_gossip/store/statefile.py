@@ -318,7 +318,8 @@ def _scan(database: sqlite3.Connection, table: str, step: int) -> Iterator[rows.
     while (found := database.execute(query, (at,)).fetchone()) is not None:
         number, *row = found
         if not isinstance(number, int) or (number - at) * step <= 0:
-            raise sqlite3.DatabaseError("row ids are out of order")  # damaged row ids must not make the scan endless
+            # Damaged row ids must not make the scan endless.
+            raise sqlite3.DatabaseError("row ids are out of order")
         at = number
         yield tuple(row)
 

@@ -53,7 +53,8 @@ class Unsaved:
         self.keys: Counter[str] = Counter()
         self._waiting = Batch({}, {})
         self._taken = Batch({}, {})
-        self._newest: dict[str, int] = {}  # Key -> number of the key's last waiting change.
+        # Key -> number of the last waiting change of this key.
+        self._newest: dict[str, int] = {}
         # Numbers of waiting changes that are followed by a waiting change of the same key.
         self._followed: deque[int] = deque()
         self._bytes = 0
@@ -63,12 +64,16 @@ class Unsaved:
         return bool(self._waiting.changes or self._waiting.withdrawn or self._taken.changes)
 
     def add(self, change: Change) -> None:
-        """Append a change to the queue. May drop an earlier version."""
+        """Append a change to the queue.
+
+        If the queue exceeds its limit, drop the oldest versions that are needed only for the history.
+        """
         self.added += 1
         if isinstance(change, DocumentChanged):
             self.keys[change.document.key] += 1
             if change.replaced is not None and change.replaced.rank < change.document.rank:
-                change = replace(change, replaced=None)  # only a replaced version of higher rank must be deleted
+                # Only a replaced version of higher rank must be deleted.
+                change = replace(change, replaced=None)
         self._line_up(self.added, change)
 
     def take(self) -> Batch:

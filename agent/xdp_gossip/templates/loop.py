@@ -51,23 +51,31 @@ class Rendered:
     def __init__(self, config: TemplateConfig) -> None:
         self.config = config
         self.reads = Reads()
-        self.complete = False  # whether the last rendering finished; only then does ``reads`` contain all its inputs
+        #: Whether the last rendering finished; only then does ``reads`` contain all its inputs.
+        self.complete = False
         self.state = "pending"
         self.error = "not rendered yet"
-        self.output = ""  # output of a command; shown on this host only, never logged or sent to other members
+        #: Output of a command; shown on this host only, never logged or sent to other members.
+        self.output = ""
         self.digest: str | None = None
         self.since_ms = self.now_ms()
         self.changed: str | None = None
         self.due = asyncio.Event()
-        self.refused: bytes | None = None  # hash of the content that the helper refused, which is not sent again
+        #: Hash of the content that the helper refused. This content is not sent again.
+        self.refused: bytes | None = None
         self.working = True
-        self.drift = ""  # how the file was changed by hand; "" if it was not
+        #: How the file was changed by hand; "" if it was not changed.
+        self.drift = ""
         self.drifts = 0
         self.pace = drift.Pace()
-        self.repair = False  # Whether to replace a changed file even with ``drift: report``.
-        self.tries = False  # Whether the last attempt had a temporary problem, so it is retried.
-        self.anew = True  # Whether to render even if no input has changed.
-        self.overtaken = 0  # Consecutive renderings whose input changed before they ended.
+        #: Whether to replace a file that was changed by hand even if the template has ``drift: report``.
+        self.repair = False
+        #: Whether the last attempt had a temporary problem and must be repeated.
+        self.tries = False
+        #: Whether to render even if no input has changed.
+        self.anew = True
+        #: Number of consecutive renderings whose input changed before they ended.
+        self.overtaken = 0
         self.renderings = 0
 
     @staticmethod
@@ -118,7 +126,8 @@ class Rendered:
             return  # after a refusal, the agent does not know the content that the helper has restored
         if not text:
             if self.state != "applied":
-                self.renew()  # render again, because the change by hand was undone
+                # Render again, because the change by hand was undone.
+                self.renew()
         elif self.config.drift == "report":
             self.settle("failed", text)
         elif not before:

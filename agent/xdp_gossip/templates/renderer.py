@@ -60,7 +60,8 @@ class Renderer:
         self._process: asyncio.subprocess.Process | None = None
         self._turn: asyncio.Lock | None = None
         self._reads = Reads(node_list)
-        self._began: float | None = None  # time at which the worker began to render the template
+        # Time at which the worker began to render the template.
+        self._began: float | None = None
         self._peak = 0
 
     async def render(self, source: str, frozen: bool = False) -> Rendering:

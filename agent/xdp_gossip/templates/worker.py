@@ -181,7 +181,8 @@ def header(source: str) -> tuple[dict[str, Any], str]:
 
 def render(source: str, most: int, ask: Callable[..., Any]) -> list[Any]:
     """Render the template ``source``. Returns ``["done", content]``, or ``["missing" | "error", text]``."""
-    before = 0  # number of lines that ``header`` removed before the template was parsed
+    # Number of lines that ``header`` removed before the template was parsed.
+    before = 0
     try:
         options, body = header(source)
         before = source.count("\n") - body.count("\n")
@@ -229,7 +230,8 @@ def _collect(pieces: Iterator[str], most: int) -> bytes:
 def main() -> None:
     """Render templates until the agent closes the pipe."""
     pipe = Pipe(sys.stdin.buffer, sys.stdout.buffer)
-    sys.stdout = sys.stderr  # a call of print() must not write to the pipe that carries the frames
+    # A call of print() must not write to the pipe that carries the frames.
+    sys.stdout = sys.stderr
     while True:
         job = pipe.read()
         if job is None:

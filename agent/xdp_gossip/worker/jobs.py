@@ -65,9 +65,11 @@ _JOBS: dict[str, Callable[..., list[Any]]] = {"check": check, "differences": dif
 def main() -> None:
     """Read jobs from standard input and write their answers to standard output, until the agent closes the pipe."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:
-        stream.write("1000")  # if memory runs out, the kernel kills this process before it kills the agent
+        # If memory runs out, the kernel kills this process before it kills the agent.
+        stream.write("1000")
     source, target = sys.stdin.buffer, sys.stdout.buffer
-    sys.stdout = sys.stderr  # a call of print() must not write to the pipe that carries the frames
+    # A call of print() must not write to the pipe that carries the frames.
+    sys.stdout = sys.stderr
     while True:
         head = source.read(_LENGTH.size)
         if len(head) < _LENGTH.size:

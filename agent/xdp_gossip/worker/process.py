@@ -61,7 +61,8 @@ class BoundedProcess:
         If the caller is cancelled, the worker process is killed. Raises :class:`TooMuch`, :class:`Broken`.
         """
         if self._turn is None:
-            self._turn = asyncio.Lock()  # before Python 3.10, a lock belongs to the event loop in which it is created
+            # Before Python 3.10, a lock belongs to the event loop in which it is created.
+            self._turn = asyncio.Lock()
         async with self._turn:
             if self._idle is not None:
                 self._idle.cancel()
@@ -97,7 +98,8 @@ class BoundedProcess:
                     raise TooMuch(f"it takes more than {memory >> 20} MiB of memory")
         finally:
             if not work.done():
-                await self._end()  # ``work`` ends when the process ends
+                # ``work`` ends when the process ends.
+                await self._end()
             await asyncio.gather(work, return_exceptions=True)
 
     async def _running(self) -> asyncio.subprocess.Process:

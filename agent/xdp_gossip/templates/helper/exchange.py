@@ -169,7 +169,8 @@ class Exchange:
             place.remove(name)
             place.link(self._former, name)
             place.rename(name, place.base)
-            place.remove(name)  # rename(2) does nothing if both names are links to the same file
+            # rename(2) does nothing if both names are links to the same file.
+            place.remove(name)
         elif place.has(self._lost):
             trouble = "; another process moved the copy of the former file: it cannot be restored"
         else:

@@ -37,7 +37,8 @@ class Place:
         self.path = path
         self.directory, self.base = os.path.split(path)
         self._own = own
-        self._private = ""  # name of root's private directory inside the target's directory
+        # Name of root's private directory inside the target's directory.
+        self._private = ""
         self._room: int | None = None
         with contextlib.ExitStack() as stack:
             self._open = stack

@@ -34,7 +34,8 @@ RECEIVE_SECONDS = 20.0
 LOOK_EVERY = 2.0
 # Maximum characters of a drift text per template, so that the texts of all templates fit into one frame.
 _MOST_TEXT = 150
-_PEER = struct.Struct("3i")  # Layout of struct ucred: pid, uid, gid (unix(7)).
+#: Layout of struct ucred: pid, uid, gid (unix(7)).
+_PEER = struct.Struct("3i")
 
 
 class Refused(Exception):
@@ -92,7 +93,8 @@ class Server:
             except OSError:
                 if self._stopping.is_set():
                     break
-                time.sleep(0.1)  # accept(2) fails, for example, if there are no free descriptors
+                # accept(2) fails, for example, if there are no free descriptors.
+                time.sleep(0.1)
                 continue
             if not self._places.acquire(blocking=False):
                 _log.warning("a connection refused: %d are at work", MAX_CONNECTIONS)
@@ -163,7 +165,8 @@ class Server:
         if not together:
             return answers[first.name]
         for name in list(answers)[1:]:
-            answers[name]["output"] = ""  # the same command ran for all files, so send its output only once
+            # The same command ran for all files, so send its output only once.
+            answers[name]["output"] = ""
         return {"results": answers}
 
     def _watch(self, connection: socket.socket) -> None:
