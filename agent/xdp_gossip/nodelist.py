@@ -135,9 +135,9 @@ class AsyncNodeList:
 
     Every call raises ``TypeError`` or ``ValueError`` for a wrong parameter, and names the parameter. Every call raises
     ``NotReadyError`` if another call must come first, or if :meth:`close` was called. A call in an event loop other
-    than that of :meth:`join` also raises ``NotReadyError``. So does a call in a child process that was forked after
-    :meth:`join`, because sockets and threads belong to one process. If :meth:`join` fails, the program may call
-    :meth:`join` again. A parameter that is a version may be a ``Version`` or its text.
+    than that of :meth:`join` also raises ``NotReadyError``. A call in a child process that was forked after
+    :meth:`join` raises ``NotReadyError``, because sockets and threads belong to one process. If :meth:`join` fails, the
+    program may call :meth:`join` again. A parameter that is a version may be a ``Version`` or its text.
     """
 
     def __init__(
@@ -440,7 +440,7 @@ class AsyncNodeList:
     def repair(self) -> int:
         """Sync at once with every member whose documents digest differs from this node's.
 
-        Returns the number of these members.
+        Returns the number of members with a different digest.
         """
         return self._joined().call(lambda engine, now: engine.repair(now))
 

@@ -119,7 +119,7 @@ class NodeSettings(Settings):
 
 
 def rules(kind: type[NodeSettings], wire: str, protocol: str) -> Mapping[str, Knob]:
-    """The settings that ``kind`` declares.
+    """Return the settings that the class ``kind`` declares.
 
     With PekoNode's wire format, ``size`` and ``protocol`` allow other values than with the native wire format.
     """

@@ -2,8 +2,8 @@
 """Reads the sections ``templates:``, ``services:`` and ``files_helper:``, which define the rendered files.
 
 The agent reads these sections as a part of its configuration. The files helper reads only these sections, with
-:func:`load_for_helper`, from a file that only root can write. So the agent cannot choose the paths and commands of the
-files helper.
+:func:`load_for_helper`, from a file that only root can write. Therefore the agent cannot choose the paths and commands
+that the files helper uses.
 """
 
 from __future__ import annotations

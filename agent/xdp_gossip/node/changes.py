@@ -12,7 +12,7 @@ from ..core.types import Document, Member, Version
 #: Maximum number of kept changes. A reader that asks for older changes receives a result with ``gap`` set, and must
 #: read everything again.
 KEPT = 4096
-#: Maximum bytes of documents in kept changes. This limits memory if large documents change often.
+#: Maximum bytes of documents in kept changes. The limit bounds the memory of the log if large documents change often.
 KEPT_BYTES = 32 * 1024 * 1024
 
 _LONG = 3600.0
@@ -171,8 +171,8 @@ class ChangeLog:
             waiting: asyncio.Future[int] = loop.create_future()
             self._waiting.setdefault(wanted, set()).add(waiting)
             try:
-                # Continue after the changes that the filter has rejected. These changes are not examined again, and the
-                # log may drop them without causing a gap for this caller.
+                # Continue after the changes that the filter has rejected. The rejected changes are not examined again,
+                # and the log may drop them without causing a gap for this caller.
                 revision = await self._first(waiting, left)
             finally:
                 self._forget(wanted, waiting)

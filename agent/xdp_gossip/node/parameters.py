@@ -153,7 +153,7 @@ def digest(name: str, value: object, of_state: bool) -> str:
 
 
 def members_wanted(name: str, value: object) -> str | int:
-    """Validate and return the number of members to wait for: "all", "majority" or a whole number."""
+    """Validate and return the number of members to wait for (all, majority or a whole number)."""
     if isinstance(value, int) and not isinstance(value, bool):
         return integer(name, value, 0, 1_000_000)
     if not isinstance(value, str):

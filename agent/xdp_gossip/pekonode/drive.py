@@ -331,5 +331,5 @@ class PekoNodeDrive:
         self._out.emit(CaughtUp(how))
 
     def former(self, now: Now) -> list[Known]:
-        """Return no members, because on this wire a node contacts only seeds after a day of silence."""
+        """Return no members: on this wire, a node that was silent for a day is contacted only if it is a seed."""
         return []

@@ -173,9 +173,9 @@ class PekoNodeEngine(PekoNodeDrive):
         return self._query
 
     def query_applied(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Raise ``ProtocolError`` (unsupported_operation), because this wire has no such query."""
+        """Raise ``ProtocolError`` (unsupported_operation), because this wire has no query about rendered documents."""
         raise ProtocolError("unsupported_operation", "applied: members cannot be asked over wire pekonode")
 
     def query_files(self, to: Iterable[Address], now: Now) -> int:
-        """Raise ``ProtocolError`` (unsupported_operation), because this wire has no such query."""
+        """Raise ``ProtocolError`` (unsupported_operation), because this wire has no query about rendered files."""
         raise ProtocolError("unsupported_operation", "rendered files: members cannot be asked over wire pekonode")

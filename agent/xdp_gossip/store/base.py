@@ -20,9 +20,7 @@ FORGET_AFTER_S = 86400
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The stored state of an earlier run: the known nodes, and the current version of every document, which may be a
-    tombstone.
-    """
+    """The stored state of an earlier run: the known nodes, and the current version or tombstone of every document."""
 
     known: list[Known] = field(default_factory=list)
     documents: list[Document] = field(default_factory=list)

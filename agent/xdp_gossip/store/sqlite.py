@@ -116,7 +116,7 @@ class Store:
         self._slips.clear()
 
     def _belong(self, cluster: str) -> None:
-        """Store the name of the cluster, or compare it with the stored name.
+        """Store the name of the cluster if the file has none; otherwise compare the name with the stored name.
 
         Raises ``StoreError`` if the two names differ.
         """

@@ -61,7 +61,7 @@ class Rendered:
         self.since_ms = self.now_ms()
         self.changed: str | None = None
         self.due = asyncio.Event()
-        #: Hash of the content that the helper refused. This content is not sent again.
+        #: Hash of the content that the helper refused. The agent does not send the refused content again.
         self.refused: bytes | None = None
         self.working = True
         #: How the file was changed by hand; "" if it was not changed.

@@ -18,7 +18,7 @@ _LOOK_EVERY = 0.05
 
 
 class Together:
-    """The templates of ``service``, which are installed together: ``members``.
+    """Installs the files of ``service`` together, one file for each template in ``members``.
 
     ``took(member, content, answer)`` is called with the helper's answer for each member. ``took`` returns False if the
     member must be retried later. ``places``: semaphore that limits how many requests are sent to the helper at the same

@@ -19,8 +19,8 @@ SMALL_JSON = 16 * 1024
 #: Maximum bytes of a content that is checked in the worker process for small contents.
 SMALL = 64 * 1024
 
-#: Limits for one job. The job may use MEMORY bytes. It may use SECONDS seconds of processor time, plus SECONDS_FOR_MIB
-#: seconds for each MiB of its content.
+#: Limits for one job. A job may use MEMORY bytes. A job may use SECONDS seconds of processor time, plus SECONDS_FOR_MIB
+#: seconds for each MiB of the content.
 SECONDS, SECONDS_FOR_MIB = 5.0, 4.0
 MEMORY = 768 * 1024 * 1024
 #: Maximum seconds of processor time for all diffs of one history.
@@ -28,8 +28,10 @@ DIFF_SECONDS = 5.0
 
 
 class Contents:
-    """Two worker processes. One of the two processes is reserved for small contents, so that small contents never wait
-    for large contents.
+    """Two worker processes.
+
+    One of the two worker processes is reserved for small contents, so that small contents never wait for large
+    contents.
     """
 
     def __init__(self) -> None:

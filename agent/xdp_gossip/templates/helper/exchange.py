@@ -146,7 +146,8 @@ class Exchange:
             found = os.fstat(former.descriptor)
             mode = stat.S_IMODE(found.st_mode)
             if mode & ~rights.mode and found.st_nlink > 1:
-                # Another hard link to the former file may belong to another program, so its mode must not be changed.
+                # Another hard link to the former file may belong to another program, so the mode of the former file
+                # must not be changed.
                 text = "%s (%s): no backup: the former file has other names (hard links), and its mode %04o is wider"
                 _log.warning(text, self.template.name, place.path, mode)
                 return

@@ -70,7 +70,7 @@ class Place:
                 self._own.forget(self.path, _NOTE)
 
     def _private_directory(self) -> int:
-        """Open the private directory, which root owns, inside the target's directory.
+        """Open root's private directory, which is a subdirectory of the target's directory.
 
         If the private directory that the helper has recorded no longer exists, create a new private directory.
         """

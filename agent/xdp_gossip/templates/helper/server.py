@@ -26,8 +26,8 @@ from .own import Own
 
 _log = logging.getLogger("xdp_gossip.files")
 
-#: Maximum number of concurrent connections (eight requests and a watch), and seconds within which a request must
-#: arrive.
+#: ``MAX_CONNECTIONS``: maximum number of concurrent connections (eight requests and a watch). ``RECEIVE_SECONDS``:
+#: seconds within which a request must arrive.
 MAX_CONNECTIONS = 9
 RECEIVE_SECONDS = 20.0
 #: Seconds between two checks of the installed files.
