@@ -655,7 +655,7 @@ class AsyncNodeList:
         elif version is None and digest is None:
             held = runtime.engine.documents.get(key)
             if held is None:
-                raise ProtocolError("document_not_found", f"document {key!r}: there is none here", key=key)
+                raise ProtocolError("document_not_found", f"document {key!r}: this node has no such document", key=key)
             wanted = Wanted(key, str(held.version), held.digest)
         else:
             held = runtime.engine.documents.get(key)

@@ -219,8 +219,8 @@ class Publisher:
             pass  # the next start removes the row if this run cannot
         except StoreError as error:
             keys = ", ".join(repr(document.key) for document in documents)
-            text = f"{error}; what was written of {keys} may still be on the disk, and would hold after a restart now: "
-            raise StoreError(f"{text}it is taken from there as soon as the disk is well") from error
+            text = f"{error}; what was written of {keys} may still be on the disk, and would take effect at a restart; "
+            raise StoreError(f"{text}the agent removes it as soon as the disk works again") from error
 
     async def _settle(self) -> None:
         """Send the store the lists of staged versions to keep and to withdraw.

@@ -133,7 +133,7 @@ class ClusterDocument:
         if len(value) > self.limit:
             raise ProtocolError(
                 "document_too_large",
-                f"document {DEFAULT_KEY!r}: expected at most {self.limit} bytes (what PekoNode nodes with Size "
+                f"document {DEFAULT_KEY!r}: expected at most {self.limit} bytes (the most that nodes with Size "
                 f"{self._settings.size} can receive), got {len(value)}",
                 limit=self.limit,
                 size=len(value),
@@ -163,7 +163,10 @@ class ClusterDocument:
         if len(writes) == 1 and writes[0].deleted:
             return [self.delete(writes[0].key, now)]
         if len(writes) != 1:
-            raise ProtocolError("unsupported_operation", "PekoNode's wire has one document: expected one to publish")
+            raise ProtocolError(
+                "unsupported_operation",
+                "expected one document to publish, because PekoNode's wire has only one document",
+            )
         write = writes[0].typed(self.current)
         if write.expires:
             raise ProtocolError("unsupported_operation", _NO_EXPIRY)
@@ -194,7 +197,7 @@ class ClusterDocument:
 
     def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
         """Raise ``ProtocolError`` (unsupported_operation), because :meth:`prepare` prepares no documents."""
-        raise ProtocolError("unsupported_operation", "PekoNode's wire publishes in one step")
+        raise ProtocolError("unsupported_operation", "PekoNode's wire does not support prepare and commit")
 
     def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
         """Raise ``ProtocolError`` (unsupported_operation), because this wire has no tombstones."""

@@ -153,7 +153,7 @@ class PekoNodeEngine(PekoNodeDrive):
 
     def repair(self, now: Now) -> int:
         """Raise ``ProtocolError`` (unsupported_operation), because this wire has no documents digest."""
-        raise ProtocolError("unsupported_operation", "PekoNode's wire does not tell who holds other documents")
+        raise ProtocolError("unsupported_operation", "PekoNode's wire does not tell which members hold other documents")
 
     # -- questions to members -----------------------------------------------------------------------------------
 

@@ -162,7 +162,7 @@ def _fault(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> str:
     """Describe the damage that caused ``error``. Raises ``StoreError`` if damage is not the cause of ``error``."""
     if isinstance(error, UnicodeDecodeError):
         # SQLite's error message quotes text from the file, and this text is not valid UTF-8.
-        return "text that is not UTF-8 where tables are described"
+        return "a table definition that is not valid UTF-8"
     if any(word in str(error).lower() for word in _NOT_DAMAGE):
         raise StoreError(f"{path}: {error}") from error
     return str(error)

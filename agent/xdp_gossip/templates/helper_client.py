@@ -27,7 +27,9 @@ async def hand_over(socket: str, template: TemplateConfig, content: bytes, *, re
     # template, and three commands for another template that the helper installs first.
     answer = await _ask(socket, header, content, repair, 6 * template.timeout + 60)
     if answer.get("state") not in ("applied", "refused", "failed", "drifted"):
-        raise HelperUnreachable(f"files helper ({socket}): an answer without a state; see its log")
+        raise HelperUnreachable(
+            f"files helper ({socket}): expected an answer with a state, got none; see the helper's log"
+        )
     return answer
 
 
@@ -46,7 +48,9 @@ async def hand_over_together(
     answer = await _ask(socket, header, b"".join(files.values()), repair, seconds)
     results = answer.get("results", dict.fromkeys(sizes, answer))
     if not all(isinstance(results.get(template.name), dict) for template in files):
-        raise HelperUnreachable(f"files helper ({socket}): an answer without a state; see its log")
+        raise HelperUnreachable(
+            f"files helper ({socket}): expected an answer with a state, got none; see the helper's log"
+        )
     return dict(results)
 
 
@@ -60,7 +64,9 @@ async def _ask(socket: str, header: dict[str, Any], content: bytes, repair: bool
     except (asyncio.IncompleteReadError, ConnectionError, ValueError) as error:
         if isinstance(error, ConnectionRefusedError):
             raise HelperUnreachable(_nobody(socket, "nobody listens")) from None
-        raise HelperUnreachable(f"files helper ({socket}): it ended before it answered; see its log") from None
+        raise HelperUnreachable(
+            f"files helper ({socket}): it closed the connection before it answered; see the helper's log"
+        ) from None
     except OSError as error:
         raise HelperUnreachable(_nobody(socket, error.strerror or str(error))) from None
 
@@ -102,7 +108,9 @@ async def watch(socket: str) -> AsyncIterator[dict[str, str]]:
         while True:
             drifted = (await _frame(reader)).get("drifted")
             if not isinstance(drifted, dict):
-                raise HelperUnreachable(f"files helper ({socket}): it does not watch files: restart it")
+                raise HelperUnreachable(
+                    f"files helper ({socket}): the running helper cannot report changed files; restart the helper"
+                )
             yield {str(name): str(text) for name, text in drifted.items()}
     except (asyncio.IncompleteReadError, OSError, ValueError):
         raise HelperUnreachable(f"files helper ({socket}): it ended") from None

@@ -232,7 +232,7 @@ def _check_peer(uid: int, helper: HelperConfig) -> None:
     try:
         wanted = pwd.getpwnam(helper.user).pw_uid
     except KeyError:
-        raise Refused(f"files_helper.user: expected an account, got {helper.user!r}, which is none") from None
+        raise Refused(f"files_helper.user: expected an account, but there is no account {helper.user!r}") from None
     if uid != wanted:
         raise Refused(f"expected the agent's user ({helper.user}), got user {uid}")
 
@@ -308,7 +308,7 @@ def _read(connection: socket.socket, size: int, deadline: float) -> bytes:
         except socket.timeout:
             raise Refused(f"expected the whole request within {RECEIVE_SECONDS:g} s") from None
         if not piece:
-            raise Refused("the connection ended before the request did")
+            raise Refused("the connection ended before the request was complete")
         data += piece
     return bytes(data)
 
