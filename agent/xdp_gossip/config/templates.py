@@ -93,7 +93,7 @@ class TemplateConfig:
 class HelperConfig:
     """Settings of the files helper: its socket, its state directory, and the agent's user.
 
-    The files helper accepts only requests of this user.
+    The files helper accepts only requests of the agent's user.
     """
 
     socket: str = setting(

@@ -132,8 +132,8 @@ class OneShotTransport(TcpListening):
             while queue:
                 outcome = await self._deliver(to, queue[0])
                 if outcome == "packets_dropped_dial":
-                    # Drop the whole queue, because each further packet to this peer would also fail, after three
-                    # seconds.
+                    # Drop the whole queue, because each further packet to this peer would also fail, each after a
+                    # timeout of three seconds.
                     self.count(outcome, len(queue))
                     return
                 self.count(outcome)

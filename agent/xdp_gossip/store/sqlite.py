@@ -306,7 +306,7 @@ class _Transaction:
         return self._delete("document", "key = ? AND rank = ?", (key, rank))
 
     def remove_unread(self, key: str, rank: bytes) -> None:
-        """Remove the row that a version got as an unread version (:func:`rows.unread_key`).
+        """Remove the row of the unread version ``rank`` from the history (:func:`rows.unread_key`).
 
         The caller then inserts the version as an ordinary row.
         """
