@@ -51,7 +51,7 @@ def _let_go() -> None:
 def _descriptors_of(names: tuple[str, ...]) -> set[int]:
     found = set()
     for descriptor in os.listdir(_DESCRIPTORS) if os.path.isdir(_DESCRIPTORS) else ():
-        with contextlib.suppress(OSError):  # the descriptor of the listing itself is already closed
+        with contextlib.suppress(OSError):  # this descriptor was that of the directory listing, which is already closed
             if os.readlink(f"{_DESCRIPTORS}/{descriptor}").startswith(names):
                 found.add(int(descriptor))
     return found

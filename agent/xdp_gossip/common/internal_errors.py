@@ -33,9 +33,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 class InternalError:
     """The internal errors at one place in the code.
 
-    ``task``: the work that failed (packet, timer, ...). ``place``: the line of this package in which the exception
-    occurred. ``error``: the last exception, in one line. ``count``: number of errors at ``place`` since the process
-    started.
+    ``task``: the work that failed (packet, timer, ...). ``place``: file, line and function of this package in which the
+    exception occurred. ``error``: the last exception, in one line. ``count``: number of errors at ``place`` since the
+    process started.
     """
 
     task: str
@@ -50,7 +50,7 @@ class Record:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._found: dict[tuple[str, str], InternalError] = {}
-        # For each task and place: the time of the last log line, and the number of errors until that line.
+        # For each task and place: the time of the last log line, and the number of errors that had occurred by then.
         self._logged: dict[tuple[str, str], tuple[float, int]] = {}
 
     @property
@@ -59,7 +59,7 @@ class Record:
         return sum(found.count for found in self._found.values())
 
     def all(self) -> list[InternalError]:
-        """All recorded errors by place, the most frequent place first."""
+        """All recorded errors, with one entry for each task and place. The entry with the highest count comes first."""
         return sorted(self._found.values(), key=lambda found: -found.count)
 
     def add(self, task: str, error: BaseException) -> None:
@@ -125,10 +125,10 @@ def is_own(error: BaseException) -> bool:
 
 
 def without_frames(error: BaseException | None) -> None:
-    """Remove the tracebacks from ``error`` and from the errors that led to it.
+    """Remove the traceback of ``error``, and the tracebacks of the exceptions in its cause or context chain.
 
     The frames in a traceback and the error form a reference cycle. The cycle keeps all objects in the frames alive
-    until the garbage collector runs, which is seldom.
+    until the garbage collector runs, and the collector seldom runs.
     """
     while error is not None and error.__traceback__ is not None:
         error.__traceback__ = None
@@ -140,7 +140,7 @@ def _own(frames: traceback.StackSummary) -> list[traceback.FrameSummary]:
 
 
 def _place(error: BaseException) -> str:
-    """The innermost line of this package in a traceback, such as ``core/engine/drive.py:12 in receive``."""
+    """The innermost line of this package in a traceback of ``error``, such as ``core/engine/drive.py:12 in f``."""
     frames = traceback.extract_tb(error.__traceback__)
     own = _own(frames)
     if not own and not frames:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Limits log lines that other hosts can cause, to one line a minute for each kind of message.
+"""Limits the rate of log lines that other hosts can cause. Each kind of message is logged at most once a minute.
 
 Without the limit, anyone who can reach a port could fill the journal. Each line that is logged names its source and the
-number of similar lines that were suppressed before it. The agent's counters also count the events of suppressed lines.
+number of similar lines that were suppressed before it. The agent's counters also count the events whose log lines were
+suppressed.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from collections.abc import Callable
 
 #: Seconds between two log lines of the same kind.
 QUIET_S = 60.0
-#: Maximum number of kinds of lines, and of sources for each kind, that are counted separately. All further kinds share
-#: one entry, and so do all further sources of a kind.
+#: Maximum number of kinds of log lines that are counted separately, and maximum number of sources that are counted
+#: separately for each kind. All further kinds share one entry. All further sources of a kind also share one entry.
 MAX_KINDS = 100
 MAX_SOURCES = 100
 _OTHERS = "others"
@@ -58,7 +59,10 @@ class Quiet:
 
 
 class QuietFilter(logging.Filter):
-    """Logging filter that passes each message at most once a minute, and adds the number of suppressed messages."""
+    """Logging filter that passes each message at most once a minute.
+
+    It appends the number of suppressed equal messages.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()

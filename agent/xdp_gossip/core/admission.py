@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Admits only packets that are authentic, belong to this cluster, are new, and are not replayed recordings."""
+"""Admits a packet only if it is authentic, belongs to this cluster, is recent, and is not a duplicate."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _MAX_CHALLENGES = 1024
 class Admission:
     """Admits or rejects packets. The cheapest checks come first (docs/protocol.md, "What a packet goes through").
 
-    The class also tracks the clocks of other members, because the clock of a packet's origin decides whether the packet
-    is fresh.
+    The class also tracks the clocks of other members, because a packet counts as recent only if its time agrees with
+    the clock of its origin.
     """
 
     def __init__(
@@ -54,7 +54,8 @@ class Admission:
         self._timing = timing
         self._max_clock_drift = max_clock_drift
         self._challenged: dict[Address, float] = {}
-        self._told: dict[tuple[Address, bool], float] = {}  # Times of the last pings about a later incarnation.
+        # When this member last notified a node of its later incarnation, in monotonic seconds.
+        self._told: dict[tuple[Address, bool], float] = {}
         self._clocks_apart: float | None = None  # Wall clock minus monotonic clock, seconds.
         self._slept = 0.0  # Seconds suspended since boot.
         self._known_offset = 0.0
@@ -65,7 +66,7 @@ class Admission:
         """Check a packet and return its origin, header and message. Add an unknown origin to the membership.
 
         The method does not mark the packet as seen in the replay window; the dispatcher does that later. ``screened``:
-        a data plane has already found the packet authentic, fresh and new. Raises ``Rejected``.
+        a data plane has already found that the packet is authentic, recent and not a duplicate. Raises ``Rejected``.
         """
         header = self._codec.parse(data)
         self._out.count(f"rx_{header.type.name.lower()}")
@@ -88,7 +89,10 @@ class Admission:
         return peer or self._newcomer(header, now), header, message
 
     def tick(self, now: Now) -> None:
-        """Forget challenges sent more than a cycle ago, and pings about a later incarnation sent more than 1 s ago."""
+        """Forget challenges sent more than a cycle ago.
+
+        Also forget which nodes were notified of a later incarnation more than 1 s ago.
+        """
         self._challenged = {a: t for a, t in self._challenged.items() if now.mono - t < self._timing.cycle}
         self._told = {a: t for a, t in self._told.items() if now.mono - t < 1.0}
 
@@ -111,8 +115,8 @@ class Admission:
         """Seconds to add to the local clock to get the cluster's time; 0 if the cluster's time is unknown.
 
         With fewer than two other members alive, no member can know which clock is right, so this member uses its local
-        clock. If the local clock was ahead while more members were alive, this member still subtracts the last known
-        difference.
+        clock. However, if the local clock was ahead of the cluster's time while more members were alive, the result is
+        still the last known difference.
         """
         samples = self._samples()
         self._known_offset = cluster_offset(samples) if len(samples) > 1 else min(0.0, self._known_offset)
@@ -121,8 +125,8 @@ class Admission:
     def mark_clocks(self, offset: float) -> None:
         """Mark the members whose clocks differ too much from the cluster's clock.
 
-        ``offset``: seconds by which the cluster's clock is ahead of the local clock. A member that is no longer alive
-        loses the mark, because its clock is unknown from then on.
+        ``offset``: seconds by which the cluster's clock is ahead of the local clock. If a member is no longer alive,
+        remove its mark, because its clock is unknown from then on.
         """
         for peer in self._membership:
             known = peer.liveness.state is State.ALIVE and peer.clock_ahead is not None
@@ -169,7 +173,7 @@ class Admission:
     # -- freshness ---------------------------------------------------------------------------------------------
 
     def _answers(self, message: Message | None) -> bool:
-        """Whether a packet answers an open request of this node, which proves that it is no replayed recording."""
+        """Whether a packet answers an open request of this node. Such a packet cannot be a replayed recording."""
         if isinstance(message, SyncResponse):
             return self._anti_entropy.answered(message.nonce)
         if isinstance(message, Ack):
@@ -228,7 +232,10 @@ class Admission:
             raise Rejected("bad_address")
 
     def _own_packet(self, data: bytes, header: Header, now: Now) -> None:
-        """Handle a packet whose origin is this node's address: this node's own rumor, or a packet of another host."""
+        """Handle a packet whose origin is this node's address.
+
+        Either this node sent the packet, or another host uses the address.
+        """
         if not later(header.incarnation, self._local.incarnation):
             return
         # The packet's incarnation is later than ours, so this node lost its state, or another host (a twin) uses its
@@ -245,9 +252,9 @@ class Admission:
         self.on_accused(header.incarnation, now)
 
     def _tell_later_incarnation(self, data: bytes, header: Header, now: Now) -> None:
-        """Notify a node that lost its state of the latest incarnation that this member has seen of the node.
+        """Send a node that lost its state a ping with the latest incarnation that this member has seen of that node.
 
-        The node then raises its own incarnation above the received incarnation.
+        The node then raises its own incarnation above the incarnation in the ping.
         """
         peer = self._membership.get(header.origin)
         asks = header.type is PacketType.SWAP_REQUEST
@@ -261,6 +268,7 @@ class Admission:
         message = self._codec.open(data, header) if asks else None
         if isinstance(message, SyncRequest) and self._local.status == "running":
             self._out.send(Ack(message.nonce), header.origin, now)
-        # suspect=False: otherwise a twin (another host with this address) would refute the suspicion each time.
+        # suspect=False: otherwise a twin (another host that uses this address) would answer each ping with a
+        # refutation.
         ping = Ping(self._out.rng.getrandbits(63), header.origin, peer.incarnation, False)
         self._out.send(ping, header.origin, now)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The list of networks from which this node accepts packets, by the source address of a packet.
+"""The list of networks from which this node accepts packets.
 
-The kernel programs use the same list (map ``allow`` of ``bpf/dataplane.c``). XDP and TC run before netfilter, so the
-host's firewall rules do not apply to packets that these programs handle.
+The source address of a packet must lie in one of the networks. The kernel programs use the same list (map ``allow`` of
+``bpf/dataplane.c``). XDP and TC run before netfilter, so the host's firewall rules do not apply to packets that these
+programs handle.
 """
 
 from __future__ import annotations
@@ -45,13 +46,15 @@ class AllowList:
 
     def __init__(self, networks: Iterable[Network] = ()) -> None:
         given = tuple(networks)
-        #: The networks of the list, except networks that lie within another network of the list.
+        #: The networks of the list. If a network lies within another network of the list, only the larger network is
+        #: kept.
         self.networks: tuple[Network, ...] = (
             *ipaddress.collapse_addresses(n for n in given if isinstance(n, ipaddress.IPv4Network)),
             *ipaddress.collapse_addresses(n for n in given if isinstance(n, ipaddress.IPv6Network)),
         )
-        # The first and the last address of each network, in the order of the networks. The networks do not overlap, so
-        # only the last network that begins at or before an address can contain that address.
+        # For each IP version: the first addresses of all networks, and the last addresses of all networks, both in
+        # ascending order. The networks do not overlap, so only the last network that begins at or before an address can
+        # contain that address.
         self._first: dict[int, list[int]] = {4: [], 6: []}
         self._last: dict[int, list[int]] = {4: [], 6: []}
         for network in self.networks:
@@ -59,7 +62,7 @@ class AllowList:
             self._last[network.version].append(int(network.broadcast_address))
 
     def __bool__(self) -> bool:
-        """Whether the list has any network, and thus excludes all other addresses."""
+        """Whether the list contains at least one network, so that it excludes all addresses outside of its networks."""
         return bool(self.networks)
 
     def admits(self, ip: str) -> bool:
@@ -74,10 +77,10 @@ class AllowList:
         return at >= 0 and int(address) <= self._last[address.version][at]
 
     def entries(self) -> dict[tuple[int, bytes], bool]:
-        """Map (prefix length in bits, address of 16 bytes) to whether to accept it, for a longest-prefix table.
+        """Return a longest-prefix-match table: (prefix length in bits, address of 16 bytes) -> whether to accept it.
 
-        The table stores IPv4 addresses as IPv4-mapped IPv6 addresses, so they would match an IPv6 network such as ::/0.
-        The entry for ::ffff:0:0/96 prevents an IPv4 address from matching an IPv6 network.
+        The table stores IPv4 addresses as IPv4-mapped IPv6 addresses, so IPv4 packets would match an IPv6 network such
+        as ::/0. The entry for ::ffff:0:0/96 prevents an IPv4 address from matching an IPv6 network.
         """
         if not self.networks:
             return {}

@@ -29,7 +29,7 @@ AppliedSource = Callable[[str], Applied]
 
 
 def nothing_applied(_key: str) -> Applied:
-    """The ``applied_source`` of a member that renders no files."""
+    """Implements ``applied_source`` for a member that renders no files."""
     return Applied("none")
 
 
@@ -50,7 +50,10 @@ class TroubledFile:
 
 @dataclass(frozen=True)
 class TroubledFiles:
-    """How many files a member renders, how many are failed, drifted or pending, and a list of the first such files."""
+    """Number of a member's rendered files, number of its troubled files, and a list of the first troubled files.
+
+    A file is troubled if it failed, drifted or is pending.
+    """
 
     templates: int = 0
     troubled: int = 0
@@ -61,12 +64,12 @@ class TroubledFiles:
 TROUBLES = ("failed", "drifted", "pending")
 FilesSource = Callable[[], TroubledFiles]
 
-#: The ``files_source`` of a member that renders no files.
+#: What ``files_source`` returns on a member that renders no files.
 NO_FILES = TroubledFiles()
-#: Maximum bytes of a file's path, of its error, and of all files in one answer. An answer must fit into one datagram on
-#: every network path.
+#: Maximum bytes of a file's path, of a file's error text, and of all file entries together in one answer. An answer
+#: must fit into one datagram on every network path.
 _MAX_PATH, _MAX_REASON, _MAX_FILES = 255, 256, 960
-#: Bytes that one file takes up in an answer in addition to its texts (template, path, state and error).
+#: Bytes of one file entry in an answer, without the bytes of its texts (template, path, state and error).
 _FRAME = 24
 
 

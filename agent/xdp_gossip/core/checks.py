@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Checks of single values by type and range.
+"""Functions that each check the type and the range of one value.
 
 Each function returns the checked value, or raises an error that contains the name of the value. A wrong type raises
 ``TypeError``, a wrong value ``ValueError``. The message is ``NAME: expected WHAT, got WHAT``.
@@ -14,12 +14,12 @@ from .shown import shown
 
 T = TypeVar("T")
 
-#: Maximum bytes of UTF-8 in a text such as a name or a secret. A text of more bytes must be a mistake of the caller.
+#: Maximum bytes of UTF-8 in a text such as a name or a secret. A longer text can only be a mistake of the caller.
 MOST_TEXT = 64 * 1024
 
 
 def refuse(name: str, expected: str, value: object) -> NoReturn:
-    """Raise ``ValueError`` for a ``value`` of the right type that breaks the rule ``expected``."""
+    """Raise ``ValueError``: ``value`` has the right type, but breaks the rule ``expected`` (a text for the message)."""
     raise ValueError(f"{name}: expected {expected}, got {shown(value)}")
 
 

@@ -12,8 +12,8 @@ from typing import ClassVar
 from .packets import PacketType
 from .types import State
 
-#: Name of the counter for events whose own counter is not declared in this module. A count of more than 0 shows a bug
-#: of the agent.
+#: Name of the counter that counts an event if the counter's name for this event is not declared in this module. A count
+#: of more than 0 shows a bug of the agent.
 UNDECLARED = "counters_undeclared"
 
 #: Reasons for rejecting a packet (``packets.Rejected``), grouped by the file that raises them.
@@ -55,9 +55,9 @@ PEKONODE = (
 class Counters(dict[str, int]):
     """Counters by name. Every declared counter is present from the start."""
 
-    #: Whether :meth:`add` raises for an undeclared name; tests set this attribute to True. If the attribute is False,
-    #: :meth:`add` creates the counter and also counts :data:`UNDECLARED`, so that a missing declaration does not drop a
-    #: packet.
+    #: Whether :meth:`add` raises ``KeyError`` for an undeclared name; tests set this attribute to True. If ``strict``
+    #: is False, :meth:`add` creates the counter and also counts :data:`UNDECLARED`, so that a missing declaration does
+    #: not drop a packet.
     strict: ClassVar[bool] = False
 
     def __init__(self, names: Iterable[str]) -> None:

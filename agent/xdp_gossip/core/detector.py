@@ -33,7 +33,7 @@ _STANDINGS = {State.ALIVE: "present", State.SUSPECT: "suspect", State.DEAD: "gon
 #: this host cannot reach the peer. _ASK_OTHERS_AGAIN: seconds after which this member asks other members again to probe
 #: a peer that no member reached.
 _VOUCHED, _ASK_OTHERS_AGAIN = 600.0, 60.0
-#: Seconds between two searches for dead nodes that are to be removed from the member list.
+#: Seconds between two searches for nodes that have been dead for so long that they must be removed from the NodeList.
 _FORGET_EVERY = 10.0
 
 
@@ -46,16 +46,17 @@ class Detector:
         self._out = outbox
         self._timing = timing
         self._expected: float | None = None
-        self._oldest = -math.inf  # lower bound of ``last_heard`` over all peers that are alive
+        self._oldest = -math.inf  # no alive peer has a ``last_heard`` before this time
         self._forget_at = 0.0
-        self._asked: dict[int, tuple[Address, int]] = {}  # our ping's nonce -> requesting member, its nonce
+        # nonce of a ping sent on request -> requesting member, nonce of its request
+        self._asked: dict[int, tuple[Address, int]] = {}
         self.local_health = 0
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
 
     # -- what the engine reports -------------------------------------------------------------------------------
 
     def enter(self, peer: Peer, state: State, last_heard: float, now: Now) -> None:
-        """Set a new peer's state to the state that another member reported, and report the peer to the shell.
+        """Give a new peer the state that another member reported, and emit an event about the new peer.
 
         ``last_heard``: monotonic time in seconds at which any member last heard the peer.
         """
@@ -66,7 +67,7 @@ class Detector:
             self._move(peer, state, now)
 
     def remember(self, peer: Peer, last_heard: float) -> None:
-        """Set the state of a peer from an earlier run to dead, and do not report the peer before it is heard again.
+        """Mark a peer that is known from an earlier run as dead. Emit no event about the peer before it is heard again.
 
         ``last_heard``: monotonic time in seconds at which the peer was last heard.
         """
@@ -90,7 +91,7 @@ class Detector:
 
     @staticmethod
     def recorded(live: Liveness, last_seen: float) -> None:
-        """Record a sign of life that a data plane saw from a live peer at ``last_seen`` (monotonic seconds).
+        """Record a sign of life of an alive peer, which a data plane received at ``last_seen`` (monotonic seconds).
 
         This method does the same as :meth:`heard` at less cost, for thousands of peers at once.
         """
@@ -100,8 +101,8 @@ class Detector:
     def _doubt_reach(self, peer: Peer, now: Now) -> None:
         """Ask other members to probe a peer that sends heartbeats but shares no address family with this host.
 
-        If no other member gets an answer from the peer, this member does not list the peer, even if its heartbeats
-        continue.
+        If no other member gets an answer from the peer, this member treats the peer as dead, even if the peer's
+        heartbeats still arrive.
         """
         if peer.mark("no_common_family", True):
             self._out.count("members_no_common_family")
@@ -118,14 +119,20 @@ class Detector:
         self._probe(peer, now, self._timing.probe_gap)
 
     def left(self, peer: Peer, incarnation: int, sequence: int, now: Now) -> None:
-        """Record that the node ``peer`` announced its leave, in the rumor ``sequence`` of ``incarnation``."""
+        """Record that the node ``peer`` announced that it leaves.
+
+        ``incarnation`` and ``sequence`` are those of the announcement.
+        """
         if after((incarnation, sequence), peer.liveness.gone_at):
             peer.liveness.gone_at = (incarnation, sequence)
         if peer.liveness.state is not State.LEFT:
             self._move(peer, State.LEFT, now)
 
     def on_ping(self, ping: Ping, packet: Received) -> None:
-        """Answer a ping if this node is running, and refute a suspicion against its current incarnation."""
+        """Answer a ping if this node is running.
+
+        If the sender suspects this node's current incarnation, refute the suspicion.
+        """
         if ping.target != self._local.address:
             self._out.count("rx_misdirected")
             return
@@ -139,8 +146,9 @@ class Detector:
     def on_ack(self, ack: Ack, packet: Received) -> None:
         """Handle the answer of a probed node, and report the node to the member that requested the probe, if any.
 
-        A helper, a member that we asked for an indirect probe, acknowledges our request with the request's nonce. The
-        acknowledgement of a helper shows that our network works, so the silent target is at fault (Lifeguard's NACK).
+        A helper is a member that this node asked for an indirect probe. A helper acknowledges this request with the
+        request's nonce. The acknowledgement shows that this node's own network works, so the fault lies with the silent
+        target (Lifeguard's NACK).
         """
         self.local_health = max(0, self.local_health - 1)
         for suspect in self._membership:
@@ -203,8 +211,8 @@ class Detector:
     def _suspect_silent(self, timeout: float, gap: float, now: Now) -> None:
         """Suspect the live peers that are silent for longer than ``timeout``, and probe them.
 
-        The method also stores the oldest sign of life, so that :meth:`tick` does not walk over all peers while no peer
-        can be late.
+        The method also stores the time of the oldest sign of life. From this time :meth:`tick` knows whether any peer
+        can be late, and searches all peers only then.
         """
         silent = []
         self._oldest = math.inf
@@ -221,7 +229,7 @@ class Detector:
             self._probe(peer, now, gap)
 
     def _tick_suspect(self, peer: Peer, silence: float, timeout: float, now: Now, gap: float) -> None:
-        if not peer.heard:  # a seed that never answered: do not probe it
+        if not peer.heard:  # this seed has never answered, so a probe is useless
             if silence > timeout:
                 self._move(peer, State.DEAD, now)
         elif now.mono >= peer.liveness.probe_due:
@@ -249,7 +257,7 @@ class Detector:
     def _forgive_own_absence(self, now: Now, interval: float, timeout: float) -> None:
         """If this member did not run for a while, subtract that time from the silence of every peer.
 
-        A member that does not run hears no peer, so the time of a stall says nothing about the peers.
+        While a member does not run, it hears no peer, so silence during that time is no sign that a peer has died.
         """
         expected, self._expected = self._expected, now.mono + interval
         if expected is None:
@@ -267,7 +275,7 @@ class Detector:
     def _move(self, peer: Peer, state: State, now: Now) -> None:
         """Move a peer to ``state``, update the NodeList and its digest, count the transition and emit its events.
 
-        The first call for a peer reports the peer to the shell, even if its state stays the same.
+        The first call for a peer emits an event about the new peer, even if the peer's state stays the same.
         """
         live = peer.liveness
         previous = live.state if live.introduced else None
@@ -283,7 +291,7 @@ class Detector:
 
 
 def standing_of(peer: Peer, standing: str = "") -> Standing:
-    """Return the event that updates a peer in the data plane. ``standing`` defaults to the peer's state."""
+    """Return an event with the peer's state for the data plane. ``standing`` defaults to the peer's state."""
     window = peer.rumors
     return Standing(
         peer.address,

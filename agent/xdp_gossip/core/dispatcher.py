@@ -124,8 +124,8 @@ class Dispatcher:
     def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool | None:
         """Process one packet that came from ``source``. The cheapest checks come first (docs/protocol.md).
 
-        ``screened``: a data plane has already found the packet authentic, fresh and new, and has relayed it. Returns
-        True for an accepted rumor, False for a rejected packet, None for any other accepted packet.
+        ``screened``: a data plane has already found that the packet is authentic, recent and not a duplicate, and has
+        relayed it. Returns True for an accepted rumor, False for a rejected packet, None for any other accepted packet.
         """
         try:
             peer, header, message = self._admission.admit(data, now, screened)
@@ -135,7 +135,8 @@ class Dispatcher:
         self._accept(peer, header, now)
         if header.type in RUMORS and not screened:
             self._relay_on(data, header, source)
-            # The data plane could not check this packet: send the peer's current state to the data plane.
+            # The data plane passed this packet on unchecked, so send the data plane the current state of the packet's
+            # origin.
             if self._kernel_view.observing:
                 self._out.emit(standing_of(peer))
         over_stream = source != header.origin and header.type not in RUMORS
@@ -152,7 +153,7 @@ class Dispatcher:
         return True if header.type in RUMORS else None
 
     def _accept(self, peer: Peer, header: Header, now: Now) -> None:
-        """Mark an authentic, fresh packet as seen, and update its origin's clock, liveness and documents digest."""
+        """Mark an admitted packet as seen, and update the clock, liveness and documents digest of its origin."""
         if self._membership.commit(peer, header):
             self._records.expect(peer, now)
         self._admission.note_clock(peer, (header.wall_ns - now.wall_ns) / 1e9)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Events that an engine reports to its shell, which prints, stores, counts and serves them."""
+"""Events that an engine reports to its shell (the program around the engine).
+
+The shell prints, stores, counts and serves these events.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ class Transmit:
 class Rumor:
     """A rumor of this node to send to each of ``targets``.
 
-    The targets are random members, so a data plane may pick other members instead.
+    The engine picked the targets at random, so a data plane may send the rumor to other members instead.
     """
 
     data: bytes
@@ -71,7 +74,7 @@ class MemberChanged:
 
 @dataclass(frozen=True)
 class Standing:
-    """The state of a peer as far as a data plane needs it to screen packets by itself.
+    """The state of a peer that a data plane needs in order to check the peer's packets without the engine.
 
     ``standing`` is present, suspect, gone (the data plane then passes the peer's packets to the engine) or forgotten.
     ``highest`` and ``window`` are the peer's replay window: bit i is set if sequence ``highest`` - i was seen.
@@ -97,8 +100,8 @@ class IncarnationChanged:
 class DocumentChanged:
     """A document has a new version on this node. ``local``: this node published the version itself.
 
-    ``replaced`` is the former version of the document, if any. ``conflict``: the author of the new version had not read
-    the replaced version (concurrent publish), so the author of the replaced version lost.
+    ``replaced`` is the former version of the document, if any. ``conflict``: two nodes published concurrently. The
+    author of the new version had not read the version that it replaces.
     """
 
     document: Document
@@ -112,7 +115,7 @@ class TombstonesCollected:
     """The grace period of ``tombstones`` is over.
 
     The store keeps the tombstones, but may delete earlier versions of their keys. ``dropped``: the oldest retired
-    tombstones, which exceed their maximum number and are deleted.
+    tombstones, which are deleted because more tombstones than the maximum were retired.
     """
 
     tombstones: tuple[Document, ...]
@@ -145,7 +148,7 @@ class Warned:
 
 @dataclass(frozen=True)
 class CaughtUp:
-    """This node has caught up: it has all documents that the cluster had at this node's start.
+    """This node has caught up: it now has all documents that existed in the cluster when this node started.
 
     ``how``: a sentence that says why the node counts as caught up.
     """
@@ -157,8 +160,8 @@ class CaughtUp:
 class QueryAnswered:
     """A member answered a query with the ``version`` of its document (None: the member has no such document).
 
-    If ``digest`` is None and ``version`` is not, the version is a tombstone. ``stored``: the version is on the member's
-    disk.
+    If ``digest`` is None but ``version`` is not None, the version is a tombstone. ``stored``: the version is on the
+    member's disk.
     """
 
     query: int
@@ -170,7 +173,7 @@ class QueryAnswered:
 
 @dataclass(frozen=True)
 class AppliedAnswered:
-    """A member reported the state of a document in the member's rendered files (see :class:`.queries.Applied`)."""
+    """A member reported the state of a document in the member's rendered files, as in :class:`.queries.Applied`."""
 
     query: int
     address: Address

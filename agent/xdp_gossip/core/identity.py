@@ -19,26 +19,26 @@ from .outbox import Local, Outbox
 from .packets import Header
 from .types import PRESENT, Address, Now
 
-#: Number of raises of its incarnation after which a node assumes a twin, another host with the same address. A node
-#: that merely lost its state raises its incarnation once.
+#: If a node has had to raise its incarnation this many times, it reports that another host uses its address. A node
+#: that merely lost its state raises its incarnation only once.
 RAISES = 3
-#: Length in seconds of the interval in which a node counts raises of its incarnation. The mark ``twin`` of this node
-#: expires this long after the last raise.
+#: A node counts how often it has raised its incarnation in this number of seconds. If it raises its incarnation no more
+#: for as long, its problem ``twin`` is removed.
 RAISES_IN = 600.0
-#: Number of packets from an earlier run of a node, within a minute or ten cycles, that prove that a second host uses
-#: the node's address.
+#: If this many packets of an earlier run of a node arrive within a minute or ten cycles, a second host uses the node's
+#: address.
 STALE = 5
 #: Seconds of uptime before a member reports unknown nodes as another fleet. In its first minutes, the member's own
 #: fleet may still be forming.
 _FORMED_AFTER = 600.0
 #: Minimum number of members for a group of nodes to count as a fleet.
 _FLEET = 2
-#: Maximum number of addresses for which stale packets are counted.
+#: Maximum number of addresses for which packets of earlier runs are counted.
 _WATCHED = 1024
 
 
 class Identity:
-    """Detects identity conflicts and marks the nodes involved.
+    """Detects identity conflicts, and marks the nodes that are part of a conflict.
 
     The marks are entries of ``Peer.problems`` and ``Local.problems``, and appear in the NodeList.
     """
@@ -57,11 +57,12 @@ class Identity:
     # -- one address, two hosts --------------------------------------------------------------------------------
 
     def may_go_beyond(self, now: Now) -> bool:
-        """Whether this node may raise its incarnation above a later one that another member saw for its address.
+        """Whether this node may raise its incarnation above a later one in a packet with this node's address.
 
-        A lost state directory makes only one raise necessary. If more raises are necessary, a twin raises its
-        incarnation each time, too. After ``RAISES`` raises, this node stops, and other members accept the packets of
-        the twin that raised last.
+        If this node lost its state directory, it needs to raise its incarnation only once. If it needs to do so
+        repeatedly, another host with the same address (a twin) also raises its incarnation each time. This node stops
+        after it has raised its incarnation ``RAISES`` times. Other members then accept the packets of the host with the
+        latest incarnation.
         """
         lately = [when for when in self._raises if now.mono - when <= RAISES_IN]
         if len(lately) < RAISES:
@@ -83,15 +84,15 @@ class Identity:
         )
 
     def stale_run(self, peer: Peer, header: Header, now: Now) -> None:
-        """Count an authentic packet of ``peer`` from an earlier run than the latest known run.
+        """Count an authentic packet of ``peer`` with an earlier incarnation than the latest known one.
 
         A node that lost its state sends a few packets with an earlier incarnation, until another member notifies the
-        node of the later incarnation. If fresh packets with the earlier incarnation continue to arrive, they come from
-        a twin.
+        node of the later incarnation. If recent packets with the earlier incarnation continue to arrive, another host
+        with the same address sends them.
         """
         age = (peer.clock_ahead or 0.0) - (header.wall_ns - now.wall_ns) / 1e9
         if abs(age) > self._timing.timeout:
-            return  # the packet is a replayed recording
+            return  # the packet is too old or too new, so it may be a replayed recording
         runs = self._runs.get(peer.address)
         if runs is None:
             if len(self._runs) >= _WATCHED:
@@ -132,7 +133,10 @@ class Identity:
             self._tell_sharing(name, sharing)
 
     def named_here(self, before: str) -> None:
-        """Check the local node's new name, and warn if another member has it. ``before``: the former name."""
+        """Check the new name of the local node, and warn if another member has the same name.
+
+        ``before``: the former name.
+        """
         self._review(before)
         sharing = self._review(self._local.node.name)
         if len(sharing) > 1:
@@ -176,7 +180,7 @@ class Identity:
     # -- one name and secret, two fleets -----------------------------------------------------------------------
 
     def met(self, sender: Peer, infos: Iterable[MemberInfo], now: Now) -> None:
-        """Warn if a received member list contains two or more nodes and this node knows none of those nodes."""
+        """Warn if a received member list contains at least two nodes and all of its nodes are unknown to this node."""
         if self._started is None or now.mono - self._started < _FORMED_AFTER:
             return
         others = [info.address for info in infos if info.state in PRESENT and info.address != self._local.address]

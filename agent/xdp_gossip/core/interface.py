@@ -2,8 +2,8 @@
 """The interface of every protocol engine to the program around it, the shell (docs/architecture.md, "The core").
 
 An engine has no clock, socket, thread, file or randomness of its own. The shell passes the time with each input. After
-each input the shell calls :meth:`Driven.take_transmits` and :meth:`Driven.take_events`. At the time
-:meth:`Driven.next_timer` the shell calls :meth:`Driven.handle_timer`.
+each input the shell calls :meth:`Driven.take_transmits` and :meth:`Driven.take_events`. The shell calls
+:meth:`Driven.handle_timer` at the time that :meth:`Driven.next_timer` returns.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Known:
 
 
 def remembered(members: Iterable[Member], now: Now) -> list[Known]:
-    """The ``members`` to store for the next run: remote members that were heard and have not left."""
+    """Select from ``members`` the nodes to store for the next run: remote members that were heard and have not left."""
     return [
         Known(
             member.address,
@@ -67,8 +67,8 @@ class Driven(Protocol):
 
     #: Returns whether this host has an address of the same family as the given address.
     reaches: Callable[[Address], bool]
-    #: Returns the keys of documents that are not on the disk yet. Other members do not count these documents as stored
-    #: on this node.
+    #: Returns the keys of documents that are not on the disk yet. Until a document is on the disk, other members do not
+    #: count it as stored on this node.
     unstored_source: Callable[[], Container[str]]
 
     def start(self, now: Now, known: Iterable[Known] = (), documents: Iterable[Document] = ()) -> None:
@@ -80,9 +80,9 @@ class Driven(Protocol):
     def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool | None:
         """Process one packet from ``source``. The engine counts a bad packet, and raises no error.
 
-        ``screened``: a data plane has already found the packet authentic, fresh and new, and has relayed it. On a wire
-        that relays rumors, returns True for an accepted rumor of another node (authentic, fresh, not seen before) and
-        False for a rejected packet. Returns None for any other packet.
+        ``screened``: a data plane has already found that the packet is authentic, recent and not a duplicate, and has
+        relayed it. On a wire that relays rumors, returns True for an accepted rumor of another node (authentic, recent
+        and not a duplicate) and False for a rejected packet. Returns None for any other packet.
         """
 
     def handle_timer(self, now: Now) -> None:
@@ -92,13 +92,16 @@ class Driven(Protocol):
         """Monotonic time at which :meth:`handle_timer` is due; None: no timer is set."""
 
     def take_transmits(self) -> list[Transmit | Rumor]:
-        """Return the packets to send since the last call, in order, and remove them from the queue."""
+        """Return the packets that the engine has queued since the last call, in order, and empty the queue."""
 
     def take_events(self) -> list[Event]:
-        """Return the events since the last call, in order, and remove them from the queue."""
+        """Return the events that the engine has queued since the last call, in order, and empty the queue."""
 
     def former(self, now: Now) -> list[Known]:
-        """Return the members that were silent for a day and that the engine still contacts. The shell stores them."""
+        """Return the former members: nodes that were silent for a day, but that the engine still contacts.
+
+        The shell stores them.
+        """
 
 
 class AskedDocuments(Protocol):
@@ -150,8 +153,8 @@ class AskedDocuments(Protocol):
         """Write several documents, all or none. On each member the documents become visible together.
 
         Returns for each write the result of :meth:`publish` or :meth:`delete`. Raises the ``ProtocolError`` of
-        :meth:`publish` and :meth:`delete`, with ``key`` among the details. Raises ``TypeChanged`` if the content type
-        for which a value was checked is not the content type that the document would get.
+        :meth:`publish` and :meth:`delete`, with ``key`` among the details. Raises ``TypeChanged`` if a value was
+        checked for one content type, but the document would get another content type.
         """
 
     def prepare(
@@ -167,15 +170,15 @@ class AskedDocuments(Protocol):
 
         The engine's documents change only in :meth:`commit`, not in :meth:`prepare`. Returns None on a wire without
         this operation; the caller then uses :meth:`publish_many`. ``pending``: documents prepared earlier and not
-        committed yet. Pending documents count toward the limits, and share no key with ``writes``. Raises the same
-        errors as :meth:`publish_many`.
+        committed yet. Pending documents count toward the limits. ``writes`` must not contain a key of a pending
+        document. Raises the same errors as :meth:`publish_many`.
         """
 
     def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
         """Apply the prepared documents, and spread them to other members.
 
-        Returns False, and changes nothing, if a document has received a new version since :meth:`prepare`, or if other
-        documents have used up a limit since then.
+        Returns False, and changes nothing, if a document has received a new version since :meth:`prepare`, or if
+        ``prepared`` no longer fits into the limits because other documents were added since then.
         """
 
     def delete(self, key: str, now: Now, *, expected: Version | None = None) -> tuple[Document | None, bool]:
@@ -215,21 +218,24 @@ class Asked(Protocol):
     def tells_ancestry(self) -> bool:
         """Whether documents on this wire list the versions that their authors had read.
 
-        An engine without lists of read versions cannot detect conflicts.
+        If documents do not list these versions, the engine cannot detect conflicts.
         """
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """Counters by name. Every received packet that the engine does not use increments one of the counters."""
+        """Counters by name. If the engine receives a packet that it does not use, it increments one of the counters."""
 
     def seed(self, node: Node, now: Now) -> None:
-        """Add ``node`` as a seed: contact it now, and whenever it is absent (PekoNode's ``Set``)."""
+        """Add a seed: contact ``node`` now, and again whenever it is not a present member (PekoNode's ``Set``)."""
 
     def unseed(self, address: Address) -> None:
         """Remove ``address`` from the seeds. The node stays in the NodeList."""
 
     def update_node(self, now: Now, name: str | None = None, private_data: str | None = None) -> bool:
-        """Change the local node's record, and spread the record. Returns False if nothing changed."""
+        """Change the local node's record, and spread the changed record to other members.
+
+        Returns False if nothing changed.
+        """
 
     def pause(self, now: Now) -> bool:
         """Stop publishing heartbeats (PekoNode's ``Stop``). Other members drop this node after their timeout.
@@ -240,7 +246,7 @@ class Asked(Protocol):
     def resume(self, now: Now) -> bool:
         """Publish heartbeats again (PekoNode's ``Start``), after a pause or a leave.
 
-        Returns False if the node was neither paused nor had left.
+        Returns False if the node had neither paused nor left.
         """
 
     def leave(self, now: Now) -> bool:
@@ -250,7 +256,10 @@ class Asked(Protocol):
         """
 
     def repair(self, now: Now) -> int:
-        """Sync at once with every member whose documents digest differs from this node's. Returns their number."""
+        """Sync at once with every member whose documents digest differs from this node's digest.
+
+        Returns their number.
+        """
 
     def tally(self) -> dict[State, int]:
         """The number of known nodes in each state, the local node included, in constant time."""
@@ -259,7 +268,7 @@ class Asked(Protocol):
         """Every known node in any state: first the local node, then the other nodes sorted by address."""
 
     def members_after(self, address: Address | None, now: Now) -> Iterator[Member]:
-        """Iterate over the remote nodes whose addresses come after ``address`` (None: all), sorted by address.
+        """Iterate over the remote nodes with addresses after ``address`` (None: over all remote nodes), by address.
 
         The iterator is lazy: nodes that the caller does not consume cost no work.
         """
@@ -277,7 +286,7 @@ class Asked(Protocol):
 
     @property
     def catching_up(self) -> str:
-        """The event for which this node waits while it catches up with the cluster; "" once it has caught up.
+        """What this node waits for while it catches up with the cluster, as text; "" after it has caught up.
 
         The engine emits ``CaughtUp`` when the value becomes "".
         """

@@ -2,8 +2,8 @@
 """Applies the observations of a kernel data plane to the membership.
 
 The data plane authenticates, de-duplicates and relays rumors without the engine, and stores the newest header fields of
-each origin. The engine reads the stored observations about once a cycle, so a heartbeat without any change costs the
-engine no further work.
+each origin. The engine reads the stored observations about once a cycle, and needs no further work for a heartbeat that
+brings no change.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from .runs import after, later
 from .sync.records import NodeRecords
 from .types import Address, Now, State
 
-#: The data plane's data about one origin that it does not treat as gone: key (20 bytes, ``peer.key_of``), incarnation,
-#: highest rumor sequence, window (bit i: highest - i was seen), last sign of life (monotonic seconds; 0: none), the
-#: origin's wall clock minus the local wall clock (seconds), documents digest, record digest, flags of the origin's
-#: newest packet. The type is a plain tuple for speed, because the engine reads up to ten thousand observations at once.
+#: What a data plane has stored about one origin. Origins that it treats as gone are left out. The items are: key (20
+#: bytes, ``peer.key_of``), incarnation, highest rumor sequence, window (bit i: highest - i was seen), last sign of life
+#: (monotonic seconds; 0: none), the origin's wall clock minus the local wall clock (seconds), documents digest, record
+#: digest, flags of the origin's newest packet. The type is a plain tuple for speed, because the engine reads up to ten
+#: thousand observations at once.
 Observation = tuple[bytes, int, int, int, float, float, int, int, int]
 
 
 class KernelView:
-    """Applies observations of the data plane, and computes when to read the next observations."""
+    """Applies observations of the data plane, and computes when the engine must read the next observations."""
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class KernelView:
         """Apply the observations ``rows`` to the membership. ``documents_digest``: this node's documents digest."""
         first = self._last is None
         # A data plane that has just started has no replay windows and no list of dead nodes. Therefore the first call
-        # of this method sends the state of every known peer to the data plane.
+        # of this method sends the data plane the state of every known peer.
         known = [peer for peer in self._membership if peer.heard] if first else []
         self._last = self._membership.informed_until = now.mono
         by_key = self._membership.by_key
@@ -93,8 +94,8 @@ class KernelView:
                 self._records.expect(peer, now)
             if highest != peer.rumors.highest or window != peer.rumors.bits:
                 self._membership.recorded(peer, highest, window, state, flags)
-                # The data plane compares the clocks of other nodes with a clock that stops during a suspend. Clock
-                # differences that the data plane measured before a suspend are therefore wrong after the suspend.
+                # The data plane compares the clocks of other nodes with a clock that stops during a suspend. Therefore
+                # the clock differences that the data plane measured before a suspend are wrong after the suspend.
                 if last_seen >= self.woke_up_at:
                     self._admission.note_clock(peer, clock_ahead)
             live = peer.liveness
@@ -121,8 +122,8 @@ class KernelView:
             self._out.emit(Standing(address, "forgotten", 0, 0, 0, 0.0))
             return None
         if last_seen and now.mono - last_seen < self._timing.timeout:
-            self._detector.never_heard(peer)  # Another member heard ``peer`` and will report the time.
-        elif last_seen:  # ``peer`` died while this agent was not running.
+            self._detector.never_heard(peer)  # Another member will report when ``peer`` was last heard.
+        elif last_seen:  # The peer died while this agent was not running.
             self._membership.recorded_run(peer, incarnation, 0)
             self._detector.enter(peer, State.DEAD, last_seen, now)
         return peer

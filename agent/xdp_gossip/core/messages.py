@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The protocol's message classes and their wire formats. ``docs/protocol.md`` describes the purpose of each message.
 
-To add a message, add a class with the next free tag at the end of this file, and a handler in ``dispatcher.py``. The
-decorators define the wire format (docs/wire.md). Add new fields at the end, with a default; never renumber tags.
+To add a message, add its class with the next free tag at the end of this file, and add its handler in
+``dispatcher.py``. The decorators define the wire format (docs/wire.md). Add new fields at the end, with a default;
+never renumber tags.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from .types import Address, Document, Record, State, Version
 
 @dataclass(frozen=True)
 class Sighting:
-    """The newest sign of life of the node ``address`` that the sender of the message knows."""
+    """The newest sign of life that the sender of the message knows of the node ``address``."""
 
     address: Address
     incarnation: int
@@ -94,7 +95,10 @@ ENTRY = Struct(Entry, key=KEY, version=VERSION, deleted=BOOLEAN, content_hash=HA
 @message(1, PacketType.SWAP_REQUEST, nonce=U64, members_digest=U64, overdue=many(SIGHTING.field))
 @dataclass(frozen=True)
 class SyncRequest(Message):
-    """Opens a sync. The packet's header has the documents digest; this message has the digest of the NodeList."""
+    """Opens a sync.
+
+    The documents digest is in the packet's header. The message itself contains the digest of the NodeList.
+    """
 
     nonce: int
     members_digest: int
@@ -115,10 +119,11 @@ class SyncRequest(Message):
 class SyncResponse(Message):
     """Answers a ``SyncRequest`` with the differences between requester and responder.
 
-    ``members``: newer data about the nodes that the request lists as overdue. If the digests of the NodeLists differ,
-    the responder also sends its whole NodeList in ``MemberList`` messages, and ``want_members`` asks for the
-    requester's NodeList. If the documents digests differ, the response has either all ``entries``
-    (``entries_complete``) or the digests of the 256 ``buckets``.
+    ``members``: the responder's data about those nodes for which the request asked (``overdue``), if newer than the
+    requester's data. If the digests of the NodeLists differ, the responder also sends its whole NodeList in
+    ``MemberList`` messages, and sets ``want_members`` to request the NodeList of the requester. If the documents
+    digests differ, the response has either all ``entries`` (``entries_complete``) or the digests of the 256
+    ``buckets``.
     """
 
     nonce: int
@@ -140,7 +145,7 @@ class MemberList(Message):
 @message(4, PacketType.SWAP_REQUEST, later=("known",), buckets=many(U8, 256), known=many(U64))
 @dataclass(frozen=True)
 class ListRequest(Message):
-    """Requests the entries of some buckets, except entries of documents whose state hash is in ``known``."""
+    """Requests the entries of some buckets, without entries of documents whose state hash is in ``known``."""
 
     buckets: tuple[int, ...]
     known: tuple[int, ...] = ()
@@ -158,8 +163,8 @@ class ListRequest(Message):
 class ListResponse(Message):
     """Answers a ``ListRequest`` with entries. ``finished``: buckets whose entries are complete with this message.
 
-    ``unknown``: hashes from the request's ``known`` that match no document of the responder; None: the request had no
-    hashes.
+    ``unknown``: those hashes in ``known`` of the request that match no document of the responder. It is None if the
+    request had no hashes.
     """
 
     entries: tuple[Entry, ...]
@@ -169,7 +174,7 @@ class ListResponse(Message):
 
 @dataclass(frozen=True)
 class Want:
-    """A request for one document version, from byte ``offset`` of the value on."""
+    """A request for one document version. The answer starts at byte ``offset`` of the value."""
 
     key: str
     version: Version
@@ -190,7 +195,7 @@ class FetchRequest(Message):
 @message(7, PacketType.SWAP_RESPONSE, PacketType.METADATA, documents=many(DOCUMENT.field))
 @dataclass(frozen=True)
 class Documents(Message):
-    """Whole documents: the answer to a fetch, a push of documents that the receiver lacks, or (type 4) a rumor."""
+    """Whole documents: the answer to a fetch, a push of documents that the receiver lacks, or a rumor (type 4)."""
 
     documents: tuple[Document, ...]
 
@@ -212,7 +217,7 @@ class Chunk(Message):
 @message(9, PacketType.SWAP_RESPONSE, keys=many(KEY))
 @dataclass(frozen=True)
 class NotHere(Message):
-    """Answers a ``FetchRequest``: the sender has neither the requested nor a later version of ``keys``."""
+    """Answers a ``FetchRequest``: of ``keys``, the sender has neither the requested version nor a later one."""
 
     keys: tuple[str, ...]
 
@@ -220,7 +225,10 @@ class NotHere(Message):
 @message(10, PacketType.SWAP_RESPONSE, PacketType.METADATA, entries=many(ENTRY.field))
 @dataclass(frozen=True)
 class Announce(Message):
-    """Announces documents that the receiver can fetch (type 4: a rumor about documents that do not fit a datagram)."""
+    """Announces documents that the receiver can fetch.
+
+    In a packet of type 4: a rumor about documents that do not fit a datagram.
+    """
 
     entries: tuple[Entry, ...]
 
@@ -244,7 +252,7 @@ class Records(Message):
 @message(13, PacketType.RECORD, record=RECORD.field)
 @dataclass(frozen=True)
 class RecordRumor(Message):
-    """A rumor with the origin's own node record (type 6)."""
+    """A rumor (type 6) with the node record of the packet's origin."""
 
     record: Record
 
@@ -254,8 +262,9 @@ class RecordRumor(Message):
 class Ping(Message):
     """Asks ``target`` for a sign of life. A node other than ``target`` ignores the ping.
 
-    ``incarnation``: the target's newest incarnation that the sender knows. ``suspect``: the sender suspects the target.
-    ``padding``: extra bytes, to test which datagram length a network path supports.
+    ``incarnation``: the newest incarnation of the target that the sender knows. ``suspect``: the sender suspects the
+    target.
+    ``padding``: extra bytes that make the ping longer, to test whether long datagrams pass a network path.
     """
 
     nonce: int
@@ -306,10 +315,10 @@ class Query(Message):
 )
 @dataclass(frozen=True)
 class Answer(Message):
-    """Answers a ``Query``. ``version`` None: the sender has no such document.
+    """Answers a ``Query``. If ``version`` is None, the sender has no such document.
 
-    ``content_hash`` empty: the version is a tombstone. ``stored``: the version is on the sender's disk, or there is no
-    version to store.
+    If ``content_hash`` is empty, the version is a tombstone. ``stored``: the version is on the sender's disk, or there
+    is no version to store.
     """
 
     nonce: int
@@ -333,7 +342,8 @@ class AppliedQuery(Message):
 class AppliedAnswer(Message):
     """Answers an ``AppliedQuery``.
 
-    ``state``: none, pending, applied or failed. ``version``: the version that ``state`` refers to (None: no document).
+    ``state``: none, pending, applied or failed. ``version``: the document version whose state is ``state``; None if
+    there is no document.
     """
 
     nonce: int
@@ -362,7 +372,7 @@ class FilesAnswer(Message):
     files: tuple[TroubledFile, ...]
 
 
-#: The registrations of all messages, by the message's tag and by its class.
+#: The registrations of all messages: one mapping by tag, and one mapping by message class.
 BY_TAG: Mapping[int, Registration] = MappingProxyType(registered)
 BY_CLASS: Mapping[type[Message], Registration] = MappingProxyType({each.schema.cls: each for each in BY_TAG.values()})
 #: Packet types without a message, whose packets consist of a header only.

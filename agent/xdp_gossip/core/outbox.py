@@ -17,7 +17,7 @@ from .packets import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED, Codec, Header
 from .registry import Message
 from .types import Address, Node, Now, Record
 
-#: Returns a collection of document keys that supports ``in``, and is false if it is empty.
+#: Function that returns a collection of document keys. The collection supports ``in``, and is false if it is empty.
 UnstoredSource = Callable[[], Container[str]]
 
 
@@ -30,13 +30,16 @@ class Local:
         self.record = record
         self.incarnation = incarnation
         self.status = "new"
-        self.catching_up = True  # False once this node has caught up (``sync.catchup``).
-        self.problems: tuple[str, ...] = ()  # The names are those of ``types.PROBLEMS``.
+        self.catching_up = True  # True until this node has caught up (``sync.catchup``).
+        self.problems: tuple[str, ...] = ()  # This node's problems (``types.PROBLEMS``).
         #: Returns the keys of this node's documents that are not on the disk yet. The runtime sets it.
         self.unstored: UnstoredSource = frozenset
 
     def mark(self, problem: str, on: bool) -> bool:
-        """Add (``on``) or remove a problem of this node. Returns whether the node's problems changed."""
+        """Add a problem to this node if ``on`` is True, otherwise remove the problem.
+
+        Returns whether the node's problems changed.
+        """
         before = self.problems
         self.problems = with_mark(before, problem, on)
         return self.problems != before
@@ -47,8 +50,9 @@ class Outbox:
 
     ``digest`` returns the documents digest of this node. Every packet of this node carries the digest.
 
-    Rumors and direct packets have separate sequences. With a shared sequence, the answers of a busy node would use up
-    many numbers, and other members' replay windows would reject the node's rumors as too old.
+    Rumors and direct packets have separate sequences. If both shared one sequence, the many answers of a busy node
+    would advance the sequence so fast that the replay windows of other members would reject the node's rumors as too
+    old.
     """
 
     def __init__(
@@ -86,7 +90,7 @@ class Outbox:
         self._direct_sequence = 0
 
     def rumor(self, kind: PacketType, message: Message | None, now: Now) -> None:
-        """Start a rumor: send one packet to random members, which relay it."""
+        """Start a rumor: send one packet to random members, which relay the packet to further members."""
         ttl = math.ceil(math.log2(self._timing.members + 1)) + 4
         targets = self._membership.pick(self._timing.copies(kind))
         self.rumor_sequence += 1
@@ -101,7 +105,7 @@ class Outbox:
         """Send a message to one node.
 
         The packet goes over TCP if ``reliable`` is set, if it answers a request that came over TCP, or if it is longer
-        than the longest datagram of the path.
+        than the longest datagram that the path supports.
         """
         kind = BY_CLASS[type(message)].direct
         assert kind is not None, f"{type(message).__name__} travels as a rumor only"

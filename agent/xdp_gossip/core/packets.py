@@ -42,7 +42,7 @@ FLAG_CATCHING_UP = 0x04
 
 @dataclass(frozen=True)
 class Header:
-    """The signed block and the relay area of a packet. ``bpf/wire.h`` defines the layout."""
+    """The fields of a packet's signed block and of its relay area. ``bpf/wire.h`` defines the layout."""
 
     type: PacketType
     origin: Address
@@ -58,7 +58,10 @@ class Header:
 
 
 class Rejected(Exception):
-    """Raised for a packet that this node rejects. ``reason``: name of the counter without ``rx_``."""
+    """Raised for a packet that this node rejects.
+
+    ``reason``: name of the counter of such packets, without its prefix ``rx_``.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -81,7 +84,7 @@ class Codec(Protocol):
         """A packet with ``header`` and ``message``, signed and encrypted with the active key."""
 
     def relayed(self, data: bytes) -> bytes | None:
-        """A copy of the packet for the next hop; None if the packet's hop limit is used up."""
+        """A copy of a packet for the next hop; None if the packet has reached its hop limit."""
 
     def size_of(self, message: Message) -> int:
         """Length in bytes of a packet with ``message``."""

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Finds the longest datagram that the path to each peer supports. Some paths lose long datagrams (RFC 2923, 2.1).
 
-If a peer repeats a request over TCP, the datagram with the request or the answer was lost. A member that receives a
-repeated request sends the peer short and long pings, and compares which of the pings the peer answers (probes as in RFC
-8899). If the peer answers only short pings in two tests in a row, this member sends packets longer than ``SHORT`` to
-the peer over TCP. The result of a test is ignored if two hosts share an address, because each host misses some of the
-answers.
+If a peer repeats a request over TCP, either its first request, a datagram, or the answer to the first request was lost.
+A member that receives a repeated request sends the peer short and long pings, and compares which of the pings the peer
+answers (probes as in RFC 8899). If the peer answers only short pings in two tests in a row, this member sends packets
+longer than ``SHORT`` to the peer over TCP. If two hosts share an address, each of them misses some of the answers, so
+this member ignores the result of the test.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from .outbox import Outbox
 from .packets import LONG
 from .types import Address, Now
 
-#: Maximum bytes of a packet that passes every path. A packet of this size and tunnel headers fit into IPv4's minimum
-#: datagram of 576 bytes.
+#: Maximum bytes of a packet that this member still sends as a datagram on a limited path. Such a packet passes every
+#: path. A packet of this size and tunnel headers fit into IPv4's minimum datagram of 576 bytes.
 SHORT = 508
-#: Number of repeated requests over TCP, within this many seconds, that start a test of the path.
+#: ``_HINTS`` repeated requests over TCP within ``_HINTS_IN`` seconds start a test of the path.
 _HINTS, _HINTS_IN = 2, 60.0
-#: Number of tests in a row that must lose all long datagrams before a path is limited. A single test may lose all long
+#: A path is limited after this number of tests in a row have lost all long datagrams. A single test may lose all long
 #: datagrams by chance.
 _TESTS = 2
 #: Number of pings of each length in a test, and seconds after which an unanswered ping counts as lost.
 _PINGS, _ANSWERS_IN = 3, 3.0
 #: Seconds after which this member tries long datagrams again on a limited path. If the path still loses long datagrams,
-#: a new test limits the path again.
+#: new tests limit the path again.
 _AGAIN = 600.0
 #: Maximum bytes of a ping without its padding. The padding fills a long ping up to about ``LONG`` bytes.
 _OVERHEAD = 88 + 16 + 64
@@ -44,7 +44,7 @@ class _Test:
     until: float
     short: set[int]
     long: set[int]
-    number: int  # number of this test among the tests in a row, from 1
+    number: int  # position of this test in a row of tests of the same path, from 1
     short_answered: bool = False
     long_answered: bool = False
 
@@ -52,7 +52,7 @@ class _Test:
 class Paths:
     """Tests paths that seem to lose long datagrams, and sets the longest datagram of each path in the outbox.
 
-    ``shared``: returns whether two hosts may use the given address, or this node's address.
+    ``shared``: function that returns whether two hosts may use the given address, or may use this node's address.
     """
 
     def __init__(self, membership: Membership, out: Outbox, shared: Callable[[Address], bool]) -> None:
@@ -61,7 +61,7 @@ class Paths:
         self._out = out
         self._hints: dict[Address, deque[float]] = {}
         self._tests: dict[Address, _Test] = {}
-        self._limited: dict[Address, float] = {}  # address -> end of the limit
+        self._limited: dict[Address, float] = {}  # address -> time at which the limit on the path ends
 
     @property
     def testing(self) -> bool:
@@ -69,7 +69,10 @@ class Paths:
         return bool(self._tests)
 
     def asked_again(self, peer: Peer, now: Now) -> None:
-        """Count a request from ``peer`` that came over TCP although it fits a datagram, and perhaps test the path."""
+        """Count a request from ``peer`` that came over TCP although it fits a datagram.
+
+        If there are enough such requests, test the path.
+        """
         address = peer.address
         if address in self._tests or address in self._limited or not peer.present:
             return
@@ -96,7 +99,7 @@ class Paths:
             test.long_answered = test.long_answered or nonce in test.long
 
     def tick(self, now: Now) -> None:
-        """Evaluate tests that have ended, and remove limits that have expired."""
+        """Evaluate the tests that have ended, and remove the limits of paths that have expired."""
         for address, test in list(self._tests.items()):
             if now.mono >= test.until:
                 del self._tests[address]

@@ -21,16 +21,16 @@ from .types import Address, Node, Now, State
 
 #: Maximum number of dead nodes that this node tries to contact in each cycle.
 _RETRIES = 4
-#: Cycles between two syncs with a random member while no member is overdue. A sync is the most expensive work of an
-#: idle member.
+#: Number of cycles between two syncs with a random member, while no member has missed two heartbeats. A sync is the
+#: most expensive work of an idle member.
 _CALM = 3
 #: Maximum number of nodes known from an earlier run that this node contacts at start. This node contacts the other
-#: known nodes in later cycles, like dead nodes.
+#: known nodes in later cycles, in the same way as dead nodes.
 _FIRST_TRIES = 8
 
 
 class PeerSelection:
-    """Opens syncs with selected members, and triggers requests for missing node records."""
+    """Opens syncs with the selected members, and causes requests for missing node records."""
 
     def __init__(
         self,
@@ -60,7 +60,10 @@ class PeerSelection:
         self._round_at = math.inf
 
     def start(self, known: Iterable[Known], now: Now) -> None:
-        """Contact some of the ``known`` nodes, and start the rounds. Known nodes count as dead until they answer."""
+        """Contact some of the ``known`` nodes, and start the regular rounds of contacts.
+
+        Known nodes count as dead until they answer.
+        """
         remembered = [item.address for item in known if self._remember(item, now)]
         for address in self._rng.sample(remembered, min(len(remembered), _FIRST_TRIES)):
             self._seeds.hurry(address, now)
@@ -68,7 +71,7 @@ class PeerSelection:
         self._round_at = now.mono + self._rng.uniform(0.1, 1.0) * self._timing.cycle
 
     def seed(self, node: Node, now: Now) -> None:
-        """Contact ``node`` now, and whenever it is absent.
+        """Contact ``node`` now, and again whenever it is not a present member.
 
         As in PekoNode, a new seed counts as present until the timeout.
         """
@@ -82,7 +85,7 @@ class PeerSelection:
         if peer is None:
             try:
                 peer = self._membership.add(address, now)
-            except Rejected as rejected:  # contact the seed anyway: its node may use another address
+            except Rejected as rejected:  # contact the seed anyway, because its node may use another address itself
                 self._out.count(f"rx_{rejected.reason}")
             else:
                 self._records.remember(peer, node.name, node.private_data)
@@ -90,7 +93,7 @@ class PeerSelection:
             self.tick(now)
 
     def unseed(self, address: Address) -> None:
-        """Remove a seed, so that this node no longer contacts the seed when it is absent."""
+        """Remove a seed, so that this node no longer contacts the seed when the seed is absent."""
         self._seeds.withdraw(address)
 
     @property
@@ -119,8 +122,8 @@ class PeerSelection:
     def differs(self, now: Now) -> None:
         """Schedule a sync, because a member advertises a documents digest that differs from this node's digest.
 
-        The sync waits a moment, because a rumor usually removes the difference. The wait doubles with each sync that
-        does not remove the difference, for example because a member has documents that this node refuses.
+        This node delays the sync for a moment, because a rumor usually removes the difference. The delay doubles after
+        each sync that does not remove the difference. For example, a member may have documents that this node refuses.
         """
         if not self._settling and self._local.status == "running":
             self._settling = True
@@ -139,7 +142,10 @@ class PeerSelection:
         self._anti_entropy.request(self._rng.choice(differing).address, now)
 
     def _round(self, now: Now) -> None:
-        """Contact, once a cycle, some dead nodes and absent seeds, and in some cycles a random member."""
+        """Contact some dead nodes and absent seeds, and in some cycles also a random member.
+
+        The method runs once a cycle.
+        """
         self._round_at = now.mono + self._timing.cycle * self._rng.uniform(0.9, 1.1)
         if self._local.status == "left":
             return

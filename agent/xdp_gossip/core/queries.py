@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Queries to members: which version of a document they have or have applied, and which rendered files failed."""
+"""Queries to members: the version of a document that they have or have applied, and failed rendered files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ALL_FILES = ""
 
 
 class Queries:
-    """Sends queries, answers the queries of other members, and reports received answers.
+    """Sends queries to other members, reports their answers to the shell, and answers the queries of other members.
 
     ``applied_source`` returns the state of a document in this node's rendered files. ``files_source`` returns the
     rendered files that are failed, drifted or pending. ``applied_source`` and ``files_source`` must not raise.

@@ -11,10 +11,10 @@ from .types import Address, Now
 
 
 class Received(NamedTuple):
-    """An authentic, fresh packet, without its message.
+    """A packet that passed all checks of :class:`.admission.Admission`, without its message.
 
-    ``peer``: the packet's origin. ``source``: the sender's address, which differs from the origin's address if a relay
-    or a TCP connection delivered the packet. ``now``: the time of arrival.
+    ``peer``: the packet's origin. ``source``: the address from which the packet arrived. It differs from the origin's
+    address if a member relayed the packet or if the packet came over TCP. ``now``: the time of arrival.
     """
 
     peer: Peer

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Registration of message classes, for the encoder, the decoder and the outbox.
+"""Registers the message classes for the encoder, the decoder and the outbox.
 
 The decorator :func:`message` registers a message class at its definition. The only other list of message classes is the
 dispatcher's table of handlers (``dispatcher.py``).
@@ -53,8 +53,8 @@ def message(
     """Register a dataclass as a message.
 
     ``tag``: the permanent number of the message; never change or reuse a tag. ``kinds``: the packet types that may
-    carry the message; at most one of these may be a type that is sent to a single node. ``fields``: all fields of the
-    dataclass in the order of their definition, which is also the order on the wire. ``later``: see
+    carry the message. At most one of them may be a type whose packets go to a single node. ``fields``: all fields of
+    the dataclass in the order of their definition, which is also the order on the wire. ``later``: see
     :class:`.schema.Struct`. Raises ``TypeError`` if the fields are not those of the dataclass, the tag is in use, or
     ``kinds`` is wrong.
     """

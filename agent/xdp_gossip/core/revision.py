@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""A revision number for a list of nodes: a reader compares two numbers to detect a change of any node."""
+"""A revision number for a list of nodes.
+
+If the number differs from the one that a reader saw before, some node has changed.
+"""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 """Incarnations: numbers that identify the runs of a node, and the order between them.
 
 Incarnations are serial numbers of 32 bits (RFC 1982): number a is later than number b if a is ahead of b by less than
-half the range. Because the numbers wrap around, incarnations never run out. If a wrong clock or a lying member raises
-an incarnation too far, the node can still choose a later incarnation, because a number more than half the range ahead
-counts as earlier. The number 0 means that no run is known.
+half of the 32-bit range. Because the numbers wrap around, incarnations never run out. If a wrong clock or a lying
+member raises an incarnation too far, the node can still choose a later incarnation, because a number more than half the
+range ahead counts as earlier. The number 0 means that no run is known.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ def following(incarnation: int) -> int:
 def first_after(last: int, now_s: int) -> int:
     """The incarnation of a run that starts at ``now_s`` (seconds since the epoch). ``last``: the previous incarnation.
 
-    The incarnation is ``now_s`` if ``now_s`` is later than ``last``, otherwise the number after ``last``. Because of
-    the clock, even a node that lost its state usually starts with a later incarnation than in its earlier runs.
+    The incarnation is ``now_s`` if ``now_s`` is later than ``last``; otherwise it is the number that follows ``last``.
+    Because the clock advances, even a node that lost its state usually starts with a later incarnation than in its
+    earlier runs.
     """
     wanted = min(max(now_s, 1), MAX_INCARNATION)
     return wanted if later(wanted, last) else following(last)

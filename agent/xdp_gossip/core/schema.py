@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Building blocks for message bodies.
 
-Each building block packs a value into plain values, and checks every value that it unpacks. Plain values are the values
-that msgpack can encode: integers, booleans, texts, bytes, lists and None. The module :mod:`.messages` defines the
-fields of every message and their order; ``wire/bodies.py`` encodes the list of fields as bytes.
+Each building block converts a value of one type to plain values and back. It checks every value that it converts back.
+Plain values are the values that msgpack can encode: integers, booleans, texts, bytes, lists and None. The module
+:mod:`.messages` defines the fields of every message and their order; ``wire/bodies.py`` encodes the list of fields as
+bytes.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def uint(bits: int) -> Field:
 
 
 def raw_bytes(limit: int, exact: bool = False) -> Field:
-    """A field for at most ``limit`` bytes, or with ``exact`` for exactly ``limit`` bytes."""
+    """A field for at most ``limit`` bytes. If ``exact`` is set, it is a field for exactly ``limit`` bytes."""
 
     def unpack(raw: Any) -> bytes:
         if not isinstance(raw, bytes) or len(raw) > limit or (exact and len(raw) != limit):
@@ -132,7 +133,7 @@ def pair(first: Field, second: Field) -> Field:
 
 
 def optional(item: Field) -> Field:
-    """A field for either a value of the field ``item`` or None."""
+    """A field for None or for a value of the field ``item``."""
     return Field(
         lambda value: None if value is None else item.pack(value), lambda raw: None if raw is None else item.unpack(raw)
     )

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The declarations of the settings that an engine reads, and the classes for declarations of settings.
+"""Declares the settings that an engine reads, and defines the classes with which settings are declared.
 
 A setting is a field of a dataclass. The function :func:`setting` gives the field its default and a :class:`Knob` with
 its meaning, unit and range, for the library and for ``agent.yml``. The library (:mod:`xdp_gossip.node.parameters`) and
-the reader of ``agent.yml`` (:mod:`xdp_gossip.config.reader`) check values by these declarations. ``.ci/tables`` writes
-the tables of the documentation from the declarations, and ``tests/tools/test_settings.py`` compares the declarations
-with the role's variables.
+the reader of ``agent.yml`` (:mod:`xdp_gossip.config.reader`) use these declarations to check values. ``.ci/tables``
+writes the tables of the documentation from the declarations, and ``tests/tools/test_settings.py`` compares the
+declarations with the role's variables.
 
 The module :mod:`xdp_gossip.config.settings` declares the settings that no engine reads.
 """
@@ -22,12 +22,12 @@ from . import checks
 
 #: Maximum payload of a UDP datagram over IPv4, in bytes: 65,535 less the headers of IP and UDP.
 MAX_DATAGRAM = 65_507
-#: Maximum bytes of a packet on PekoNode's wire over TCP. PekoNode's ``Size`` has no maximum; this maximum limits the
-#: memory for a packet.
+#: Maximum bytes of a packet on PekoNode's wire over TCP. PekoNode's own ``Size`` has no maximum. Here a maximum limits
+#: the memory that one packet can use.
 MAX_OBJECT = 16 * 1024 * 1024
 
-#: States of a key slot. A node accepts packets signed with any of its slots, and signs its own packets with the active
-#: slot.
+#: States of a key slot. A node accepts packets that are signed with any of its key slots, and signs its own packets
+#: with the active slot.
 KEY_STATES = ("staged", "active", "retiring")
 
 _DAY = 86_400.0
@@ -39,13 +39,13 @@ _KNOB = "knob"
 class AgentYml:
     """How a setting in ``agent.yml`` differs from the same setting in the library.
 
-    ``default``, ``least`` and ``most`` are None if ``agent.yml`` uses the library's value.
+    ``default``, ``least`` and ``most``: None means that ``agent.yml`` uses the same value as the library.
 
-    The range in ``agent.yml`` may be narrower than in the library, because an extreme value in a file is probably a
-    typing error. ``key``: the name of the setting in ``agent.yml``; "" stands for the name of the dataclass field, and
-    None means that the setting is not in ``agent.yml`` because the agent computes its value. ``reload``: a running
-    agent applies a new value on SIGHUP; any other setting needs a restart. ``pattern``: regular expression that a text
-    must match. ``words``: description of ``pattern`` for messages and tables.
+    ``agent.yml`` may allow a narrower range than the library, because an extreme value in a file is probably a typing
+    error. ``key``: the name of the setting in ``agent.yml``. If ``key`` is "", the name is that of the dataclass field.
+    If ``key`` is None, ``agent.yml`` does not have the setting, because the agent computes the value. ``reload``: a
+    running agent applies a new value on SIGHUP; any other setting needs a restart. ``pattern``: regular expression that
+    a text must match. ``words``: description of ``pattern`` for messages and tables.
     """
 
     default: Any = None
@@ -62,11 +62,12 @@ class Knob:
     """The declaration of one setting. The setting's name is the name of the dataclass field.
 
     ``doc``: description of the setting for tables of the documentation, without a full stop. ``unit``: seconds, bytes,
-    versions, ... ``least``, ``most``: range of a number, or of a text's length in bytes of UTF-8. ``choices``: the
-    allowed texts. ``auto``: meaning of the value 0, which a user writes as ``auto`` in ``agent.yml``. ``never``:
-    whether the setting may be infinite (None in the library, ``never`` in ``agent.yml``). ``any_case``: whether the
-    library ignores upper and lower case in ``choices``. ``words``: description of the allowed values, if they are no
-    plain numbers, flags, choices or texts, so that separate code checks them.
+    versions, ... ``least``, ``most``: minimum and maximum of a number, or of the length of a text in bytes of UTF-8.
+    ``choices``: the allowed texts. ``auto``: description of what the value 0 means, which a user writes as ``auto`` in
+    ``agent.yml``.
+    ``never``: whether the setting may be infinite (None in the library, ``never`` in ``agent.yml``). ``any_case``:
+    whether the library ignores the case of letters when it compares a value with ``choices``. ``words``: description of
+    the allowed values if separate code checks them, because the values are not plain numbers, flags, choices or texts.
     """
 
     default: Any
@@ -84,7 +85,7 @@ class Knob:
 
     @property
     def kind(self) -> type:
-        """The type of the setting's value. :meth:`check` supports bool, int, float and str."""
+        """The type of the setting's value. The method :meth:`check` supports only bool, int, float and str."""
         return type(self.default)
 
     @property
@@ -100,14 +101,15 @@ class Knob:
 
     @property
     def agent_choices(self) -> tuple[str, ...]:
-        """The allowed texts in ``agent.yml``, rotated so that the default of ``agent.yml`` comes first."""
+        """The texts that ``agent.yml`` allows, rotated so that the default in ``agent.yml`` comes first."""
         first = 0 if self.agent.default is None else self.choices.index(self.agent.default)
         return self.choices[first:] + self.choices[:first]
 
     def check(self, name: str, value: object) -> Any:
         """Check a ``value`` that a program passed to the library for the setting ``name``.
 
-        Returns the value to use, which is infinity for an allowed None. Raises ``TypeError`` or ``ValueError``.
+        Returns the value to use. If ``value`` is None and the setting allows None, the result is infinity. Raises
+        ``TypeError`` or ``ValueError``.
         """
         if self.words:
             raise AssertionError(f"{name}: expected separate code to check this setting")
@@ -141,7 +143,7 @@ def knobs(kind: type) -> Mapping[str, Knob]:
 
 
 def file_keys(kind: type) -> dict[str, str]:
-    """Map each key in the section of ``agent.yml`` that the dataclass ``kind`` declares to the name of its field."""
+    """Return the names of the fields of the dataclass ``kind``, by the keys that they have in ``agent.yml``."""
     return {knob.agent.key or name: name for name, knob in knobs(kind).items() if knob.agent.key is not None}
 
 
@@ -184,7 +186,8 @@ class Limits:
 class Settings:
     """The settings that an engine reads. The defaults are those of PekoNode.
 
-    The constructor checks only ``limits``, because only trusted code such as the simulator calls the constructor.
+    The constructor checks only ``limits``, because only trusted code such as the simulator calls the constructor
+    directly.
     """
 
     amount: int = setting(
@@ -195,7 +198,8 @@ class Settings:
         most=64,
         agent=AgentYml(default=4),
     )
-    # Minimum 0.05 s: more than 20 heartbeats a second have no use, and a shorter cycle would use all of the processor.
+    # The minimum is 0.05 s, because more than 20 heartbeats a second have no use, and would keep the processor busy all
+    # the time.
     cycle: float = setting(
         6.0,
         "time between heartbeats",
@@ -205,8 +209,8 @@ class Settings:
         auto="1 s up to 250 nodes, then nodes/250 s",
         agent=AgentYml(default=0.0, most=3600),
     )
-    # As in PekoNode, the engine treats a timeout that is not greater than the cycle as ``auto``; only the reader of
-    # agent.yml rejects such a timeout.
+    # A timeout must be greater than the cycle. As in PekoNode, the engine treats any other timeout as ``auto``, but the
+    # reader of agent.yml rejects it.
     timeout: float = setting(
         0.0,
         "time without packets from a node after which this node becomes suspect",

@@ -7,20 +7,23 @@ import reprlib
 
 #: Maximum characters of one value in a message.
 MOST = 80
-#: Maximum bits of a whole number whose digits are written in full. Python raises an exception for more than 4,300
-#: digits.
+#: A whole number of more than this many bits is not written with all of its digits. Python raises an exception for more
+#: than 4,300 digits.
 _MOST_BITS = 256
 
 
 class _Short(reprlib.Repr):
-    """Formats only the beginning of a long value, so that it does not build megabytes of text only to cut them."""
+    """Formats only the beginning of a long value.
+
+    A full ``repr`` could need megabytes, most of which would then be cut.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.maxstring = self.maxother = MOST
 
     def repr_int(self, x: int, level: int) -> str:
-        """The digits of a whole number, or the number of its bits if it has too many digits."""
+        """The digits of the whole number ``x``; if it has too many digits, a text with the number of its bits."""
         return repr(x) if x.bit_length() <= _MOST_BITS else f"a whole number of {x.bit_length()} bits"
 
     def repr_bytes(self, x: bytes, level: int) -> str:
@@ -39,7 +42,7 @@ def shown(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` with escapes for unprintable characters, so that text from others cannot fake a line of output."""
+    """``text`` with escapes for unprintable characters, so that text from another host cannot fake a line of output."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)

@@ -39,7 +39,7 @@ FILE = Struct(TroubledFile, template=text(64), path=text(255), state=text(16), s
 def _batch(keys: tuple[str, ...]) -> tuple[str, ...]:
     """Check the keys of a batch.
 
-    Because of the cache, all documents of a batch share one check and one tuple in memory.
+    The function is cached, so the keys of a batch are checked only once and all documents of the batch share one tuple.
     """
     checked: tuple[str, ...] = many(KEY, MAX_BATCH).unpack(keys)
     return checked

@@ -9,7 +9,8 @@ from ..types import Now
 
 COUNTER_BITS = 16
 NS_PER_MS = 1_000_000
-#: Milliseconds since the epoch: start of 2023, and a day in 2248. A wall clock outside this range is certainly wrong.
+#: Earliest and latest plausible time of a wall clock, in milliseconds since the epoch: the start of 2023, and a day in
+#: 2248. A wall clock outside this range is certainly wrong.
 EARLIEST_MS = 1_672_531_200_000
 LATEST_MS = 1 << 43
 #: Members refuse versions with this clock reading or a higher one. A higher reading therefore exists for every accepted
@@ -33,9 +34,9 @@ class HybridClock:
     def tick(self, wall_ms: int) -> int:
         """Return a new reading; ``wall_ms`` is the present time in milliseconds since the epoch.
 
-        If a wall clock ran far ahead and was corrected, the readings go back to the present time. If the readings did
-        not go back, one wrong clock would determine the time of all later versions. If ``wall_ms`` is before 2023 and
-        so must be wrong, the readings do not go back.
+        If a wall clock ran far ahead and was corrected, the readings go back to the present time. If the readings
+        stayed ahead, all later versions would carry the time of the wrong clock. The readings do not go back to a
+        ``wall_ms`` before 2023, because such a time must be wrong.
         """
         wall_ms = min(wall_ms, LATEST_MS)
         if wall_ms >= EARLIEST_MS and self.too_far_ahead(self._last, wall_ms):
@@ -46,8 +47,9 @@ class HybridClock:
     def observe(self, reading: int) -> None:
         """Note another member's reading, so that all later readings of this clock are higher than that reading.
 
-        The clock ignores a reading beyond ``LATEST_MS``, which no correct clock produces. If it did not, all later
-        readings of this clock would exceed ``LATEST_MS``, and other members would refuse them.
+        The clock ignores a reading beyond ``LATEST_MS``, which no correct clock produces. If the clock accepted such a
+        reading, all later readings of this clock would exceed ``LATEST_MS``, and other members would refuse these
+        readings.
         """
         if reading >> COUNTER_BITS <= LATEST_MS:
             self._last = max(self._last, reading)
@@ -58,7 +60,7 @@ class HybridClock:
 
 
 class SteadyTime:
-    """The cluster's time without short forward jumps. Documents expire by this time.
+    """Provides the cluster's time without forward jumps that last only a short time. Documents expire by this time.
 
     Expiry deletes the value of a document on all members. If a wrong clock caused the expiry, nobody could restore the
     value. Therefore a forward jump of the cluster's clock counts only after ``LEAP_HOLDS`` seconds. In the meantime
@@ -67,9 +69,10 @@ class SteadyTime:
     """
 
     def __init__(self) -> None:
-        self._ahead: float | None = None  # Milliseconds: cluster time minus time since boot.
-        # While a forward jump lasts: its start in monotonic seconds, and the smallest ``ahead`` in milliseconds since
-        # then.
+        # The cluster's time minus the time since the boot of this host, in milliseconds.
+        self._ahead: float | None = None
+        # While a forward jump lasts: the start of the jump in monotonic seconds, and the smallest value of ``ahead``
+        # since the start.
         self._leap: tuple[float, float] | None = None
 
     def read(self, wall_ms: int, now: Now) -> int:
@@ -94,9 +97,10 @@ def cluster_offset(samples: Iterable[float]) -> float:
     """Return the seconds by which the cluster's time is ahead of the local clock.
 
     ``samples``: the clock of each other member minus the local clock, in seconds. The result is the median of the
-    samples and 0 (the local clock). A few wrong clocks cannot change a median much. If the number of members is even,
-    two clocks are in the middle and nobody knows which of them is right. In this case each member uses the one of the
-    two middle clocks that is nearer to its own clock. In a cluster of two, each member thus uses its own clock.
+    samples and 0 (the local clock). A few wrong clocks cannot change a median much. If the number of clocks is even,
+    two clocks are in the middle of the sorted list, and no member can know which of the two is right. In this case each
+    member uses the one of the two middle clocks that is nearer to its own clock. In a cluster of two, each member thus
+    uses its own clock.
     """
     # The module statistics has a median, but importing it takes 0.7 MB of memory in every agent.
     ordered = sorted((0.0, *samples))

@@ -3,10 +3,10 @@
 
 Members send each other a tombstone for a grace period, so that all of them delete the document. After the grace period,
 each member *retires* the tombstone: the tombstone stays in memory and on the disk, but is no longer part of digests and
-lists and causes no traffic. If a member was away for longer than the grace period and offers the deleted document, this
-member answers with the tombstone. Therefore members remember each deletion by key and version, and never infer from the
-age of a document that it was deleted. If a wrong clock retired tombstones too early, this member returns them to the
-table when the clock is right again.
+lists and causes no traffic. If another member was away for longer than the grace period and then offers the deleted
+document, this member sends it the tombstone. Therefore members remember each deletion by key and version, and never
+infer from the age of a document that it was deleted. If a wrong clock retired tombstones too early, this member returns
+them to the table when the clock is right again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ class Expiry:
         self._tombstones: list[tuple[int, str]] = []
 
     def note(self, document: Document) -> None:
-        """Record when a document that was just put into the table expires, or when a tombstone was made."""
+        """Record the expiry of a document that was just put into the table.
+
+        For a tombstone, record the time of the deletion.
+        """
         self.retired.pop(document.key, None)
         if document.deleted:
             heapq.heappush(self._tombstones, (_since(document), document.key))
@@ -45,9 +48,9 @@ class Expiry:
 
     @property
     def next_expiry(self) -> int | None:
-        """Earliest recorded expiry in milliseconds, or None.
+        """Earliest recorded time of expiry in milliseconds; None if no expiry is recorded.
 
-        The version with this expiry may have been replaced.
+        The time may be that of a version that has been replaced since.
         """
         return self._expiries[0][0] if self._expiries else None
 
@@ -62,7 +65,10 @@ class Expiry:
         return list(found.values())
 
     def is_old(self, document: Document, wall_ms: int) -> bool:
-        """Whether the grace period is over for the tombstone ``document``, or for the tombstones in its batch."""
+        """Whether the grace period of the tombstone ``document`` is over.
+
+        For a document of a batch: whether the grace period of the tombstones in its batch is over.
+        """
         return _since(document) < wall_ms - self._grace_ms
 
     def old(self, wall_ms: int) -> list[Document]:
@@ -78,7 +84,7 @@ class Expiry:
     def retire(self, tombstones: Iterable[Document]) -> tuple[Document, ...]:
         """Move tombstones from the table to :attr:`retired`.
 
-        Returns the retired tombstones that were dropped because there were more than ``most``.
+        Returns the tombstones that were dropped because more than ``most`` tombstones were retired.
         """
         for tombstone in tombstones:
             self._table.remove(tombstone.key)
@@ -98,7 +104,7 @@ class Expiry:
 def _since(tombstone: Document) -> int:
     """Return when a document was deleted (or when an expired document was published), in milliseconds since the epoch.
 
-    The time comes from the version alone, because a list entry contains nothing else about the time, and all members
-    must compute the same time.
+    The time comes from the version alone, because a list entry contains no other time, and all members must compute the
+    same time.
     """
     return tombstone.version.wall_ms

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The cluster's documents (PekoNode's Metadata): the rules for writing a version, and which of two versions wins."""
+"""Writes the cluster's documents (PekoNode's Metadata), checks new versions, and decides which of two versions wins."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ from .table import DocumentTable, entry_of
 
 
 class Metadata:
-    """The documents of this member (``interface.AskedDocuments``), and the rules for versions of other members."""
+    """The documents of this member, and the rules for versions of other members.
+
+    Implements ``interface.AskedDocuments``.
+    """
 
     def __init__(self, origin: Address, settings: Settings, out: Outbox, table: DocumentTable) -> None:
         self.table = table
@@ -51,7 +54,7 @@ class Metadata:
         self._out = out
         self._clock = HybridClock(int(settings.max_clock_drift * 1000))
         self._steady = SteadyTime()
-        self.offset = 0.0  # seconds by which the cluster's clock is ahead of the local clock
+        self.offset = 0.0  # the seconds by which the cluster's clock is ahead of the local clock
         self.expiry = Expiry(table, settings.tombstone_grace, settings.limits.documents)
         self.staging = Staging(table, settings.limits.document)
 
@@ -157,7 +160,8 @@ class Metadata:
         version = Version(self._reading(writes, changed, now), self._origin)
         prepared: list[Prepared] = []
         for write, held, expires, news in zip(writes, helds, expiries, changed):
-            former = self._known(write.key)  # includes retired tombstones: the author has read those, too
+            # may be a retired tombstone, because the author has read retired tombstones, too
+            former = self._known(write.key)
             document = Document(
                 write.key,
                 version,
@@ -177,8 +181,8 @@ class Metadata:
     def apply(self, document: Document, now: Now) -> bool:
         """Accept a document of another member if its version outranks the local version and breaks no rule.
 
-        Returns whether the document was accepted; a part of an incomplete batch counts as accepted. The method counts
-        documents that break a rule.
+        Returns whether the document was accepted; a document of an incomplete batch also counts as accepted. The method
+        counts documents that break a rule.
         """
         entry = entry_of(document)
         if not self.outranked_by(entry, now) or self.refuses(entry, now):
@@ -194,7 +198,7 @@ class Metadata:
         return True
 
     def awaited(self, entry: Entry) -> bool:
-        """Whether the version of ``entry``, or a later version, has arrived and waits for the rest of its batch."""
+        """Whether the version of ``entry`` or a later version has arrived, but waits for other documents of a batch."""
         part = self.staging.get(entry.key)
         return part is not None and part.rank >= entry.rank
 
@@ -216,9 +220,7 @@ class Metadata:
         self._out.count("batches_given_up", self.staging.expire(now))
 
     def expire(self, now: Now) -> None:
-        """Replace expired documents by tombstones.
-
-        Each member creates the tombstones by itself. The tombstones of all members are identical.
+        """Replace expired documents by tombstones. Each member does so by itself, with identical tombstones.
         """
         for held in self.expiry.expired(self._ending_ms(now)):
             self._out.count("documents_expired")
@@ -252,8 +254,8 @@ class Metadata:
     def outranked_by(self, entry: Entry, now: Now) -> bool:
         """Whether another member's version replaces the local version: the version of higher rank wins.
 
-        One exception: if another member replaced an expired document by a tombstone, this tombstone wins only after the
-        document has also expired by the clock of this member.
+        There is one exception: if another member replaced a document by a tombstone because the document expired, the
+        tombstone wins only after the document has also expired by the clock of this member.
         """
         if self.awaited(entry):
             return False
@@ -276,7 +278,7 @@ class Metadata:
         return early and not entry.deleted and entry.version == tombstone.base
 
     def _given_way(self, document: Document, now: Now) -> Document | None:
-        """Return the version that ``document`` replaces: from the table, or a tombstone that a wrong clock retired."""
+        """Return the version in the table that ``document`` replaces, or the tombstone that was retired too early."""
         held = self._known(document.key)
         if held is None or document.key in self.table:
             return held
@@ -292,7 +294,8 @@ class Metadata:
         If the version breaks a rule, count it as refused and emit a warning.
         """
         reason = ""
-        # A document needs a higher reading for the tombstone that will replace it.
+        # A document's reading must be lower than the maximum, because the tombstone that replaces the document needs a
+        # higher reading.
         if entry.version.hlc + (not entry.deleted) >= MAX_READING:
             reason = "future"
         elif entry.size > self._settings.limits.document:
@@ -328,9 +331,9 @@ class Metadata:
             )
 
     def _checked(self, write: Write, author: str, comment: str) -> Document | None:
-        """Check the fields and the compare-and-set of ``write``. Return the current document or tombstone of its key.
+        """Check the fields and the compare-and-set of ``write``.
 
-        Raises ``ProtocolError``.
+        Return the current document or tombstone of the key of ``write``. Raises ``ProtocolError``.
         """
         try:
             check_key(write.key)
@@ -360,8 +363,8 @@ class Metadata:
         """Return the clock reading for a new version; 0 if no write changes anything. Raises ``ProtocolError``.
 
         The new reading is higher than the readings of all replaced versions, and of the tombstones that those versions
-        leave when they expire. Even with a wrong clock, a new version therefore outranks the acknowledged version that
-        it replaces.
+        leave when they expire. A new version therefore outranks the version that it replaces, even if the clock of its
+        author is wrong.
         """
         if not any(changed):
             return 0
@@ -382,11 +385,14 @@ class Metadata:
         return reading
 
     def _room(self, key: str) -> int:
-        """Return the limit for the bytes of all documents, plus the bytes that a new version of ``key`` frees."""
+        """Return ``limits.store`` plus the present size in bytes of ``key``, which a new version would replace."""
         return self._settings.limits.store + self.table.size_of(key)
 
     def _fits(self, documents: Sequence[Document]) -> bool:
-        """Whether the limits allow all ``documents``. Documents that add neither bytes nor keys are always allowed."""
+        """Whether the limits allow all ``documents``.
+
+        Documents that increase neither the total bytes nor the number of keys are always allowed.
+        """
         growth = sum(document.size - self.table.size_of(document.key) for document in documents)
         fresh = sum(document.key not in self.table for document in documents)
         too_large = growth > 0 and self.table.bytes + growth > self._settings.limits.store
@@ -395,7 +401,7 @@ class Metadata:
     def _taken(self, pending: Sequence[Prepared]) -> tuple[int, int]:
         """Return the total bytes and the number of documents after a commit of ``pending``.
 
-        If ``pending`` makes a document smaller, the total contains the present size of that document.
+        If ``pending`` makes a document smaller, the total contains the larger, present size of that document.
         """
         coming = [item.document for item in pending if item.changed and item.document is not None]
         growth = sum(max(0, document.size - self.table.size_of(document.key)) for document in coming)
@@ -455,7 +461,8 @@ class Metadata:
 
     def _store(self, document: Document, held: Document | None, now: Now, local: bool) -> None:
         overtaken = not local and held is not None and document.overtakes(held, held.version.origin == self._origin)
-        overtaken = overtaken and held != document.ended  # equal if a wrong clock had expired the document
+        # no conflict if ``held`` is the tombstone of this document's expiry, which a wrong clock caused
+        overtaken = overtaken and held != document.ended
         self._put(document)
         self.staging.stored(document)
         if overtaken and held is not None:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def packed(documents: Sequence[Document], codec: Codec) -> Iterator[Message]:
-    """Yield messages of one datagram each: first the documents that fit, then announcements of larger documents."""
+    """Yield messages that each fit one datagram: first whole documents, then announcements of larger documents."""
     fits = [codec.size_of(Documents((document,))) <= LONG for document in documents]
     small = [document for document, fit in zip(documents, fits) if fit]
     large = [entry_of(document) for document, fit in zip(documents, fits) if not fit]

@@ -11,8 +11,8 @@ from .table import DocumentTable
 #: Seconds from the arrival of the newest document of an incomplete batch until this member drops the batch. A later
 #: sync fetches the batch again.
 LIFETIME = 60.0
-#: Maximum memory of all incomplete batches, in documents of the largest size. Other members decide what they send, so
-#: the memory needs a limit.
+#: Maximum memory of all incomplete batches: as much as this number of documents of the largest allowed size. Other
+#: members decide how many incomplete batches they send, so the memory needs a limit.
 LARGEST = 4
 
 
@@ -30,16 +30,19 @@ class _Batch:
 class Staging:
     """The documents of incomplete batches by key. A newly arrived document replaces a waiting document of the same key.
 
-    A batch is complete if this member has, for each key, the version of the batch or a later version that is visible. A
-    later version of a key is enough, because members that have the later version cannot supply the earlier version.
+    A batch is complete if this member has, for each key of the batch, either the batch's version or a later version
+    that is visible. A later version of a key is enough, because members that have the later version cannot supply the
+    earlier version.
     """
 
     def __init__(self, table: DocumentTable, max_document: int) -> None:
         self._table = table
         self._most = LARGEST * max_document
         self._parts: dict[str, Document] = {}
-        self._batches: dict[Version, _Batch] = {}  # Ordered by the arrival of the newest document, oldest first.
-        self._waiting: dict[str, set[Version]] = {}  # Key -> incomplete batches that lack its document.
+        # Incomplete batches. The batch whose newest document arrived first comes first.
+        self._batches: dict[Version, _Batch] = {}
+        # key -> versions of the incomplete batches that lack the document of this key
+        self._waiting: dict[str, set[Version]] = {}
         self._ready: dict[Version, None] = {}
         self._bytes = 0
 
@@ -47,7 +50,10 @@ class Staging:
         return len(self._parts)
 
     def get(self, key: str) -> Document | None:
-        """Return the document of ``key`` that waits for the rest of its batch; None if there is none."""
+        """Return the document of ``key`` that waits for other documents of its batch;
+
+        None if there is no such document.
+        """
         return self._parts.get(key)
 
     def add(self, document: Document, now: Now) -> int:
@@ -84,7 +90,7 @@ class Staging:
     def complete(self) -> Iterator[list[Document]]:
         """Yield the documents of each complete batch, one batch after the other.
 
-        The caller must make each batch visible before it requests the next batch, because a visible batch may complete
+        The caller must make each batch visible before it resumes the iterator, because a visible batch may complete
         another batch.
         """
         while self._ready:
@@ -128,7 +134,7 @@ class Staging:
         return len(batch.parts)
 
     def _drop(self, key: str) -> None:
-        """Drop the waiting document of ``key``, because another version of it has arrived.
+        """Drop the waiting document of ``key``, because another version of this document has arrived.
 
         The batch of the dropped document then waits until the batch's version of ``key``, or a later version, is
         visible.

@@ -26,10 +26,10 @@ def entry_of(document: Document) -> Entry:
 
 
 def unread(versions: Sequence[Document], held: Version | None, own: Address) -> set[Version]:
-    """Return the ``versions`` of one document that an author replaced without having read them (conflicts).
+    """Return those of the ``versions`` of one document whose replacement was a conflict: the author had not read them.
 
-    ``held``: the current version. ``own``: the address of this node; :meth:`Document.overtakes` is stricter for
-    versions that this node published.
+    ``held``: the current version. ``own``: the address of this node, because :meth:`Document.overtakes` treats versions
+    that this node published more strictly.
     """
     return {
         version.version
@@ -72,7 +72,10 @@ class DocumentTable:
         return self._documents.get(key)
 
     def put(self, document: Document) -> None:
-        """Put a document or tombstone into the table, in place of the former document or tombstone of its key."""
+        """Put a document or tombstone into the table.
+
+        Replace the document or tombstone that the table has for the same key.
+        """
         bucket = bucket_of(document.key)
         delta = document.state_hash
         former = self._documents.get(document.key)
@@ -121,7 +124,7 @@ class DocumentTable:
         return held.size if held is not None else 0
 
     def size_of_bucket(self, bucket: int) -> int:
-        """Return the number of documents and tombstones in a bucket."""
+        """Return how many documents and tombstones are in a bucket."""
         return len(self._keys[bucket])
 
     def in_bucket(self, bucket: int) -> list[Document]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The interface of an engine to its users, except for documents: members, and queries to other members."""
+"""The operations of an engine for its users: member list and queries to other members, but not documents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .drive import Drive
 
 
 class Engine(Drive):
-    """One member of a cluster that uses the native wire format (``interface.Asked``).
+    """A cluster member that uses the native wire format. Implements ``interface.Asked``.
 
     See :class:`Parts` for parameters.
     """
@@ -43,7 +43,7 @@ class Engine(Drive):
 
     @property
     def catching_up(self) -> str:
-        """The reason why this node has not caught up with the cluster yet; "" once the node has caught up."""
+        """Why this node has not caught up with the cluster yet; "" after the node has caught up."""
         return self._catch_up.why
 
     @property
@@ -53,13 +53,13 @@ class Engine(Drive):
 
     @property
     def tells_ancestry(self) -> bool:
-        """True, because a document names the versions that its author had read."""
+        """True, because each document of the native wire lists the versions that its author had read."""
         return True
 
     def seed(self, node: Node, now: Now) -> None:
-        """Contact ``node`` now and whenever it is absent.
+        """Contact ``node`` now, and again whenever the node is not a present member.
 
-        Until the timeout, the NodeList contains a seed that has not answered (as in PekoNode).
+        As in PekoNode, the NodeList contains a new seed until the timeout, even if the seed has not answered.
         """
         self._selection.seed(node, now)
 
@@ -68,7 +68,7 @@ class Engine(Drive):
         self._selection.unseed(address)
 
     def former(self, now: Now) -> list[Known]:
-        """Return the forgotten members that this node still contacts.
+        """Return the former members: this node removed them from the NodeList, but still contacts them.
 
         The runtime stores the returned members for the next run.
         """
@@ -76,9 +76,9 @@ class Engine(Drive):
         return [Known(address, 1, 0, long_ago) for address in self._selection.seeds.former]
 
     def update_node(self, now: Now, name: str | None = None, private_data: str | None = None) -> bool:
-        """Change the name or private data of the local node, and spread its record. Return False if nothing changed.
+        """Change the name or private data of the local node, and spread the changed record.
 
-        Raises ``ProtocolError`` (invalid_node) for text that is too long.
+        Return False if nothing changed. Raises ``ProtocolError`` (invalid_node) for text that is too long.
         """
         try:
             node = replace(
@@ -115,7 +115,10 @@ class Engine(Drive):
         return True
 
     def leave(self, now: Now) -> bool:
-        """Announce to all members that this node leaves. Return False if this node is not part of the cluster."""
+        """Announce to all members that this node leaves.
+
+        Return False if this node has left the cluster or has not joined it.
+        """
         if self.status not in ("running", "paused"):
             return False
         hand_over(self.documents.table, self._membership, self._supply, self._out, now)
@@ -124,7 +127,10 @@ class Engine(Drive):
         return True
 
     def repair(self, now: Now) -> int:
-        """Sync at once with every member whose documents digest differs from this node's. Return their number."""
+        """Sync at once with every member whose documents digest differs from this node's digest.
+
+        Return their number.
+        """
         differing = [
             peer for peer in self._membership if peer.present and peer.sync.documents_digest != self.documents.digest
         ]
@@ -135,7 +141,10 @@ class Engine(Drive):
     # -- questions to members ----------------------------------------------------------------------------------
 
     def query(self, key: str, to: Iterable[Address], now: Now) -> int:
-        """Ask members which version of document ``key`` they have. Return the query's number; see ``Asked.query``."""
+        """Ask members which version of document ``key`` they have.
+
+        Return the number of the query (see ``Asked.query``).
+        """
         return self._queries.ask(key, to, now)
 
     def query_applied(self, key: str, to: Iterable[Address], now: Now) -> int:

@@ -27,7 +27,7 @@ from .parts import Parts
 
 
 class Drive(Parts):
-    """The runtime's interface to a member (``interface.Driven``), and what the member does when its timers fire."""
+    """Implements ``interface.Driven``, the interface for the runtime, and handles the timers of a member."""
 
     def __init__(
         self,
@@ -160,10 +160,10 @@ class Drive(Parts):
         self._timers.run(now)
 
     def _tick(self, now: Now) -> None:
-        """Run detection, retries and housekeeping.
+        """Run the failure detector, repeat unanswered requests, and delete outdated data.
 
         A tick runs several times a cycle while :attr:`_busy` is true, and otherwise only together with each heartbeat.
-        In an idle agent a separate wake-up would cost more CPU time than the tick.
+        In an idle agent, a wake-up just for the tick would cost more CPU time than the tick itself.
         """
         if now.mono < self._next_tick:
             return
@@ -186,7 +186,7 @@ class Drive(Parts):
 
     @property
     def _busy(self) -> bool:
-        """Whether a member is suspect, or a request is unanswered that may have to be repeated."""
+        """Whether a member is suspect, or whether a request that this node may have to repeat is unanswered."""
         waiting = self._selection.waiting or self._catch_up.fetching
         return bool(self._membership.suspects or len(self._fetcher) or waiting or self._paths.testing)
 
@@ -219,10 +219,10 @@ class Drive(Parts):
         self._timers.at(when, self._heartbeat)
 
     def _state_changed(self, now: Now) -> None:
-        """Send the next heartbeat early, because its digest shows other members that this node's documents changed.
+        """Send the next heartbeat early. Its documents digest shows other members that this node's documents changed.
 
-        The delay is random, and its upper bound grows with the cluster. Without a random delay, all members would send
-        heartbeats at the same moment after a publish.
+        The delay is random, and its upper bound grows with the cluster. If the delay were not random, all members would
+        send heartbeats at the same moment after a publish.
         """
         self._schedule_expiry(now)
         size = self._timing.members
@@ -279,22 +279,25 @@ class Drive(Parts):
 
     @property
     def observation_due(self) -> float:
-        """Monotonic time at which the next :meth:`observe` is due. Every input may change this time."""
+        """Monotonic time at which the next :meth:`observe` is due.
+
+        Every call that passes data to the engine may change this time.
+        """
         return math.inf if self.status in ("new", "left") else self._kernel_view.due
 
     def relay_targets(self, limit: int) -> list[Address]:
-        """Return up to ``limit`` members for a data plane to relay to, in random order.
+        """Return up to ``limit`` members, in random order, to which a data plane relays rumors.
 
-        Each call replaces some members of the list.
+        Each call replaces some of the members that the previous call returned.
         """
         return self._ring.refresh(limit)
 
     def destinations(self, limit: int) -> list[Address]:
-        """Return up to ``limit`` destinations of this node's packets that have the node's address family.
+        """Return up to ``limit`` addresses to which this node sends packets. All have the address family of this node.
 
         The destinations are the present members, or the seeds while no member is present. If there are more than
-        ``limit`` destinations, the method selects some by a hash of the address, so that the result changes only when
-        members or seeds change.
+        ``limit`` destinations, the method selects ``limit`` of them by a hash of the address, so that the result
+        changes only when members or seeds change.
         """
         six = ":" in self.node.address.ip
         for known in (self._membership.present, self._selection.seeds.given):
@@ -307,7 +310,8 @@ class Drive(Parts):
     def set_plane(self, plane: str, now: Now) -> None:
         """Set the mode in which packets travel from now on. The mode is part of the local record."""
         if self.status == "new":
-            self._local.record = replace(self._local.record, plane=plane)  # no other member has seen the old record
+            # so far no other member has seen the previous record
+            self._local.record = replace(self._local.record, plane=plane)
         elif plane != self._local.record.plane:
             self._spread_record(replace(self._local.record, plane=plane), now)
 
@@ -364,7 +368,10 @@ class Drive(Parts):
         self._out.emit(MemberChanged(self.local, State.ALIVE))
 
     def _refute(self, incarnation: int, now: Now) -> None:
-        """Refute a report that this node is dead: raise its incarnation above ``incarnation``, spread its record."""
+        """Refute a report that this node is dead.
+
+        Raise this node's incarnation above ``incarnation``, and spread this node's record.
+        """
         if later(self.incarnation, incarnation) or self.status != "running":
             return
         if later(incarnation, self.incarnation):
@@ -375,7 +382,10 @@ class Drive(Parts):
         self._announce(now)
 
     def _go_beyond(self, incarnation: int, now: Now) -> None:
-        """Raise this node's incarnation above ``incarnation``, which another host uses or used with this address."""
+        """Raise this node's incarnation above ``incarnation``.
+
+        An earlier run of this node, or another host with its address, used ``incarnation``.
+        """
         if self._identity.may_go_beyond(now):
             self._out.count("refutations")
             self._raise_incarnation(incarnation)
@@ -388,7 +398,7 @@ class Drive(Parts):
         self._out.emit(IncarnationChanged(self.incarnation))
 
     def _forget(self, peer: Peer) -> None:
-        """Delete all further data about ``peer``, which was removed from the membership."""
+        """Delete the data about ``peer`` outside of the membership, because the membership has removed the peer."""
         if peer.heard and peer.liveness.state is not State.LEFT:
             self._selection.seeds.add_former(peer.address)
         self._identity.forget(peer)

@@ -35,7 +35,7 @@ class Parts:
 
     ``node``: the local node. ``codec``: encodes and decodes packets (``wire.native.NativeCodec``). ``rng``: the source
     of all randomness. ``incarnation``: a number higher than the incarnation of any earlier run; the store supplies it.
-    ``agent_version`` and ``plane`` (the name of the transport) become part of the record of the node.
+    ``agent_version`` and ``plane`` (the name of the transport) become part of the local node's record.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The liveness of a peer: its state, the allowed transitions between states, and the progress of probing it.
+"""The liveness of a peer: its state, the allowed transitions between states, and the progress of its probes.
 
 Only the detector (``core/detector.py``) writes liveness data. ``tests/agent/test_core_members.py`` enforces this rule.
 """
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from ..revision import Shown
 from ..types import Now, State
 
-#: All allowed transitions of a peer, each with its cause. A new peer is SUSPECT: it counts as present, but this member
-#: has not heard it yet. No peer goes from ALIVE directly to DEAD, because this member suspects and probes a silent peer
-#: first.
+#: All allowed transitions between two states of a peer, each with its cause. A new peer is SUSPECT: it counts as
+#: present, but this member has not heard it yet. No peer goes from ALIVE directly to DEAD, because this member suspects
+#: and probes a silent peer first.
 TRANSITIONS: Mapping[State, Mapping[State, str]] = {
     State.SUSPECT: {
         State.ALIVE: "it was heard, by this member or by one that tells of it",
@@ -37,7 +37,10 @@ TRANSITIONS: Mapping[State, Mapping[State, str]] = {
 
 
 class Liveness(Shown):
-    """The state of one peer, when it was last heard, and the progress of probing it. Times are monotonic seconds."""
+    """The state of one peer, the time at which it was last heard, and the progress of its probes.
+
+    Times are monotonic seconds.
+    """
 
     __slots__ = (
         "state", "introduced", "last_heard", "gone_at", "vouched_until", "probes", "pinged", "probe_due", "probe_nonce",
@@ -49,18 +52,19 @@ class Liveness(Shown):
     def __init__(self, now: Now) -> None:
         self.revision = None
         self.state = State.SUSPECT
-        self.introduced = False  # the peer was reported to the shell
+        self.introduced = False  # whether an event about this peer has been emitted
         self.last_heard = now.mono
         self.gone_at = (0, 0)  # Incarnation and sequence of the peer's leave rumor.
-        self.vouched_until = 0.0  # Until this time the peer counts as reachable, because it answered another member.
+        # Until this time the peer counts as reachable, because it answered a ping of another member.
+        self.vouched_until = 0.0
         self.probes = 0  # Number of probe rounds since the suspicion.
         self.pinged = 0  # Nonce of the last ping.
         self.probe_due = 0.0
-        self.probe_nonce = 0  # Nonce of the last round in which other members were asked to probe the peer.
-        self.helped = False  # Another member acknowledged the request to probe the peer.
+        self.probe_nonce = 0  # Nonce of the last probe round in which other members were asked to probe the peer.
+        self.helped = False  # Whether another member acknowledged our request to probe the peer.
 
     def move(self, state: State) -> None:
-        """Change the state. A move to the current state changes nothing.
+        """Change the state. If ``state`` is the current state, nothing changes.
 
         Raises ``ValueError`` for a transition that :data:`TRANSITIONS` does not allow.
         """
@@ -71,6 +75,9 @@ class Liveness(Shown):
         self.state = state
 
     def restart_probes(self) -> None:
-        """Reset the probes for a new suspicion: set the number of rounds to 0, and forget the answers of helpers."""
+        """Reset the probes for a new suspicion.
+
+        Set the number of probe rounds to 0, and forget that helpers answered.
+        """
         self.probes = self.probe_nonce = 0
         self.helped = False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The NodeList: every known node with its newest data, and a digest by which two members compare their lists."""
+"""The NodeList: every known node with its newest data, and a digest of the list that two members compare."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ..types import Address, Now, State
 from .peer import DIRECT_WINDOW, RUMOR_WINDOW, Peer, SyncState
 from .window import ReplayWindow
 
-#: Seconds for which a dead node stays in the NodeList. As long as a dead node is in the NodeList, this member contacts
-#: it now and then.
+#: Seconds for which a dead node stays in the NodeList. As long as a dead node is in the NodeList, this member tries
+#: from time to time to contact it.
 FORGET_AFTER = 86_400.0
 
 _MASK = (1 << 64) - 1
@@ -34,9 +34,10 @@ class Membership:
         self._max_nodes = max_nodes
         self._rng = rng
         self._peers: dict[Address, Peer] = {}
-        #: The peers of ``_peers`` by their keys in a data plane's table.
+        #: The same peers as in ``_peers``, by their keys in a data plane's table.
         self.by_key: dict[bytes, Peer] = {}
-        # Peers in certain states, so that no caller has to search all peers. Dicts keep the order of insertion.
+        # Indexes, so that no caller has to search all peers: suspect peers, absent peers, present peers whose record is
+        # missing, and peers that left. Dicts keep the order of insertion.
         self.suspects: dict[Address, Peer] = {}
         self.gone: dict[Address, Peer] = {}
         self.incomplete: dict[Address, Peer] = {}
@@ -44,9 +45,9 @@ class Membership:
         #: The revision number, which increases with every visible change of a peer.
         self.revision = Revision()
         self.on_forget: Callable[[Peer], None] = lambda peer: None
-        #: Monotonic time up to which liveness data are complete; silence after this time does not count. While no data
-        #: plane is active, ``informed_until`` is infinite. While a data plane is active, this member reads the recorded
-        #: signs of life only once a cycle.
+        #: Monotonic time up to which this member knows all signs of life; silence after this time does not count. While
+        #: no data plane is active, ``informed_until`` is infinite. While a data plane is active, this member reads the
+        #: recorded signs of life only once a cycle.
         self.informed_until = math.inf
         self._present: list[Address] | None = None
         self._ordered: list[Address] | None = None
@@ -124,7 +125,10 @@ class Membership:
         return (self._peers[each] for each in itertools.islice(self._ordered, first, None))
 
     def pick(self, amount: int, *exclude: Address) -> list[Address]:
-        """Up to ``amount`` addresses of present peers that are not in ``exclude``, chosen uniformly at random."""
+        """Addresses of up to ``amount`` present peers, chosen uniformly at random.
+
+        Addresses in ``exclude`` are never chosen.
+        """
         present = self.present
         if len(present) <= amount:
             chosen = [address for address in present if address not in exclude]
@@ -182,7 +186,7 @@ class Membership:
     def told(self, peer: Peer, info: MemberInfo) -> None:
         """Update a peer from another member's report ``info``.
 
-        ``info`` does not say whether the peer's documents are on the peer's disk; only the peer's own packets do.
+        ``info`` does not say whether the peer's documents are on the peer's disk. Only the peer's own packets say so.
         """
         sync = peer.sync
         if later(info.incarnation, peer.incarnation):
@@ -201,7 +205,7 @@ class Membership:
         self.changed(peer)
 
     def recorded(self, peer: Peer, highest: int, window: int, documents_digest: int, flags: int) -> None:
-        """Update a peer from a data plane's observation: the replay window, and fields of the newest rumor's header."""
+        """Set a peer's replay window, and data from its newest rumor's header, to the values of a data plane."""
         peer.rumors.merge(highest, window)
         if highest > peer.sighted:
             peer.sighted = highest
@@ -234,7 +238,7 @@ class Membership:
         return counts
 
     def silence(self, peer: Peer, now: Now) -> float:
-        """Seconds of silence of a peer. The time after :attr:`informed_until` does not count as silence."""
+        """Seconds for which a peer has been silent. The time after :attr:`informed_until` does not count as silence."""
         return min(now.mono, self.informed_until) - peer.liveness.last_heard
 
     def overdue(self, silence: float, limit: int, now: Now) -> tuple[Sighting, ...]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A remote node: its address, run, replay windows, liveness, record and documents digest."""
+"""A remote node: its address, incarnation, replay windows, liveness, record and documents digest."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from ..types import PRESENT, Address, Now, Record
 from .liveness import Liveness
 from .window import ReplayWindow
 
-#: Number of rumors in a replay window. Rumors of one origin overtake each other only while they spread, so a short
-#: window suffices. The data plane's replay window has the same size.
+#: Number of rumors in a replay window. Rumors of one origin arrive out of order only during the short time in which
+#: they spread, so a short window suffices. The data plane's replay window has the same size.
 RUMOR_WINDOW = 64
 #: Number of packets in the replay window for direct packets, which a node sends to one node only. Packets over UDP and
-#: TCP overtake each other, and a transfer has a few dozen packets in flight.
+#: TCP arrive out of order, and a transfer has a few dozen packets in flight.
 DIRECT_WINDOW = 1024
 
 
 class PeerRecord(Shown):
-    """The newest known record of a node, and the state of requests for the record. Only ``NodeRecords`` writes it."""
+    """The newest known record of a node, and the progress of requests for a newer record.
+
+    Only ``NodeRecords`` writes it.
+    """
 
     __slots__ = ("value", "ask_at", "asks")
 
@@ -27,11 +30,14 @@ class PeerRecord(Shown):
         self.revision = None
         self.value: Record | None = None
         self.ask_at = 0.0  # Time of the next request, monotonic seconds.
-        self.asks = 0  # Number of requests for the current record.
+        self.asks = 0  # Number of requests that this node has sent for the current record.
 
 
 class SyncState(Shown):
-    """The state of a node's documents, from the headers of its packets. Only the membership writes this object."""
+    """The state of a node's documents, as the headers of the node's packets report it.
+
+    Only the membership writes this object.
+    """
 
     __slots__ = ("documents_digest", "stored", "caught_up")
 
@@ -40,12 +46,12 @@ class SyncState(Shown):
     def __init__(self) -> None:
         self.revision = None
         self.documents_digest = 0
-        self.stored = True  # All documents in the digest are on the node's disk.
-        self.caught_up = False  # The node has caught up in its present run (``catchup``).
+        self.stored = True  # Whether all documents in the digest are on the node's disk.
+        self.caught_up = False  # Whether the node has caught up since its last start (see ``catchup``).
 
 
 class Peer(Shown):
-    """A remote node. The object is mutable, and code outside of the protocol core never gets it.
+    """A remote node. The object is mutable, so the protocol core never passes it to other code.
 
     Each attribute has one writer (``tests/agent/test_core_members.py``): the detector writes ``liveness``,
     ``NodeRecords`` writes ``record``, and the membership writes ``sync`` and the fields from packet headers.
@@ -63,20 +69,23 @@ class Peer(Shown):
         self.address = address
         self.key = key_of(address)
         self.incarnation = 0
-        self.sighted = 0  # newest rumor sequence of this node that any member received
+        self.sighted = 0  # sequence of this node's newest rumor that any member has received
         self.rumors = ReplayWindow(RUMOR_WINDOW)
         self.directs = ReplayWindow(DIRECT_WINDOW)
         self.record_digest = 0  # Record digest in the node's newest packet.
-        self.key_slot: int | None = None  # Slot of the key that signed the node's newest packet.
+        self.key_slot: int | None = None  # Key slot with which the node's newest packet is signed.
         self.clock_ahead: float | None = None  # The node's wall clock minus ours, in seconds.
-        self.token = 0  # The number that the node adds to the digest of the NodeList.
+        self.token = 0  # The term for this node in the digest of the NodeList, which is a sum.
         self.problems: tuple[str, ...] = ()  # The node's problems (``types.PROBLEMS``).
         self.liveness = Liveness(now)
         self.record = PeerRecord()
         self.sync = SyncState()
 
     def watched_by(self, revision: Revision | None) -> None:
-        """From now on, advance ``revision`` with every visible change of this peer. None: advance no revision."""
+        """From now on, advance ``revision`` whenever a visible attribute of this peer changes.
+
+        None: advance no revision.
+        """
         self.revision = self.liveness.revision = self.record.revision = self.sync.revision = revision
 
     @property
@@ -96,14 +105,17 @@ class Peer(Shown):
         return self.record_digest != 0 and (held is None or held.digest != self.record_digest)
 
     def mark(self, problem: str, on: bool) -> bool:
-        """Add (``on``) or remove a problem of this peer. Returns whether the peer's problems changed."""
+        """Add a problem to this peer if ``on`` is True, otherwise remove the problem.
+
+        Returns whether the peer's problems changed.
+        """
         before = self.problems
         self.problems = with_mark(before, problem, on)
         return self.problems != before
 
 
 def with_mark(problems: tuple[str, ...], problem: str, on: bool) -> tuple[str, ...]:
-    """A sorted copy of ``problems`` in which ``problem`` is added (``on``) or removed."""
+    """A sorted copy of ``problems`` with ``problem`` if ``on`` is True, without ``problem`` if ``on`` is False."""
     if (problem in problems) is on:
         return problems
     return tuple(sorted({*problems, problem})) if on else tuple(name for name in problems if name != problem)

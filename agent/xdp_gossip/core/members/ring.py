@@ -11,8 +11,9 @@ import random
 from ..types import Address
 from .membership import Membership
 
-#: Each refresh replaces 1/8 of a full sample, so a target stays in the sample for a few cycles. Replacing the whole
-#: sample would make the kernel resolve a new next hop for every target in each cycle.
+#: Each call of :meth:`RelayRing.refresh` replaces 1/8 of a full sample, so each target stays in the sample for a few
+#: cycles. If each call replaced the whole sample, the kernel would have to resolve a next hop for every target in each
+#: cycle.
 _EXCHANGED = 8
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Addresses of absent nodes to contact: configured seeds, and former members.
+"""Addresses of absent nodes that this node tries to contact: configured seeds, and former members.
 
 Invariant (docs/protocol.md, "Reach"): this node contacts every absent seed and former member again and again, with
-pauses. A partition of any length therefore heals as long as one side knows an address of the other side.
+pauses. Therefore a network partition heals, however long it lasted, if one side still knows an address of the other
+side.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from .membership import Membership
 #: Seconds from the first to the second contact of a new seed. Each later pause between contacts is twice as long as the
 #: pause before.
 _FIRST_PAUSE = 0.5
-#: Maximum pause in seconds between contacts of a new seed; the maximum is one cycle if a cycle is longer. After the
-#: longest pause, only the regular rounds contact the seed.
+#: Maximum seconds between two contacts of a new seed. If a cycle is longer, one cycle is the maximum. After a pause of
+#: this length, only the regular rounds contact the seed.
 _LAST_PAUSE = 5.0
 #: Maximum number of absent seeds that this node contacts in each round.
 _SEEDS_A_ROUND = 2
@@ -37,33 +38,34 @@ class Seeds:
         self._cycle = cycle
         self._rng = rng
         self._given: dict[Address, Address] = {}  # Seed address from the user -> the node's own address.
-        self._urgent: dict[Address, tuple[float, float]] = {}  # Address -> (time of the next try, pause after it).
+        # Address -> (time of the next contact, seconds from that contact to the one after it).
+        self._urgent: dict[Address, tuple[float, float]] = {}
         self._turns: list[Address] = []
         self._former: dict[Address, None] = {}  # in the order of removal from the NodeList
         self._former_at = 0.0
 
     @property
     def given(self) -> list[Address]:
-        """The addresses of all seeds, as the user gave them."""
+        """The addresses of all seeds as given by the user, which may be aliases of a node's own address."""
         return list(self._given)
 
     @property
     def absent(self) -> list[Address]:
-        """The addresses of seeds that are not present members, as the user gave them."""
+        """The addresses, as given by the user, of those seeds that are not present members."""
         return [given for given, own in self._given.items() if not self._present(own)]
 
     @property
     def former(self) -> list[Address]:
-        """Members that are no longer in the NodeList, but that this node still contacts."""
+        """Former members: they are no longer in the NodeList, but this node still contacts them."""
         return list(self._former)
 
     @property
     def waiting(self) -> bool:
-        """Whether a new address has been contacted and has not answered yet."""
+        """Whether a newly added address has not answered yet."""
         return bool(self._urgent)
 
     def give(self, address: Address, now: Now) -> None:
-        """Add a seed. This node contacts the seed at once, and from now on whenever the seed is absent."""
+        """Add a seed. This node contacts the seed at once, and again whenever the seed is not a present member."""
         self._given.setdefault(address, address)
         if not self._present(address):
             self.hurry(address, now)
@@ -74,7 +76,7 @@ class Seeds:
         self._urgent.pop(address, None)
 
     def hurry(self, address: Address, now: Now) -> None:
-        """Schedule contacts with an address: at once, and again after growing pauses until its node answers."""
+        """Contact an address at once, and again after growing pauses until the node at the address answers."""
         self._urgent[address] = (now.mono, _FIRST_PAUSE)
 
     def answered(self, address: Address) -> None:
@@ -83,7 +85,7 @@ class Seeds:
         self._former.pop(address, None)
 
     def is_alias(self, given: Address, own: Address) -> None:
-        """Record that the seed address ``given`` belongs to the node that uses the address ``own`` itself."""
+        """Record that the seed address ``given`` is another address of the node whose own address is ``own``."""
         self._urgent.pop(given, None)
         if given in self._given:
             self._given[given] = own
@@ -96,7 +98,7 @@ class Seeds:
             del self._former[next(iter(self._former))]
 
     def due(self, now: Now) -> list[Address]:
-        """The addresses from :meth:`hurry` to contact now."""
+        """Those of the addresses passed to :meth:`hurry` that this node must contact now."""
         found = []
         for address, (when, pause) in list(self._urgent.items()):
             if now.mono < when:
@@ -109,7 +111,10 @@ class Seeds:
         return found
 
     def round(self, now: Now) -> list[Address]:
-        """The addresses to contact in this cycle: some absent seeds, and at most every 30 s a former member."""
+        """The addresses to contact in this cycle.
+
+        The list contains some absent seeds. At most every 30 s, the list also contains one former member.
+        """
         found = self._next_absent()
         if self._former and now.mono >= self._former_at:
             self._former_at = now.mono + max(_FORMER_EVERY, self._cycle())
@@ -117,7 +122,7 @@ class Seeds:
         return found
 
     def _next_absent(self) -> list[Address]:
-        """The next absent seeds in a random order. Every seed appears once before a new order starts."""
+        """The next absent seeds in a random order. Each seed appears once before the seeds are shuffled again."""
         found: list[Address] = []
         if not self._turns:
             self._turns = list(self._given)

@@ -7,9 +7,9 @@ from ..packets import PacketType
 from ..settings import Settings
 from .membership import Membership
 
-#: Rare and urgent rumors go to this many times ``amount`` members. At 50 nodes and an amount of 4, only about one of
-#: these rumors in 3,000 fails to reach some member. If rare and urgent rumors went only to ``amount`` members, most of
-#: them would miss a member.
+#: Each node sends rare and urgent rumors to ``WIDE`` times ``amount`` members. At 50 nodes and an amount of 4, only
+#: about one of these rumors in 3,000 fails to reach some member. If rare and urgent rumors went only to ``amount``
+#: members, most of them would miss a member.
 WIDE = 3
 WIDE_RUMORS = frozenset({PacketType.METADATA, PacketType.LEAVE})
 MAX_COPIES = 64
@@ -33,7 +33,7 @@ class Timing:
     def timeout(self) -> float:
         """Seconds without a sign of life after which a member becomes suspect.
 
-        Without a setting ``timeout``: ``timeout_cycles`` x cycle + 2, the formula of PekoNode.
+        If the setting ``timeout`` is not set, the value is ``timeout_cycles`` x cycle + 2, as in PekoNode.
         """
         if self._settings.timeout > self.cycle:
             return self._settings.timeout
@@ -51,11 +51,14 @@ class Timing:
 
     @property
     def overdue(self) -> float:
-        """Seconds of silence after which a sync asks for news about a member that missed two heartbeats in a row."""
+        """Seconds of silence after which a sync requests newer data about a member.
+
+        The member has then missed two heartbeats.
+        """
         return self.cycle * 2.5
 
     def copies(self, kind: PacketType) -> int:
-        """Number of members k to which a node sends a rumor. About one member in e^k misses the rumor."""
+        """Number k of members to which each node sends a rumor. About one member in e^k does not receive the rumor."""
         amount = self._settings.amount
         return min(MAX_COPIES, WIDE * amount) if kind in WIDE_RUMORS else amount
 

@@ -20,7 +20,7 @@ class ReplayWindow:
         self._bits = 0
 
     def fresh(self, sequence: int) -> bool:
-        """Whether ``sequence`` is not marked as seen and is not older than the window."""
+        """Whether ``sequence`` is still acceptable: it is not marked as seen, and not older than the window."""
         if sequence > self.highest:
             return True
         age = self.highest - sequence
@@ -40,7 +40,7 @@ class ReplayWindow:
         return self._bits
 
     def merge(self, highest: int, bits: int) -> None:
-        """Mark as seen all numbers that are set in another window of the same sender.
+        """Mark as seen all numbers that another window of the same sender marks as seen.
 
         The other window must not be wider than this window.
         """

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from ..types import Address, Now
 
-#: Seconds after which an allowance is renewed.
+#: Length of a window in seconds. Each member gets its full allowance again in the next window.
 WINDOW = 5.0
-#: Maximum number of members whose use of their allowance is stored. If there are more members, the class drops the
-#: entry of the member whose last request is the oldest.
+#: Maximum number of members for which this class stores how much of their allowance they have used. If there are more
+#: members, the class drops the entry of the member that has sent no request for the longest time.
 _MOST = 4096
 
 
 class Allowance:
-    """The work that each member has caused on this node in its current window.
+    """Counts the work that each other member has caused on this node in the current window of that member.
 
     The caller of :meth:`take` chooses the unit of the work, such as bytes or entries.
     """
@@ -22,9 +22,9 @@ class Allowance:
         self._used: dict[Address, tuple[float, int]] = {}  # start of the window, amount used in the window
 
     def take(self, address: Address, amount: int, most: int, now: Now) -> int:
-        """Use up to ``amount`` of the allowance of the member ``address``. The allowance is ``most`` per window.
+        """Use up ``amount`` of the allowance of the member ``address``, or as much as is left.
 
-        Returns the part of ``amount`` that the allowance still covered.
+        The allowance is ``most`` per window. Returns the part of ``amount`` for which the allowance was sufficient.
         """
         since, used = self._used.pop(address, (now.mono, 0))
         if now.mono - since >= WINDOW:

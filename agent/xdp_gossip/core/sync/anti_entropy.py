@@ -46,16 +46,16 @@ FEW_DOCUMENTS = 32
 #: Maximum bytes of documents that this node pushes at once to a member that lacks them. This node only announces
 #: further documents, and the member fetches the announced documents at its own pace.
 PUSH_BYTES = 64 * 1024
-#: Maximum bytes of announcements that this node sends at once to one member. If the member lacks further documents, its
-#: documents digest still differs afterwards, and the member requests a list.
+#: Maximum bytes of announcements that this node sends at once to one member. If the member still lacks documents
+#: afterwards, its documents digest still differs, so the member requests an entry list.
 ANNOUNCE_BYTES = 64 * 1024
 #: With ``BUSY`` or more pending fetches, this member neither requests nor sends entry lists, because most entries are
-#: already in flight. Even then, one list every ``_BUSY_LISTS`` seconds is allowed, because the pending fetches may be
-#: of documents that do not exist, listed by a malicious member.
+#: already in flight. Even then, one list every ``_BUSY_LISTS`` seconds is allowed, because a malicious member may have
+#: listed documents that do not exist, and this member waits for them.
 BUSY, _BUSY_LISTS = 256, 10.0
 #: KNOWN: maximum number of state hashes in one list request; the answer omits the documents with these hashes.
-#: MOSTLY_EQUAL: if more than this number of buckets differ, most documents differ, so the list request contains no
-#: hashes.
+#: MOSTLY_EQUAL: if more buckets than this number differ, probably most documents differ, so the list request contains
+#: no hashes.
 KNOWN = 512
 MOSTLY_EQUAL = 192
 #: Maximum bytes on the wire for one item of a list: a state hash, a member, or an entry without its key.
@@ -64,14 +64,14 @@ _MEMBER_BYTES = 80
 _ENTRY_BYTES = 112
 _OVERDUE_LIMIT = 200
 #: Limits for one member in each window of its allowance. The member gets at most _LISTS complete member lists. The
-#: member gets at most _ENTRIES list entries plus four times the number of documents. The member may report at most
-#: _NEWCOMERS unknown nodes.
+#: member gets at most _ENTRIES list entries, plus four times as many as there are documents. The member may report at
+#: most _NEWCOMERS unknown nodes.
 _LISTS = 10
 _ENTRIES = 4096
 _NEWCOMERS = 2048
 #: Seconds within which a member answers a request if no datagram is lost.
 _ANSWER_WITHIN = 0.5
-#: Number of unanswered requests after which a member whose heartbeats arrive counts as unreachable.
+#: If a member has left this number of requests unanswered although its heartbeats arrive, it counts as unreached.
 _UNANSWERED = 5
 #: Seconds after which this node forgets an unanswered request and an incomplete entry list of a peer.
 _LIST_LIFETIME = 30.0
@@ -106,15 +106,17 @@ class AntiEntropy:
         self._most_overdue = min(_OVERDUE_LIMIT, frame_bytes // _MEMBER_BYTES // 2)
         self.on_claimed: Callable[[int, Now], None] = lambda incarnation, now: None
         self.on_alias: Callable[[Address, Address], None] = lambda given, own: None
-        self._open: dict[int, tuple[Address, float]] = {}  # nonce -> address asked, time of the request
+        # nonce of a sync request -> destination of the request, time of the request
+        self._open: dict[int, tuple[Address, float]] = {}
         self._lists = Allowance()
         self._entries = Allowance()
         self._newcomers = Allowance()
-        self._silent: dict[Address, tuple[float, int]] = {}  # Time of the first, and number of unanswered requests.
+        # Per address: time of the first unanswered request, number of unanswered requests.
+        self._silent: dict[Address, tuple[float, int]] = {}
         self._asked: dict[Address, float] = {}  # Member -> time of the last request for entries.
         self._listed_at = {"asked": -math.inf, "told": -math.inf}
-        #: Keys of this node's documents that a member has listed so far, by member and bucket. A list of entries may
-        #: arrive in several messages.
+        #: For each member and bucket: the keys of this node's documents that the member has listed so far. A list of
+        #: entries may arrive in several messages.
         self._seen: dict[tuple[Address, int], tuple[set[str], float]] = {}
 
     @property
@@ -125,7 +127,7 @@ class AntiEntropy:
     # -- the asking side ---------------------------------------------------------------------------------------
 
     def request(self, to: Address, now: Now) -> None:
-        """Open a sync with the node ``to``: send it a sync request."""
+        """Open a sync with the node ``to`` by sending a sync request."""
         nonce = self._out.rng.getrandbits(63)
         self._open[nonce] = (to, now.mono)
         overdue = self._membership.overdue(self._timing.overdue, self._most_overdue, now)
@@ -136,8 +138,8 @@ class AntiEntropy:
     def _stays_silent(self, to: Address, now: Now) -> bool:
         """Count a request to ``to``.
 
-        Return whether the request should go over TCP because ``to`` left requests unanswered. If a live member answers
-        no request for a while, the method marks the member as unreached.
+        Return whether to send the request over TCP, because ``to`` has not answered earlier requests. If a member that
+        is alive answers no request for a while, the method gives the member the problem ``unreached``.
         """
         since, asked = self._silent.get(to, (now.mono, 0))
         self._silent[to] = (since, asked + 1)
@@ -155,7 +157,10 @@ class AntiEntropy:
         return now.mono - since > _ANSWER_WITHIN
 
     def on_response(self, response: SyncResponse, packet: Received) -> None:
-        """Merge the members and entries of a response. Send the responder the members and documents that it lacks."""
+        """Merge the members and entries of a response.
+
+        Send the responder the member data and documents that the responder lacks.
+        """
         peer, now = packet.peer, packet.now
         opened = self._open.get(response.nonce)
         if opened is None:
@@ -180,10 +185,10 @@ class AntiEntropy:
                 self._ask_for_lists(differing, peer.address, now)
 
     def _busy(self, what: str, now: Now) -> bool:
-        """Whether too many fetches are pending to request an entry list (``what``: asked) or to send one (told).
+        """Whether so many fetches are pending that this node must not request or send an entry list.
 
-        If the result is False, the method stores the present time as the time of the last list that was requested or
-        sent.
+        ``what``: "asked" for a request, "told" for sending. If the result is False, the caller requests or sends a
+        list, so the method stores the present time as the time of the last list.
         """
         if len(self._fetcher) >= BUSY and now.mono - self._listed_at[what] < _BUSY_LISTS:
             return True
@@ -191,7 +196,7 @@ class AntiEntropy:
         return False
 
     def _folded_buckets(self, nonce: int) -> tuple[int, ...]:
-        """One half (32 bits) of the digest of each bucket.
+        """For each bucket: one half (32 bits) of the 64-bit digest of the bucket.
 
         The nonce selects the half, so if two different buckets match in one half by chance, a later sync detects the
         difference.
@@ -220,9 +225,9 @@ class AntiEntropy:
             self._out.send(ListRequest(tuple(asked), tuple(known)), peer, now)
 
     def _forget_alias(self, asked: Address, peer: Peer) -> None:
-        """Remove ``asked`` from the NodeList if it is another address of ``peer``, which answered a request to it.
+        """Remove ``asked`` from the NodeList if it is an alias of ``peer``, which answered a request to ``asked``.
 
-        The removed address is an alias: a seed address that differs from the address which the node itself uses.
+        An alias is a seed address of a node that differs from the address which the node itself uses.
         """
         alias = self._membership.get(asked)
         if asked != peer.address and alias is not None and not alias.heard:
@@ -248,7 +253,8 @@ class AntiEntropy:
             return
         owed: list[Entry] = []
         for entry in response.entries:
-            if entry.key in self._metadata.table:  # storing any key would let a malicious member fill our memory
+            # only keys of own documents are stored, so that a malicious member cannot fill our memory
+            if entry.key in self._metadata.table:
                 seen, _ = self._seen.setdefault((peer.address, bucket_of(entry.key)), (set(), now.mono))
                 seen.add(entry.key)
             if self._take_entry(entry, peer.address, now):
@@ -262,7 +268,7 @@ class AntiEntropy:
         self._fetcher.pump(now)
 
     def tick(self, now: Now) -> None:
-        """Forget requests that were never answered, and lists that were never completed."""
+        """Forget requests that got no answer within 30 s, and entry lists that stayed incomplete for 30 s."""
         self._open = {nonce: item for nonce, item in self._open.items() if now.mono - item[1] < _LIST_LIFETIME}
         for to, (since, _) in list(self._silent.items()):
             peer = self._membership.get(to)
@@ -283,8 +289,8 @@ class AntiEntropy:
         entries: tuple[Entry, ...] = ()
         buckets: tuple[int, ...] = ()
         complete = False
-        # While many fetches are pending, this member sends no list. This member opens a sync itself when the documents
-        # have arrived.
+        # While many fetches are pending, this member sends no list. When the fetched documents have arrived, this
+        # member opens a sync itself.
         if packet.header.documents_digest != table.digest and not self._busy("told", now):
             complete = len(table) <= FEW_DOCUMENTS
             if complete:
@@ -340,7 +346,7 @@ class AntiEntropy:
         self._fetcher.take(documents, packet.origin, packet.now)
 
     def on_announce(self, announce: Announce, packet: Received) -> None:
-        """Fetch announced documents that are newer than this node's, from the announcement's origin or relay."""
+        """Fetch announced documents that are newer than this node's, from the announcement's origin or its relay."""
         origin, source = packet.origin, packet.source
         relay = self._membership.get(source)
         for holder in [origin] if relay is None or source == origin else [source, origin]:
@@ -357,11 +363,11 @@ class AntiEntropy:
         self._catch_up.members_told(packet.peer, packet.now)
 
     def merge_members(self, infos: Iterable[MemberInfo], teller: Address, now: Now) -> None:
-        """Update the NodeList from another member's data ``infos``, except where this node has newer data.
+        """Update the NodeList from another member's data ``infos``, unless this node has newer data about a node.
 
         The member ``teller`` may report at most ``_NEWCOMERS`` unknown nodes per window of its allowance. The limit
-        does no harm to nodes that exist: they are also heard directly or reported by other members. Nodes that do not
-        exist would cost probes.
+        does no harm to nodes that exist: they are also heard directly or reported by other members. Without the limit,
+        a member could report nodes that do not exist, and this node would probe them in vain.
         """
         for info in infos:
             if info.address == self._local.address:
@@ -374,7 +380,7 @@ class AntiEntropy:
                 self._out.count("members_withheld")
 
     def _hear_of_myself(self, info: MemberInfo, now: Now) -> None:
-        """Refute a report that this node is dead, or that its incarnation is later than its current incarnation.
+        """Refute a report that this node is dead, or that it has a later incarnation than its current one.
 
         If the report contains a rumor sequence that this node has not reached in this incarnation, a twin (another host
         with this address) uses the same incarnation.
@@ -416,7 +422,7 @@ class AntiEntropy:
             self._detector.heard(peer, now, age)
 
     def send_members(self, to: Address, now: Now) -> None:
-        """Send the data of all heard peers to the member ``to``, unless the allowance of ``to`` is used up."""
+        """Send the member ``to`` the data of all peers that were heard, unless the allowance of ``to`` is used up."""
         if not self._lists.take(to, 1, _LISTS, now):
             self._out.count("member_lists_withheld")
             return
@@ -439,7 +445,7 @@ class AntiEntropy:
     # -- documents ---------------------------------------------------------------------------------------------
 
     def _compare(self, entries: Iterable[Entry], buckets: Iterable[int], peer: Address, now: Now) -> list[Entry]:
-        """Compare the complete list ``entries`` of ``peer`` for ``buckets`` with this node's documents.
+        """Compare ``entries``, the complete list of ``peer`` for ``buckets``, with this node's documents.
 
         Fetches the documents that are newer at ``peer``, and sends documents that ``peer`` lacks. Returns the entries
         that are being fetched.
@@ -478,10 +484,10 @@ class AntiEntropy:
         return tombstone is not None
 
     def _unknown_to_peer(self, seen: set[str], bucket: int, unknown: Iterable[int] | None = None) -> list[Document]:
-        """Documents in ``bucket`` that a peer lacks, because its list ``seen`` does not contain their keys.
+        """Documents in ``bucket`` that a peer lacks.
 
-        ``unknown``: the state hashes that the peer reported as unknown. If ``unknown`` is given, the method returns
-        only documents with these hashes.
+        The keys of these documents are not in ``seen``, the keys that the peer listed. ``unknown``: the state hashes
+        that the peer reported as unknown. If ``unknown`` is given, the method returns only documents with these hashes.
         """
         lacking = [document for document in self._metadata.table.in_bucket(bucket) if document.key not in seen]
         if unknown is None:
@@ -490,7 +496,7 @@ class AntiEntropy:
         return [document for document in lacking if document.state_hash in hashes]
 
     def _give(self, documents: list[Document], to: Address, now: Now) -> None:
-        """Push small documents to ``to``, up to ``PUSH_BYTES`` in total, and announce the other ``documents``."""
+        """Push the small ones of ``documents`` to ``to``, up to ``PUSH_BYTES`` in total, and announce the others."""
         pushed: list[Document] = []
         announced: list[Entry] = []
         budget = PUSH_BYTES
