@@ -28,7 +28,7 @@ class Timers:
         return self._heap[0][0] if self._heap else None
 
     def run(self, now: Now) -> None:
-        """Call all callbacks that are due at ``now``. Callbacks added during the run wait for the next run.
+        """Call all callbacks whose time is ``now`` or earlier. Callbacks added during the run wait for the next run.
 
         If a callback raises an exception, the callbacks after it stay due.
         """

@@ -19,19 +19,19 @@ from .shown import shown
 #: The key of the document that PekoNode's calls ``Publish`` and ``Read`` use.
 DEFAULT_KEY = "default"
 
-#: Maximum length of a node's name and of its private data, in bytes of UTF-8. A short node record fits one datagram at
-#: the smallest MTU that IPv6 guarantees (1,280 bytes); a longer record travels over TCP.
+#: Maximum length of a node's name and of its private data, in bytes of UTF-8. A record with a short name and short
+#: private data fits one datagram at IPv6's minimum MTU (1,280 bytes). A longer record travels over TCP.
 MAX_NAME = 255
 MAX_PRIVATE_DATA = 4096
 MAX_KEY = 512
 MAX_CONTENT_TYPE = 32
 MAX_AUTHOR = 255
 MAX_COMMENT = 1024
-#: Maximum number of documents in a batch, and maximum bytes of all their keys. Each document of a batch lists all keys
-#: of the batch, and must fit a frame.
+#: Maximum number of documents in a batch, and maximum bytes of all keys of a batch together. Each document of a batch
+#: lists all keys of the batch, and must fit a frame.
 MAX_BATCH = 64
 MAX_BATCH_KEYS = 4096
-#: Maximum number of ancestors (versions before its base) that a document lists.
+#: Maximum number of ancestors that a document lists. Ancestors are the versions before its ``base``.
 MAX_ANCESTORS = 7
 #: The default content type of a document, by the suffix of its key (docs/protocol.md, "Documents").
 _TYPES = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".txt": "text"}
@@ -72,8 +72,8 @@ class Address:
         except ValueError:
             raise ValueError(f"expected an IPv4 or IPv6 address, got {shown(ip)}") from None
         if getattr(parsed, "scope_id", None) is not None:
-            # An address on the wire has 16 bytes and no zone, because a zone is an interface name, valid on one host
-            # only.
+            # An address on the wire has 16 bytes and no zone, because a zone is an interface name, and is valid on one
+            # host only.
             raise ValueError(f"expected an IPv6 address without a zone, got {shown(ip)}")
         mapped = getattr(parsed, "ipv4_mapped", None)
         if isinstance(port, bool) or not isinstance(port, int) or not 1 <= port <= 65535:
@@ -143,7 +143,7 @@ class Address:
 
 @functools.lru_cache(maxsize=8192)
 def _unpacked(packed: bytes, port: int) -> Address:
-    """Unpack an address. Every packet contains the address of its origin, so the function caches its results.
+    """Unpack an address. The function caches its results, because every packet contains the address of its origin.
 
     Without the cache, this function took half the processing time of a packet.
     """
@@ -152,7 +152,7 @@ def _unpacked(packed: bytes, port: int) -> Address:
 
 @dataclass(frozen=True)
 class Node:
-    """A node in PekoNode's terms.
+    """A node as PekoNode describes it.
 
     ``addr`` and ``port``: the address on which the node listens, which identifies the node. ``name`` and
     ``private_data``: attributes that the node may change.
@@ -221,7 +221,7 @@ class Record:
         return int.from_bytes(digest.digest(), "big") or 1
 
 
-#: The names of the problems that a node can have (docs/protocol.md, "Identity", "Reach" and "Time").
+#: The names of all problems that a node can have (docs/protocol.md, "Identity", "Reach" and "Time").
 PROBLEMS = ("twin", "same_name", "short_datagrams", "unreached", "no_common_family", "clock")
 
 
@@ -257,7 +257,7 @@ _VERSION = re.compile(r"([0-9a-f]{16})@(.+)")
 
 @dataclass(frozen=True, order=True)
 class Version:
-    """Version of a document: reading of a hybrid logical clock (48 bits of ms, 16 bits of counter), and author's node.
+    """Version of a document: its reading of a hybrid logical clock (48 bits ms, 16 bits counter), and its author.
 
     Versions are totally ordered, so every member picks the same winner of two concurrent publishes (Kulkarni et al.
     2014, "Logical Physical Clocks").
@@ -279,7 +279,7 @@ class Version:
 
     @property
     def wall_ms(self) -> int:
-        """Time of the publish in milliseconds since the epoch, by the publisher's estimate of the cluster's time."""
+        """Time of the publish in milliseconds since the epoch, by the author's estimate of the cluster's time."""
         return self.hlc >> 16
 
 
@@ -337,9 +337,9 @@ class Document:
     def rank(self) -> tuple[Version, bool, bytes]:
         """The rank of the document among documents of the same key: the document with the highest rank wins.
 
-        The version comes first. The deleted flag and the content hash decide only if a node lost its state and used one
-        version for two documents. Even if one version was used for two documents, every member must pick the same
-        document.
+        The version comes first. The deleted flag and the content hash matter only if a node lost its state and then
+        used the same version for two documents. Even if one version was used for two documents, every member must pick
+        the same document.
         """
         return (self.version, self.deleted, self.content_hash)
 
@@ -353,8 +353,8 @@ class Document:
 
         The clock reading in the tombstone's version is the document's clock reading plus one. No author uses the
         tombstone's version for a document, because the clock reading of a new version is at least two above the reading
-        of the version that it replaces. The tombstone has the document's time of expiry, so that a member whose clock
-        is corrected later can detect that the document has not expired yet.
+        of the version that it replaces. The tombstone also has the document's time of expiry. If the clock of a member
+        is corrected later, the member can then detect that the document has not expired yet.
         """
         version = Version(self.version.hlc + 1, self.version.origin)
         return Document(
@@ -373,15 +373,15 @@ class Document:
 
     @property
     def lineage(self) -> tuple[Version, ...]:
-        """The ``ancestors`` for a new version whose author has read this version."""
+        """The value of ``ancestors`` in a new version whose author has read this version."""
         return () if self.base is None else (self.base, *self.ancestors)[:MAX_ANCESTORS]
 
     def overtakes(self, held: Document, ours: bool) -> bool:
         """Whether the author of this version had not read ``held``, the version that this version replaces.
 
         If ``held`` is older than every listed ancestor, the member cannot tell whether the author had read ``held``. A
-        version ``held`` that is older than all ancestors counts as read, except if this node published it (``ours``),
-        because other nodes may not have received it.
+        version ``held`` that is older than all ancestors counts as read, unless this node published ``held``
+        (``ours``), because other nodes may not have received ``held``.
         """
         if held.version == self.base or held.version in self.ancestors:
             return False
@@ -390,14 +390,14 @@ class Document:
 
 @dataclass(frozen=True)
 class Write:
-    """A request to write one document or, with ``deleted``, its tombstone.
+    """A request to write one version of a document. If ``deleted`` is True, the version is a tombstone.
 
     ``expected``: write only if this is the node's current version. ``absent``: write only if the node has no such
     document. ``expires_in``: seconds until the document expires. ``expires``: the time of expiry, as in ``Document``,
-    instead of ``expires_in``. ``content_type`` None: use the first known of these: the type of the current version, the
-    type by the key's suffix, the type by ``suffix`` (the suffix of the file with the value), raw. ``checked_as``: the
-    content type for which the value was checked; the write fails if the document would get a different type (None: any
-    type is right).
+    instead of ``expires_in``. ``content_type``: None means the first of these that is known: the type of the current
+    version, the type by the key's suffix, the type by ``suffix`` (the suffix of the file with the value), raw.
+    ``checked_as``: the content type for which the value was checked; the write fails if the document would get a
+    different type. If ``checked_as`` is None, the document may get any type.
     """
 
     key: str
@@ -412,7 +412,10 @@ class Write:
     checked_as: str | None = None
 
     def type_over(self, held: Document | None) -> str:
-        """The content type that the document gets if ``held`` is its current version (None: it has no version)."""
+        """The content type that the document gets from this write.
+
+        ``held``: the document's current version, or None.
+        """
         if self.content_type is not None:
             return self.content_type
         if self.deleted:
@@ -434,16 +437,19 @@ class Write:
 
 
 class TypeChanged(Exception):
-    """Raised if a document's content type changed after its new value was checked, so that a new check is necessary."""
+    """Raised if a document's content type changed after its new value was checked for another type.
+
+    The value must be checked again.
+    """
 
 
 @dataclass(frozen=True)
 class Prepared:
     """One document of a publish that is prepared but not committed yet.
 
-    ``document``: the current version after the commit (None: there is no document, neither before nor after).
-    ``changed``: whether the commit changes the document. ``held``: the current version during the preparation; if
-    another version replaces ``held`` before the commit, the commit fails.
+    ``document``: the current version after the commit; None if the document exists neither before nor after the commit.
+    ``changed``: whether the commit changes the document. ``held``: the current version when the publish was prepared.
+    If another version replaces ``held`` before the commit, the commit fails.
     """
 
     key: str

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Transports: thin layers around sockets that send and receive packets, independent of the gossip protocol.
 
-A transport runs in one asyncio event loop. A transport counts every packet that it drops, but does not report drops to
-the engine, because the protocol repairs losses.
+A transport runs in one asyncio event loop. A transport counts every packet that it drops. It does not report drops to
+the engine, because the protocol itself repairs losses.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ..core.types import Address
 class Receive(Protocol):
     """The callback to which a transport passes each received packet and the address of its sender.
 
-    For a frame over TCP, ``source`` is the peer's address and the peer's port of the connection. The kernel data plane
-    passes ``screened=True`` for packets that it has already checked and relayed. Returns True for an accepted rumor of
-    another node, False for a rejected packet, None for any other packet.
+    For a frame over TCP, ``source`` is the IP address and the port of the peer's end of the connection. The kernel data
+    plane passes ``screened=True`` for packets that it has already checked and relayed. Returns True for an accepted
+    rumor of another node, False for a rejected packet, None for any other packet.
     """
 
     def __call__(self, data: bytes, source: Address, screened: bool = False) -> bool | None: ...
@@ -31,7 +31,10 @@ class TransportError(Exception):
 
 
 class NoPlane(TransportError):
-    """Raised if the setting ``protocol`` requires a kernel data plane and none is usable. The message says why."""
+    """Raised if the setting ``protocol`` requires a kernel data plane, but this host cannot use one.
+
+    The message says why.
+    """
 
 
 class Transport(Protocol):
@@ -43,14 +46,14 @@ class Transport(Protocol):
 
     @property
     def name(self) -> str:
-        """The mode of the transport, which is "UDP", "TCP" or the mode of the kernel data plane."""
+        """The mode of the transport: "UDP", "TCP", or the mode in which the kernel data plane runs."""
 
     @property
     def counters(self) -> Mapping[str, int]:
         """Counters of the transport by name. Every counter is present from the start."""
 
     def reaches(self, address: Address) -> bool:
-        """Whether the transport can send packets to the address family of ``address``."""
+        """Whether the transport can send packets to addresses of the same family as ``address``."""
 
     async def open(self, receive: Receive) -> None:
         """Bind the sockets, and start to pass received packets to ``receive``. Raises ``TransportError``."""
@@ -58,20 +61,23 @@ class Transport(Protocol):
     def send(self, transmit: Transmit) -> None:
         """Send or queue one packet.
 
-        The method never blocks, and raises no error for a fault of a peer or of the network.
+        The method never blocks. If a peer or the network fails, the method raises no error.
         """
 
     def send_rumor(self, rumor: Rumor) -> None:
         """Send or queue one rumor of this node for each of its targets."""
 
     async def close(self) -> None:
-        """Send the queued packets, for at most one second, then close every socket. Idempotent."""
+        """Send the queued packets for at most one second, then drop the remaining packets and close every socket.
+
+        Idempotent.
+        """
 
 
 @functools.lru_cache(maxsize=4096)
 def normalised(host: str, port: int) -> Address:
     """Return the source of a packet as an ``Address``. An IPv4-mapped address from a dual-stack socket becomes IPv4.
 
-    The function removes the zone of a link-local address, because addresses of nodes have no zone.
+    The function removes the zone from a link-local address, because addresses of nodes have no zone.
     """
     return Address.of(host.partition("%")[0], port)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Accepts TCP and Unix connections, in place of asyncio's own servers.
 
-If no file descriptor is left, asyncio's servers retry up to ``backlog`` times in one turn of the event loop, and log
-each attempt. This module stops accepting for a second if no file descriptor is left. This module accepts only a few
-connections per turn, so that many new connections do not delay other work of the event loop.
+If the process has no free file descriptor, asyncio's servers retry up to ``backlog`` times in one turn of the event
+loop, and log each attempt. If the process has no free file descriptor, this module accepts no connections for a second.
+This module accepts only a few connections per turn, so that many new connections do not delay other work of the event
+loop.
 """
 
 from __future__ import annotations
@@ -22,19 +23,20 @@ _log = logging.getLogger("xdp_gossip.accepting")
 
 #: Maximum number of connections accepted in one turn of the event loop.
 TURN = 8
-#: Seconds for which an ``Acceptor`` pauses after the system had no file descriptor or no memory for a connection.
+#: Seconds for which an ``Acceptor`` pauses after no file descriptor or no memory was left for a new connection.
 PAUSE_S = 1.0
 _SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
-#: Callback with the arguments (non-blocking socket, peer's address) for an accepted connection. The callback must close
-#: the socket.
+#: Callback for an accepted connection, with the arguments (non-blocking socket, peer's address). The callback must
+#: close the socket.
 Take = Callable[[socket.socket, Any], None]
 
 
 class Acceptor:
     """Accepts connections on a listening, non-blocking ``sock`` after :meth:`start`. :meth:`close` closes ``sock``.
 
-    ``counters[counter]`` counts failures to accept a connection. ``what``: name of the listening port in log messages.
+    The counter ``counters[counter]`` is incremented whenever a connection could not be accepted. ``what``: name of the
+    listening port in log messages.
     """
 
     def __init__(self, sock: socket.socket, take: Take, counters: dict[str, int], counter: str, what: str) -> None:
@@ -69,7 +71,8 @@ class Acceptor:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                # An error that is not in _SCARCE concerns one connection only, which the kernel has closed (accept(2)).
+                # An error that is not in _SCARCE affects only one connection, which the kernel has already closed
+                # (accept(2)).
                 self._counters[self._counter] += 1
                 self._quiet(errno.errorcode.get(error.errno or 0, ""), f"{self._what}: not accepted: {error.strerror}")
                 if error.errno in _SCARCE:
@@ -82,9 +85,9 @@ class Acceptor:
 
 
 class Listener:
-    """Creates an asyncio protocol by ``factory`` for each connection accepted on a listening ``sock``.
+    """Accepts connections on a listening ``sock``, and calls ``factory`` for an asyncio protocol for each of them.
 
-    ``counters``, ``counter`` and ``what`` are those of :class:`Acceptor`.
+    ``counters``, ``counter`` and ``what``: see :class:`Acceptor`.
     """
 
     def __init__(

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Frames on a byte stream. A frame is the length of a packet in four bytes, big-endian, and then the packet."""
+"""Frames on a byte stream.
+
+A frame consists of the length of a packet (four bytes, big-endian) and the packet itself.
+"""
 
 from __future__ import annotations
 
 HEADER = 4
-#: Bytes by which a frame may exceed the configured size, because a peer may count the bytes of headers differently.
+#: Bytes by which a received frame may exceed the configured maximum, because a peer may also count the bytes of
+#: headers.
 SLACK = 256
 
 
@@ -20,7 +24,10 @@ def encode(packet: bytes) -> bytes:
 
 
 class FrameDecoder:
-    """Splits a stream into packets. The buffer has at most ``limit`` bytes plus the bytes of one :meth:`feed`."""
+    """Splits a stream into packets.
+
+    The buffer contains at most ``limit`` bytes plus the bytes of one call of :meth:`feed`.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Base class of the transports that use only TCP: listening address, counters, sending of rumors."""
+"""Base class of the transports that use only TCP.
+
+It contains their listening address, their counters, and the sending of rumors.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ from .source import Source
 class TcpListening:
     """Base of a :class:`xdp_gossip.transport.Transport` that listens on TCP.
 
-    ``listen``: the address to accept connections on, or ``(ip, port)``, where the port may be 0. ``::`` also accepts
-    IPv4. ``size``: maximum bytes of a packet. ``buffer``: maximum number of packets queued for one peer. ``own``: the
-    address by which peers know this node; outgoing connections use ``own`` as their source address while the host has
-    it (:class:`Source`).
+    ``listen``: the address on which the transport accepts connections, or a pair ``(ip, port)`` whose port may be 0.
+    ``::`` also accepts IPv4. ``size``: maximum bytes of a packet. ``buffer``: maximum number of packets queued for one
+    peer. ``own``: the address by which peers know this node. While the host has this address, it is the source address
+    of outgoing connections (:class:`Source`).
     """
 
     name = "TCP"

@@ -11,14 +11,17 @@ from ..common.forks import own_socket
 from ..core.types import Address
 from . import TransportError
 
-#: Linux socket options with which bind() accepts an address that no interface has yet (ip(7), ipv6(7)).
+#: Linux socket options that make bind() accept an address which no interface has yet (ip(7), ipv6(7)).
 _IP_FREEBIND, _IPV6_FREEBIND = 15, 78
-#: Maximum number of connections that wait to be accepted.
+#: Maximum number of connections that wait for accept(2).
 BACKLOG = 512
 
 
 def listening_socket(listen: Address | tuple[str, int], kind: socket.SocketKind) -> socket.socket:
-    """A socket from :func:`bound_socket` for ``listen``. Raises a ``TransportError`` that names the address."""
+    """Return a socket that :func:`bound_socket` bound to ``listen``.
+
+    Raises a ``TransportError`` that names the address.
+    """
     ip, port = listen if isinstance(listen, tuple) else (listen.ip, listen.port)
     try:
         return bound_socket(ip, port, kind)
@@ -29,7 +32,7 @@ def listening_socket(listen: Address | tuple[str, int], kind: socket.SocketKind)
 
 
 def bound_socket(ip: str, port: int, kind: socket.SocketKind, *, only_six: bool = False) -> socket.socket:
-    """A bound, non-blocking socket. A TCP socket also listens.
+    """A bound, non-blocking socket. A TCP socket also listens for connections.
 
     A socket on ``::`` also accepts IPv4, unless ``only_six`` is set. If no interface has the address yet, the socket
     receives packets as soon as an interface has it. Raises ``OSError``.
@@ -47,7 +50,7 @@ def bound_socket(ip: str, port: int, kind: socket.SocketKind, *, only_six: bool 
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((ip, port))
         if kind == socket.SOCK_STREAM:
-            # Listen at once: with SO_REUSEADDR, only listen(2) reports that the port is in use.
+            # Listen at once, because with SO_REUSEADDR only listen(2), not bind(2), reports that the port is in use.
             sock.listen(BACKLOG)
     return sock
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Sets the source address of packets to ``node.addr``, by which peers know this node, whenever the host has it.
+"""Sets the source address of packets to ``node.addr`` whenever the host has this address.
 
-For a socket that listens on every address, the kernel chooses the source address by the route. On a host with several
-addresses the kernel often chooses a source address other than ``node.addr``. Firewalls and data planes of the peers may
-then reject the packets, because their rules contain only ``node.addr``.
+Peers know this node by ``node.addr``. If a socket listens on every address, the kernel chooses the source address of
+its packets by the route. On a host with several addresses the kernel often chooses a source address other than
+``node.addr``. The firewalls and data planes of peers may then reject the packets, because the rules of peers contain
+only ``node.addr``.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ COUNTER = "source_unavailable"
 #: address later.
 TRY_AGAIN_S = 1.0
 
-#: Errors by which the kernel reports that no interface has the source address: for IPV6_PKTINFO, bind() and IP_PKTINFO.
+#: Errors by which the kernel reports that no interface has the source address. They come, in this order, from
+#: IPV6_PKTINFO, bind() and IP_PKTINFO.
 _NOT_HERE = (errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH)
-IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)  # In the socket module since Python 3.12.
-#: Socket option: not bind() but connect() chooses the local port, so that connections to different peers may share a
-#: local port.
+IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)  # Python's socket module has this constant since version 3.12.
+#: With this socket option, the local port is chosen in connect() instead of in bind(), so that connections to different
+#: peers may share a local port.
 _IP_BIND_ADDRESS_NO_PORT = 24
 
 Ancillary = tuple[int, int, bytes]
@@ -39,8 +41,8 @@ class Source:
     """Sends datagrams and opens connections from the source address of one transport.
 
     ``own``: the address by which peers know this node (None: the kernel chooses the source address). ``bound``: the
-    address on which the transport listens. ``counters``: the transport's counters. The counter :data:`COUNTER` counts
-    the datagrams and connections whose source address was not ``own`` because the host did not have ``own``.
+    address on which the transport listens. ``counters``: the transport's counters. If the host does not have ``own``,
+    datagrams and connections use another source address, and the counter :data:`COUNTER` counts them.
     """
 
     def __init__(self, own: Address | None, bound: str, counters: dict[str, int]) -> None:
@@ -50,28 +52,29 @@ class Source:
         counters.setdefault(COUNTER, 0)
         self._again_at = 0.0
         self._absent = False
-        #: Ancillary data for sendmsg(2) that set the source address; empty if the socket is bound to that address.
+        #: Control messages for sendmsg(2) that set the source address to ``own``; empty if the socket is bound to
+        #: ``own``.
         self._ancillary: list[Ancillary] = []
         if own is not None and own.ip != bound:
             self._ancillary = [packet_info(own, 0)]
         self._bound = None if _is_any(bound) else bound
 
     def control(self, six: bool) -> list[Ancillary]:
-        """Return the control messages for a datagram to a peer; ``six``: whether the peer's address is IPv6.
+        """Return the control messages for a datagram to a peer. ``six``: whether the peer's address is an IPv6 address.
 
         The list is empty if the kernel must choose the source address, for example while the host lacks ``own``.
         """
         return [] if six is not self._six or self._waiting() else self._ancillary
 
     def sent(self, six: bool, control: list[Ancillary]) -> None:
-        """Record that the caller has sent a datagram with the result ``control`` of :meth:`control`."""
+        """Record that the caller has sent a datagram with ``control``, which :meth:`control` has returned."""
         if control:
             self._accepted()
         elif six is self._six and self._ancillary:
             self._counters[COUNTER] += 1
 
     async def connect(self, loop: asyncio.AbstractEventLoop, to: Address) -> socket.socket:
-        """Connect a TCP socket from the address ``own``, or from the kernel's choice while the host lacks ``own``.
+        """Connect a TCP socket from the address ``own``. While the host lacks ``own``, the kernel chooses the address.
 
         Raises ``OSError``. The caller must set a timeout.
         """
@@ -88,14 +91,15 @@ class Source:
         except OSError as error:
             if not absent(error):
                 raise
-            sock = await _connect(loop, to, bound)  # raises if the kernel refused the destination
+            # this call raises an error if the kernel refused the destination and not the source
+            sock = await _connect(loop, to, bound)
             self.refused(error)
         else:
             self._accepted()
         return sock
 
     def _waiting(self) -> bool:
-        """Whether the kernel refused the source address within the last second, so that it is too early to retry."""
+        """Whether the kernel refused the source address less than a second ago, which is too early to try again."""
         return self._absent and time.monotonic() < self._again_at
 
     def refused(self, error: OSError) -> None:
@@ -120,7 +124,7 @@ class Source:
 
 
 def absent(error: OSError) -> bool:
-    """Whether ``error`` may mean that the host lacks the source address.
+    """Whether ``error`` may mean that the host does not have the source address.
 
     An unreachable destination may cause the same error number.
     """
@@ -128,7 +132,7 @@ def absent(error: OSError) -> bool:
 
 
 def packet_info(own: Address, ifindex: int) -> Ancillary:
-    """The control message that sets a datagram's source to ``own``, and its interface to ``ifindex`` (0: by route)."""
+    """Return a control message: the datagram's source is ``own``, its interface ``ifindex`` (0: the route decides)."""
     if ":" in own.ip:
         return socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, own.packed + struct.pack("=I", ifindex)
     return socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=I4s4x", ifindex, own.packed[12:])

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Sends and receives frames over TCP, for every transport that needs frames.
+"""Sends and receives frames over TCP for every transport that uses frames.
 
 A connection carries frames in one direction only: each node opens its own connections to its peers. One timer checks
-the deadlines of all connections once a second. The class limits the connections, bytes and time of each peer, because
-it does not trust peers.
+the deadlines of all connections once a second. The classes limit the connections, bytes and time that a peer can use,
+because peers are not trusted.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from .sockets import closing_on_error
 from .source import Source
 
 DIAL_DEADLINE_S = 3.0
-#: Seconds without progress in sending after which a connection is closed and its queued frames are dropped.
+#: If a connection has not been able to send any data for this number of seconds, it is closed and its queued frames are
+#: dropped.
 WRITE_DEADLINE_S = 10.0
 #: Maximum seconds from the first to the last byte of a received frame.
 FRAME_DEADLINE_S = 10.0
 OUTGOING_IDLE_S = 30.0
 #: Seconds without a frame after which an incoming connection is closed. The value is greater than ``OUTGOING_IDLE_S``,
-#: so that not the receiver but the sender of frames closes an idle connection. Only the sender of frames knows that no
-#: frame is in flight.
+#: so that not the receiver but the sender of frames closes an idle connection. Only the sender can know that no frame
+#: is in flight.
 INCOMING_IDLE_S = 60.0
 MAX_OUTGOING = 256
 MAX_INCOMING = 512
-#: Maximum number of connections from one address. The limit does not apply to loopback addresses, because many local
-#: agents may share one.
+#: Maximum number of connections from one address. The limit does not apply to loopback addresses, because many agents
+#: on this host may use the same loopback address.
 MAX_INCOMING_PER_ADDRESS = 32
 #: Number of rejected frames in a row after which a connection is closed. A peer that sends so many rejected frames has
 #: a different secret or is an attacker.
@@ -44,8 +45,9 @@ MAX_REFUSED = 64
 #: Maximum number of frames that one connection delivers in one turn of the event loop.
 BURST = 64
 _HIGH_WATER = 256 * 1024
-#: While a queue has at most this number of bytes, the number of its frames is not limited. The answers to two requests
-#: for chunks (core/sync/fetch.py) are queued at once, and a limit of a few frames would drop some of them.
+#: While a queue contains at most this number of bytes, the limit on the number of its frames does not apply. The
+#: answers to two requests for chunks (core/sync/fetch.py) are queued at once, and a limit of a few frames would drop
+#: some of them.
 QUEUE_BYTES = 512 * 1024
 _SWEEP_S = 1.0
 
@@ -74,8 +76,9 @@ COUNTERS = (
 class Streams:
     """A listener for incoming connections, and a pool of outgoing connections.
 
-    ``size``: maximum bytes of a packet. ``buffer``: maximum number of frames queued for one peer; further frames are
-    queued while the queue has at most :data:`QUEUE_BYTES`. ``counters`` and ``source`` are those of the transport.
+    ``size``: maximum bytes of a packet. ``buffer``: maximum number of frames queued for one peer. The maximum does not
+    apply while the queue has at most :data:`QUEUE_BYTES` bytes. ``counters`` and ``source``: the counters and the
+    :class:`Source` of the transport.
     """
 
     def __init__(self, size: int, buffer: int, counters: dict[str, int], source: Source) -> None:
@@ -127,10 +130,11 @@ class Streams:
         return False
 
     def admit(self, connection: Incoming) -> None:
-        """Add a new incoming connection, and close an older connection if there are too many.
+        """Add a new incoming connection, and close an older connection if there are now too many connections.
 
         The method first closes connections that have never delivered an accepted packet, so that strangers cannot
-        displace members' connections. Among the candidates, the method closes the least recently used connection.
+        displace members' connections. If several connections may be closed, the method closes the least recently used
+        one.
         """
         self.counters["connections_accepted"] += 1
         same = [other for other in self.incoming if other.source.ip == connection.source.ip]
@@ -163,8 +167,8 @@ class Streams:
         for connection in list(self.incoming):
             connection.drop("connections_idle", count=0)
         await asyncio.gather(*tasks, return_exceptions=True)
-        # For connections that were just accepted, asyncio calls connection_made() within a few turns; that method
-        # closes them.
+        # asyncio calls connection_made() for the last accepted connections within a few turns of the event loop, and
+        # connection_made() closes these connections.
         for _ in range(5):
             await asyncio.sleep(0)
         # Polling is good enough here, because a process closes its transport only once.
@@ -173,7 +177,10 @@ class Streams:
 
 
 def _evict(connections: Collection[Incoming]) -> None:
-    """Close the least recently used (first) connection that is not proven, or if all are proven, the first one."""
+    """Close the least recently used connection among those that have delivered no accepted packet.
+
+    If every connection has delivered one, close the least recently used of all. ``connections``: sorted by last use.
+    """
     strangers = (connection for connection in connections if not connection.proven)
     next(strangers, next(iter(connections))).drop("connections_evicted")
 
@@ -183,14 +190,14 @@ def _is_loopback(ip: str) -> bool:
 
 
 def _nowhere(data: bytes, source: Address, screened: bool = False) -> bool:
-    """Reject a packet. Streams use this receiver until the transport is open."""
+    """Reject a packet. A :class:`Streams` object uses this receiver until the transport is open."""
     return False
 
 
 class _Connection(asyncio.Protocol):
     """Base class of incoming and outgoing connections.
 
-    The class closes a connection only once, and increments the counter of the reason.
+    The class closes a connection only once, and increments the counter for the reason of the close.
     """
 
     def __init__(self, streams: Streams) -> None:
@@ -206,7 +213,7 @@ class _Connection(asyncio.Protocol):
         self.forget()
 
     def drop(self, counter: str, count: int = 1) -> None:
-        """Close the connection without waiting for the peer, and add ``count`` to ``counter``."""
+        """Close the connection without waiting for the peer, and add ``count`` to the counter named ``counter``."""
         self.streams.counters[counter] += count
         self.forget()
         if self.transport is not None:
@@ -294,7 +301,10 @@ class Incoming(_Connection):
 
 
 class Outgoing(_Connection):
-    """A connection to one peer, opened for the first queued frame, and closed when it is idle, stalled or broken."""
+    """A connection to one peer.
+
+    It is opened for the first queued frame, and closed when it is idle, stalled or broken.
+    """
 
     def __init__(self, streams: Streams, to: Address) -> None:
         super().__init__(streams)
@@ -370,7 +380,10 @@ class Outgoing(_Connection):
             self.streams.counters["frames_sent"] += 1
 
     def data_received(self, data: bytes) -> None:
-        """Close the connection. Members send no data on connections that they accepted, so the peer is no member."""
+        """Close the connection.
+
+        A member sends no data on a connection that it has accepted, so the peer is not a member.
+        """
         self.streams.counters["frames_malformed"] += 1
         self.lose("frames_dropped_broken")
 
@@ -379,7 +392,7 @@ class Outgoing(_Connection):
         self.lose("frames_dropped_broken")
 
     def lose(self, counter: str) -> None:
-        """Close the connection, drop its queued frames, and add their number to ``counter``."""
+        """Close the connection, drop its queued frames, and add their number to the counter named ``counter``."""
         lost, self._queued = len(self._queue), 0
         self._queue.clear()
         self.drop(counter, count=lost)

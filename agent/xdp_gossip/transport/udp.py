@@ -43,12 +43,13 @@ COUNTERS = (
 class UdpTransport:
     """A :class:`xdp_gossip.transport.Transport` over UDP and TCP.
 
-    ``listen``: the address to listen on, or ``(ip, port)``, where the port may be 0. ``::`` also receives IPv4.
-    ``size``: maximum bytes of a packet. ``buffer``: maximum number of datagrams queued while the kernel's buffer is
-    full, and maximum number of frames queued for one peer. ``datagram``: maximum bytes of a packet that is sent as a
-    datagram. ``frames=False`` sends all packets as datagrams and does not listen on TCP, for PekoNode's wire, which has
-    no frames. ``own``: the address by which peers know this node; packets have ``own`` as their source address while
-    the host has it (:class:`Source`).
+    ``listen``: the address on which the transport listens, or a pair ``(ip, port)`` whose port may be 0. ``::`` also
+    receives IPv4.
+    ``size``: maximum bytes of a packet. ``buffer``: maximum number of datagrams that are queued while the kernel's send
+    buffer is full, and maximum number of frames that are queued for one peer. ``datagram``: maximum bytes of a packet
+    that is sent as a datagram. ``frames=False`` sends all packets as datagrams and does not listen on TCP, for
+    PekoNode's wire, which has no frames. ``own``: the address by which peers know this node. While the host has this
+    address, it is the source address of all packets (:class:`Source`).
     """
 
     def __init__(
@@ -77,7 +78,10 @@ class UdpTransport:
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """The counters, with the current number of datagrams that the kernel dropped. See :class:`Transport`."""
+        """The counters.
+
+        The count of datagrams that the kernel dropped is updated with each call. See :class:`Transport`.
+        """
         if self._sock is not None:
             self._counters["datagrams_dropped_kernel"] = _kernel_drops(self._sock)
         return self._counters
@@ -88,7 +92,7 @@ class UdpTransport:
         self._receive = receive
         sock, listener = self._bind()
         with closing_on_error(sock):
-            # The kernel limits the size of the buffer to net.core.rmem_max.
+            # The kernel does not make the buffer larger than net.core.rmem_max.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
             if listener is not None:
                 self._streams = Streams(self._size, self._buffer, self._counters, self._source)
@@ -99,7 +103,7 @@ class UdpTransport:
         self._loop.add_reader(sock, guarded("socket", self._read))
 
     def reaches(self, address: Address) -> bool:
-        """Return whether the socket supports the address.
+        """Return whether the socket can send to the family of ``address``.
 
         An IPv4 socket sends to IPv4 only, an IPv6 socket to IPv6 and IPv4.
         """
@@ -108,8 +112,8 @@ class UdpTransport:
     def _bind(self) -> tuple[socket.socket, socket.socket | None]:
         """Create the UDP socket and the listening TCP socket on the same port. Raises ``TransportError``.
 
-        With port 0, the port that the kernel chooses for UDP may be in use for TCP. If the port is in use for TCP, the
-        method tries another port for UDP and TCP.
+        If port 0 was requested, the port that the kernel chooses for UDP may already be in use for TCP. In this case
+        the method tries another port for both UDP and TCP.
         """
         ip, port = self._listen if isinstance(self._listen, tuple) else (self._listen.ip, self._listen.port)
         for attempts_left in range(0 if port else 30, -1, -1):
@@ -135,13 +139,14 @@ class UdpTransport:
             except BlockingIOError:
                 return
             except OSError:
-                # Here the kernel reports an ICMP error that one of our own datagrams has caused.
+                # The error is not about a received datagram. The kernel reports an ICMP error that a datagram sent by
+                # this node has caused.
                 counters["datagrams_unsendable"] += 1
                 continue
             if len(data) > self._size:
                 counters["datagrams_oversized"] += 1
             elif not name[1]:
-                # This node could not answer a datagram from port 0.
+                # Drop a datagram from port 0, because this node could not send an answer to port 0.
                 counters["datagrams_malformed"] += 1
             else:
                 counters["datagrams_received"] += 1
@@ -200,9 +205,9 @@ class UdpTransport:
         return True
 
     def _send_from_own(self, sock: socket.socket, data: bytes, to: Address) -> None:
-        """Send one datagram from the address ``own``, or from another address of the host while the host lacks ``own``.
+        """Send one datagram from the address ``own``. While the host lacks ``own``, use another address of the host.
 
-        Raises ``OSError`` as ``sendto`` does, but not if the host lacks ``own``.
+        Raises the same ``OSError`` as ``sendto``, but none if only the source address ``own`` was missing.
         """
         six = ":" in to.ip
         name = (f"::ffff:{to.ip}" if self._mapped and not six else to.ip, to.port)
@@ -215,7 +220,8 @@ class UdpTransport:
         except OSError as error:
             if not control or not absent(error):
                 raise
-            sock.sendto(data, name)  # raises if the kernel refused the destination
+            # this call raises an error if the kernel refused the destination and not the source
+            sock.sendto(data, name)
             self._source.refused(error)
         else:
             self._source.sent(six, control)

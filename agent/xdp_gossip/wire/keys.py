@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Keys of a cluster: up to 256 key slots. The keys of a slot are derived from the slot's secret, and are never sent.
+"""Keys of a cluster: up to 256 key slots.
 
-To rotate keys without interruption, first add the new secret to every node in a slot with state ``staged``. Nodes
-accept packets signed with a staged slot. In a second step, set the new slot to ``active`` on every node, so that nodes
-sign packets with the new slot. Set the old slot to ``retiring``, so that nodes still accept packets signed with the old
-slot. Finally, remove the old slot from every node.
+The keys of a slot are derived from the secret of the slot. The keys are never sent. To rotate keys without
+interruption, first give every node the new secret in a slot with the state ``staged``. Nodes accept packets signed with
+a staged slot. Second, set the new slot to ``active`` on every node, so that nodes sign packets with the new slot. Set
+the old slot to ``retiring``, so that nodes still accept packets signed with the old slot. Finally, remove the old slot
+from every node.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class SlotKeys:
 
 
 def cluster_id(name: str) -> int:
-    """The 32-bit number of the cluster ``name`` on the wire. The number of a cluster is no secret."""
+    """The 32-bit number that stands for the cluster ``name`` in packets. The number of a cluster is no secret."""
     return int.from_bytes(hashlib.blake2s(name.encode(), digest_size=4, person=b"xg-clust").digest(), "big")
 
 
@@ -38,7 +39,7 @@ class Keyring:
     def __init__(self, cluster: str, slots: Mapping[int, tuple[str, str]]) -> None:
         """Derive the keys of ``slots``: slot number (0-255) -> (secret, state).
 
-        Raises ``ValueError`` for a wrong slot number or state, and if not exactly one slot is active.
+        Raises ``ValueError`` if a slot number or a state is wrong, or if the number of active slots is not one.
         """
         for number, (_, state) in slots.items():
             if not 0 <= number <= 255:
@@ -55,7 +56,7 @@ class Keyring:
 
     @classmethod
     def single(cls, cluster: str, secret: str) -> Keyring:
-        """A keyring with one secret, in slot 0, for a cluster without key slots."""
+        """A keyring for a cluster without key slots. Its only secret is in slot 0."""
         return cls(cluster, {0: (secret, "active")})
 
     def get(self, number: int) -> SlotKeys | None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Codec of native packets: a header of 88 bytes, then an encrypted body for some types (docs/wire.md; ``bpf/wire.h``).
+"""Codec of native packets.
 
-The header has the signed block (64 bytes), its MAC (16 bytes), the relay area (4 bytes, not signed) and the salt of the
-body (4 bytes). All integers are big-endian.
+A packet is a header of 88 bytes; some types also have an encrypted body (docs/wire.md; ``bpf/wire.h``). The header has
+the signed block (64 bytes), its MAC (16 bytes), the relay area (4 bytes, not signed) and the salt of the body (4
+bytes). All integers are big-endian.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _TYPES = {int(kind): kind for kind in PacketType}
 class NativeCodec:
     """Encodes and decodes the packets of one cluster (``core.packets.Codec``).
 
-    ``salt``: 4 bytes that differ between the runs of this node; random by default. See docs/wire.md, "Keys".
+    ``salt``: 4 bytes that should be different in each run of this node; random by default. See docs/wire.md, "Keys".
     """
 
     def __init__(self, keyring: Keyring, salt: bytes | None = None) -> None:
@@ -118,7 +119,7 @@ class NativeCodec:
     def encode(self, header: Header, message: Message | None) -> bytes:
         """Return a signed and encrypted packet.
 
-        The packet has the active key slot instead of the key slot in ``header``.
+        The packet is signed with the active key slot, and not with the key slot that ``header`` names.
         """
         slot = self._keyring.active
         keys = self._keyring.get(slot)
@@ -145,7 +146,7 @@ class NativeCodec:
         return block + mac(keys.mac, block + bytes(MAC_BYTES) + relay + sealed) + relay + sealed
 
     def relayed(self, data: bytes) -> bytes | None:
-        """A copy of the packet for the next hop, with ttl reduced and hops increased by one; None if ttl is 0."""
+        """A copy of the packet for the next hop: ttl is one lower and hops is one higher. None if ttl is already 0."""
         ttl, hops = _RELAY.unpack_from(data, _TTL_AT)
         if ttl == 0:
             return None
@@ -172,7 +173,7 @@ def _aead(keys: SlotKeys, block: bytes, salt: bytes) -> ChaCha20Poly1305:
     """Return the cipher for the body of one packet.
 
     The key is derived from the signed block, which is different in each packet of a run. Packets of two runs may have
-    equal signed blocks if a state directory was restored and the clock stands still. Because of the salt, packets of
-    two runs have different keys even if their signed blocks are equal.
+    equal signed blocks if the state directory was restored from a copy and the clock stands still. Because of the salt,
+    packets of two runs have different keys even if their signed blocks are equal.
     """
     return ChaCha20Poly1305(hashlib.blake2s(block, digest_size=32, key=keys.body, salt=salt).digest())

@@ -220,8 +220,7 @@ class Metadata:
         self._out.count("batches_given_up", self.staging.expire(now))
 
     def expire(self, now: Now) -> None:
-        """Replace expired documents by tombstones. Each member does so by itself, with identical tombstones.
-        """
+        """Replace expired documents by tombstones. Each member does so by itself, with identical tombstones."""
         for held in self.expiry.expired(self._ending_ms(now)):
             self._out.count("documents_expired")
             self._store(held.ended, held, now, local=False)

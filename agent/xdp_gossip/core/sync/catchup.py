@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Decides when this node has caught up: when it knows all documents and nodes that the cluster had at the node's start.
+"""Decides when this node has caught up: it then has all documents and nodes of the cluster at the node's start.
 
 The documents of a node that has not caught up may be old or missing. The rules are in docs/protocol.md, "Catching up".
 A node that has caught up stays in that state until its process ends, even if it loses contact with the cluster.
@@ -22,7 +22,7 @@ from ..types import Address, Now
 
 @dataclass
 class _Comparison:
-    """The progress of a comparison with one member: entries to fetch, and buckets that the member has yet to list."""
+    """The progress of a comparison with one member: entries still to be fetched, buckets still to be listed."""
 
     with_caught_up: bool
     owed: dict[str, Entry] = field(default_factory=dict)
@@ -32,8 +32,9 @@ class _Comparison:
 class CatchUp:
     """Observes the syncs of a node that has just started, and emits ``CaughtUp`` when the node has caught up.
 
-    ``wait``: seconds after which the node counts as caught up although no member that has caught up answered (infinity:
-    never). ``expects_seeds``: whether seeds are added later, so that a node without seeds does not count as alone.
+    ``wait``: seconds after which the node counts as caught up even if it heard from no member that has caught up itself
+    (infinity: never). ``expects_seeds``: whether the user adds seeds later. If so, a node without seeds does not count
+    as a cluster of one.
     """
 
     def __init__(
@@ -68,16 +69,16 @@ class CatchUp:
 
     @property
     def fetching(self) -> bool:
-        """Whether this node still fetches documents that a member listed, while it catches up."""
+        """Whether this node has not caught up yet and still fetches documents that a member listed."""
         return not self.done and bool(self._comparisons)
 
     @property
     def why(self) -> str:
-        """A sentence about the event for which the node waits; "" once the node has caught up."""
+        """A sentence that says for which event the node still waits; "" after the node has caught up."""
         return "" if self.done else self._why
 
     def begin(self, now: Now) -> None:
-        """Set the time of this node's start."""
+        """Set the start time of this node to ``now``."""
         self._began = now.mono
         self._why = "no member has answered yet"
 
@@ -89,13 +90,13 @@ class CatchUp:
             self._documents = True
 
     def compared(self, peer: Peer, owed: Iterable[Entry], unlisted: Iterable[int] = ()) -> None:
-        """Record a comparison with ``peer``: documents to fetch (``owed``), buckets not yet listed (``unlisted``)."""
+        """Record a comparison with ``peer``: ``owed`` must be fetched, and ``peer`` has not listed ``unlisted`` yet."""
         if not self.done:
             entries = {entry.key: entry for entry in owed}
             self._comparisons[peer.address] = _Comparison(peer.sync.caught_up, entries, set(unlisted))
 
     def listed(self, peer: Peer, owed: Iterable[Entry], finished: Iterable[int]) -> None:
-        """Record a further list of ``peer``: documents to fetch (``owed``), and fully listed buckets (``finished``)."""
+        """Record another list from ``peer``: ``owed`` must be fetched, and the buckets ``finished`` are complete."""
         comparison = self._comparisons.get(peer.address)
         if comparison is not None:
             comparison.owed.update((entry.key, entry) for entry in owed)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Fetches documents from other members: several small documents in one request, large documents in windows.
+"""Fetches documents from other members.
 
-The holders of a document are the members that have it. The sender of an announcement or of a list is a holder of each
-named document. A member with the same documents digest as a holder is also a holder. The class :class:`Fetcher` sends
-requests to several holders at once. If a holder does not answer, the class sends the request to another holder.
+One request asks for several small documents, or for a part (window) of a large document. The holders of a document are
+the members that have it. The sender of an announcement or of a list is a holder of each document in the announcement or
+list. A member with the same documents digest as a holder is also a holder. The class :class:`Fetcher` sends requests to
+several holders in parallel. If a holder does not answer, the class sends the request to another holder.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from ..types import Address, Document, Now
 from .reassembly import Reassembly
 from .supply import CHUNKS, REQUEST_WANTS, Supply
 
-#: Maximum bytes of documents in one request. While the open requests to a holder ask for this number of bytes or more,
-#: this node sends the holder no new request. The documents in flight from one holder therefore have less than twice
-#: this number of bytes. The limit bounds the holder's queue (transport/streams.py) and our memory.
+#: Maximum bytes of documents in one request. This node sends a holder a new request only while the open requests to the
+#: holder ask for fewer bytes than this. Therefore less than twice this number of bytes is in flight from one holder.
+#: The limit bounds the holder's queue (transport/streams.py) and our memory.
 REQUEST_BYTES = 256 * 1024
-#: Maximum number of holders with open requests, and maximum number of holders with open requests for one large
-#: document.
+#: Maximum number of holders with open requests for any documents, and maximum number of holders with open requests for
+#: the same large document.
 MAX_HOLDERS = 8
 MAX_WINDOWS = 4
-#: Maximum number of large documents that are reassembled at once, and maximum of their total bytes. A single document
-#: may exceed ``BUFFER_BYTES``, so that this node can fetch documents of any size.
+#: Maximum number and maximum total bytes of the large documents that are reassembled at the same time. A single
+#: document may exceed ``BUFFER_BYTES``, so that this node can fetch documents of any size.
 MAX_LARGE = 4
 BUFFER_BYTES = 32 * 1024 * 1024
 #: RETRY: seconds without progress after which a request goes to another holder. TRIES: number of failed requests for a
@@ -43,16 +44,16 @@ SLOW = 5.0
 #: Seconds until this node requests a document again from a member that lacked it. The member may have relayed the
 #: document's announcement before it had the document itself.
 NOT_HERE = 0.1
-#: Seconds for which this node sends no new requests after all holders had their maximum of open requests. The pause
-#: ends early when a request ends.
+#: If all holders have as many open requests as allowed, this node sends no new requests for this number of seconds. The
+#: pause ends early if an open request is answered or canceled.
 STALLED = 0.05
-#: Seconds after which the index of members by documents digest is rebuilt.
+#: Seconds after which the index that maps a documents digest to its members is built again.
 _TWINS_AGE = 0.5
 
 
 @dataclass
 class _Asked:
-    """An open request to one holder: the ``bytes`` of one document, or the chunks ``begin`` to ``end``."""
+    """An open request to one holder, for a small document of ``bytes`` bytes or for the chunks ``begin`` to ``end``."""
 
     bytes: int
     begin: int
@@ -74,11 +75,11 @@ class _Wanted:
         self.head: Document | None = None
         self.due = 0.0
         self.tries = 0
-        self.absent: set[Address] = set()  # members that reported that they lack the document
+        self.absent: set[Address] = set()  # members that have reported that they do not have the document
 
 
 class _Load:
-    """The open requests to one holder, in documents and bytes, and when the holder last sent a document."""
+    """Documents and bytes in open requests to one holder, and the time when the holder last sent a document."""
 
     __slots__ = ("wants", "bytes", "heard")
 
@@ -102,14 +103,14 @@ class Fetcher:
         self._supply = supply
         self._membership = membership
         self._wanted: dict[str, _Wanted] = {}
-        # One queue for each member: the keys of documents without an open request that this member named first, in
-        # order of arrival. Many documents named by one member therefore do not delay the documents named by other
-        # members.
+        # For each member: a queue with the keys of those documents without an open request that this member was the
+        # first to name. Because each member has its own queue, many documents named by one member do not delay the
+        # documents named by others.
         self._queues: dict[Address, dict[str, None]] = {}
         self._flying: dict[str, _Wanted] = {}  # Wanted documents with open requests.
         self._large: dict[str, _Wanted] = {}  # Large documents that are being reassembled.
         self._loads: dict[Address, _Load] = {}
-        self._slow: dict[Address, float] = {}  # slow holder -> end of the time in which to avoid it
+        self._slow: dict[Address, float] = {}  # slow holder -> time until which this node avoids it
         self._twins: dict[int, list[Address]] = {}
         self._twins_at = float("-inf")
         self._most = max_documents
@@ -171,12 +172,16 @@ class Fetcher:
             self._stalled_until = now.mono + STALLED
 
     def _first_queued(self) -> list[_Wanted]:
-        """Return as many queued documents as may be requested now. Iterating over all queues would take too long."""
+        """Return some queued documents, as many as the limits allow to request now.
+
+        The method does not iterate over all queues, which would take too long.
+        """
         tellers = list(islice(self._queues, MAX_HOLDERS))
         share = MAX_HOLDERS * 2 * REQUEST_WANTS // max(1, len(tellers))
         found = [self._wanted[key] for teller in tellers for key in islice(self._queues[teller], share)]
         for teller in tellers if len(self._queues) > MAX_HOLDERS else ():
-            self._queues[teller] = self._queues.pop(teller)  # rotate the queues: another one is first next time
+            # rotate the queues, so that the next call starts with another queue
+            self._queues[teller] = self._queues.pop(teller)
         return found
 
     def tick(self, now: Now) -> None:
@@ -210,7 +215,7 @@ class Fetcher:
             self._out.count("chunks_unwanted")
             return
         rank = (head.version, head.deleted, chunk.content_hash)
-        if rank > wanted.entry.rank:  # a newer version reached the holder after our request
+        if rank > wanted.entry.rank:  # a newer version reached the holder after we sent our request
             entry = Entry(head.key, head.version, head.deleted, chunk.content_hash, chunk.size)
             if chunk.offset == 0 and not self._metadata.refuses(entry, now):
                 wanted = _Wanted(entry, holder)
@@ -241,7 +246,7 @@ class Fetcher:
             self._settle(wanted)
 
     def on_not_here(self, message: NotHere, packet: Received) -> None:
-        """Record that a member lacks documents, and soon request these documents again.
+        """Record that a member lacks documents, and request these documents again a moment later.
 
         The member may have relayed the announcement of a document before it fetched that document itself.
         """
@@ -257,7 +262,7 @@ class Fetcher:
     # -- whom to ask -------------------------------------------------------------------------------------------
 
     def _choose(self, wanted: _Wanted, now: Now, batches: dict[Address, list[_Wanted]] | None = None) -> Address | None:
-        """The best holder for a request: one whose unsent batch has room, otherwise one with the fewest open bytes.
+        """The best holder for a request: one with room in its unsent request, else one with the fewest bytes in flight.
 
         The method chooses a slow holder only if there is no other holder. Returns None if every holder has its maximum
         of open requests.
@@ -295,7 +300,7 @@ class Fetcher:
         return able or list(found)
 
     def _may_open(self, wanted: _Wanted) -> bool:
-        """Whether the limits allow to reassemble ``wanted`` at the same time as the other large documents."""
+        """Whether the limits allow this node to reassemble ``wanted`` together with the other large documents."""
         others = [item for key, item in self._large.items() if key != wanted.entry.key]
         total = sum(item.entry.size for item in others) + wanted.entry.size
         return not others or (len(others) < MAX_LARGE and total <= BUFFER_BYTES)
@@ -309,7 +314,7 @@ class Fetcher:
     # -- requests ----------------------------------------------------------------------------------------------
 
     def _ask_windows(self, wanted: _Wanted, now: Now) -> None:
-        """Request the missing windows of a large document that no open request covers, each from a different holder."""
+        """Request missing windows of a large document that no open request covers, each from a different holder."""
         reassembly = wanted.reassembly
         while len(wanted.asked) < MAX_WINDOWS:
             begin = 0
@@ -319,7 +324,7 @@ class Fetcher:
                     return
                 begin = gap
             elif wanted.asked:
-                return  # only the first chunk shows the length of chunks
+                return  # the length of all chunks is known only after the first chunk
             holder = self._choose(wanted, now)
             if holder is None:
                 return
@@ -340,7 +345,7 @@ class Fetcher:
 
     def _request(self, holder: Address, batch: list[_Wanted], now: Now) -> None:
         wants = tuple(Want(wanted.entry.key, wanted.entry.version) for wanted in batch)
-        # A repeated request goes over TCP, because the datagram with the first request, or the answer, was lost. The
+        # A repeated request goes over TCP, because a datagram with the first request or with its answer was lost. The
         # answer to a request over TCP also comes over TCP.
         again = any(wanted.tries for wanted in batch)
         self._out.send(FetchRequest(wants), holder, now, reliable=again)
@@ -360,7 +365,7 @@ class Fetcher:
         self._stalled_until = float("-inf")
 
     def _settle(self, wanted: _Wanted) -> None:
-        """Move ``wanted`` to the documents with open requests if it has an open request, otherwise to its queue."""
+        """Move ``wanted`` to ``_flying`` if there is an open request for it, otherwise move it to its queue."""
         key = wanted.entry.key
         if self._wanted.get(key) is not wanted:
             return
@@ -395,8 +400,8 @@ class Fetcher:
         if former is not None:
             self._drop(former)
         elif len(self._wanted) >= self._most:
-            # Drop a document of the member that named the most documents. This node wants more documents than the
-            # cluster can have, so some of the wanted documents do not exist.
+            # Stop fetching one document that was named by the member that named the most documents. This node wants
+            # more documents than the cluster can have, so some of the wanted documents do not exist.
             queue = max(self._queues.values(), key=len, default=None)
             self._drop(self._wanted[next(iter(queue or self._wanted))])
             self._out.count("fetches_dropped")

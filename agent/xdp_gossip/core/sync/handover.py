@@ -9,8 +9,8 @@ from ..outbox import Outbox
 from ..types import Document, Now
 from .supply import Supply
 
-#: Number of members that receive documents, maximum number of documents, and maximum bytes of all values of these
-#: documents. The newest documents come first.
+#: Number of members to which documents are sent, maximum number of documents, and maximum bytes of their values
+#: together. The newest documents come first.
 _HEIRS = 3
 _DOCUMENTS = 32
 _BYTES = 64 * 1024

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reassembles a large document from chunks, which arrive in any order and from several members."""
+"""Reassembles a large document from its chunks. Chunks may arrive in any order and from several members."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Reassembly:
     """Joins chunks of ``step`` bytes (the last chunk may be shorter) into a value of ``size`` bytes.
 
     The class hashes each chunk as soon as all chunks before it have arrived, so that no long computation remains at the
-    end. Memory contains the value only once.
+    end. The chunks are written into one buffer, so memory contains the value only once.
     """
 
     def __init__(self, size: int, step: int) -> None:

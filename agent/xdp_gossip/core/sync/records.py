@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Node records: each node writes its own record, and puts the record's digest into every packet.
 
-Other nodes can request the records of all nodes from any member.
+Any member can supply the records of all nodes on request.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _MOST = 4096
 #: Seconds from a packet with a new record digest until the record is requested. Usually the record arrives within this
 #: time, as a rumor.
 _FIRST_ASK = 0.3
-#: Seconds between the first two requests for a record, and maximum seconds between two requests. Each pause between two
-#: requests is twice the pause before.
+#: Seconds between the first and the second request for a record, and maximum seconds between two requests for it. Each
+#: pause between two requests is twice the pause before.
 _PAUSE, _LONGEST_PAUSE = 0.5, 30.0
-#: Maximum value of the counter of requests for a record. The pause between requests grows exponentially with the
-#: counter.
+#: The counter of requests for a record stops at this value, because the pause between requests grows exponentially with
+#: the counter.
 _MOST_TRIES = 10
 
 
@@ -46,7 +46,7 @@ class NodeRecords:
         self._sent = Allowance()
 
     def remember(self, peer: Peer, name: str, private_data: str) -> None:
-        """Set a provisional record of a peer that was not heard in this run.
+        """Give a peer that was not heard in this run a provisional record from stored ``name`` and ``private_data``.
 
         The peer's own record will replace this record.
         """
@@ -65,7 +65,7 @@ class NodeRecords:
         self._take(packet.peer, rumor.record, packet.now)
 
     def on_records(self, message: Records, packet: Received) -> None:
-        """Store the records with which a member answered a request."""
+        """Store the records that a member sent as the answer to a request."""
         for address, record in message.records:
             peer = self._membership.get(address)
             if peer is not None:
@@ -74,7 +74,7 @@ class NodeRecords:
     def on_request(self, request: RecordsRequest, packet: Received) -> None:
         """Send the requested records, with as many records in each frame as fit into it.
 
-        If the source address of a request differs from its origin's address, the request came over TCP, because
+        If the source address of a request is not the address of its origin, the request came over TCP, because
         datagrams were lost. The answer to a request over TCP also goes over TCP.
         """
         requester, now = packet.origin, packet.now
@@ -98,14 +98,14 @@ class NodeRecords:
             self._out.send(Records(tuple(batch)), requester, now, reliable)
 
     def tick(self, now: Now) -> None:
-        """Request missing records, alternately from the record's node and from a random member."""
+        """Request each missing record, alternately from the node that it describes and from a random member."""
         for peer in list(self._membership.incomplete.values()):
             if not peer.record_missing:
                 del self._membership.incomplete[peer.address]
                 continue
             if now.mono < peer.record.ask_at:
                 continue
-            again = peer.record.asks > 0  # the first request, a datagram, was lost: use TCP
+            again = peer.record.asks > 0  # the first request was a datagram and is lost, so use TCP now
             helpers = self._membership.pick(1, peer.address) if peer.record.asks % 2 else []
             peer.record.ask_at = now.mono + min(_LONGEST_PAUSE, _PAUSE * 2**peer.record.asks)
             peer.record.asks = min(_MOST_TRIES, peer.record.asks + 1)
@@ -120,7 +120,7 @@ class NodeRecords:
         if fresh:
             self._identity.named(peer)
         if peer.record_missing:
-            self._membership.changed(peer)  # the received record is older than the current one
+            self._membership.changed(peer)  # the received record is older than the stored record
         else:
             peer.record.asks = 0
         if fresh and peer.liveness.introduced:

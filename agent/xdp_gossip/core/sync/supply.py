@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Sends documents of this node to other members: documents that they request, and documents that they lack."""
+"""Sends documents of this node to other members, either on request or because the members lack the documents."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ..received import Received
 from ..types import Address, Document, Now
 from .allowance import Allowance
 
-#: Maximum number of small documents that answer one request, and number of chunks of a large document that answer one
-#: request (the window).
+#: Maximum number of small documents in the answer to one request, and number of chunks (the window) in the answer to a
+#: request for a large document.
 REQUEST_WANTS = 64
 CHUNKS = 16
 #: The allowance of one member, in bytes per window, is ``_SHARE`` times the size of all documents plus ``_BYTES``. A
@@ -60,7 +60,10 @@ class Supply:
         self.push(list(small.values()), requester, now)
 
     def push(self, documents: list[Document], to: Address, now: Now) -> None:
-        """Send small documents to the member ``to`` within its allowance, with as many in each frame as fit into it."""
+        """Send small documents to the member ``to`` within its allowance.
+
+        Each frame carries as many documents as fit.
+        """
         batch: list[Document] = []
         used = 0
         for document in documents:
@@ -87,7 +90,10 @@ class Supply:
             self._out.send(Chunk(head, held.size, held.content_hash, start, data), to, now, reliable=True)
 
     def _may_send(self, size: int, to: Address, now: Now) -> bool:
-        """Use the allowance of ``to`` for ``size`` bytes of a document. Return False if the allowance is used up."""
+        """Take ``size`` bytes of a document, plus overhead, from the allowance of ``to``.
+
+        Return False if the allowance is used up.
+        """
         most = _BYTES + _SHARE * (self._table.bytes + _OVERHEAD * len(self._table))
         wanted = max(0, size) + _OVERHEAD
         if self._sent.take(to, wanted, most, now) == wanted:
@@ -96,7 +102,10 @@ class Supply:
         return False
 
     def chunk_bytes(self, head: Document) -> int:
-        """Number of bytes of the value in one chunk. Sender and receiver compute the same number from ``head``."""
+        """Number of bytes of a document's value that one chunk carries.
+
+        Sender and receiver compute the same number from ``head``.
+        """
         return self._frame_bytes - self._out.codec.size_of(Chunk(head, 1 << 32, bytes(32), 1 << 32, b"")) - 8
 
     def is_large(self, item: Document | Entry) -> bool:
