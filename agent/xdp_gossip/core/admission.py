@@ -173,7 +173,7 @@ class Admission:
     # -- freshness ---------------------------------------------------------------------------------------------
 
     def _answers(self, message: Message | None) -> bool:
-        """Whether a packet answers an open request of this node. Such a packet cannot be a replayed recording."""
+        """Whether a packet answers an open request of this node. Such an answer cannot be a replayed recording."""
         if isinstance(message, SyncResponse):
             return self._anti_entropy.answered(message.nonce)
         if isinstance(message, Ack):

@@ -12,8 +12,8 @@ from typing import ClassVar
 from .packets import PacketType
 from .types import State
 
-#: Name of the counter that counts an event if the counter's name for this event is not declared in this module. A count
-#: of more than 0 shows a bug of the agent.
+#: Name of the counter that counts events whose own counters are not declared in this module. A count of more than 0
+#: shows a bug of the agent.
 UNDECLARED = "counters_undeclared"
 
 #: Reasons for rejecting a packet (``packets.Rejected``), grouped by the file that raises them.

@@ -46,7 +46,7 @@ class Detector:
         self._out = outbox
         self._timing = timing
         self._expected: float | None = None
-        self._oldest = -math.inf  # no alive peer has a ``last_heard`` before this time
+        self._oldest = -math.inf  # every alive peer was last heard at this time or later
         self._forget_at = 0.0
         # nonce of a ping sent on request -> requesting member, nonce of its request
         self._asked: dict[int, tuple[Address, int]] = {}
@@ -91,7 +91,7 @@ class Detector:
 
     @staticmethod
     def recorded(live: Liveness, last_seen: float) -> None:
-        """Record a sign of life of an alive peer, which a data plane received at ``last_seen`` (monotonic seconds).
+        """Record that a data plane received a sign of life of an alive peer at ``last_seen`` (monotonic seconds).
 
         This method does the same as :meth:`heard` at less cost, for thousands of peers at once.
         """
@@ -211,8 +211,8 @@ class Detector:
     def _suspect_silent(self, timeout: float, gap: float, now: Now) -> None:
         """Suspect the live peers that are silent for longer than ``timeout``, and probe them.
 
-        The method also stores the time of the oldest sign of life. From this time :meth:`tick` knows whether any peer
-        can be late, and searches all peers only then.
+        The method also stores the time of the oldest sign of life. This time tells :meth:`tick` when a search of all
+        peers is necessary.
         """
         silent = []
         self._oldest = math.inf

@@ -173,7 +173,7 @@ class QueryAnswered:
 
 @dataclass(frozen=True)
 class AppliedAnswered:
-    """A member reported the state of a document in the member's rendered files, as in :class:`.queries.Applied`."""
+    """A member reported the state of a document in the member's rendered files. See :class:`.queries.Applied`."""
 
     query: int
     address: Address

@@ -22,8 +22,8 @@ from .types import PRESENT, Address, Now
 #: If a node has had to raise its incarnation this many times, it reports that another host uses its address. A node
 #: that merely lost its state raises its incarnation only once.
 RAISES = 3
-#: A node counts how often it has raised its incarnation in this number of seconds. If it raises its incarnation no more
-#: for as long, its problem ``twin`` is removed.
+#: A node counts how often it has raised its incarnation in this number of seconds. The problem ``twin`` of the node is
+#: removed this many seconds after the node last raised its incarnation.
 RAISES_IN = 600.0
 #: If this many packets of an earlier run of a node arrive within a minute or ten cycles, a second host uses the node's
 #: address.

@@ -24,11 +24,11 @@ from .runs import after, later
 from .sync.records import NodeRecords
 from .types import Address, Now, State
 
-#: What a data plane has stored about one origin. Origins that it treats as gone are left out. The items are: key (20
-#: bytes, ``peer.key_of``), incarnation, highest rumor sequence, window (bit i: highest - i was seen), last sign of life
-#: (monotonic seconds; 0: none), the origin's wall clock minus the local wall clock (seconds), documents digest, record
-#: digest, flags of the origin's newest packet. The type is a plain tuple for speed, because the engine reads up to ten
-#: thousand observations at once.
+#: What a data plane has stored about one origin. Origins that the data plane treats as gone are left out. The items
+#: are: key (20 bytes, ``peer.key_of``), incarnation, highest rumor sequence, window (bit i: highest - i was seen), last
+#: sign of life (monotonic seconds; 0: none), the origin's wall clock minus the local wall clock (seconds), documents
+#: digest, record digest, flags of the origin's newest packet. The type is a plain tuple for speed, because the engine
+#: reads up to ten thousand observations at once.
 Observation = tuple[bytes, int, int, int, float, float, int, int, int]
 
 

@@ -217,7 +217,7 @@ class Chunk(Message):
 @message(9, PacketType.SWAP_RESPONSE, keys=many(KEY))
 @dataclass(frozen=True)
 class NotHere(Message):
-    """Answers a ``FetchRequest``: of ``keys``, the sender has neither the requested version nor a later one."""
+    """Answers a ``FetchRequest``: the sender lacks the documents ``keys``, or has only older versions of them."""
 
     keys: tuple[str, ...]
 
@@ -227,7 +227,7 @@ class NotHere(Message):
 class Announce(Message):
     """Announces documents that the receiver can fetch.
 
-    In a packet of type 4: a rumor about documents that do not fit a datagram.
+    In a packet of type 4, the message is a rumor about documents that do not fit a datagram.
     """
 
     entries: tuple[Entry, ...]

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Finds the longest datagram that the path to each peer supports. Some paths lose long datagrams (RFC 2923, 2.1).
 
-If a peer repeats a request over TCP, either its first request, a datagram, or the answer to the first request was lost.
-A member that receives a repeated request sends the peer short and long pings, and compares which of the pings the peer
-answers (probes as in RFC 8899). If the peer answers only short pings in two tests in a row, this member sends packets
-longer than ``SHORT`` to the peer over TCP. If two hosts share an address, each of them misses some of the answers, so
-this member ignores the result of the test.
+If a peer repeats a request over TCP, the datagram with its first request, or with the answer, was lost. A member that
+receives a repeated request sends the peer short and long pings, and compares which of the pings the peer answers
+(probes as in RFC 8899). If the peer answers only short pings in two tests in a row, this member sends packets longer
+than ``SHORT`` to the peer over TCP. If two hosts share an address, each of them misses some of the answers, so this
+member ignores the result of the test.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Test:
     until: float
     short: set[int]
     long: set[int]
-    number: int  # position of this test in a row of tests of the same path, from 1
+    number: int  # 1 for the first test of a row of tests, 2 for the second, ...
     short_answered: bool = False
     long_answered: bool = False
 
@@ -99,7 +99,7 @@ class Paths:
             test.long_answered = test.long_answered or nonce in test.long
 
     def tick(self, now: Now) -> None:
-        """Evaluate the tests that have ended, and remove the limits of paths that have expired."""
+        """Evaluate the tests that have ended, and remove limits that have expired from their paths."""
         for address, test in list(self._tests.items()):
             if now.mono >= test.until:
                 del self._tests[address]

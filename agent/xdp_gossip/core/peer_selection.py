@@ -30,7 +30,7 @@ _FIRST_TRIES = 8
 
 
 class PeerSelection:
-    """Opens syncs with the selected members, and causes requests for missing node records."""
+    """Opens syncs with the selected members, and triggers requests for missing node records."""
 
     def __init__(
         self,

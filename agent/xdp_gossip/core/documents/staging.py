@@ -50,10 +50,7 @@ class Staging:
         return len(self._parts)
 
     def get(self, key: str) -> Document | None:
-        """Return the document of ``key`` that waits for other documents of its batch;
-
-        None if there is no such document.
-        """
+        """Return the document of ``key`` that waits for other documents of its batch; None if none waits."""
         return self._parts.get(key)
 
     def add(self, document: Document, now: Now) -> int:

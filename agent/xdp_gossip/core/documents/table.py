@@ -26,7 +26,7 @@ def entry_of(document: Document) -> Entry:
 
 
 def unread(versions: Sequence[Document], held: Version | None, own: Address) -> set[Version]:
-    """Return those of the ``versions`` of one document whose replacement was a conflict: the author had not read them.
+    """Return those ``versions`` of a document that an author replaced without having read them (conflicts).
 
     ``held``: the current version. ``own``: the address of this node, because :meth:`Document.overtakes` treats versions
     that this node published more strictly.

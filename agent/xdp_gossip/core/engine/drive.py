@@ -398,7 +398,7 @@ class Drive(Parts):
         self._out.emit(IncarnationChanged(self.incarnation))
 
     def _forget(self, peer: Peer) -> None:
-        """Delete the data about ``peer`` outside of the membership, because the membership has removed the peer."""
+        """Delete the data about ``peer`` in the other parts of the engine, after the membership removed the peer."""
         if peer.heard and peer.liveness.state is not State.LEFT:
             self._selection.seeds.add_former(peer.address)
         self._identity.forget(peer)

@@ -58,7 +58,7 @@ BUSY, _BUSY_LISTS = 256, 10.0
 #: no hashes.
 KNOWN = 512
 MOSTLY_EQUAL = 192
-#: Maximum bytes on the wire for one item of a list: a state hash, a member, or an entry without its key.
+#: Maximum bytes on the wire of one state hash, of one member's data, and of one entry without its key.
 _HASH_BYTES = 9
 _MEMBER_BYTES = 80
 _ENTRY_BYTES = 112
@@ -363,7 +363,7 @@ class AntiEntropy:
         self._catch_up.members_told(packet.peer, packet.now)
 
     def merge_members(self, infos: Iterable[MemberInfo], teller: Address, now: Now) -> None:
-        """Update the NodeList from another member's data ``infos``, unless this node has newer data about a node.
+        """Update the NodeList from ``infos``, another member's data, where these data are newer than this node's.
 
         The member ``teller`` may report at most ``_NEWCOMERS`` unknown nodes per window of its allowance. The limit
         does no harm to nodes that exist: they are also heard directly or reported by other members. Without the limit,
@@ -422,7 +422,7 @@ class AntiEntropy:
             self._detector.heard(peer, now, age)
 
     def send_members(self, to: Address, now: Now) -> None:
-        """Send the member ``to`` the data of all peers that were heard, unless the allowance of ``to`` is used up."""
+        """Send the data of all peers that were heard to the member ``to``, unless its allowance is used up."""
         if not self._lists.take(to, 1, _LISTS, now):
             self._out.count("member_lists_withheld")
             return
