@@ -61,7 +61,7 @@ class Quiet:
 class QuietFilter(logging.Filter):
     """Logging filter that passes each message at most once a minute.
 
-    It appends the number of suppressed equal messages.
+    The filter appends the number of suppressed messages.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

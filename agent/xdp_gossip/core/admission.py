@@ -145,8 +145,8 @@ class Admission:
         If the local clock was set, shift the known clocks of other members. Without the shift of known clocks, this
         node would refuse current documents as documents from the future until it has heard enough members again.
         """
-        # Subtract the time for which the machine was suspended. While it is suspended, the wall clock runs and the
-        # monotonic clock stops; this difference must not count as a step.
+        # Subtract the time for which the machine was suspended. While the machine is suspended, the wall clock runs and
+        # the monotonic clock stops. This difference between the clocks must not count as a step.
         apart = now.wall_ns / 1e9 - now.mono - now.slept
         step = 0.0 if self._clocks_apart is None else apart - self._clocks_apart
         self._clocks_apart = apart
@@ -202,7 +202,7 @@ class Admission:
         raise Rejected("stale_time")
 
     def _challenge(self, origin: Address, now: Now) -> None:
-        """Send a node a sync request that only a live node can answer, at most once per cycle."""
+        """At most once per cycle, send a node a sync request that only a live node can answer."""
         lately = self._challenged.get(origin, -math.inf) > now.mono - self._timing.cycle
         if not lately and len(self._challenged) < _MAX_CHALLENGES:
             self._challenged[origin] = now.mono

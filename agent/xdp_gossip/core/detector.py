@@ -211,8 +211,8 @@ class Detector:
     def _suspect_silent(self, timeout: float, gap: float, now: Now) -> None:
         """Suspect the live peers that are silent for longer than ``timeout``, and probe them.
 
-        The method also stores the time of the oldest sign of life. This time tells :meth:`tick` when a search of all
-        peers is necessary.
+        The method also stores the time of the oldest sign of life. Until this sign of life is too old, :meth:`tick`
+        need not search all peers.
         """
         silent = []
         self._oldest = math.inf

@@ -59,10 +59,10 @@ class Identity:
     def may_go_beyond(self, now: Now) -> bool:
         """Whether this node may raise its incarnation above a later one in a packet with this node's address.
 
-        If this node lost its state directory, it needs to raise its incarnation only once. If it needs to do so
-        repeatedly, another host with the same address (a twin) also raises its incarnation each time. This node stops
-        after it has raised its incarnation ``RAISES`` times. Other members then accept the packets of the host with the
-        latest incarnation.
+        If this node lost its state directory, it needs to raise its incarnation only once. If this node needs to raise
+        its incarnation repeatedly, another host with the same address (a twin) raises its own each time, too. This node
+        stops after it has raised its incarnation ``RAISES`` times. Other members then accept the packets of the host
+        with the latest incarnation.
         """
         lately = [when for when in self._raises if now.mono - when <= RAISES_IN]
         if len(lately) < RAISES:
@@ -92,7 +92,7 @@ class Identity:
         """
         age = (peer.clock_ahead or 0.0) - (header.wall_ns - now.wall_ns) / 1e9
         if abs(age) > self._timing.timeout:
-            return  # the packet is too old or too new, so it may be a replayed recording
+            return  # the packet is not recent, so it may be a replayed recording
         runs = self._runs.get(peer.address)
         if runs is None:
             if len(self._runs) >= _WATCHED:

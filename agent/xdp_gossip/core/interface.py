@@ -166,12 +166,13 @@ class AskedDocuments(Protocol):
         comment: str = "",
         pending: Sequence[Prepared] = (),
     ) -> list[Prepared] | None:
-        """Prepare the documents of a :meth:`publish_many`, so that the shell can store them before :meth:`commit`.
+        """Prepare the documents of a :meth:`publish_many`.
 
-        The engine's documents change only in :meth:`commit`, not in :meth:`prepare`. Returns None on a wire without
-        this operation; the caller then uses :meth:`publish_many`. ``pending``: documents prepared earlier and not
-        committed yet. Pending documents count toward the limits. ``writes`` must not contain a key of a pending
-        document. Raises the same errors as :meth:`publish_many`.
+        The shell can then store the documents before it calls :meth:`commit`. The engine's documents change only in
+        :meth:`commit`, not in :meth:`prepare`. Returns None on a wire without this operation; the caller then uses
+        :meth:`publish_many`. ``pending``: documents prepared earlier and not committed yet. Pending documents count
+        toward the limits. ``writes`` must not contain a key of a pending document. Raises the same errors as
+        :meth:`publish_many`.
         """
 
     def commit(self, prepared: Sequence[Prepared], now: Now) -> bool:
@@ -223,7 +224,10 @@ class Asked(Protocol):
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """Counters by name. If the engine receives a packet that it does not use, it increments one of the counters."""
+        """Counters by name.
+
+        For each received packet that the engine does not use, one of the counters is incremented.
+        """
 
     def seed(self, node: Node, now: Now) -> None:
         """Add a seed: contact ``node`` now, and again whenever it is not a present member (PekoNode's ``Set``)."""

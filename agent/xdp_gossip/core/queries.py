@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Queries to members: the version of a document that they have or have applied, and failed rendered files."""
+"""Queries to members about the version of a document that they have or have applied, and about failed files."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The packet of a message, as the dispatcher passes it to the message handler."""
+"""The packet that carried a message. The dispatcher passes this packet to the handler of the message."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .types import Address, Now
 class Received(NamedTuple):
     """A packet that passed all checks of :class:`.admission.Admission`, without its message.
 
-    ``peer``: the packet's origin. ``source``: the address from which the packet arrived. It differs from the origin's
-    address if a member relayed the packet or if the packet came over TCP. ``now``: the time of arrival.
+    ``peer``: the packet's origin. ``source``: the address from which the packet arrived. ``source`` differs from the
+    origin's address if a member relayed the packet or if the packet came over TCP. ``now``: the time of arrival.
     """
 
     peer: Peer

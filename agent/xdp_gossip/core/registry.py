@@ -53,8 +53,8 @@ def message(
     """Register a dataclass as a message.
 
     ``tag``: the permanent number of the message; never change or reuse a tag. ``kinds``: the packet types that may
-    carry the message. At most one of them may be a type whose packets go to a single node. ``fields``: all fields of
-    the dataclass in the order of their definition, which is also the order on the wire. ``later``: see
+    carry the message. At most one of ``kinds`` may be a type whose packets go to a single node. ``fields``: all fields
+    of the dataclass in the order of their definition, which is also the order on the wire. ``later``: see
     :class:`.schema.Struct`. Raises ``TypeError`` if the fields are not those of the dataclass, the tag is in use, or
     ``kinds`` is wrong.
     """

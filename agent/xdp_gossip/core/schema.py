@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Building blocks for message bodies.
 
-Each building block converts a value of one type to plain values and back. It checks every value that it converts back.
-Plain values are the values that msgpack can encode: integers, booleans, texts, bytes, lists and None. The module
-:mod:`.messages` defines the fields of every message and their order; ``wire/bodies.py`` encodes the list of fields as
-bytes.
+Each building block converts a value of one type to plain values and back. A building block checks every value that it
+converts back. Plain values are the values that msgpack can encode: integers, booleans, texts, bytes, lists and None.
+The module :mod:`.messages` defines the fields of every message and their order; ``wire/bodies.py`` encodes the list of
+fields as bytes.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def uint(bits: int) -> Field:
 
 
 def raw_bytes(limit: int, exact: bool = False) -> Field:
-    """A field for at most ``limit`` bytes. If ``exact`` is set, it is a field for exactly ``limit`` bytes."""
+    """A field for at most ``limit`` bytes. If ``exact`` is set, the field is for exactly ``limit`` bytes."""
 
     def unpack(raw: Any) -> bytes:
         if not isinstance(raw, bytes) or len(raw) > limit or (exact and len(raw) != limit):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Transports: thin layers around sockets that send and receive packets, independent of the gossip protocol.
 
-A transport runs in one asyncio event loop. A transport counts every packet that it drops. It does not report drops to
-the engine, because the protocol itself repairs losses.
+A transport runs in one asyncio event loop. A transport counts every packet that it drops. A transport does not report
+drops to the engine, because the protocol itself repairs losses.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class Acceptor:
 
 
 class Listener:
-    """Accepts connections on a listening ``sock``, and calls ``factory`` for an asyncio protocol for each of them.
+    """Accepts connections on a listening ``sock``, and uses ``factory`` to create a protocol for each of them.
 
     ``counters``, ``counter`` and ``what``: see :class:`Acceptor`.
     """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Base class of the transports that use only TCP.
 
-It contains their listening address, their counters, and the sending of rumors.
+The class contains the listening address, the counters, and the sending of rumors.
 """
 
 from __future__ import annotations

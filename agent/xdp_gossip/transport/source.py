@@ -26,7 +26,7 @@ COUNTER = "source_unavailable"
 #: address later.
 TRY_AGAIN_S = 1.0
 
-#: Errors by which the kernel reports that no interface has the source address. They come, in this order, from
+#: Errors by which the kernel reports that no interface has the source address. The errors come, in this order, from
 #: IPV6_PKTINFO, bind() and IP_PKTINFO.
 _NOT_HERE = (errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH)
 IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)  # Python's socket module has this constant since version 3.12.

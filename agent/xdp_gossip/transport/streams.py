@@ -303,7 +303,7 @@ class Incoming(_Connection):
 class Outgoing(_Connection):
     """A connection to one peer.
 
-    It is opened for the first queued frame, and closed when it is idle, stalled or broken.
+    The first queued frame opens the connection. When the connection is idle, stalled or broken, it is closed.
     """
 
     def __init__(self, streams: Streams, to: Address) -> None:

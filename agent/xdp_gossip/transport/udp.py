@@ -112,8 +112,8 @@ class UdpTransport:
     def _bind(self) -> tuple[socket.socket, socket.socket | None]:
         """Create the UDP socket and the listening TCP socket on the same port. Raises ``TransportError``.
 
-        If port 0 was requested, the port that the kernel chooses for UDP may already be in use for TCP. In this case
-        the method tries another port for both UDP and TCP.
+        If port 0 was requested, the port that the kernel chooses for UDP may already be in use for TCP. If the port is
+        in use, the method tries another port for both UDP and TCP.
         """
         ip, port = self._listen if isinstance(self._listen, tuple) else (self._listen.ip, self._listen.port)
         for attempts_left in range(0 if port else 30, -1, -1):

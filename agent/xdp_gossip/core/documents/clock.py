@@ -98,9 +98,8 @@ def cluster_offset(samples: Iterable[float]) -> float:
 
     ``samples``: the clock of each other member minus the local clock, in seconds. The result is the median of the
     samples and 0 (the local clock). A few wrong clocks cannot change a median much. If the number of clocks is even,
-    two clocks are in the middle of the sorted list, and no member can know which of the two is right. In this case each
-    member uses the one of the two middle clocks that is nearer to its own clock. In a cluster of two, each member thus
-    uses its own clock.
+    two clocks are in the middle of the sorted list, and no member can know which of the two is right. Then each member
+    uses the middle clock that is nearer to its own clock. In a cluster of two, each member thus uses its own clock.
     """
     # The module statistics has a median, but importing it takes 0.7 MB of memory in every agent.
     ordered = sorted((0.0, *samples))

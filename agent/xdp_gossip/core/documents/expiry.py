@@ -4,7 +4,7 @@
 Members send each other a tombstone for a grace period, so that all of them delete the document. After the grace period,
 each member *retires* the tombstone: the tombstone stays in memory and on the disk, but is no longer part of digests and
 lists and causes no traffic. If another member was away for longer than the grace period and then offers the deleted
-document, this member sends it the tombstone. Therefore members remember each deletion by key and version, and never
+document, this member answers with the tombstone. Therefore members remember each deletion by key and version, and never
 infer from the age of a document that it was deleted. If a wrong clock retired tombstones too early, this member returns
 them to the table when the clock is right again.
 """

@@ -188,8 +188,8 @@ class Metadata:
         if not self.outranked_by(entry, now) or self.refuses(entry, now):
             return False
         self._clock.observe(document.version.hlc + 1)
-        # After the grace period of the tombstones in a batch, no member sends them any more, so the batch would never
-        # become complete.
+        # After the grace period of the tombstones in a batch, no member sends these tombstones any more, so the batch
+        # would never become complete.
         if len(document.batch) > 1 and not self.expiry.is_old(document, self._ending_ms(now)):
             self._out.count("batches_dropped", self.staging.add(document, now))
         else:

@@ -219,10 +219,11 @@ class Drive(Parts):
         self._timers.at(when, self._heartbeat)
 
     def _state_changed(self, now: Now) -> None:
-        """Send the next heartbeat early. Its documents digest shows other members that this node's documents changed.
+        """Send the next heartbeat early.
 
-        The delay is random, and its upper bound grows with the cluster. If the delay were not random, all members would
-        send heartbeats at the same moment after a publish.
+        The documents digest in the heartbeat shows other members that this node's documents changed. The delay is
+        random, and its upper bound grows with the cluster. If the delay were not random, all members would send
+        heartbeats at the same moment after a publish.
         """
         self._schedule_expiry(now)
         size = self._timing.members

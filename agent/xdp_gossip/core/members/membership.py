@@ -205,7 +205,7 @@ class Membership:
         self.changed(peer)
 
     def recorded(self, peer: Peer, highest: int, window: int, documents_digest: int, flags: int) -> None:
-        """Set a peer's replay window, and data from its newest rumor's header, to the values of a data plane."""
+        """Set a peer's replay window, and data from its newest rumor's header, to what a data plane has observed."""
         peer.rumors.merge(highest, window)
         if highest > peer.sighted:
             peer.sighted = highest

@@ -95,7 +95,7 @@ class Peer(Shown):
 
     @property
     def heard(self) -> bool:
-        """Whether any member has heard the peer at least once. A seed that never answered was not heard."""
+        """Whether any member has heard the peer at least once. For a seed that never answered, the result is False."""
         return self.incarnation > 0
 
     @property

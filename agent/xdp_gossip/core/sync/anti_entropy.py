@@ -2,8 +2,8 @@
 """Anti-entropy: two members compare digests and sync the differences (PekoNode's swap; Demers et al. 1987).
 
 If both members have equal NodeLists and documents, a sync costs one request and one response. Two members find the
-documents that differ step by step: they compare their documents digests, the digests of 256 buckets, and the entries of
-the buckets that differ. Finally each member fetches the documents that it lacks.
+differing documents in several steps: they compare their documents digests, the digests of 256 buckets, and the entries
+of the buckets that differ. Finally each member fetches the documents that it lacks.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ _ENTRIES = 4096
 _NEWCOMERS = 2048
 #: Seconds within which a member answers a request if no datagram is lost.
 _ANSWER_WITHIN = 0.5
-#: If a member has left this number of requests unanswered although its heartbeats arrive, it counts as unreached.
+#: If a member has left this number of requests unanswered although its heartbeats arrive, the member counts as
+#: unreached.
 _UNANSWERED = 5
 #: Seconds after which this node forgets an unanswered request and an incomplete entry list of a peer.
 _LIST_LIFETIME = 30.0
@@ -187,8 +188,8 @@ class AntiEntropy:
     def _busy(self, what: str, now: Now) -> bool:
         """Whether so many fetches are pending that this node must not request or send an entry list.
 
-        ``what``: "asked" for a request, "told" for sending. If the result is False, the caller requests or sends a
-        list, so the method stores the present time as the time of the last list.
+        ``what``: "asked" for a request, "told" for sending. If the method returns False, it also stores the present
+        time as the time of the last list.
         """
         if len(self._fetcher) >= BUSY and now.mono - self._listed_at[what] < _BUSY_LISTS:
             return True
@@ -380,7 +381,7 @@ class AntiEntropy:
                 self._out.count("members_withheld")
 
     def _hear_of_myself(self, info: MemberInfo, now: Now) -> None:
-        """Refute a report that this node is dead, or that it has a later incarnation than its current one.
+        """Refute a report that this node is dead, or that this node has a later incarnation than it really has.
 
         If the report contains a rumor sequence that this node has not reached in this incarnation, a twin (another host
         with this address) uses the same incarnation.
@@ -422,7 +423,7 @@ class AntiEntropy:
             self._detector.heard(peer, now, age)
 
     def send_members(self, to: Address, now: Now) -> None:
-        """Send the data of all peers that were heard to the member ``to``, unless its allowance is used up."""
+        """Send ``to`` the data of all peers that were ever heard, unless the allowance of this member is used up."""
         if not self._lists.take(to, 1, _LISTS, now):
             self._out.count("member_lists_withheld")
             return

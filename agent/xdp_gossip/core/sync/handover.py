@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Sends the newest documents of a leaving node to other members, because they cannot fetch them after the leave."""
+"""Sends the newest documents of a leaving node to other members, which cannot fetch these documents later."""
 
 from __future__ import annotations
 
