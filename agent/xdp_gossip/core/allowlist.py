@@ -77,8 +77,9 @@ class AllowList:
         return at >= 0 and int(address) <= self._last[address.version][at]
 
     def entries(self) -> dict[tuple[int, bytes], bool]:
-        """Return a longest-prefix-match table: (prefix length in bits, address of 16 bytes) -> whether to accept it.
+        """Return the entries of a table for longest-prefix matching.
 
+        An entry maps (prefix length in bits, address of 16 bytes) to whether this node accepts packets from the network.
         The table stores IPv4 addresses as IPv4-mapped IPv6 addresses, so IPv4 packets would match an IPv6 network such
         as ::/0. The entry for ::ffff:0:0/96 prevents an IPv4 address from matching an IPv6 network.
         """

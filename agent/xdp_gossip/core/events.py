@@ -15,7 +15,11 @@ from .types import Address, Document, Member, Node, State
 
 @dataclass(frozen=True)
 class Transmit:
-    """A packet to send to ``to``: as one datagram, or as one TCP frame if ``reliable`` or too long for a datagram."""
+    """A packet to send to ``to``.
+
+    The packet goes as one TCP frame if ``reliable`` is set or if it is too long for a datagram; otherwise it goes as
+    one datagram.
+    """
 
     to: Address
     data: bytes

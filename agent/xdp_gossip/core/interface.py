@@ -168,7 +168,7 @@ class AskedDocuments(Protocol):
     ) -> list[Prepared] | None:
         """Prepare the documents of a :meth:`publish_many`.
 
-        The shell can then store the documents before it calls :meth:`commit`. The engine's documents change only in
+        The shell can store the prepared documents before it calls :meth:`commit`. The engine's documents change only in
         :meth:`commit`, not in :meth:`prepare`. Returns None on a wire without this operation; the caller then uses
         :meth:`publish_many`. ``pending``: documents prepared earlier and not committed yet. Pending documents count
         toward the limits. ``writes`` must not contain a key of a pending document. Raises the same errors as
@@ -219,7 +219,7 @@ class Asked(Protocol):
     def tells_ancestry(self) -> bool:
         """Whether documents on this wire list the versions that their authors had read.
 
-        If documents do not list these versions, the engine cannot detect conflicts.
+        If documents do not list the versions that their authors had read, the engine cannot detect conflicts.
         """
 
     @property

@@ -163,8 +163,8 @@ class ListRequest(Message):
 class ListResponse(Message):
     """Answers a ``ListRequest`` with entries. ``finished``: buckets whose entries are complete with this message.
 
-    ``unknown``: those hashes in ``known`` of the request that match no document of the responder. ``unknown`` is None
-    if the request had no hashes.
+    ``unknown``: those hashes in the request's field ``known`` that match no document of the responder. ``unknown`` is
+    None if the request had no hashes.
     """
 
     entries: tuple[Entry, ...]

@@ -50,9 +50,9 @@ class Outbox:
 
     ``digest`` returns the documents digest of this node. Every packet of this node carries the digest.
 
-    Rumors and direct packets have separate sequences. If both shared one sequence, the many answers of a busy node
-    would advance the sequence so fast that the replay windows of other members would reject the node's rumors as too
-    old.
+    Rumors and direct packets have separate sequences. If rumors and direct packets shared one sequence, the many
+    answers of a busy node would advance the sequence so fast that the replay windows of other members would reject the
+    node's rumors as too old.
     """
 
     def __init__(

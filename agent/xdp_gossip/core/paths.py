@@ -71,7 +71,7 @@ class Paths:
     def asked_again(self, peer: Peer, now: Now) -> None:
         """Count a request from ``peer`` that came over TCP although it fits a datagram.
 
-        If there are enough such requests, test the path.
+        After ``_HINTS`` of these requests within ``_HINTS_IN`` seconds, test the path.
         """
         address = peer.address
         if address in self._tests or address in self._limited or not peer.present:

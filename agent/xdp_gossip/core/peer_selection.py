@@ -123,7 +123,8 @@ class PeerSelection:
         """Schedule a sync, because a member advertises a documents digest that differs from this node's digest.
 
         This node delays the sync for a moment, because a rumor usually removes the difference. The delay doubles after
-        each sync that does not remove the difference. For example, a member may have documents that this node refuses.
+        each sync that does not remove the difference. A sync cannot remove the difference if, for example, a member has
+        documents that this node refuses.
         """
         if not self._settling and self._local.status == "running":
             self._settling = True

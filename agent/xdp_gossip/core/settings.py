@@ -39,7 +39,7 @@ _KNOB = "knob"
 class AgentYml:
     """How a setting in ``agent.yml`` differs from the same setting in the library.
 
-    ``default``, ``least`` and ``most``: None means that ``agent.yml`` uses the same value as the library.
+    If ``default``, ``least`` or ``most`` is None, ``agent.yml`` uses the same value as the library.
 
     ``agent.yml`` may allow a narrower range than the library, because an extreme value in a file is probably a typing
     error. ``key``: the name of the setting in ``agent.yml``. If ``key`` is "", the name is that of the dataclass field.

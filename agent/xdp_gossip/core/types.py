@@ -394,8 +394,9 @@ class Write:
 
     ``expected``: write only if this is the node's current version. ``absent``: write only if the node has no such
     document. ``expires_in``: seconds until the document expires. ``expires``: the time of expiry, as in ``Document``,
-    instead of ``expires_in``. ``content_type``: None means the first of these that is known: the type of the current
-    version, the type by the key's suffix, the type by ``suffix`` (the suffix of the file with the value), raw.
+    instead of ``expires_in``. If ``content_type`` is None, the document gets the first known type of these: the type of
+    the current version, the type by the key's suffix, the type by ``suffix`` (the suffix of the file with the value),
+    raw.
     ``checked_as``: the content type for which the value was checked; the write fails if the document would get a
     different type. If ``checked_as`` is None, the document may get any type.
     """

@@ -46,7 +46,7 @@ class Transport(Protocol):
 
     @property
     def name(self) -> str:
-        """The mode of the transport: "UDP", "TCP", or the mode in which the kernel data plane runs."""
+        """The mode of the transport, which is "UDP", "TCP", or the mode in which the kernel data plane runs."""
 
     @property
     def counters(self) -> Mapping[str, int]:

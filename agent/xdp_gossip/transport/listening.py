@@ -21,8 +21,8 @@ class TcpListening:
 
     ``listen``: the address on which the transport accepts connections, or a pair ``(ip, port)`` whose port may be 0.
     ``::`` also accepts IPv4. ``size``: maximum bytes of a packet. ``buffer``: maximum number of packets queued for one
-    peer. ``own``: the address by which peers know this node. While the host has this address, it is the source address
-    of outgoing connections (:class:`Source`).
+    peer. ``own``: the address by which peers know this node. While the host has the address ``own``, outgoing
+    connections have this source address (:class:`Source`).
     """
 
     name = "TCP"

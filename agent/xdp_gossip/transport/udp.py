@@ -48,8 +48,8 @@ class UdpTransport:
     ``size``: maximum bytes of a packet. ``buffer``: maximum number of datagrams that are queued while the kernel's send
     buffer is full, and maximum number of frames that are queued for one peer. ``datagram``: maximum bytes of a packet
     that is sent as a datagram. ``frames=False`` sends all packets as datagrams and does not listen on TCP, for
-    PekoNode's wire, which has no frames. ``own``: the address by which peers know this node. While the host has this
-    address, it is the source address of all packets (:class:`Source`).
+    PekoNode's wire, which has no frames. ``own``: the address by which peers know this node. While the host has the
+    address ``own``, all packets have this source address (:class:`Source`).
     """
 
     def __init__(

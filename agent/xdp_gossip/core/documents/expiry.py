@@ -6,7 +6,7 @@ each member *retires* the tombstone: the tombstone stays in memory and on the di
 lists and causes no traffic. If another member was away for longer than the grace period and then offers the deleted
 document, this member answers with the tombstone. Therefore members remember each deletion by key and version, and never
 infer from the age of a document that it was deleted. If a wrong clock retired tombstones too early, this member returns
-them to the table when the clock is right again.
+these tombstones to the table when the clock is right again.
 """
 
 from __future__ import annotations

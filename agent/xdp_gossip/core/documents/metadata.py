@@ -400,7 +400,8 @@ class Metadata:
     def _taken(self, pending: Sequence[Prepared]) -> tuple[int, int]:
         """Return the total bytes and the number of documents after a commit of ``pending``.
 
-        If ``pending`` makes a document smaller, the total contains the larger, present size of that document.
+        If ``pending`` makes a document smaller, the total still contains the present size of this document, which is
+        larger.
         """
         coming = [item.document for item in pending if item.changed and item.document is not None]
         growth = sum(max(0, document.size - self.table.size_of(document.key)) for document in coming)

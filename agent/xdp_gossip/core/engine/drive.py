@@ -237,7 +237,7 @@ class Drive(Parts):
         left = self.documents.until_expiry(now)
         if left is None:
             return
-        # At most 60 s ahead, because a correction of the cluster's clock may bring the expiry forward.
+        # The timer is set at most 60 s ahead, because a correction of the cluster's clock may bring the expiry forward.
         when = now.mono + min(max(left, 0.0), 60.0) + 0.001
         if when < self._next_expiry or self._next_expiry <= now.mono:
             self._next_expiry = when

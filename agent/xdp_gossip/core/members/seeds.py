@@ -46,7 +46,7 @@ class Seeds:
 
     @property
     def given(self) -> list[Address]:
-        """The addresses of all seeds as given by the user, which may be aliases of a node's own address."""
+        """The addresses of all seeds, as the user gave them."""
         return list(self._given)
 
     @property

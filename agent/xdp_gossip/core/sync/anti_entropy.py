@@ -189,7 +189,7 @@ class AntiEntropy:
         """Whether so many fetches are pending that this node must not request or send an entry list.
 
         ``what``: "asked" for a request, "told" for sending. If the method returns False, it also stores the present
-        time as the time of the last list.
+        time as the time of the last entry list.
         """
         if len(self._fetcher) >= BUSY and now.mono - self._listed_at[what] < _BUSY_LISTS:
             return True
@@ -359,7 +359,7 @@ class AntiEntropy:
     # -- members -----------------------------------------------------------------------------------------------
 
     def on_members(self, message: MemberList, packet: Received) -> None:
-        """Merge one message with a part of another member's NodeList."""
+        """Merge the part of another member's NodeList that one message contains."""
         self.merge_members(message.members, packet.origin, packet.now)
         self._catch_up.members_told(packet.peer, packet.now)
 
@@ -367,8 +367,8 @@ class AntiEntropy:
         """Update the NodeList from ``infos``, another member's data, where these data are newer than this node's.
 
         The member ``teller`` may report at most ``_NEWCOMERS`` unknown nodes per window of its allowance. The limit
-        does no harm to nodes that exist: they are also heard directly or reported by other members. Without the limit,
-        a member could report nodes that do not exist, and this node would probe them in vain.
+        does no harm to nodes that exist, because this node also hears such nodes directly or from other members.
+        Without the limit, a member could report nodes that do not exist, and this node would probe these nodes in vain.
         """
         for info in infos:
             if info.address == self._local.address:
@@ -487,8 +487,9 @@ class AntiEntropy:
     def _unknown_to_peer(self, seen: set[str], bucket: int, unknown: Iterable[int] | None = None) -> list[Document]:
         """Documents in ``bucket`` that a peer lacks.
 
-        The keys of these documents are not in ``seen``, the keys that the peer listed. ``unknown``: the state hashes
-        that the peer reported as unknown. If ``unknown`` is given, the method returns only documents with these hashes.
+        The peer lacks a document if its key is not in ``seen``, which contains the keys that the peer listed.
+        ``unknown``: the state hashes that the peer reported as unknown. If ``unknown`` is given, the method returns
+        only documents with these hashes.
         """
         lacking = [document for document in self._metadata.table.in_bucket(bucket) if document.key not in seen]
         if unknown is None:

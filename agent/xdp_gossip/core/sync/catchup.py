@@ -90,13 +90,19 @@ class CatchUp:
             self._documents = True
 
     def compared(self, peer: Peer, owed: Iterable[Entry], unlisted: Iterable[int] = ()) -> None:
-        """Record a comparison with ``peer``: ``owed`` must be fetched, and ``peer`` has not listed ``unlisted`` yet."""
+        """Record a comparison with ``peer``.
+
+        This node must still fetch the entries ``owed``, and ``peer`` must still list the buckets ``unlisted``.
+        """
         if not self.done:
             entries = {entry.key: entry for entry in owed}
             self._comparisons[peer.address] = _Comparison(peer.sync.caught_up, entries, set(unlisted))
 
     def listed(self, peer: Peer, owed: Iterable[Entry], finished: Iterable[int]) -> None:
-        """Record another list from ``peer``: ``owed`` must be fetched, and the buckets ``finished`` are complete."""
+        """Record another list from ``peer``.
+
+        This node must still fetch the entries ``owed``, and the buckets ``finished`` are fully listed.
+        """
         comparison = self._comparisons.get(peer.address)
         if comparison is not None:
             comparison.owed.update((entry.key, entry) for entry in owed)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Fetches documents from other members.
 
-One request asks for several small documents, or for a part (window) of a large document. The holders of a document are
-the members that have it. The sender of an announcement or of a list is a holder of each document in the announcement or
+A request is for several small documents, or for a part (window) of a large document. The holders of a document are the
+members that have it. The sender of an announcement or of a list is a holder of each document in the announcement or
 list. A member with the same documents digest as a holder is also a holder. The class :class:`Fetcher` sends requests to
 several holders in parallel. If a holder does not answer, the class sends the request to another holder.
 """

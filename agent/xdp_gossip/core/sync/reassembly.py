@@ -52,5 +52,5 @@ class Reassembly:
         return self._hash.digest()
 
     def value(self) -> bytes:
-        """The whole value. Call this only when no chunk is missing."""
+        """The whole value. Call this method only when no chunk is missing."""
         return self._buffer.getvalue()
