@@ -79,9 +79,9 @@ class AllowList:
     def entries(self) -> dict[tuple[int, bytes], bool]:
         """Return the entries of a table for longest-prefix matching.
 
-        An entry maps (prefix length in bits, address of 16 bytes) to whether this node accepts packets from the network.
-        The table stores IPv4 addresses as IPv4-mapped IPv6 addresses, so IPv4 packets would match an IPv6 network such
-        as ::/0. The entry for ::ffff:0:0/96 prevents an IPv4 address from matching an IPv6 network.
+        An entry maps (prefix length in bits, address of 16 bytes) to whether this node accepts packets from this
+        network. The table stores IPv4 addresses as IPv4-mapped IPv6 addresses, so IPv4 packets would match an IPv6
+        network such as ::/0. The entry for ::ffff:0:0/96 prevents an IPv4 address from matching an IPv6 network.
         """
         if not self.networks:
             return {}

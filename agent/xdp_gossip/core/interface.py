@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The interface of every protocol engine to the program around it, the shell (docs/architecture.md, "The core").
+"""The interface between a protocol engine and the shell, which is the program around the engine.
 
-An engine has no clock, socket, thread, file or randomness of its own. The shell passes the time with each input. After
-each input the shell calls :meth:`Driven.take_transmits` and :meth:`Driven.take_events`. The shell calls
-:meth:`Driven.handle_timer` at the time that :meth:`Driven.next_timer` returns.
+See docs/architecture.md, "The core". An engine has no clock, socket, thread, file or randomness of its own. The shell
+passes the time with each input. After each input the shell calls :meth:`Driven.take_transmits` and
+:meth:`Driven.take_events`. The shell calls :meth:`Driven.handle_timer` at the time that :meth:`Driven.next_timer`
+returns.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ _RETRIES = 4
 #: Number of cycles between two syncs with a random member, while no member has missed two heartbeats. A sync is the
 #: most expensive work of an idle member.
 _CALM = 3
-#: Maximum number of nodes known from an earlier run that this node contacts at start. This node contacts the other
-#: known nodes in later cycles, in the same way as dead nodes.
+#: At start, this node contacts at most this many of the nodes that it knows from an earlier run. This node contacts the
+#: other known nodes in later cycles, in the same way as dead nodes.
 _FIRST_TRIES = 8
 
 

@@ -179,7 +179,8 @@ class Streams:
 def _evict(connections: Collection[Incoming]) -> None:
     """Close the least recently used connection among those that have delivered no accepted packet.
 
-    If every connection has delivered one, close the least recently used of all. ``connections``: sorted by last use.
+    If every connection has delivered an accepted packet, close the least recently used of all connections.
+    ``connections``: sorted by last use.
     """
     strangers = (connection for connection in connections if not connection.proven)
     next(strangers, next(iter(connections))).drop("connections_evicted")

@@ -68,7 +68,7 @@ class Engine(Drive):
         self._selection.unseed(address)
 
     def former(self, now: Now) -> list[Known]:
-        """Return the former members: this node removed them from the NodeList, but still contacts them.
+        """Return the former members, which this node removed from the NodeList but still contacts.
 
         The runtime stores the returned members for the next run.
         """

@@ -282,7 +282,7 @@ class Drive(Parts):
     def observation_due(self) -> float:
         """Monotonic time at which the next :meth:`observe` is due.
 
-        Every call that passes data to the engine may change this time.
+        Every call that passes data to the engine may change the result.
         """
         return math.inf if self.status in ("new", "left") else self._kernel_view.due
 

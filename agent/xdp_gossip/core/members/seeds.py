@@ -56,7 +56,7 @@ class Seeds:
 
     @property
     def former(self) -> list[Address]:
-        """Former members: they are no longer in the NodeList, but this node still contacts them."""
+        """The former members, which are no longer in the NodeList but which this node still contacts."""
         return list(self._former)
 
     @property

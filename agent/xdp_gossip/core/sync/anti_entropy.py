@@ -71,8 +71,8 @@ _ENTRIES = 4096
 _NEWCOMERS = 2048
 #: Seconds within which a member answers a request if no datagram is lost.
 _ANSWER_WITHIN = 0.5
-#: If a member has left this number of requests unanswered although its heartbeats arrive, the member counts as
-#: unreached.
+#: If a member has left this number of requests unanswered although its heartbeats arrive, the member gets the problem
+#: ``unreached``.
 _UNANSWERED = 5
 #: Seconds after which this node forgets an unanswered request and an incomplete entry list of a peer.
 _LIST_LIFETIME = 30.0

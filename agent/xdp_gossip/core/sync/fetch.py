@@ -24,8 +24,8 @@ from .reassembly import Reassembly
 from .supply import CHUNKS, REQUEST_WANTS, Supply
 
 #: Maximum bytes of documents in one request. This node sends a holder a new request only while the open requests to the
-#: holder ask for fewer bytes than this. Therefore less than twice this number of bytes is in flight from one holder.
-#: The limit bounds the holder's queue (transport/streams.py) and our memory.
+#: holder ask for fewer bytes than this number. Therefore less than twice this number of bytes is in flight from one
+#: holder. The limit bounds the holder's queue (transport/streams.py) and our memory.
 REQUEST_BYTES = 256 * 1024
 #: Maximum number of holders with open requests for any documents, and maximum number of holders with open requests for
 #: the same large document.
