@@ -61,8 +61,8 @@ class Identity:
 
         If this node lost its state directory, it needs to raise its incarnation only once. If this node needs to raise
         its incarnation repeatedly, another host with the same address (a twin) raises its own each time, too. This node
-        stops after it has raised its incarnation ``RAISES`` times. Other members then accept the packets of the host
-        with the latest incarnation.
+        raises its incarnation at most ``RAISES`` times in ``RAISES_IN`` seconds. Other members then accept the packets
+        of the host with the latest incarnation.
         """
         lately = [when for when in self._raises if now.mono - when <= RAISES_IN]
         if len(lately) < RAISES:

@@ -314,7 +314,10 @@ class Fetcher:
     # -- requests ----------------------------------------------------------------------------------------------
 
     def _ask_windows(self, wanted: _Wanted, now: Now) -> None:
-        """Request missing windows of a large document that no open request covers, each from a different holder."""
+        """Request the missing windows of a large document, except windows in open requests.
+
+        Each window is requested from a different holder.
+        """
         reassembly = wanted.reassembly
         while len(wanted.asked) < MAX_WINDOWS:
             begin = 0
