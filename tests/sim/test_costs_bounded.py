@@ -83,7 +83,7 @@ def test_all_documents_together_have_a_bound() -> None:
     for number in range(4):
         world.publish(first, f"k{number}", bytes(1000))
     assert first.engine is not None and second.engine is not None
-    wanted = r"at most 5000 bytes in all documents \(limits.store\), there are 4000 and 1001"
+    wanted = r"at most 5000 bytes in all documents \(limits.store\), got 4000 and this publish adds 1001"
     with pytest.raises(ProtocolError, match=wanted) as caught:
         first.engine.documents.publish("k4", bytes(1001), first.now)
     assert caught.value.code == "store_full"
