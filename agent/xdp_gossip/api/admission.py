@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Decides which clients may keep a connection to the API open.
 
-The number of connections of each source is limited. The number of unauthenticated connections is also limited, so that
-unauthenticated clients cannot lock out clients with a token. A source is an IPv4 address, an IPv6 /64 (a host with one
-address of a /64 can use all addresses of that /64), or a user on the Unix socket. If a new connection would exceed a
-limit, the admission closes the oldest unauthenticated connection and admits the new connection. If no unauthenticated
+The number of connections from each source is limited. The number of unauthenticated connections is also limited, so
+that unauthenticated clients cannot lock out clients with a token. A source is an IPv4 address, an IPv6 /64 (a host with
+one address of a /64 can use all addresses of that /64), or a user on the Unix socket. If a new connection would exceed
+a limit, the admission closes the oldest unauthenticated connection and admits the new connection. If no unauthenticated
 connection exists, the admission refuses the new connection. If the limit of one source is reached, the admission closes
 a connection of that source. If a limit for all sources is reached, the admission closes a connection of the source with
 the most unauthenticated connections.
@@ -72,15 +72,15 @@ class Place:
         self.admission = admission
         self.source = source
         self.proven = proven
-        #: Whether a request of the connection was refused. After a refusal, nothing more is read from the connection.
+        #: Whether a request on this connection was refused. After a refusal, nothing more is read from the connection.
         self.refused = False
         #: Number of request heads received, and number of requests whose handling has begun.
         self.heads = 0
         self.handled = 0
         #: Closes the connection.
         self.cut: Callable[[], None] = _nothing
-        #: Callback that marks the body of a refused request as completely read. If it were not called, aiohttp would
-        #: read and discard the body for a while, even after the client has disconnected.
+        #: Callback that marks the body of a refused request as completely read. Without this call, aiohttp would read
+        #: and discard the body for a while, even after the client has disconnected.
         self.unread: Callable[[], None] = _nothing
 
     def prove(self) -> None:
@@ -102,7 +102,8 @@ class Place:
 class Admission:
     """Manages all connections of one listening socket.
 
-    ``counters`` receives the counts of refused and closed connections; ``log`` receives notable events.
+    ``counters`` receives the counts of refused and closed connections; ``log`` receives messages about failed
+    handshakes, wrong tokens and malformed requests, at a limited rate.
     """
 
     def __init__(self, counters: dict[str, int], log: logging.Logger, *, local: bool = False) -> None:

@@ -101,9 +101,9 @@ def build_app(
     together with the protocol's counters (see ``ApiServer``). ``rendered`` returns the state of the rendered files.
     ``waiting`` returns the configured listen addresses that no interface has yet; "" if no address is missing.
     ``compared`` compares the configuration file with the agent's current settings. ``requests``: store of the outcomes
-    of requests with an id. The applications of all sockets of an agent share one such store of outcomes. ``ui`` adds
-    the web page under /ui/, whose files need no token because they contain no data. Raises ``ValueError`` if ``token``
-    is missing and ``local`` is False, because clients could then connect without authentication.
+    of requests with an id. The applications of all sockets of an agent share the same store. ``ui`` adds the web page
+    under /ui/, whose files need no token because they contain no data. Raises ``ValueError`` if ``token`` is missing
+    and ``local`` is False, because clients could then connect without authentication.
     """
     if not local and not token:
         raise ValueError("API on TCP: expected a token, got none")

@@ -44,9 +44,9 @@ def _timeout(text: str | None) -> float | None:
 class Asked:
     """One request. :meth:`check` raises an error if the client no longer waits for the answer.
 
-    A client that gives up closes its connection. The kernel records the close even while this process is stopped or
-    busy, so the check asks the kernel. If the network fails and the close does not reach this host, the request ends at
-    the deadline that its client has set.
+    A client that gives up closes its connection. The kernel records that the connection was closed even while this
+    process is stopped or busy, so the check asks the kernel. If the network fails, this host may never learn that the
+    client closed the connection. The request then ends at the deadline that its client has set.
     """
 
     def __init__(self, request: web.Request) -> None:

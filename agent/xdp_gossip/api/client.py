@@ -30,7 +30,8 @@ _PAGE = 1000
 #: The client gives up if a response comes this many seconds later than the wait time that the request specifies.
 _GRACE = 10.0
 
-#: A write must take effect within this fraction of the client's timeout. The rest of the timeout is for the answer.
+#: A write must take effect within this fraction of the client's timeout. The rest of the timeout is reserved for the
+#: arrival of the answer.
 _SHARE = 0.9
 #: Seconds within which the client must find out the outcome of a write whose answer was lost, or cancel the write.
 _SETTLE = 5.0
@@ -314,8 +315,8 @@ class Client:
         Raises :class:`ApiError` with status 412 if the document does not meet the condition ``if_version`` or
         ``if_absent``.
 
-        ``suffix``: suffix of the file that contained the value. This suffix determines the content type of a new
-        document whose key has no suffix.
+        ``suffix``: suffix of the file that contained the value. If the key of a new document has no suffix, ``suffix``
+        determines the document's content type.
         """
         params = _params(
             content_type=content_type,

@@ -142,7 +142,7 @@ def place_of(request: web.Request) -> Place | None:
 def gone(request: web.Request) -> asyncio.Future[None]:
     """Return a future that completes when the client of ``request`` closes its connection.
 
-    aiohttp itself would detect the close only on its next write.
+    aiohttp itself would detect only on its next write that the client has closed the connection.
     """
     protocol = request.transport.get_protocol() if request.transport is not None else None
     if isinstance(protocol, GuardedProtocol):

@@ -235,7 +235,8 @@ class Documents:
     async def publish_many(self, request: web.Request) -> web.Response:
         """Write and delete several documents atomically: either all of them or none."""
         params.query(request, ())
-        # Encoded values are longer: base64 encodes three bytes in four, and JSON escapes one byte in up to six.
+        # An encoded value is longer than the value itself: base64 encodes three bytes in four, and JSON escapes one
+        # byte in up to six.
         most = 2 * self._context.max_document + params.MAX_JSON
         raw = await params.read_body(request, self._context.uploads, most)
         body = params.as_object(await self._parse(raw), _BATCH)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 MEDIA_TYPE = "text/event-stream"
 
 #: Maximum size, in bytes, of an event that the parser accepts. The longest event that an agent sends (a long key and a
-#: comment) is far shorter.
+#: comment) is far shorter than this limit.
 MAX_EVENT = 1 << 20
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -37,8 +37,8 @@ def encode(name: str, data: bytes, number: int | None = None) -> bytes:
 def keep_alive(number: int) -> bytes:
     """Encode a comment that carries the event id from which the client continues after a reconnect.
 
-    A client ignores the comment but stores the id. None of the changes up to this id matched the client's filter, so
-    the server does not examine these changes again after a reconnect.
+    A client ignores the comment but stores the id. Each change with an id up to ``number`` either was sent or does not
+    match the client's filter, so the server does not examine these changes again after a reconnect.
     """
     return f": keep-alive\nid: {number}\n\n".encode("ascii")
 

@@ -82,7 +82,7 @@ class Info:
         return render.json_response(await self._compared())
 
     async def rendered(self, request: web.Request) -> web.Response:
-        """Return the rendered files and the last outcome of each."""
+        """Return the rendered files and the most recent outcome of each."""
         params.query(request, ())
         return render.json_response({"templates": self._rendered()})
 

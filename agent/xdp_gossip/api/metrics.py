@@ -23,7 +23,9 @@ _STATES = ("running", "paused", "left")
 
 
 class StatusCollector:
-    """A Prometheus collector: computes metrics from one status (GET /v1/status, docs/api.md) and the present nodes."""
+    """A Prometheus collector: computes metrics from one status (GET /v1/status, docs/api.md) and the nodes that are
+    alive or suspect.
+    """
 
     def __init__(
         self, status: Mapping[str, Any], members: Sequence[Member], rendered: Sequence[Mapping[str, Any]] = ()
@@ -162,7 +164,9 @@ def _verdicts(status: Mapping[str, Any]) -> Mapping[str, int]:
 def render(
     status: Mapping[str, Any], members: Sequence[Member], rendered: Sequence[Mapping[str, Any]] = ()
 ) -> tuple[bytes, str]:
-    """Return the Prometheus text for ``status`` and the present ``members``, and the content type of the text."""
+    """Return the Prometheus text for ``status`` and ``members`` (the nodes that are alive or suspect), and the content
+    type of the text.
+    """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(StatusCollector(status, members, rendered))  # type: ignore[arg-type]  # a base class only since 0.15
     return generate_latest(registry), CONTENT_TYPE_LATEST

@@ -146,7 +146,7 @@ def matches(header: str | None, etag: str) -> bool:
 
 
 async def not_yet(request: web.Request) -> None:
-    """Do nothing on ``Expect: 100-continue``; :func:`_ask_for_body` sends the 100 once the token is checked.
+    """Do nothing on ``Expect: 100-continue``; :func:`_ask_for_body` sends the 100 response after the token check.
 
     aiohttp's default handler would ask the client for the body before the token is checked.
     """

@@ -72,9 +72,9 @@ class RequestLog:
         """Context manager: run a request, unless the log already has its answer or the client no longer waits.
 
         If the ``answer`` of the yielded outcome is None, the ``with`` block must run the request and set ``answer``. A
-        publish in the ``with`` block takes effect only while the client waits. A request with an id runs at most once:
-        if the same request arrives again with the same id, its client gets the stored answer. If the first run failed,
-        the request runs again.
+        publish in the ``with`` block takes effect only if the client still waits for the answer at that moment. A
+        request with an id runs at most once: if the same request arrives again with the same id, its client gets the
+        stored answer. If the earlier run failed, the repeated request runs again.
 
         Raises the errors of :meth:`Asked.check`, and :class:`Fault` 409 ``request_cancelled``, ``request_pending`` and
         ``request_id_reused``.
@@ -130,7 +130,7 @@ class RequestLog:
         if entry.state == "pending":
             entry.given_up = True
             if entry.committing:
-                await entry.over.wait()  # the commit has begun and ends shortly
+                await entry.over.wait()  # the write is being committed, which takes only a short time
             else:
                 entry.state = "cancelled"
         return entry

@@ -109,7 +109,7 @@ class Streams:
         try:
             position, told = since, False
             while True:
-                # The first read does not wait, so the client learns the first revision at once.
+                # The first read does not wait, so the client learns at once the revision at which the stream begins.
                 seconds = KEEP_ALIVE if told else 0.0
                 found = await self._next(position, seconds, prefix, kind, {closing, stream.gone})
                 if found is None:
@@ -181,7 +181,7 @@ class _Stream:
         """Send the head of the response."""
         where = self._request.transport.get_extra_info("socket") if self._request.transport is not None else None
         if where is not None and where.family != socket.AF_UNIX:
-            # Without this limit, TCP would retransmit for about 15 minutes if the client's host is down.
+            # Without TCP_USER_TIMEOUT, TCP would retransmit for about 15 minutes if the client's host is down.
             where.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED * 1000))
         self._writer = await self._response.prepare(self._request)
 

@@ -13,8 +13,8 @@ from aiohttp import web
 from . import params
 from .errors import Fault
 
-#: Media types of the served files, by file name; the name "" is the page itself. A request for another name does not
-#: reach the file system.
+#: Media types of the served files, by file name; the name "" is the page itself. A request for a name that is not
+#: listed here does not reach the file system.
 _SCRIPT = "text/javascript; charset=utf-8"
 FILES = {
     "": "text/html; charset=utf-8",

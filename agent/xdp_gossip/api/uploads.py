@@ -4,7 +4,7 @@ uploads.
 
 The Content-Length header of a request reserves no memory, because a client can send a large number there at no cost. If
 a new chunk would raise the total size above the limit, the body that is furthest behind the minimum rate is dropped. If
-no other body is behind the minimum rate, the body of the new chunk is refused.
+no other body is behind the minimum rate, the body to which the new chunk belongs is refused.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from aiohttp import StreamReader
 
 from .errors import Fault
 
-#: Minimum rate of a body, in bytes per second. A slower body is dropped only when another body needs its memory.
+#: Minimum rate of a body, in bytes per second. A body slower than this rate is dropped only when another body needs its
+#: memory.
 LEAST_PACE = 64 * 1024
 #: Seconds for which a body may stall before it counts as slower than the minimum rate. Short stalls are normal, because
-#: networks lose packets. A body that has arrived faster than the minimum rate may not stall longer.
+#: networks lose packets. Even a body that has arrived faster than the minimum rate may stall only for this time.
 PATIENCE = 2.0
 
 REFUSED, CUT = "api_uploads_refused", "api_uploads_cut"
@@ -35,8 +36,8 @@ class Upload:
         self.data = bytearray()
         #: Monotonic time after which the body counts as slower than the minimum rate, unless more bytes arrive.
         self.due = now + PATIENCE
-        #: Completes when the body is dropped because another body needs its memory. The received bytes are freed at
-        #: once.
+        #: Completes when the body is dropped because another body needs its memory. Dropping the body frees its
+        #: received bytes at once.
         self.cut: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
