@@ -18,7 +18,7 @@ from ..common.internal_errors import guarded
 
 _log = logging.getLogger("xdp_gossip.addresses")
 
-#: Maximum number of notifications that are read per wake-up.
+#: Maximum number of notifications of address changes that are read per wake-up.
 _BURST = 64
 
 

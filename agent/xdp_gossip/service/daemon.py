@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The agent process: builds the node list from the configuration, serves the API, and handles signals and shutdown.
 
-If the agent is stopped, its node does not leave the cluster. The other members first suspect the node, and remove it
-from their lists after a timeout. The command ``xdp-gossip node leave`` makes the node leave the cluster. After an
-unexpected exception, the process exits with an error, so that systemd starts a new process.
+If the agent is stopped, its node does not leave the cluster. The other members first suspect the node of the stopped
+agent, and remove this node from their lists after a timeout. The command ``xdp-gossip node leave`` makes the node leave
+the cluster. After an unexpected exception, the process exits with an error, so that systemd starts a new process.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("xdp_gossip.daemon")
 
-#: Seconds that the shutdown may take. After this time, the process exits without waiting any longer.
+#: Maximum duration of the shutdown, in seconds. If the shutdown takes longer, the process exits without completing it.
 CLOSE_SECONDS = 10.0
 _STATUS_SECONDS = 5.0
 #: Limit of file descriptors that the agent sets for its process. Connections may use a fortieth of the limit, so that
@@ -149,8 +149,8 @@ class Agent:
             self.node_list.tell_applied(self.rendering.applied, self.rendering.troubled)
             for task in self.rendering.start():
                 task.add_done_callback(self._on_task_done)
-        # Objects created at the start are never freed. The garbage collector does not visit frozen objects, which saves
-        # time.
+        # Objects that were created while the agent started are never freed. The garbage collector does not visit frozen
+        # objects, which saves time.
         gc.collect()
         gc.freeze()
         self.ready.set()
@@ -234,8 +234,8 @@ class Agent:
             self.fail("a background task failed", task.exception())
 
     def _on_unforeseen(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Handle an uncaught exception of the event loop: only count the error of a connection; end the process for any
-        other exception.
+        """Handle an uncaught exception of the event loop: an error of a connection is only counted and logged; any
+        other exception ends the process.
         """
         error = context.get("exception")
         if error is None or isinstance(error, (OSError, asyncio.CancelledError)):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Joins the cluster once the kernel data plane that ``protocol: XDP`` or ``TC`` requires is loaded.
 
-The process keeps running while it waits. If the process exited instead, systemd would restart it every two seconds, and
-each start would make the loader compile the programs. At growing intervals, the waiting process asks the loader to load
-the data plane (see ``dataplane/asking.py``).
+The process keeps running while it waits for the data plane. If the process exited instead, systemd would restart it
+every two seconds, and each start would make the loader compile the programs. At growing intervals, the waiting process
+asks the loader to load the data plane (see ``dataplane/asking.py``).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class PlaneWait:
         self.waiting = ""
 
     async def join(self) -> bool:
-        """Join the cluster, however long it takes. Returns False if :meth:`stop` was called first.
+        """Join the cluster, however long it takes. Returns False if :meth:`stop` was called before the node joined.
 
         Raises the errors of the node list, except ``NoPlane``.
         """

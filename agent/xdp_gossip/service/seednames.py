@@ -19,7 +19,8 @@ from ..nodelist import AsyncNodeList
 
 _log = logging.getLogger("xdp_gossip.seeds")
 
-#: Seconds between two lookups of all names: ``ALONE_EVERY`` while no other member is present, otherwise ``EVERY``.
+#: Seconds between two lookups of all names: ``ALONE_EVERY`` while no other member is alive or suspect, otherwise
+#: ``EVERY``.
 ALONE_EVERY, EVERY = 5.0, 60.0
 #: Maximum number of addresses of one host name that are used as seeds.
 MOST_ADDRESSES = 32
