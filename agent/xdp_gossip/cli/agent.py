@@ -69,8 +69,8 @@ def _spare_charset_detection() -> None:
     """Prevent aiohttp from loading a charset detector, which saves 1.2 MB of the agent's memory.
 
     aiohttp imports ``cchardet`` or, if ``cchardet`` is not installed, ``charset_normalizer``. Only aiohttp's HTTP
-    client needs one of these libraries, to guess the encoding of responses. The agent uses only aiohttp's server, which
-    does not guess encodings. An empty module named ``cchardet`` prevents aiohttp from loading either library.
+    client needs such a library, to guess the encoding of responses. The agent uses only aiohttp's server, which does
+    not guess encodings. An empty module named ``cchardet`` prevents aiohttp from loading either library.
     """
     if "aiohttp" not in sys.modules:
         sys.modules.setdefault("cchardet", types.ModuleType("cchardet"))

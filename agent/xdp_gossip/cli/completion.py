@@ -27,8 +27,8 @@ SHELLS = ("bash", "zsh", "fish")
 _TIMEOUT = 2.0
 #: If more than this many keys match, each key is completed only up to its next slash.
 _MANY = 100
-#: Output lines that make the script complete file or directory names. These lines begin with a colon and contain a
-#: space, so they differ from every candidate.
+#: Output lines that make the script complete file or directory names. Each of the output lines begins with a colon and
+#: contains a space, so it differs from every candidate.
 FILES, DIRECTORIES = ": files", ": directories"
 _OF_THE_SHELL = {"FILE": FILES, "PATH": FILES, "DIR": DIRECTORIES}
 #: Option -> fixed candidates for its value.

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 #: Exit code if no data plane is up, the same as that of ``systemctl status`` for a stopped unit. ``status`` uses this
 #: exit code, and so does ``up`` if the configuration allows UDP.
 NOT_UP = 3
-#: Maximum number of lines of compiler or verifier output that a command prints. ``status --json`` contains more lines.
+#: Maximum number of lines of compiler or verifier output that a command prints. ``status --json`` prints all lines that
+#: the loader stored.
 _LOG_LINES = 10
 
 

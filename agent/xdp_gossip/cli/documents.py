@@ -24,7 +24,8 @@ from .text import escaped, printable
 if TYPE_CHECKING:
     from ..api.client import Client
 
-#: Longest wait, in seconds, that the agent accepts in one request. To wait longer, the command repeats the request.
+#: Longest wait, in seconds, that the agent accepts in one request. To wait longer than that, the command repeats the
+#: request.
 _ONE_WAIT = 60.0
 
 
@@ -204,7 +205,7 @@ def _add_wait(parser: argparse.ArgumentParser, text: str, default: str | None) -
         metavar="SECONDS",
         type=seconds,
         default=30.0 if default is None else 5.0,
-        help="longest time to wait (default: %(default)g)",
+        help="longest time to wait for the members' confirmations (default: %(default)g)",
     )
 
 

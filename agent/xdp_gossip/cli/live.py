@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The command ``top``: a live view of the members, the documents, the last publish's progress, and this host's rendered
-files.
+"""The command ``top``: a live view of the members, the documents, the progress of the most recent publish, and this
+host's rendered files.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 #: Seconds for which the progress of a publish is tracked.
 _FOLLOW = 60.0
-#: Maximum fraction of the time that may be spent on convergence requests. Requests take longer in a large fleet, so
-#: ``top`` sends fewer of them per minute there.
+#: Maximum fraction of the time that may be spent on convergence requests. Each request takes longer in a large fleet,
+#: so ``top`` then sends fewer requests per minute.
 _SHARE = 0.1
 _DOCUMENT_COLUMNS = ("document", "size", "published", "author", "held by", "applied by")
 _FILE_COLUMNS = ("rendered file", "path", "state", "error")

@@ -25,7 +25,9 @@ _NOBODY: dict[str, Any] = {"members": 0, "confirmed": 0, "results": []}
 
 
 class Publish:
-    """The last published version: how many members have stored it, how many have applied it, and how long that took."""
+    """The most recently published version: how many members have stored it, how many have applied it, and how long that
+    took.
+    """
 
     def __init__(self, document: dict[str, Any]) -> None:
         self.document = document

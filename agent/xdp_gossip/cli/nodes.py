@@ -139,7 +139,7 @@ def _kernel(plane: dict[str, Any]) -> str:
     def total(prefix: str) -> int:
         return sum(count for name, count in counters.items() if name.startswith(prefix))
 
-    # take_newcomer is not added, because another take_ counter also counts each of its rumors
+    # take_newcomer is subtracted, because another take_ counter counts the same rumors
     taken = total("take_") - counters["take_newcomer"]
     return f"{taken} rumors taken, {counters['relay']} relayed, {total('drop_')} dropped on {plane['interface']}"
 

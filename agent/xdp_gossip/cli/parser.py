@@ -23,7 +23,7 @@ class Help(argparse.HelpFormatter):
     def _format_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None) -> str:
         """Write "[options]" in the usage line instead of all option names, which would fill several lines.
 
-        The help text lists the options below.
+        The help text lists the options after the usage line.
         """
         if usage is None:
             options = ["[options]"] if any(action.option_strings for action in actions) else []
@@ -150,7 +150,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def raw(word: str) -> str:
-    """Argument type for arbitrary bytes: a value, or words for another program."""
+    """Argument type for arbitrary bytes: a document's value, or words that another parser or program checks later."""
     return word
 
 

@@ -45,7 +45,8 @@ def aligned(columns: Sequence[str], rows: Rows, most: int | None = None, rigid: 
     """Return the heading and the rows as lists of fields; all fields of a column have the same width.
 
     If ``most`` is given, the widest columns are cut until the table fits into ``most`` terminal columns; with ``rigid``
-    only the first column is cut. Returns None if the table does not fit even with its columns cut.
+    only the first column is cut. Returns None if the table does not fit even if these columns are cut to their minimum
+    width.
     """
     cells = [[column.upper() for column in columns], *([printable(value) for value in row] for row in rows)]
     widths = [max(width(row[index]) for row in cells) for index in range(len(columns))]
@@ -83,8 +84,8 @@ def plain(columns: Sequence[str], rows: Rows, stream: TextIO) -> None:
 def drawn(columns: Sequence[str], rows: Rows, most: int, drop: bool = False) -> list[str]:
     """Return the lines of a table, with colours, for a terminal of ``most`` columns.
 
-    If the table does not fit, print each row as a block of names and values; with ``drop``, omit the last columns
-    instead.
+    If the table does not fit, print each row as a block of names and values; with ``drop``, omit columns instead,
+    beginning with the rightmost column.
     """
     shown = len(columns)
     table = aligned(columns, rows, most, drop)
@@ -149,7 +150,7 @@ def ago(seconds: float) -> str:
     return f"{seconds / 3600:.0f} h"
 
 
-#: Columns of the node table. If the terminal is too narrow, the last column is dropped first.
+#: Columns of the node table. If the terminal is too narrow, the rightmost column is dropped first.
 NODE_COLUMNS = ("name", "address", "state", "heard", "agent", "plane", "in sync", "private data")
 
 

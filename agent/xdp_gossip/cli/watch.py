@@ -203,8 +203,8 @@ async def _look(
 ) -> list[Change]:
     """Return the changes to report at the start.
 
-    With ``initial``, these are all documents and nodes; otherwise they are the changes since the state file ``seen``
-    was written.
+    With ``initial``, return all documents and nodes; otherwise return the changes since the state file ``seen`` was
+    written.
     """
     if not initial:
         assert seen is not None

@@ -125,7 +125,7 @@ class Seen:
 
 
 async def _deletion(client: Client, key: str) -> dict[str, Any] | None:
-    """Return the last version of the document ``key`` if this version is a deletion; otherwise None."""
+    """Return the newest version of the document ``key`` if this version is a deletion; otherwise None."""
     from ..api.client import ApiError
 
     try:

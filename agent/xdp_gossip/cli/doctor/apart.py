@@ -71,7 +71,7 @@ def each(work: Callable[[], Iterable[T]], seconds: float) -> Iterator[T]:
 def _read(reading: int, deadline: float) -> tuple[bytes, bool]:
     """Read from the pipe until the child closes it or the deadline passes.
 
-    Returns the bytes, and whether the child closed the pipe.
+    Returns the bytes that were read, and whether the child closed the pipe.
     """
     raw = bytearray()
     while True:

@@ -13,7 +13,7 @@ _SAYS = Subject("clock", offset="error", stepped="note", unsynchronised="warning
 _NTP = "synchronise it (timedatectl set-ntp true)"
 #: Default of the setting max_clock_drift in seconds, used if the configuration cannot be read.
 _DRIFT = 60.0
-#: The status bit STA_UNSYNC of adjtimex(2), and the return value TIME_ERROR of adjtimex(2).
+#: The status bit STA_UNSYNC and the return value TIME_ERROR, both of adjtimex(2).
 _UNSYNC, _TIME_ERROR = 0x40, 5
 
 

@@ -32,12 +32,13 @@ _STATUS = frozenset(
 class Look:
     """The data collected about one host, which all checks examine.
 
-    ``config`` is None if not even the node's address can be parsed. ``problems`` are the errors in the configuration
-    file; without errors, the file is valid. ``files``: setting -> path, for each file that the configuration names,
-    whether or not the file exists. If the agent returned no status, ``status`` is None, ``why`` gives the reason, and
-    ``state`` is "down", "hidden" (this user may not connect), "silent", "starting" or "refused". ``local``: whether the
-    agent that answered is the agent that ``config`` configures. ``untold``: name of an unanswered request, except the
-    status request -> reason why the answer is missing. ``pid``, ``uid`` and ``gid`` of the agent are -1 if unknown.
+    ``config`` is None if even the node's address cannot be read from the configuration file. ``problems`` are the
+    errors in the configuration file; without errors, the file is valid. ``files``: setting -> path, for each file that
+    the configuration names, whether or not the file exists. If the agent returned no status, ``status`` is None,
+    ``why`` gives the reason, and ``state`` is "down", "hidden" (this user may not connect), "silent", "starting" or
+    "refused". ``local``: whether the agent that answered is the agent that ``config`` configures. ``untold``: name of
+    an unanswered request, except the status request -> reason why the answer is missing. ``pid``, ``uid`` and ``gid``
+    of the agent are -1 if unknown.
     """
 
     path: str

@@ -122,7 +122,7 @@ CAUSES = {
 
 _SAYS = Subject("traffic", dials="warning", **{what: cause.level for what, cause in CAUSES.items()})
 #: Failed connections to members are reported if they are at least this many and at least this fraction of all
-#: connections. Fewer failures are normal when members leave.
+#: connections. Fewer failures than that are normal when members leave.
 _DIALS, _PART = 5, 0.5
 
 
