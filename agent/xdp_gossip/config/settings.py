@@ -99,7 +99,7 @@ class NodeSettings(Settings):
     )
     keys: tuple[KeySlot, ...] = setting(
         (),
-        "key slots for key rotation, set instead of one secret",
+        "key slots for key rotation; set either `keys` or a single secret",
         words="a list of (slot, state, secret)",
         agent=AgentYml(words="a list of {id, state, file}; id 0 to 255, state staged, active or retiring"),
     )

@@ -231,7 +231,7 @@ class Settings:
     # PekoNode's wire allows a different range: see config.settings.rules.
     size: int = setting(
         16384,
-        "the longest datagram and the longest TCP frame; longer documents are sent in chunks. "
+        "the longest datagram and the longest TCP frame; nodes send longer documents in chunks. "
         "At most 16 MiB with `wire` pekonode over TCP",
         unit="bytes",
         least=4096,
@@ -256,7 +256,8 @@ class Settings:
     )
     wait_for_members: float = setting(
         60.0,
-        "time that a started node waits for a member's answer, and then counts as caught up without an answer",
+        "time that a started node waits for a member's answer; after this time, the node counts as caught up "
+        "without an answer",
         unit="seconds",
         least=0,
         most=_TEN_YEARS,
