@@ -3,9 +3,9 @@
 
 The kernel may load programs that nevertheless deliver no packets. A veth accepts redirected frames only if its peer has
 GRO or XDP enabled, and silently drops them otherwise. Kernels before 5.14 cannot redirect one frame to several ports.
-Another program may end the chain at TC before ours. So the self-test does three things. The self-test runs each program
-on frames that are not the agent's. Where possible, the self-test sends real frames through the hooks. For native XDP,
-the self-test sends two real copies of one frame out of the interface.
+At a TC hook, a foreign program may end the chain of programs before our program runs. So the self-test does three
+things. The self-test runs each program on frames that are not the agent's. Where possible, the self-test sends real
+frames through the hooks. For native XDP, the self-test sends two real copies of one frame out of the interface.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def run_program(name: str, program: int) -> None:
 
     Raises ``Rejected``, ``Refused``.
 
-    The egress program for copies, the tracepoint programs and the self-test's own programs never see such frames, so
-    they are not run.
+    The egress program for copies, the tracepoint programs and the self-test's own programs never see frames that are
+    not the agent's, so this function does not run those programs.
     """
     verdict = _VERDICTS.get(name)
     for kind, frame in _foreign_frames().items() if verdict is not None else ():
@@ -96,7 +96,8 @@ def knock(program: int, told: int, interface: interfaces.Interface, hook: str, p
                 raise Starved(
                     f"self-test: a frame that passed {where} did not reach the program: "
                     "another program there keeps frames from it",
-                    f"see which: bpftool net show dev {interface.name}; then xdp-gossip dataplane up",
+                    f"find that program: bpftool net show dev {interface.name}; detach it, "
+                    "then run xdp-gossip dataplane up",
                 )
             time.sleep(0.01)
 
@@ -142,8 +143,8 @@ def frame(mac: bytes, own: Address, hook: str) -> bytes:
     if ``hook`` is "egress".
 
     The frame contains the node's address, so that filters for one IP version or one address treat the frame like the
-    agent's packets. If the frame nevertheless reaches a network stack, the stack drops the frame, because its other
-    address is a documentation address, and its port is discard or echo.
+    agent's packets. If the frame nevertheless reaches a network stack, the stack drops the frame, because the frame's
+    other address is a documentation address, and the frame's port is discard or echo.
     """
     ip = ipaddress.ip_address(own.ip)
     other = ipaddress.ip_address(routes.NOBODY[ip.version])

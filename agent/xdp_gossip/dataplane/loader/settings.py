@@ -140,7 +140,8 @@ def _user(name: str) -> pwd.struct_passwd:
 class _Aim:
     """Input for the choice of an interface. ``toward``: destinations of the node's packets.
 
-    ``uid``: user who sends these packets. ``now``: index of the loaded data plane's interface; 0 if none is loaded.
+    ``uid``: id of the user who sends the node's packets. ``now``: index of the loaded data plane's interface; 0 if
+    none is loaded.
     """
 
     toward: Sequence[str]
@@ -214,7 +215,7 @@ def _by_route(
             "use an address of a network interface; on loopback the agent uses UDP",
         )
     raise Absent(
-        f"node.addr {ip} is on {holder.name}, which no packet from a network arrives on, and no route leads from it to "
-        f"{'the members' if aim.toward else 'anywhere'}",
+        f"node.addr {ip}: no route leads from it to {'the members' if aim.toward else 'anywhere'}, and no packet from "
+        f"a network arrives on its interface, {holder.name}",
         "set dataplane.interface to the interface on which packets for node.addr arrive, or add the route",
     )
