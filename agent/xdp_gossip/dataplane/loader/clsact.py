@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Attaches TC programs on kernels without TCX (before Linux 6.6), as filters of a clsact queueing discipline.
 
-Our filters have their own priority and handle. Such a filter cannot be pinned: the filter stays when the process that
-created it ends, and any privileged process can remove it. So the loader records the id of the filter's program before
-it attaches the filter, and replaces or removes a filter only if the filter's program is ours.
+Our filters have their own priority and handle. A filter of a clsact queueing discipline cannot be pinned: the filter
+stays when the process that created it ends, and any privileged process can remove it. So the loader records the id of
+the filter's program before it attaches the filter, and replaces or removes a filter only if the filter's program is
+ours.
 """
 
 from __future__ import annotations
@@ -79,14 +80,17 @@ def _filters(ifindex: int, hook: str) -> list[int]:
 
 
 def make(ifindex: int) -> None:
-    """Create a clsact queueing discipline at the interface. Raises ``OSError`` (EEXIST: the interface has one)."""
+    """Create a clsact queueing discipline at the interface.
+
+    Raises ``OSError`` (EEXIST: the interface already has a clsact queueing discipline).
+    """
     libbpf.check(libbpf.library().bpf_tc_hook_create(_hook(ifindex, 3)), "clsact")
 
 
 def first_priority(ifindex: int, hook: str) -> int:
     """Return a priority with which a new filter runs first at the hook: the lowest number runs first.
 
-    Within one priority the newest filter runs first, so priority 1 works even if another filter has it.
+    Within one priority the newest filter runs first, so priority 1 works even if another filter also has priority 1.
     """
     taken = _filters(ifindex, hook)
     return max(1, min([PRIORITY, *(priority - 1 for priority in taken if priority)]))
@@ -98,7 +102,7 @@ def ahead(ifindex: int, hook: str, priority: int) -> list[int]:
     ``priority``: priority of our filter. Raises ``OSError``.
 
     A foreign filter can run before ours only if it has priority 1, and if it is for a single protocol or of another
-    kind. Our filter is for all protocols, so it cannot have the same priority as such a filter.
+    kind. Our filter is for all protocols, so the kernel does not let it share priority 1 with that foreign filter.
     """
     return sorted({each for each in _filters(ifindex, hook) if 0 < each < priority})
 

@@ -63,7 +63,7 @@ def hand_over(directory: Path, uid: int) -> dict[str, int]:
             with pins.opened(path) as descriptor:
                 found[name] = libbpf.map_info(descriptor).id
             # The map's group is root, so that the next loader can open the map without a capability to bypass
-            # permissions. The mode is set first, while root still owns the file.
+            # permissions. The file's permissions are set before its owner, while root still owns the file.
             status = path.stat()
             if status.st_uid == 0:
                 os.chmod(path, 0o660)

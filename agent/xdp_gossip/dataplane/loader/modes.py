@@ -20,7 +20,7 @@ _WAY_OUT = "link_tc_egress"
 class Ascent:
     """One pass over the modes, best first.
 
-    ``now`` contains the selected mode afterwards, with the reasons why better modes are not possible.
+    After the pass, ``now`` contains the selected mode, and the reasons why better modes are not possible.
     """
 
     def __init__(
@@ -68,7 +68,10 @@ class Ascent:
         raise LoaderError(f"no mode of protocol {self._settings.protocol} is possible:\n{told}", reasons[0].remedy)
 
     def _take(self, mode: str) -> None:
-        """Attach the programs of a mode and verify that it delivers packets. Raises ``LoaderError``, ``OSError``."""
+        """Attach the programs of a mode and verify that the mode delivers packets.
+
+        Raises ``LoaderError``, ``OSError``.
+        """
         if mode != TC and not self._xdp:
             attach.refuse_incumbent(self._interface)
         self._notes += traps.clear(self._settings, mode, self._now)

@@ -47,7 +47,7 @@ def lock(directory: Path) -> Iterator[None]:
     Raises ``LoaderError`` if the lock is not free within two minutes.
 
     ``down`` removes the lock file together with the directory while other loaders may wait for the lock. So a loader
-    that gets the lock checks that the lock file on the disk is still the file that it has locked.
+    that gets the lock checks that the path still leads to the file that the loader has locked.
     """
     end = time.monotonic() + LOCK_WAIT
     path = directory / "lock"

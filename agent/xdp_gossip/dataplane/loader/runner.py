@@ -26,7 +26,8 @@ STARTED, UPGRADED, REPAIRED, ALREADY = "up", "upgraded", "repaired", "already up
 def up(settings: Settings) -> tuple[str, state.State]:
     """Load the data plane.
 
-    If a data plane is already loaded, verify it again. If necessary, repair it, upgrade it or select a better mode.
+    If a data plane is already loaded, verify that data plane again. If necessary, repair or upgrade the loaded data
+    plane, or select a better mode.
 
     Programs are replaced without detaching them first, and the maps are kept if they have the expected properties.
     Returns the result, such as :data:`STARTED`, and the state. Raises ``HeaderError``, ``OSError``, and ``LoaderError``

@@ -32,11 +32,11 @@ class Refusal:
 class Clsact:
     """Our filters on a clsact queueing discipline (kernels before TCX).
 
-    ``filters``: hook -> ids of our programs there.
+    ``filters``: hook -> ids of our programs at this hook.
     """
 
     ifindex: int
-    made: bool  # the loader created the clsact and may delete it
+    made: bool  # whether the loader created the clsact, and so may delete it
     filters: dict[str, list[int]] = field(default_factory=dict)
     priorities: dict[str, int] = field(default_factory=dict)  # hook -> priority of our filter
 
@@ -45,7 +45,7 @@ class Clsact:
 class Change:
     """An interface setting that the loader changed.
 
-    ``down`` restores the value ``before`` if the current value is still ``after``.
+    ``down`` restores the former value ``before``, but only if the setting still has the loader's value ``after``.
     """
 
     ifindex: int

@@ -120,8 +120,8 @@ def native_remedy(interface: interfaces.Interface) -> str:
         return "; ".join(commands) + " (dmesg says what the driver wants)"
     fixed = [word for feature, word in ethtool.WORDS.items() if _is_fixed_on(interface, feature)]
     driver = ethtool.driver(interface.name)
-    # virtio_net may refuse native XDP for the only reason that its receive checksum offload is fixed. The feature flags
-    # do not show this reason, because virtio_net always reports this offload as fixed.
+    # virtio_net may refuse native XDP only because its receive checksum offload is fixed. The feature flags do not show
+    # whether this is the reason, because virtio_net always reports the receive checksum offload as fixed.
     if driver == "virtio_net" or {"lro", "rx-gro-hw"} & set(fixed):
         return (
             "the receive offload is fixed in this machine: have its hypervisor offer VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, "
@@ -177,7 +177,7 @@ _HANDED_UP = ("bridge", "macvlan", "macvtap", "ipvlan", "bond", "team")
 def _hidden_tags(interface: interfaces.Interface, *, bars: bool) -> Iterator[Trap]:
     """Yield an obstacle if the device removes VLAN tags from frames.
 
-    XDP would then treat frames of other VLANs as frames for the agent.
+    Without the tag, XDP would treat frames of other VLANs as frames for the agent.
     """
     if bars and interface.kind in _HANDED_UP:
         text = (
@@ -214,7 +214,7 @@ def _hidden_tags(interface: interfaces.Interface, *, bars: bool) -> Iterator[Tra
 def _few_queues(interface: interfaces.Interface) -> Iterator[Trap]:
     """Yield an obstacle if virtio_net has fewer unused queues than this host has processors.
 
-    The driver then takes a lock to send each frame that XDP redirects.
+    With too few unused queues, the driver takes a lock to send each frame that XDP redirects.
     """
     queues, processors = _channels(interface), os.cpu_count() or 1
     if queues is None or ethtool.driver(interface.name) != "virtio_net":
