@@ -35,12 +35,12 @@ ASK, REQUEST, _TOWARD_FILE = "ask", "request", "toward"
 FIRST, MOST = 5.0, 300.0
 #: Minimum seconds between two requests, also when facts change.
 SPACING = 1.0
-#: Seconds after a request during which the agent checks often for the loader's result. After these seconds, the agent
-#: tries a failed data plane again even without a result.
+#: For this many seconds after a request, the agent checks often for the loader's result. If there is no result by then,
+#: the agent tries a failed data plane again without one.
 ANSWER = 30.0
 #: For this many seconds after a request, or after the loader has written its state, the agent assumes that the loader
 #: caused any change of carrier, features and programs: drivers reset when a program is attached. If the facts still
-#: differ after these seconds, the agent treats the difference as a change.
+#: differ after this time, the agent treats the difference as a change.
 SETTLE = 10.0
 #: A data plane must work for this many seconds before its earlier failure is forgotten.
 STABLE = 60.0
@@ -70,7 +70,8 @@ class Request:
 
         Raises ``OSError`` if the file cannot be written, for example because the loader has not created the directory.
 
-        ``toward`` contains the packets' destination addresses; an empty list keeps the addresses of the last request.
+        ``toward`` contains the destination addresses of the agent's packets; an empty list keeps the addresses of the
+        last request.
         """
         if toward:
             _write(self._toward, list(toward[:TOWARD]))
@@ -79,7 +80,7 @@ class Request:
     def toward(self) -> list[str]:
         """Return the destination addresses that the agent has stored for the loader.
 
-        The loader calls this method as root, so it validates what the agent wrote.
+        The loader calls this method as root, so the method validates what the agent wrote.
         """
         try:
             descriptor = os.open(self._toward, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -121,8 +122,9 @@ class Asking:
     The first request is due at once, the second request 5 s later, the third request another 10 s later, and so on;
     pauses grow up to 5 minutes. A change of the interface or of the address restarts the schedule. If a data plane
     fails again with the same finding before it has worked for :data:`STABLE` seconds, the next request is due 5 s after
-    the last request. Each further failure of this kind doubles this pause. So a data plane that fails now and then is
-    restored at once. A data plane that passes the loader's check but delivers no packets is tried less and less often.
+    the last request. Each further early failure with the same finding doubles the pause. So a data plane that fails now
+    and then is restored at once. A data plane that passes the loader's check but delivers no packets is tried less and
+    less often.
     """
 
     def __init__(self, request: Request, count: Callable[[str], None]) -> None:
@@ -168,7 +170,10 @@ class Asking:
         self._proof, self._wanted, self._answered = proof, True, False
 
     def want(self, now: float) -> None:
-        """Plan requests if none is planned yet: no data plane is loaded, or a better mode may be possible."""
+        """Plan requests, unless requests are planned already.
+
+        The caller calls this method if no data plane is loaded, or if a better mode may be possible.
+        """
         if not self._wanted:
             self._wanted, self._at = True, now + self.delay
 
@@ -183,7 +188,7 @@ class Asking:
             self._tries = 0
 
     def carries(self, since: float, now: float) -> bool:
-        """Record that the data plane has worked since ``since``.
+        """Record that the data plane has worked from the time ``since`` until ``now``.
 
         Returns True if the data plane has worked long enough that its earlier failures are forgotten.
         """
@@ -217,7 +222,7 @@ class Asking:
 
         If the facts differ, restarts the request schedule and returns True; otherwise returns False.
 
-        ``ours``: id of the data plane's own program. The comparison ignores this program.
+        ``ours``: id of the data plane's own program. The comparison of facts ignores the data plane's own program.
         """
         interface = facts.interface if facts is not None else None
         if facts is None:

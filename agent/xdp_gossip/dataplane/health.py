@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Judges whether a kernel data plane works. The verdict depends only on counters and on facts about interfaces.
 
-The agent calls :meth:`Health.judge` once per cycle. **The tolerance rule**, the only rule: a data plane has failed if
-more than the fraction :data:`TOLERANCE` of one cycle's work remained undone. So a fault that stops all work is detected
-at the end of the first complete cycle after the fault, that is, within two cycles. The tolerance covers a short gap
-while the loader replaces programs, and the loss of a few packets in a full queue. There is no tolerance for facts that
-the kernel reports, for example that the interface no longer exists. A foreign program at the interface counts as a
-fault only in the second consecutive cycle, because a loader replaces programs before it records the new programs.
+The agent calls :meth:`Health.judge` once per cycle. There is one rule, **the tolerance rule**: a data plane has failed
+if more than the fraction :data:`TOLERANCE` of one cycle's work remained undone. So a fault that stops all work is
+detected at the end of the first complete cycle after the fault, that is, within two cycles. The tolerance covers a
+short gap while the loader replaces programs, and the loss of a few packets in a full queue. There is no tolerance for
+facts that the kernel reports, for example that the interface no longer exists. A foreign program at the interface
+counts as a fault only in the second consecutive cycle, because a loader replaces programs before it records the new
+programs.
 """
 
 from __future__ import annotations

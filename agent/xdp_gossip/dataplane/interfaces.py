@@ -39,9 +39,9 @@ class Interface:
     ``kind``: type of a virtual interface, such as veth or bond; "" for a hardware device. ``ethernet``: frames begin
     with an Ethernet header. ``programs``: ids of the attached XDP programs. ``xdp_mode``: mode of the attached programs
     ("": none). ``below``: index of the lower interface (of a VLAN or macvlan) or of the veth peer; 0 if there is none,
-    or if it is in another namespace. ``master``: index of the VRF, bond or bridge to which the interface belongs; 0 for
-    none. ``features``: XDP features of the driver (enum netdev_xdp_act); None if they were not queried, or if the
-    kernel is older than Linux 6.3.
+    or if the lower interface or the peer is in another namespace. ``master``: index of the VRF, bond or bridge to which
+    the interface belongs; 0 for none. ``features``: XDP features of the driver (enum netdev_xdp_act); None if they were
+    not queried, or if the kernel is older than Linux 6.3.
     """
 
     index: int

@@ -78,8 +78,8 @@ class Loaded:
         """The time, in seconds since the epoch, at which a loader last verified that the data plane delivers packets; 0
         if never.
 
-        The state file's modification time may be later than this check, because a loader also writes its state before a
-        repair.
+        The state file's modification time may be later than the last check, because a loader also writes its state
+        before a repair.
         """
         found = _told(directory, "proved")
         return float(found) if isinstance(found, (int, float)) else 0.0
@@ -171,7 +171,7 @@ class DataPlane:
     """An open data plane.
 
     ``amount``: number of copies that the agent requests for a rumor. ``wide``: number of copies for a metadata rumor or
-    a leave. The loaded programs limit both numbers.
+    a leave. The loaded programs limit ``amount`` and ``wide``.
     """
 
     def __init__(self, directory: Path, loaded: Loaded, own: Address, cluster: int, amount: int, wide: int) -> None:
@@ -315,7 +315,10 @@ class DataPlane:
             self._written = packed
 
     def write_targets(self, targets: Sequence[Address]) -> None:
-        """Write relay targets to the unused half of the ring. The next :meth:`write_config` activates this half."""
+        """Write relay targets to the unused half of the ring.
+
+        The next call of :meth:`write_config` makes the kernel use the newly written half.
+        """
         half = 1 - self._half
         pack = layout.TARGET.pack
         first, size = half * self._ring, min(len(targets), self._ring)

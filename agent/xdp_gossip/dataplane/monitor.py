@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Runs in an event loop and keeps the facts about one interface and one address (``interfaces.Facts``) up to date.
 
-The kernel answers rtnetlink requests under a lock that a driver may hold for a second while it resets. So a thread
-makes the requests, and heartbeats do not have to wait.
+The kernel answers rtnetlink requests under a lock that a driver may hold for a second while the driver resets. So a
+separate thread sends the rtnetlink requests, and heartbeats do not have to wait.
 """
 
 from __future__ import annotations

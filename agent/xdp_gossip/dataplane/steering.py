@@ -3,10 +3,10 @@
 
 Steering writes the local node's state, the relay targets and the state of each peer to the kernel's maps. A data plane
 may appear and disappear while the agent runs. Once per cycle, steering judges the data plane in use
-(``dataplane/health.py``). If the data plane does not work, steering makes it pass all packets to the sockets, and asks
-the loader to check it again (``dataplane/asking.py``). Once the loader has checked or repaired the data plane, steering
-uses it again. The protocols ``XDP`` and ``TC`` require a data plane only when the agent starts
-(``service/planewait.py``). A running agent must not stop whenever the loader restarts.
+(``dataplane/health.py``). If the data plane does not work, steering makes the programs pass all arriving packets to the
+sockets, and asks the loader to check the data plane again (``dataplane/asking.py``). After the loader has checked or
+repaired the data plane, steering uses the data plane again. The protocols ``XDP`` and ``TC`` require a data plane only
+when the agent starts (``service/planewait.py``). A running agent must not stop whenever the loader restarts.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ LEASE_SECONDS, LEASE_TIMEOUTS = 60.0, 10
 _RING_AFTER = 0.1
 
 _MAPS_GONE = Finding("maps_gone", "its maps were taken down, or others are pinned", "the loader to pin maps again")
-#: After these findings, a new data plane is usable as soon as its maps are pinned. After all other findings, the loader
-#: must check the data plane first.
+#: After one of these findings, the agent uses a new data plane as soon as its maps are pinned. After any other finding,
+#: :meth:`Asking.may_take` decides when the agent uses a data plane again.
 _PINS_TELL = ("maps_gone", "taken_down")
 COUNTERS = (
     *("plane_taken", "plane_judged", "plane_asked", "plane_ask_failed", "plane_stepped_down"),
@@ -280,7 +280,8 @@ class Steering:
     def _proved(self, plane: DataPlane) -> bool:
         """Whether the loader left ``plane`` unchanged.
 
-        If the loader left ``plane`` unchanged, steering keeps ``plane`` and the results of its earlier health checks.
+        If the loader left ``plane`` unchanged, steering keeps ``plane`` and the results of the earlier health
+        checks of ``plane``.
         """
         try:
             return plane.there() and Loaded.read(self._directory, self._protocol) == plane.loaded
@@ -339,7 +340,7 @@ class Steering:
     def _aim(self) -> None:
         """Store the destinations of the node's packets.
 
-        The routes to these destinations may determine the data plane's interface.
+        The routes to the stored destinations may determine the data plane's interface.
         """
         facts = self._monitor.facts
         if facts is not None and facts.ways is None:

@@ -32,11 +32,11 @@ class Totals:
         """All counters, summed over the processors. Raises ``MapError``.
 
         The counters of :data:`BALANCE` are read again until they are consistent, that is, until no rumor is relayed
-        during a reading. If a rumor is relayed during the reading, the totals may contain its copies but not the
-        request for them, and copies would seem to be missing in the next cycle. If the kernel has not finished the
-        copies yet, which may take long on a virtual machine, copies would seem to be missing in this cycle. The number
-        of readings is limited: if rumors arrive without a pause, the error is small, because the copies of one rumor
-        are few compared with the total.
+        during a reading. If a rumor is relayed during the reading, the totals may contain the rumor's copies but not
+        the request for these copies, and copies would seem to be missing in the next cycle. If the kernel
+        has not finished the copies yet, which may take long on a virtual machine, copies would seem to be missing in
+        this cycle. The number of readings is limited: if rumors arrive without a pause, the error is small, because the
+        copies of one rumor are few compared with the total.
         """
         found = {name: self._sum(index) for index, name in enumerate(self._names)}
         for _ in range(_READINGS):

@@ -236,7 +236,7 @@ class KernelTransport(UdpTransport):
         try:
             sock.sendmsg([carrier], [packet_info(self._own, index)], 0, to)
         except OSError as error:
-            # The cause of the error is a full buffer or a firewall; separate packets may still be sent.
+            # The cause of the error is a full buffer or a firewall; it may still be possible to send separate packets.
             if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
                 self._counters["carriers_refused"] += 1
                 self.refusal = error.strerror or str(error)

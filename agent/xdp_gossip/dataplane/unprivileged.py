@@ -3,7 +3,7 @@
 
 Linux 5.19 and later allow this; earlier kernels allow it only if ``kernel.unprivileged_bpf_disabled`` is 0. The
 kernel's version number is not sufficient: distributions backport the change of Linux 5.19, and security modules and
-containers add restrictions. So the module tries a call of bpf().
+containers add restrictions. So the module makes a trial call of bpf() and reads the result.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def maps_refused() -> bool:
     """Whether the kernel refuses the use of maps to unprivileged processes.
 
     Raises ``LibraryMissing``, and ``OSError`` if the check fails. If the caller is root, the check runs as the user
-    nobody. Otherwise it runs as the current user, with that user's capabilities.
+    nobody. If the caller is another user, the check runs as that user, with that user's capabilities.
     """
     words = [sys.executable, "-Ic", _ASK, library()._name]
     nobody = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
