@@ -47,7 +47,7 @@ def refuse_other_than_ethernet(interface: interfaces.Interface) -> None:
         raise LoaderError(
             f"{interface.name} is not an Ethernet interface ({interface.kind or 'no kind'}): its packets have no "
             "Ethernet header, which the programs read and write",
-            "nothing to do: the agent uses UDP there; or let node.addr be an address of an Ethernet interface",
+            "no action is needed to use UDP; for a data plane, set node.addr to an address of an Ethernet interface",
         )
 
 
