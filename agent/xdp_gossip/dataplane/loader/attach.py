@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Attaches programs through links, or reports the reason why that is impossible.
+"""Attaches programs through links, or reports the reason why a program cannot be attached.
 
 Attaching a link never replaces a foreign program, and a foreign program cannot replace the link.
 """

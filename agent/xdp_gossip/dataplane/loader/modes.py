@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Selects the best mode that an interface supports: tries the modes in order, until an attached mode passes its test.
 
-A working mode stays in use until a better mode is verified, if the hooks allow this: XDP and TC can be attached to an
-interface at the same time; native XDP and generic XDP cannot.
+A working mode stays in use until a better mode is verified, if both modes can be attached at the same time. XDP and TC
+can be attached to an interface at the same time; native XDP and generic XDP cannot.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Ascent:
         self._pinned = pinned
         #: The mode of our existing link at the XDP hook; "" if there is none.
         self._xdp = now.mode if now.mode in (NATIVE, GENERIC) and at.sits("link_xdp") else ""
-        #: True after this loader has attached a program to a hook where no program of ours was attached.
+        #: True after this loader has attached a program to a hook that had no program of ours before.
         self.attached = False
         self._notes: list[str] = []
 

@@ -52,10 +52,11 @@ def up(settings: Settings) -> tuple[str, state.State]:
 
 
 def wait(settings: Settings, error: LoaderError) -> None:
-    """Record that an interface or its address is missing. A loaded data plane stays while its interface exists.
+    """Record that an interface or its address is missing.
 
-    If the interface disappears, programs and maps are kept for the next interface. Missing programs and maps are
-    created at once, because compiling takes most of the time of ``up``.
+    A loaded data plane stays loaded while its interface exists. If the interface disappears, programs and maps are kept
+    for the next interface. Missing programs and maps are created at once, because compiling takes most of the time of
+    ``up``.
 
     The directories and the state are kept, so that the agent knows what is missing and can send a request. Raises
     ``LoaderError``, ``OSError``.
@@ -167,9 +168,9 @@ def _is_current(old: state.State, settings: Settings) -> bool:
 
 
 def _take_off(directory: Path, old: state.State) -> None:
-    """Detach all programs from the interface. The interface may no longer exist.
+    """Detach all our programs from the interface. It is no error if the interface no longer exists.
 
-    Programs and maps are kept; the state becomes incomplete.
+    Programs and maps are kept; the state file marks the data plane as incomplete.
     """
     old.complete = False
     state.write(directory, old)
@@ -249,7 +250,7 @@ def _put_up(directory: Path, settings: Settings, now: state.State) -> None:
 def _prepare(directory: Path, settings: Settings, now: state.State) -> None:
     """Compile the programs and create the maps while the interface is still missing.
 
-    Failures are recorded; the next ``up`` tries again.
+    The state file records each failure, and the next ``up`` tries again.
     """
     waiting = list(now.reasons)
     try:
@@ -292,7 +293,7 @@ def _made(directory: Path, settings: Settings, now: state.State) -> Iterator[sup
 
 
 def _ascend(directory: Path, settings: Settings, now: state.State, programs: supply.Supply) -> bool:
-    """Attach the best mode. Returns whether a program was attached to a hook where no program of ours was attached.
+    """Attach the best mode. Returns whether a program was attached to a hook that had no program of ours before.
 
     Raises ``LoaderError``, ``OSError``.
     """
@@ -329,7 +330,8 @@ def _renew(directory: Path, now: state.State, settings: Settings, *, moved: bool
 
     The state file describes the old data plane until the last step.
 
-    ``moved``: whether the programs and maps were made for another interface, so that nothing is attached now.
+    ``moved``: whether the programs and maps were made for another interface, so that none of our programs is attached
+    now.
     """
     pinned = pins.pin_directory(directory)
     before = copy.deepcopy(now)

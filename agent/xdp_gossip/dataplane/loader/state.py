@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """``state.json``: a record of the attached programs. People, the agent and later loaders read this file.
 
-The loader records each object that could outlive the loader before it creates the object, so that the next loader can
-clean up after a killed loader. Pins need no record, because their paths identify them.
+Before the loader creates an object that could outlive the loader, the loader records the object, so that the next
+loader can clean up after a killed loader. Pins need no record, because their paths identify them.
 """
 
 from __future__ import annotations

@@ -75,7 +75,8 @@ class Supply:
     def __init__(self, settings: Settings, pinned: Path, now: state.State, *, renew: bool, moved: bool = False) -> None:
         """Store the arguments; programs and maps are opened on demand.
 
-        ``renew``: the pins are from other sources and are not used. ``moved``: the pins are from another interface.
+        ``renew``: the pinned programs were compiled from other sources and are not used. ``moved``: the pinned programs
+        were made for another interface.
         """
         self._settings = settings
         self._pinned = pinned
@@ -83,7 +84,7 @@ class Supply:
         self._renew = renew
         self._moved = moved
         self._open: dict[str, int] = {}
-        self._own: list[int] = []  # descriptors that this object must close, because no BCC module does
+        self._own: list[int] = []  # descriptors that this object must close: no BCC module closes them
         self._modules: dict[str, Programs] = {}
         #: Program -> descriptor, for programs that this object loaded itself.
         self.fresh: dict[str, int] = {}
@@ -136,7 +137,7 @@ class Supply:
     def pin(self) -> None:
         """Pin the newly loaded programs for the next loader, and record their ids in the state."""
         if self._renew:
-            # A pin of the former sources must not be used as a program of the new sources.
+            # Remove pins of programs from the former sources: the next loader would take these pins for new programs.
             for name in [name for name in self._now.programs if name not in self.fresh]:
                 (self._pinned / pin(name)).unlink(missing_ok=True)
                 del self._now.programs[name]
