@@ -77,9 +77,9 @@ class Plane:
     """The facts that must stay true for a data plane in use.
 
     ``program``: id of the XDP program at the interface, 0 for TC. ``owners``: indexes of the interfaces that had the
-    node's address when the loader verified the data plane: the data plane's own interface or the loopback interface;
-    empty behind NAT. ``named``: whether the operator configured the interface by name; if so, a changed route is no
-    fault.
+    node's address when the loader verified the data plane. These are the data plane's own interface or the loopback
+    interface; behind NAT, ``owners`` is empty. ``named``: whether the operator configured the interface by name; if so,
+    a changed route is no fault.
     """
 
     interface: str

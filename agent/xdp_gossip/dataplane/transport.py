@@ -248,8 +248,8 @@ class KernelTransport(UdpTransport):
         """Whether the kernel multiplied the last carrier. The kernel counts a carrier before the send call returns.
 
         The stack drops a carrier without an error if the neighbour table has no room for the multicast address. The
-        kernel does not multiply a carrier if someone has detached the program. If the kernel did not multiply the
-        carrier, the caller sends one packet per target. Steering judges the data plane by the counter
+        kernel does not multiply a carrier if someone has detached our program from the interface. If the kernel did not
+        multiply the carrier, the caller sends one packet per target. Steering judges the data plane by the counter
         ``carriers_lost``.
         """
         try:
