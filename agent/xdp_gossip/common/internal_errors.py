@@ -22,8 +22,8 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 #: Seconds between two log lines about errors at the same place in the code.
 QUIET = 60.0
-#: Maximum number of places in the code whose errors are counted separately. Errors at all further places share one
-#: entry.
+#: Maximum number of places in the code whose errors are counted separately. Errors at all places beyond the maximum
+#: share one entry.
 MAX_PLACES = 200
 
 F = TypeVar("F", bound=Callable[..., Any])

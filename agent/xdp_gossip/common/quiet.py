@@ -16,7 +16,8 @@ from collections.abc import Callable
 #: Seconds between two log lines of the same kind.
 QUIET_S = 60.0
 #: Maximum number of kinds of log lines that are counted separately, and maximum number of sources that are counted
-#: separately for each kind. All further kinds share one entry. All further sources of a kind also share one entry.
+#: separately for each kind. The kinds beyond the maximum share one entry. The sources of a kind beyond the maximum also
+#: share one entry.
 MAX_KINDS = 100
 MAX_SOURCES = 100
 _OTHERS = "others"

@@ -54,7 +54,7 @@ class Admission:
         self._timing = timing
         self._max_clock_drift = max_clock_drift
         self._challenged: dict[Address, float] = {}
-        # When this member last notified a node of its later incarnation, in monotonic seconds.
+        # When this member last notified a node of that node's own later incarnation, in monotonic seconds.
         self._told: dict[tuple[Address, bool], float] = {}
         self._clocks_apart: float | None = None  # Wall clock minus monotonic clock, seconds.
         self._slept = 0.0  # Seconds suspended since boot.
@@ -91,7 +91,7 @@ class Admission:
     def tick(self, now: Now) -> None:
         """Forget challenges sent more than a cycle ago.
 
-        Also forget which nodes were notified of a later incarnation more than 1 s ago.
+        Also forget each notification about a later incarnation that this node sent more than 1 s ago.
         """
         self._challenged = {a: t for a, t in self._challenged.items() if now.mono - t < self._timing.cycle}
         self._told = {a: t for a, t in self._told.items() if now.mono - t < 1.0}
@@ -146,7 +146,7 @@ class Admission:
         node would refuse current documents as documents from the future until it has heard enough members again.
         """
         # Subtract the time for which the machine was suspended. While the machine is suspended, the wall clock runs and
-        # the monotonic clock stops. This difference between the clocks must not count as a step.
+        # the monotonic clock stops. The time of a suspend must not count as a step of the wall clock.
         apart = now.wall_ns / 1e9 - now.mono - now.slept
         step = 0.0 if self._clocks_apart is None else apart - self._clocks_apart
         self._clocks_apart = apart
@@ -264,7 +264,8 @@ class Admission:
         self._codec.verify(data, header)
         self.on_stale_run(peer, header, now)
         self._told[told] = now.mono
-        # The node's clock may differ so much that the node accepts no packets until we answer its challenge.
+        # The node's clock may differ so much from ours that the node accepts none of our packets until we answer its
+        # challenge.
         message = self._codec.open(data, header) if asks else None
         if isinstance(message, SyncRequest) and self._local.status == "running":
             self._out.send(Ack(message.nonce), header.origin, now)

@@ -146,9 +146,9 @@ class Detector:
     def on_ack(self, ack: Ack, packet: Received) -> None:
         """Handle the answer of a probed node, and report the node to the member that requested the probe, if any.
 
-        A helper is a member that this node asked for an indirect probe. A helper acknowledges this request with the
-        request's nonce. The acknowledgement shows that this node's own network works, so the fault lies with the silent
-        target (Lifeguard's NACK).
+        A helper is a member that this node asked for an indirect probe. A helper acknowledges the request for the probe
+        with the nonce of that request. The acknowledgement shows that this node's own network works, so the fault lies
+        with the silent target (Lifeguard's NACK).
         """
         self.local_health = max(0, self.local_health - 1)
         for suspect in self._membership:
@@ -211,8 +211,8 @@ class Detector:
     def _suspect_silent(self, timeout: float, gap: float, now: Now) -> None:
         """Suspect the live peers that are silent for longer than ``timeout``, and probe them.
 
-        The method also stores the time of the oldest sign of life. Until this sign of life is too old, :meth:`tick`
-        need not search all peers.
+        The method also stores the earliest time at which a peer that stays alive was last heard. Until that time is
+        more than ``timeout`` seconds ago, :meth:`tick` need not search all peers.
         """
         silent = []
         self._oldest = math.inf

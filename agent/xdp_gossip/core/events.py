@@ -104,8 +104,8 @@ class IncarnationChanged:
 class DocumentChanged:
     """A document has a new version on this node. ``local``: this node published the version itself.
 
-    ``replaced`` is the former version of the document, if any. ``conflict``: two nodes published concurrently. The
-    author of the new version had not read the version that it replaces.
+    ``replaced`` is the former version of the document, if any. ``conflict``: two nodes published concurrently, so the
+    author of the new version had not read the replaced version.
     """
 
     document: Document

@@ -57,7 +57,7 @@ class Identity:
     # -- one address, two hosts --------------------------------------------------------------------------------
 
     def may_go_beyond(self, now: Now) -> bool:
-        """Whether this node may raise its incarnation above a later one in a packet with this node's address.
+        """Whether this node may raise its incarnation after a packet with this node's address had a later incarnation.
 
         If this node lost its state directory, it needs to raise its incarnation only once. If this node needs to raise
         its incarnation repeatedly, another host with the same address (a twin) raises its own each time, too. This node

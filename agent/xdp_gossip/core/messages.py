@@ -161,7 +161,7 @@ class ListRequest(Message):
 )
 @dataclass(frozen=True)
 class ListResponse(Message):
-    """Answers a ``ListRequest`` with entries. ``finished``: buckets whose entries are complete with this message.
+    """Answers a ``ListRequest`` with entries. ``finished``: buckets of which no entries follow after this message.
 
     ``unknown``: those hashes in the request's field ``known`` that match no document of the responder. ``unknown`` is
     None if the request had no hashes.

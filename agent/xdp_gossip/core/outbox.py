@@ -48,7 +48,7 @@ class Local:
 class Outbox:
     """Numbers, signs and queues packets; queues events; counts events.
 
-    ``digest`` returns the documents digest of this node. Every packet of this node carries the digest.
+    ``digest`` returns the documents digest of this node. Every packet of this node carries this documents digest.
 
     Rumors and direct packets have separate sequences. If rumors and direct packets shared one sequence, the many
     answers of a busy node would advance the sequence so fast that the replay windows of other members would reject the
@@ -71,8 +71,8 @@ class Outbox:
         self.counters = Counters(NATIVE)
         self.rumor_sequence = 0
         self._direct_sequence = 0
-        #: Peer -> bytes of the longest datagram that the path to the peer supports (``paths``). Paths to peers without
-        #: an entry have no limit.
+        #: Peer -> bytes of the longest datagram that the path to the peer supports, as :class:`.paths.Paths` found.
+        #: Paths to peers without an entry have no limit.
         self.datagram_limits: dict[Address, int] = {}
         #: While the engine handles a request that came over TCP: the request's sender, so that the answer also goes
         #: over TCP.

@@ -60,7 +60,7 @@ class Header:
 class Rejected(Exception):
     """Raised for a packet that this node rejects.
 
-    ``reason``: name of the counter of such packets, without its prefix ``rx_``.
+    ``reason``: name of the counter of packets that are rejected for the same reason, without the prefix ``rx_``.
     """
 
     def __init__(self, reason: str) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Finds the longest datagram that the path to each peer supports. Some paths lose long datagrams (RFC 2923, 2.1).
 
-If a peer repeats a request over TCP, the datagram with its first request, or with the answer, was lost. A member that
+If a peer repeats a request over TCP, a datagram was lost: either the first request or the answer to it. A member that
 receives a repeated request sends the peer short and long pings, and compares which of the pings the peer answers
 (probes as in RFC 8899). If the peer answers only short pings in two tests in a row, this member sends packets longer
 than ``SHORT`` to the peer over TCP. If two hosts share an address, each of them misses some of the answers, so this
@@ -44,7 +44,7 @@ class _Test:
     until: float
     short: set[int]
     long: set[int]
-    number: int  # 1 for the first test of a row of tests, 2 for the second, ...
+    number: int  # 1 for the first of several consecutive tests, 2 for the second, ...
     short_answered: bool = False
     long_answered: bool = False
 
@@ -52,7 +52,8 @@ class _Test:
 class Paths:
     """Tests paths that seem to lose long datagrams, and sets the longest datagram of each path in the outbox.
 
-    ``shared``: function that returns whether two hosts may use the given address, or may use this node's address.
+    ``shared``: function that returns whether two hosts may share the given address, or whether another host may share
+    this node's address.
     """
 
     def __init__(self, membership: Membership, out: Outbox, shared: Callable[[Address], bool]) -> None:
@@ -99,7 +100,7 @@ class Paths:
             test.long_answered = test.long_answered or nonce in test.long
 
     def tick(self, now: Now) -> None:
-        """Evaluate the tests that have ended, and remove limits that have expired from their paths."""
+        """Evaluate the tests that have ended, and remove the limits whose time has ended."""
         for address, test in list(self._tests.items()):
             if now.mono >= test.until:
                 del self._tests[address]
@@ -130,7 +131,7 @@ class Paths:
         self._out.emit(Warned("path_mtu", text))
 
     def forget(self, address: Address) -> None:
-        """Remove the limit and the mark of the path to ``address``."""
+        """Remove the limit of the path to ``address``, and the problem that marks the peer at ``address``."""
         self._limited.pop(address, None)
         self._out.datagram_limits.pop(address, None)
         self._mark(address, False)

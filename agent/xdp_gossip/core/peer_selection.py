@@ -25,7 +25,7 @@ _RETRIES = 4
 #: most expensive work of an idle member.
 _CALM = 3
 #: At start, this node contacts at most this many of the nodes that it knows from an earlier run. This node contacts the
-#: other known nodes in later cycles, in the same way as dead nodes.
+#: rest of these nodes in later cycles, in the same way as dead nodes.
 _FIRST_TRIES = 8
 
 
@@ -85,7 +85,7 @@ class PeerSelection:
         if peer is None:
             try:
                 peer = self._membership.add(address, now)
-            except Rejected as rejected:  # contact the seed anyway, because its node may use another address itself
+            except Rejected as rejected:  # contact the seed anyway: its node may have another address
                 self._out.count(f"rx_{rejected.reason}")
             else:
                 self._records.remember(peer, node.name, node.private_data)
@@ -122,9 +122,9 @@ class PeerSelection:
     def differs(self, now: Now) -> None:
         """Schedule a sync, because a member advertises a documents digest that differs from this node's digest.
 
-        This node delays the sync for a moment, because a rumor usually removes the difference. The delay doubles after
-        each sync that does not remove the difference. A sync cannot remove the difference if, for example, a member has
-        documents that this node refuses.
+        This node delays the sync for a moment, because a rumor with the missing document usually arrives and removes
+        the difference. The delay doubles after each sync that does not remove the difference. A sync cannot remove the
+        difference if, for example, a member has documents that this node refuses.
         """
         if not self._settling and self._local.status == "running":
             self._settling = True

@@ -3,8 +3,8 @@
 
 Incarnations are serial numbers of 32 bits (RFC 1982): number a is later than number b if a is ahead of b by less than
 half of the 32-bit range. Because the numbers wrap around, incarnations never run out. If a wrong clock or a lying
-member raises an incarnation too far, the node can still choose a later incarnation, because a number more than half the
-range ahead counts as earlier. The number 0 means that no run is known.
+member raises a node's incarnation too far, that node can still choose a later incarnation, because a number that is
+more than half the range ahead counts as earlier. The number 0 means that no run is known.
 """
 
 from __future__ import annotations

@@ -209,8 +209,8 @@ class Settings:
         auto="1 s up to 250 nodes, then nodes/250 s",
         agent=AgentYml(default=0.0, most=3600),
     )
-    # A timeout must be greater than the cycle. As in PekoNode, the engine treats any other timeout as ``auto``, but the
-    # reader of agent.yml rejects it.
+    # A timeout must be greater than the cycle. As in PekoNode, the engine treats a shorter or equal timeout as
+    # ``auto``, but the reader of agent.yml rejects it.
     timeout: float = setting(
         0.0,
         "time without packets from a node after which this node becomes suspect",

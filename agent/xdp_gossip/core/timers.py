@@ -30,7 +30,7 @@ class Timers:
     def run(self, now: Now) -> None:
         """Call all callbacks whose time is ``now`` or earlier. Callbacks added during the run wait for the next run.
 
-        If a callback raises an exception, all later callbacks stay due.
+        If a callback raises an exception, the next run calls the due callbacks that come after it.
         """
         due = []
         while self._heap and self._heap[0][0] <= now.mono:

@@ -377,7 +377,7 @@ class Document:
         return () if self.base is None else (self.base, *self.ancestors)[:MAX_ANCESTORS]
 
     def overtakes(self, held: Document, ours: bool) -> bool:
-        """Whether the author of this version had not read ``held``, the version that this version replaces.
+        """Whether this version replaces the version ``held`` although the author of this version had not read ``held``.
 
         If ``held`` is older than every listed ancestor, the member cannot tell whether the author had read ``held``. A
         version ``held`` that is older than all ancestors counts as read, unless this node published ``held``
@@ -392,11 +392,11 @@ class Document:
 class Write:
     """A request to write one version of a document. If ``deleted`` is True, the version is a tombstone.
 
-    ``expected``: write only if this is the node's current version. ``absent``: write only if the node has no such
-    document. ``expires_in``: seconds until the document expires. ``expires``: the time of expiry, as in ``Document``,
-    instead of ``expires_in``. If ``content_type`` is None, the document gets the first known type of these: the type of
-    the current version, the type by the key's suffix, the type by ``suffix`` (the suffix of the file with the value),
-    raw.
+    ``expected``: write only if the current version of the document on the node is ``expected``. ``absent``: write only
+    if the node has no such document. ``expires_in``: seconds until the document expires. ``expires``: the time of
+    expiry, as in ``Document``, instead of ``expires_in``. If ``content_type`` is None, the document gets the first
+    known type of these: the type of the current version, the type by the key's suffix, the type by ``suffix`` (the
+    suffix of the file with the value), raw.
     ``checked_as``: the content type for which the value was checked; the write fails if the document would get a
     different type. If ``checked_as`` is None, the document may get any type.
     """
@@ -438,7 +438,7 @@ class Write:
 
 
 class TypeChanged(Exception):
-    """Raised if a document's content type changed after its new value was checked for another type.
+    """Raised if a new value was checked for one content type, but its document would now get another content type.
 
     The value must be checked again.
     """

@@ -91,7 +91,7 @@ class Source:
         except OSError as error:
             if not absent(error):
                 raise
-            # this call raises an error if the kernel refused the destination and not the source
+            # if the kernel refused the destination instead of the source, this second call raises the error again
             sock = await _connect(loop, to, bound)
             self.refused(error)
         else:

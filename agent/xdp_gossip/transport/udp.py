@@ -220,7 +220,7 @@ class UdpTransport:
         except OSError as error:
             if not control or not absent(error):
                 raise
-            # this call raises an error if the kernel refused the destination and not the source
+            # if the kernel refused the destination instead of the source, this second call raises the error again
             sock.sendto(data, name)
             self._source.refused(error)
         else:

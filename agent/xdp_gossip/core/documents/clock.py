@@ -35,8 +35,8 @@ class HybridClock:
         """Return a new reading; ``wall_ms`` is the present time in milliseconds since the epoch.
 
         If a wall clock ran far ahead and was corrected, the readings go back to the present time. If the readings
-        stayed ahead, all later versions would carry the time of the wrong clock. The readings do not go back to a
-        ``wall_ms`` before 2023, because such a time must be wrong.
+        stayed ahead, all later versions would carry the time of the wrong clock. If ``wall_ms`` is before 2023, it must
+        be wrong, so the readings do not go back to it.
         """
         wall_ms = min(wall_ms, LATEST_MS)
         if wall_ms >= EARLIEST_MS and self.too_far_ahead(self._last, wall_ms):
@@ -62,10 +62,10 @@ class HybridClock:
 class SteadyTime:
     """Provides the cluster's time without forward jumps that last only a short time. Documents expire by this time.
 
-    Expiry deletes the value of a document on all members. If a wrong clock caused the expiry, nobody could restore the
-    value. Therefore a forward jump of the cluster's clock counts only after ``LEAP_HOLDS`` seconds. In the meantime
-    :meth:`read` returns the time without the jump. A backward jump counts at once, because a backward jump makes no
-    document expire.
+    Expiry deletes the value of a document on all members. If a document expired because of a wrong clock, nobody could
+    restore its value. Therefore a forward jump of the cluster's clock counts only after ``LEAP_HOLDS`` seconds. In the
+    meantime :meth:`read` returns the time without the jump. A backward jump counts at once, because a backward jump
+    makes no document expire.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class SteadyTime:
         self._leap: tuple[float, float] | None = None
 
     def read(self, wall_ms: int, now: Now) -> int:
-        """Return the time by which documents expire, in milliseconds since the epoch.
+        """Return the cluster's time without short forward jumps, in milliseconds since the epoch.
 
         ``wall_ms``: the cluster's time at ``now``.
         """
@@ -97,9 +97,10 @@ def cluster_offset(samples: Iterable[float]) -> float:
     """Return the seconds by which the cluster's time is ahead of the local clock.
 
     ``samples``: the clock of each other member minus the local clock, in seconds. The result is the median of the
-    samples and 0 (the local clock). A few wrong clocks cannot change a median much. If the number of clocks is even,
-    two clocks are in the middle of the sorted list, and no member can know which of the two is right. Then each member
-    uses the middle clock that is nearer to its own clock. In a cluster of two, each member thus uses its own clock.
+    samples and one further sample of 0, which stands for the local clock. A few wrong clocks cannot change a median
+    much. If the number of clocks is even, two clocks are in the middle of the sorted list, and no member can know which
+    of the two is right. Then each member uses the middle clock that is nearer to its own clock. In a cluster of two,
+    each member thus uses its own clock.
     """
     # The module statistics has a median, but importing it takes 0.7 MB of memory in every agent.
     ordered = sorted((0.0, *samples))

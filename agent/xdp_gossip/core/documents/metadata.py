@@ -277,7 +277,7 @@ class Metadata:
         return early and not entry.deleted and entry.version == tombstone.base
 
     def _given_way(self, document: Document, now: Now) -> Document | None:
-        """Return the version in the table that ``document`` replaces, or the tombstone that was retired too early."""
+        """Return the version that ``document`` replaces: from the table, or a tombstone that was retired too early."""
         held = self._known(document.key)
         if held is None or document.key in self.table:
             return held

@@ -39,7 +39,7 @@ class Staging:
         self._table = table
         self._most = LARGEST * max_document
         self._parts: dict[str, Document] = {}
-        # Incomplete batches. The batch whose newest document arrived first comes first.
+        # Incomplete batches. The batches are sorted by the arrival of their newest document, the earliest first.
         self._batches: dict[Version, _Batch] = {}
         # key -> versions of the incomplete batches that lack the document of this key
         self._waiting: dict[str, set[Version]] = {}

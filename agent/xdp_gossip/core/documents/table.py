@@ -28,8 +28,8 @@ def entry_of(document: Document) -> Entry:
 def unread(versions: Sequence[Document], held: Version | None, own: Address) -> set[Version]:
     """Return those ``versions`` of a document that an author replaced without having read them (conflicts).
 
-    ``held``: the current version. ``own``: the address of this node, because :meth:`Document.overtakes` treats versions
-    that this node published more strictly.
+    ``held``: the current version. ``own``: the address of this node, because :meth:`Document.overtakes` has a stricter
+    rule for versions that this node published.
     """
     return {
         version.version

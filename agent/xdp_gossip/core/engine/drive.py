@@ -222,8 +222,8 @@ class Drive(Parts):
         """Send the next heartbeat early.
 
         The documents digest in the heartbeat shows other members that this node's documents changed. The delay is
-        random, and its upper bound grows with the cluster. If the delay were not random, all members would send
-        heartbeats at the same moment after a publish.
+        random, and its upper bound grows with the number of members. If the delay were not random, all members would
+        send heartbeats at the same moment after a publish.
         """
         self._schedule_expiry(now)
         size = self._timing.members

@@ -186,8 +186,7 @@ class Membership:
     def told(self, peer: Peer, info: MemberInfo) -> None:
         """Update a peer from another member's report ``info``.
 
-        ``info`` does not say whether the peer's documents are on the peer's disk. Only the peer's own packets contain
-        this information.
+        ``info`` does not say whether the peer's documents are on the peer's disk. Only the peer's own packets say so.
         """
         sync = peer.sync
         if later(info.incarnation, peer.incarnation):

@@ -69,13 +69,13 @@ class Peer(Shown):
         self.address = address
         self.key = key_of(address)
         self.incarnation = 0
-        self.sighted = 0  # sequence of this node's newest rumor that any member has received
+        self.sighted = 0  # sequence of the peer's newest rumor that any member has received
         self.rumors = ReplayWindow(RUMOR_WINDOW)
         self.directs = ReplayWindow(DIRECT_WINDOW)
         self.record_digest = 0  # Record digest in the node's newest packet.
         self.key_slot: int | None = None  # Key slot with which the node's newest packet is signed.
         self.clock_ahead: float | None = None  # The node's wall clock minus ours, in seconds.
-        self.token = 0  # The term for this node in the digest of the NodeList, which is a sum.
+        self.token = 0  # The term for this peer in the digest of the NodeList, which is a sum.
         self.problems: tuple[str, ...] = ()  # The node's problems (``types.PROBLEMS``).
         self.liveness = Liveness(now)
         self.record = PeerRecord()

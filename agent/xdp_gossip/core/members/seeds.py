@@ -17,8 +17,8 @@ from .membership import Membership
 #: Seconds from the first to the second contact of a new seed. Each later pause between contacts is twice as long as the
 #: pause before.
 _FIRST_PAUSE = 0.5
-#: Maximum seconds between two contacts of a new seed. If a cycle is longer than this number, the maximum is one cycle.
-#: After a pause of this length, only the regular rounds contact the seed.
+#: Maximum seconds between two contacts of a new seed. If a cycle is longer than this number of seconds, the maximum
+#: pause between two contacts is one cycle. After a pause of this length, only the regular rounds contact the seed.
 _LAST_PAUSE = 5.0
 #: Maximum number of absent seeds that this node contacts in each round.
 _SEEDS_A_ROUND = 2

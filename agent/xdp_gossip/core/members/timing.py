@@ -9,7 +9,7 @@ from .membership import Membership
 
 #: Each node sends rare and urgent rumors to ``WIDE`` times ``amount`` members. At 50 nodes and an amount of 4, only
 #: about one of these rumors in 3,000 fails to reach some member. If rare and urgent rumors went only to ``amount``
-#: members, most of the rumors would miss a member.
+#: members, most of the rumors would miss at least one member.
 WIDE = 3
 WIDE_RUMORS = frozenset({PacketType.METADATA, PacketType.LEAVE})
 MAX_COPIES = 64

@@ -13,7 +13,7 @@ _MOST = 4096
 
 
 class Allowance:
-    """Counts the work that each other member has caused on this node in the current window of that member.
+    """Counts the work that each other member has caused on this node in that member's current time window.
 
     The caller of :meth:`take` chooses the unit of the work, such as bytes or entries.
     """
@@ -24,7 +24,8 @@ class Allowance:
     def take(self, address: Address, amount: int, most: int, now: Now) -> int:
         """Use up ``amount`` of the allowance of the member ``address``, or as much as is left.
 
-        The allowance is ``most`` per window. Returns the part of ``amount`` for which the allowance was sufficient.
+        The allowance is ``most`` units of work per window. Returns the part of ``amount`` for which the allowance was
+        sufficient.
         """
         since, used = self._used.pop(address, (now.mono, 0))
         if now.mono - since >= WINDOW:

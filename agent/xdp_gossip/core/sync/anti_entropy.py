@@ -50,8 +50,8 @@ PUSH_BYTES = 64 * 1024
 #: afterwards, its documents digest still differs, so the member requests an entry list.
 ANNOUNCE_BYTES = 64 * 1024
 #: With ``BUSY`` or more pending fetches, this member neither requests nor sends entry lists, because most entries are
-#: already in flight. Even then, one list every ``_BUSY_LISTS`` seconds is allowed, because a malicious member may have
-#: listed documents that do not exist, and this member waits for them.
+#: already in flight. Even then, one list every ``_BUSY_LISTS`` seconds is allowed, because the pending fetches may
+#: never end: a malicious member can list documents that do not exist.
 BUSY, _BUSY_LISTS = 256, 10.0
 #: KNOWN: maximum number of state hashes in one list request; the answer omits the documents with these hashes.
 #: MOSTLY_EQUAL: if more buckets than this number differ, probably most documents differ, so the list request contains
@@ -64,8 +64,8 @@ _MEMBER_BYTES = 80
 _ENTRY_BYTES = 112
 _OVERDUE_LIMIT = 200
 #: Limits for one member in each window of its allowance. The member gets at most _LISTS complete member lists. The
-#: member gets at most _ENTRIES list entries, plus four times as many as there are documents. The member may report at
-#: most _NEWCOMERS unknown nodes.
+#: member gets at most _ENTRIES list entries, plus four list entries for each document of this node. The member may
+#: report at most _NEWCOMERS unknown nodes.
 _LISTS = 10
 _ENTRIES = 4096
 _NEWCOMERS = 2048
@@ -137,7 +137,7 @@ class AntiEntropy:
         self._out.emit(SwapRequested(self._local.address, to))
 
     def _stays_silent(self, to: Address, now: Now) -> bool:
-        """Count a request to ``to``.
+        """Count one more request that this node sends to the member ``to``.
 
         Return whether to send the request over TCP, because ``to`` has not answered earlier requests. If a member that
         is alive answers no request for a while, the method gives the member the problem ``unreached``.
@@ -188,8 +188,8 @@ class AntiEntropy:
     def _busy(self, what: str, now: Now) -> bool:
         """Whether so many fetches are pending that this node must not request or send an entry list.
 
-        ``what``: "asked" for a request, "told" for sending. If the method returns False, it also stores the present
-        time as the time of the last entry list.
+        ``what``: "asked" if this node would request an entry list, "told" if this node would send one. Before the
+        method returns False, it stores the present time as the time of the last such list.
         """
         if len(self._fetcher) >= BUSY and now.mono - self._listed_at[what] < _BUSY_LISTS:
             return True
@@ -197,10 +197,10 @@ class AntiEntropy:
         return False
 
     def _folded_buckets(self, nonce: int) -> tuple[int, ...]:
-        """For each bucket: one half (32 bits) of the 64-bit digest of the bucket.
+        """For each bucket: the lower or the upper 32 bits of the 64-bit digest of the bucket.
 
-        The nonce selects the half, so if two different buckets match in one half by chance, a later sync detects the
-        difference.
+        The nonce selects the half of the digest. Therefore, if the digests of two different buckets match in one half
+        by chance, a later sync detects the difference.
         """
         shift = 32 if nonce & 1 else 0
         return tuple(digest >> shift & 0xFFFFFFFF for digest in self._metadata.table.buckets)
@@ -239,7 +239,8 @@ class AntiEntropy:
         """Whether ``nonce`` belongs to a sync that this node opened.
 
         A packet with the nonce of an open sync cannot be a replayed recording. The origin of the answer may differ from
-        the destination of the request, because a seed may be any address of a node.
+        the destination of the request, because a node can have several addresses, and a seed may be any of these
+        addresses.
         """
         return nonce in self._open
 
@@ -254,7 +255,7 @@ class AntiEntropy:
             return
         owed: list[Entry] = []
         for entry in response.entries:
-            # only keys of own documents are stored, so that a malicious member cannot fill our memory
+            # store only keys of documents that this node has, so that a malicious member cannot fill our memory
             if entry.key in self._metadata.table:
                 seen, _ = self._seen.setdefault((peer.address, bucket_of(entry.key)), (set(), now.mono))
                 seen.add(entry.key)
@@ -347,7 +348,7 @@ class AntiEntropy:
         self._fetcher.take(documents, packet.origin, packet.now)
 
     def on_announce(self, announce: Announce, packet: Received) -> None:
-        """Fetch announced documents that are newer than this node's, from the announcement's origin or its relay."""
+        """Fetch newer documents from the member that announced them or the member that relayed the announcement."""
         origin, source = packet.origin, packet.source
         relay = self._membership.get(source)
         for holder in [origin] if relay is None or source == origin else [source, origin]:
@@ -423,7 +424,7 @@ class AntiEntropy:
             self._detector.heard(peer, now, age)
 
     def send_members(self, to: Address, now: Now) -> None:
-        """Send ``to`` the data of all peers that were ever heard, unless the allowance of this member is used up."""
+        """Send ``to`` the data of all peers that were ever heard, if the member ``to`` has some allowance left."""
         if not self._lists.take(to, 1, _LISTS, now):
             self._out.count("member_lists_withheld")
             return
@@ -487,9 +488,9 @@ class AntiEntropy:
     def _unknown_to_peer(self, seen: set[str], bucket: int, unknown: Iterable[int] | None = None) -> list[Document]:
         """Documents in ``bucket`` that a peer lacks.
 
-        The peer lacks a document if its key is not in ``seen``, which contains the keys that the peer listed.
-        ``unknown``: the state hashes that the peer reported as unknown. If ``unknown`` is given, the method returns
-        only documents with these hashes.
+        The peer lacks a document if ``seen``, the set of the keys that the peer listed, does not contain the key of the
+        document. ``unknown``: the state hashes that the peer reported as unknown. If ``unknown`` is given, the method
+        returns only documents with these state hashes.
         """
         lacking = [document for document in self._metadata.table.in_bucket(bucket) if document.key not in seen]
         if unknown is None:

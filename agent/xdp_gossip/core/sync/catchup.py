@@ -33,8 +33,8 @@ class CatchUp:
     """Observes the syncs of a node that has just started, and emits ``CaughtUp`` when the node has caught up.
 
     ``wait``: seconds after which the node counts as caught up even if it heard from no member that has caught up itself
-    (infinity: never). ``expects_seeds``: whether the user adds seeds later. If so, a node without seeds does not count
-    as a cluster of one.
+    (infinity: never). ``expects_seeds``: whether the user adds seeds after the start of the node. If so, a node without
+    seeds does not count as a cluster of one.
     """
 
     def __init__(
@@ -101,7 +101,8 @@ class CatchUp:
     def listed(self, peer: Peer, owed: Iterable[Entry], finished: Iterable[int]) -> None:
         """Record another list from ``peer``.
 
-        This node must still fetch the entries ``owed``, and the buckets ``finished`` are fully listed.
+        ``owed``: the listed entries that this node must still fetch. ``finished``: the buckets that the peer has now
+        listed completely.
         """
         comparison = self._comparisons.get(peer.address)
         if comparison is not None:

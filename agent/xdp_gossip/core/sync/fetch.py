@@ -103,9 +103,9 @@ class Fetcher:
         self._supply = supply
         self._membership = membership
         self._wanted: dict[str, _Wanted] = {}
-        # For each member: a queue with the keys of those documents without an open request that this member was the
-        # first to name. Because each member has its own queue, many documents named by one member do not delay the
-        # documents named by others.
+        # For each member: a queue with the keys of the documents that this member was the first to name, without the
+        # documents that have an open request. Because each member has its own queue, many documents named by one member
+        # do not delay the documents named by others.
         self._queues: dict[Address, dict[str, None]] = {}
         self._flying: dict[str, _Wanted] = {}  # Wanted documents with open requests.
         self._large: dict[str, _Wanted] = {}  # Large documents that are being reassembled.
@@ -327,7 +327,7 @@ class Fetcher:
                     return
                 begin = gap
             elif wanted.asked:
-                return  # the length of all chunks is known only after the first chunk
+                return  # the number and the length of the chunks are unknown until the first chunk arrives
             holder = self._choose(wanted, now)
             if holder is None:
                 return

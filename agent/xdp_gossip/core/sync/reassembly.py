@@ -20,7 +20,7 @@ class Reassembly:
         self.count = -(-size // step)
         self.left = self.count
         self._there = bytearray(self.count)
-        self._front = 0  # number of contiguous chunks from the start
+        self._front = 0  # number of chunks received without a gap from the start of the value
         self._buffer = io.BytesIO()
         self._hash = hashlib.sha256()
 
@@ -48,7 +48,7 @@ class Reassembly:
         return found if found >= 0 else None
 
     def digest(self) -> bytes:
-        """SHA-256 of the contiguous chunks from the start."""
+        """SHA-256 of the chunks that were received without a gap from the start of the value."""
         return self._hash.digest()
 
     def value(self) -> bytes:
