@@ -238,8 +238,8 @@ class Admission:
         """
         if not later(header.incarnation, self._local.incarnation):
             return
-        # The packet's incarnation is later than ours, so this node lost its state, or another host (a twin) uses its
-        # address.
+        # The packet's incarnation is later than ours, so this node lost its state, or another host (a twin) uses this
+        # node's address.
         self._codec.verify(data, header)
         self._out.count("own_address_conflicts")
         self._out.emit(

@@ -143,7 +143,7 @@ class AskedDocuments(Protocol):
     ) -> tuple[Document, bool]:
         """Write a document. Returns the document and whether anything changed.
 
-        ``expected`` and ``absent``: compare-and-set against this node's version. ``expires_in``: seconds until the
+        ``expected``, ``absent``: conditions of a compare-and-set, as in ``Write``. ``expires_in``: seconds until the
         document expires. ``content_type`` None: see ``Write``. Raises ``ProtocolError``: invalid_document,
         document_too_large, too_many_documents, version_mismatch.
         """

@@ -119,9 +119,9 @@ class SyncRequest(Message):
 class SyncResponse(Message):
     """Answers a ``SyncRequest`` with the differences between requester and responder.
 
-    ``members``: the responder's data about those nodes for which the request asked (``overdue``), if newer than the
-    requester's data. If the digests of the NodeLists differ, the responder also sends its whole NodeList in
-    ``MemberList`` messages, and sets ``want_members`` to request the NodeList of the requester. If the documents
+    ``members``: the responder's data about the nodes that the field ``overdue`` of the request names, if these data are
+    newer than the requester's data. If the digests of the NodeLists differ, the responder also sends its whole NodeList
+    in ``MemberList`` messages, and sets ``want_members`` to request the NodeList of the requester. If the documents
     digests differ, the response has either all ``entries`` (``entries_complete``) or the digests of the 256
     ``buckets``.
     """

@@ -17,7 +17,8 @@ from .packets import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED, Codec, Header
 from .registry import Message
 from .types import Address, Node, Now, Record
 
-#: Function that returns a collection of document keys. The collection supports ``in``, and is false if it is empty.
+#: Function that returns a collection of document keys. The collection supports ``in``, and its truth value is False if
+#: it is empty.
 UnstoredSource = Callable[[], Container[str]]
 
 

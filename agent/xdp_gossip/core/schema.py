@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Building blocks for message bodies.
 
-Each building block converts a value of one type to plain values and back. A building block checks every value that it
-converts back. Plain values are the values that msgpack can encode: integers, booleans, texts, bytes, lists and None.
-The module :mod:`.messages` defines the fields of every message and their order; ``wire/bodies.py`` encodes the list of
-fields as bytes.
+Each building block converts a value of one type to plain values and back. When a building block converts plain values
+back, it checks each of them. Plain values are the values that msgpack can encode: integers, booleans, texts, bytes,
+lists and None. The module :mod:`.messages` defines the fields of every message and their order; ``wire/bodies.py``
+encodes the list of fields as bytes.
 """
 
 from __future__ import annotations

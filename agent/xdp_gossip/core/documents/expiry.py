@@ -102,9 +102,10 @@ class Expiry:
 
 
 def _since(tombstone: Document) -> int:
-    """Return when a document was deleted (or when an expired document was published), in milliseconds since the epoch.
+    """Return the start of a tombstone's grace period, in milliseconds since the epoch.
 
-    The time comes from the version alone, because a list entry contains no other time, and all members must compute the
-    same time.
+    For a deleted document, this is the time of the deletion; for an expired document, the time of its publish. The time
+    comes from the version alone, because a list entry contains no other time, and all members must compute the same
+    time.
     """
     return tombstone.version.wall_ms

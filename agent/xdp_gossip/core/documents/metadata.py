@@ -160,7 +160,7 @@ class Metadata:
         version = Version(self._reading(writes, changed, now), self._origin)
         prepared: list[Prepared] = []
         for write, held, expires, news in zip(writes, helds, expiries, changed):
-            # may be a retired tombstone, because the author has read retired tombstones, too
+            # ``former`` may be a retired tombstone, which counts as read by the author of the new version
             former = self._known(write.key)
             document = Document(
                 write.key,
@@ -332,7 +332,7 @@ class Metadata:
     def _checked(self, write: Write, author: str, comment: str) -> Document | None:
         """Check the fields and the compare-and-set of ``write``.
 
-        Return the current document or tombstone of the key of ``write``. Raises ``ProtocolError``.
+        Return the current document or tombstone that ``write`` would replace. Raises ``ProtocolError``.
         """
         try:
             check_key(write.key)
@@ -384,7 +384,7 @@ class Metadata:
         return reading
 
     def _room(self, key: str) -> int:
-        """Return ``limits.store`` plus the present size in bytes of ``key``, which a new version would replace."""
+        """Return ``limits.store`` plus the bytes of the document ``key``, which a new version would replace."""
         return self._settings.limits.store + self.table.size_of(key)
 
     def _fits(self, documents: Sequence[Document]) -> bool:

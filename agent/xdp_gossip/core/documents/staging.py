@@ -78,7 +78,7 @@ class Staging:
     def stored(self, document: Document) -> None:
         """Note that a document became visible.
 
-        Batches no longer wait for this version of its key, or for an earlier version.
+        From now on, no batch waits for this version, or for an earlier version of the same document.
         """
         for version in list(self._waiting.get(document.key, ())):
             if version <= document.version:

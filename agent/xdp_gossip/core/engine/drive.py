@@ -311,7 +311,7 @@ class Drive(Parts):
     def set_plane(self, plane: str, now: Now) -> None:
         """Set the mode in which packets travel from now on. The mode is part of the local record."""
         if self.status == "new":
-            # so far no other member has seen the previous record
+            # no other member has seen this node's record yet, so only the local copy changes
             self._local.record = replace(self._local.record, plane=plane)
         elif plane != self._local.record.plane:
             self._spread_record(replace(self._local.record, plane=plane), now)

@@ -205,7 +205,7 @@ class Membership:
         self.changed(peer)
 
     def recorded(self, peer: Peer, highest: int, window: int, documents_digest: int, flags: int) -> None:
-        """Set a peer's replay window, and data from its newest rumor's header, to what a data plane has observed."""
+        """Add what a data plane has observed: the peer's replay window, and header fields of its newest rumor."""
         peer.rumors.merge(highest, window)
         if highest > peer.sighted:
             peer.sighted = highest

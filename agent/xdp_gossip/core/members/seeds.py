@@ -41,7 +41,7 @@ class Seeds:
         # Address -> (time of the next contact, seconds from that contact to the one after it).
         self._urgent: dict[Address, tuple[float, float]] = {}
         self._turns: list[Address] = []
-        self._former: dict[Address, None] = {}  # in the order of removal from the NodeList
+        self._former: dict[Address, None] = {}  # in the order in which they left the NodeList
         self._former_at = 0.0
 
     @property
@@ -51,7 +51,7 @@ class Seeds:
 
     @property
     def absent(self) -> list[Address]:
-        """The addresses, as given by the user, of those seeds that are not present members."""
+        """The seeds that are not present members, by the addresses that the user gave."""
         return [given for given, own in self._given.items() if not self._present(own)]
 
     @property

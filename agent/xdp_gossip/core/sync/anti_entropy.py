@@ -139,8 +139,8 @@ class AntiEntropy:
     def _stays_silent(self, to: Address, now: Now) -> bool:
         """Count one more request that this node sends to the member ``to``.
 
-        Return whether to send the request over TCP, because ``to`` has not answered earlier requests. If a member that
-        is alive answers no request for a while, the method gives the member the problem ``unreached``.
+        Return True if the request should go over TCP, because ``to`` has not answered earlier requests. If a member
+        that is alive answers no request for a while, the method gives the member the problem ``unreached``.
         """
         since, asked = self._silent.get(to, (now.mono, 0))
         self._silent[to] = (since, asked + 1)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Decides when this node has caught up: it then has all documents and nodes of the cluster at the node's start.
+"""Decides when a node that has just started has caught up with the cluster.
+
+A node has caught up when it has all documents and nodes that the cluster had when the node started.
 
 The documents of a node that has not caught up may be old or missing. The rules are in docs/protocol.md, "Catching up".
 A node that has caught up stays in that state until its process ends, even if it loses contact with the cluster.
@@ -99,7 +101,7 @@ class CatchUp:
             self._comparisons[peer.address] = _Comparison(peer.sync.caught_up, entries, set(unlisted))
 
     def listed(self, peer: Peer, owed: Iterable[Entry], finished: Iterable[int]) -> None:
-        """Record another list from ``peer``.
+        """Record a further list of entries that ``peer`` sent.
 
         ``owed``: the listed entries that this node must still fetch. ``finished``: the buckets that the peer has now
         listed completely.

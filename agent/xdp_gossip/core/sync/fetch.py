@@ -53,7 +53,7 @@ _TWINS_AGE = 0.5
 
 @dataclass
 class _Asked:
-    """An open request to one holder, for a small document of ``bytes`` bytes or for the chunks ``begin`` to ``end``."""
+    """An open request to one holder: for a small document of ``bytes`` bytes, or chunks ``begin`` to ``end`` - 1."""
 
     bytes: int
     begin: int
@@ -262,10 +262,11 @@ class Fetcher:
     # -- whom to ask -------------------------------------------------------------------------------------------
 
     def _choose(self, wanted: _Wanted, now: Now, batches: dict[Address, list[_Wanted]] | None = None) -> Address | None:
-        """The best holder for a request: one with room in its unsent request, else one with the fewest bytes in flight.
+        """The best holder for a request.
 
-        The method chooses a slow holder only if there is no other holder. Returns None if every holder has its maximum
-        of open requests.
+        If the unsent request to a holder has room, the method chooses this holder, otherwise the holder with the fewest
+        bytes in flight. The method chooses a slow holder only if there is no other holder. Returns None if every holder
+        has its maximum of open requests.
         """
         best: tuple[bool, int, float] | None = None
         chosen: Address | None = None

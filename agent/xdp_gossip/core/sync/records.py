@@ -98,7 +98,7 @@ class NodeRecords:
             self._out.send(Records(tuple(batch)), requester, now, reliable)
 
     def tick(self, now: Now) -> None:
-        """Request each missing record, alternately from the node that it describes and from a random member."""
+        """Request each missing record, alternately from the node that the record describes and from a random member."""
         for peer in list(self._membership.incomplete.values()):
             if not peer.record_missing:
                 del self._membership.incomplete[peer.address]
