@@ -22,9 +22,9 @@ description:
   - The source connects to the first of I(endpoints) that answers. If the member that the source uses fails, the source
     connects to the next endpoint. The member reports changes at once, so the source need not poll for changes of nodes
     and documents.
-  - The source compares the nodes and documents that a member lists with the events that it has already reported. It
-    therefore reports each change of state at least once, even after a lost connection, a restart of the agent or a move
-    to another member. The source does not report a change that was undone before its next comparison.
+  - The source compares the nodes and documents that a member lists with the events that it has already reported. The
+    source therefore reports each change of state at least once, even after a lost connection, a restart of the agent or
+    a move to another member. The source does not report a change that was undone before its next comparison.
   - Nodes and publishers can write any text into their names, private data and documents. The source removes text that
     Ansible would evaluate as a template. The field I(withheld) of the event lists the paths of the fields whose text
     was removed. Never put text of an event into a shell command.

@@ -95,9 +95,9 @@ class DocumentView:
         """Return the events for the differences between the reported documents and ``listed``. Store ``listed`` as
         reported.
 
-        ``tombstones`` contains, by key, the deletions in the member's change feed since the last list. ``agreed``:
-        whether all members have exactly the documents in ``listed``. Without ``tell_initial``, the first list causes no
-        events.
+        ``tombstones`` contains, by key, the deletions that the member's change feed has reported since the previous
+        list. ``agreed``: whether all members have exactly the documents in ``listed``. Without ``tell_initial``, the
+        first list causes no events.
         """
         first = self._known is None
         known = self._known = {} if self._known is None else self._known

@@ -50,7 +50,7 @@ class Feed(t.NamedTuple):
 
 
 class NodeList(t.NamedTuple):
-    """A member's valid nodes in all states, and the revision of its change feed when it listed the nodes."""
+    """A member's valid nodes in all states, and the revision of the member's change feed at the time of the list."""
 
     nodes: list[dict[str, t.Any]]
     problems: list[str]
@@ -109,7 +109,7 @@ class Member:
 
     async def changes(self, since: int, seconds: float, prefix: str) -> Feed:
         """Wait at most ``seconds`` for changes after revision ``since``, and return these changes. The result is empty
-        if nothing changed in this time.
+        if nothing changed within ``seconds``.
         """
         query = urlencode({"since": since, "timeout": f"{seconds:g}", "prefix": prefix})
         return await self._read("/v1/watch?" + query, _read_feed, seconds)

@@ -50,8 +50,9 @@ class _Known:
         """Return true if ``node`` must be ignored, because the member that sent it has older data than the last
         reported state.
 
-        Data is older if its last heartbeat has an earlier incarnation or, in the same incarnation, a lower sequence
-        number. A change towards alive counts only if its heartbeat is newer than the heartbeat of the reported state. A
+        The data in ``node`` is older than the reported state if the heartbeat in ``node`` has an earlier incarnation
+        than the heartbeat of the reported state, or has the same incarnation and a lower sequence number. A change
+        towards alive counts only if the heartbeat in ``node`` is newer than the heartbeat of the reported state. A
         change towards suspect, dead or left also counts without a newer heartbeat, because this member may have
         received the last heartbeat of the node. Nodes of the PekoNode wire are never ignored: they have no incarnation,
         and each member assigns sequence numbers to these nodes itself, so the data of two members cannot be compared.
@@ -143,9 +144,7 @@ def _evidence(node: Node) -> tuple[int, int]:
 
 
 def _died_before(node: Node, seconds: float) -> bool:
-    """Return whether the node had already died or left ``seconds`` ago. A node that died or left before that time needs
-    no event.
-    """
+    """Return whether the node had already died or left ``seconds`` ago. If so, the node needs no event."""
     heard = node["last_heard"]
     return _GONE[node["state"]] >= 2 and (heard is None or heard > seconds)
 

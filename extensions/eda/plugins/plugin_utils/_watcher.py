@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: reads the nodes and documents of a fleet from one member, and puts events into a queue.
 
-The source uses the change feed of a member only to learn when to read the member's lists. The source compares these
-lists with the events that it has reported, and creates an event for each difference. A gap in the feed, a restart of
-the agent or a change to another member therefore loses no event.
+The source uses the change feed of a member only to learn when to read the member's lists. The source compares the nodes
+and documents in the lists with the events that the source has reported, and creates an event for each difference. A gap
+in the feed, a restart of the agent or a change to another member therefore loses no event.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ class Watcher:
         """Read the member's lists, and put an event for each difference into the queue."""
         nodes = await member.nodes()
         self._check(nodes)
-        # First ask which members have the same documents, then read the documents. If the digest of the documents then
-        # equals the digest in that answer, all members have exactly these documents.
+        # First ask which members have the same documents, then read the documents. If the digest of the documents
+        # equals the digest in the answer to the first request, all members have exactly these documents.
         finding = await member.agreement()
         documents = await member.documents(self._options.prefix)
         agreed = finding.converged and finding.digest == documents.digest
@@ -167,8 +167,8 @@ class Watcher:
     def _check(self, nodes: NodeList) -> None:
         """Raise ``MemberFailed`` if the member belongs to another cluster or has left the fleet.
 
-        Otherwise, the NodeList of a member that has left or belongs to another cluster would cause join or dead events
-        for all nodes.
+        Without this check, the NodeList of a member that has left or belongs to another cluster would cause join or
+        dead events for all nodes.
         """
         if self._cluster is None:
             self._cluster = nodes.cluster
