@@ -5,7 +5,7 @@
 attribute's value for this module differs from the value in this fragment.
 
 If two fragments define the same key, Ansible uses the value from the fragment that a module lists first. Modules that
-change nothing list READ_ONLY first, so that Ansible uses the values of READ_ONLY.
+change nothing list READ_ONLY first, so that Ansible uses the values of READ_ONLY and not the common values.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Documentation of the connection options. ``PLUGINS`` adds env, ini and vars as further sources of these options. Only
-plugins, and not modules, have these sources.
+"""Documentation of the connection options. ``PLUGINS`` adds env, ini and vars as further sources of these options.
+Plugins use ``PLUGINS``; modules do not.
 
 ``OPTIONS`` in ``module_utils/_settings.py`` declares the same options as an argument specification. A test compares
 both.

@@ -204,7 +204,7 @@ class LookupModule(LookupBase):
 
 def _checked(term: t.Any) -> str:
     if isinstance(term, int) and not isinstance(term, bool):
-        return str(term)  # accept a number, as an option of type str does
+        return str(term)  # convert a number to text, as Ansible does for an option of type str
     if not isinstance(term, str):
         raise ConfigError("expected names of documents as text, got %s" % clip(type(term).__name__))
     return term

@@ -48,8 +48,8 @@ def conflicts_of(changes: t.Sequence[Change]) -> list[Conflict]:
 def write_together(fleet: Fleet, changes: t.Sequence[Change]) -> None:
     """Write all planned ``changes`` with one request.
 
-    Raises ``NotTogether`` or ``Conflicts`` if nothing was written. Raises ``ClientError`` if nothing was written for
-    another reason, or if the outcome is unknown.
+    Raises ``NotTogether`` or ``Conflicts`` if nothing was written. Raises ``ClientError`` if any other error prevented
+    the write, or if the outcome is unknown.
     """
     for _round in range(_ROUNDS):
         planned = [change for change in changes if change.planned]

@@ -206,7 +206,7 @@ class Change:
 
     def result(self, predicted: bool = False) -> dict[str, t.Any]:
         """Return the module's result for this document. With ``predicted`` (check mode), the result describes a planned
-        change as if it had been written.
+        change as if the module had already made this change.
         """
         foreseen = predicted and self.planned
         shown: dict[str, t.Any] = {

@@ -53,8 +53,8 @@ _SHARE = 0.9
 _SETTLE = 5.0
 #: Header that every answer of an agent contains.
 _API_HEADER = "x-xdp-gossip-api"
-#: Paths of requests that write documents. Each request to one of these paths has an id. The client can use this id to
-#: ask for the outcome of the request.
+#: Paths of requests that write documents. Each request to one of these paths has an id. If no answer arrives, the
+#: client uses the id to ask for the outcome of the request.
 _SETTLED = ("/v1/documents", "/v1/rollback/")
 
 
@@ -167,7 +167,8 @@ class Client:
         applied it. If the request fails, no member applies it later, unless the error has ``maybe_applied`` set.
 
         ``held`` maps endpoint URLs to the entity tags of answers that the caller has stored. The client sends a
-        conditional request to an endpoint in ``held``. Such an endpoint may answer with status 304 and no body.
+        conditional request to an endpoint in ``held``. An endpoint that receives a conditional request may answer with
+        status 304 and no body.
 
         Raises ``Unreachable`` if no endpoint answers, ``ApiError`` for a 4xx answer, and ``ConfigError`` if a TLS file
         cannot be used.
@@ -348,7 +349,7 @@ class Client:
         try:
             connection.request(method, path, body=body, headers=headers)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # a member may reject a long body: it answers, and closes the connection during the transfer
+            pass  # a member that rejects a long body answers and closes the connection before the transfer ends
         answer = connection.getresponse()
         fields = {name.lower(): value for name, value in answer.getheaders()}
         if fields.get("content-encoding", "identity").lower() != "identity":

@@ -39,8 +39,8 @@ def content_spec() -> dict[str, t.Any]:
 
 
 def content_of(params: t.Mapping[str, t.Any]) -> tuple[bytes | None, str | None]:
-    """Return the bytes that ``content``, ``value`` or ``src`` describe, and the content type. The bytes and the type
-    may be ``None``.
+    """Return the bytes that ``content``, ``value`` or ``src`` describe, and the content type. The bytes are ``None`` if
+    no option gives a content. The type is ``None`` if the agent must choose the type.
 
     The content type is the option ``content_type`` if this option is given. If ``content_type`` is not given, the type
     is the format into which the data in ``value`` was converted. The keys of the data are sorted, so that the same data

@@ -18,9 +18,7 @@ CHUNK = 64 * 1024
 
 
 class Deadline:
-    """The time until which a whole request must be complete. This time is ``seconds`` after the creation of this
-    object.
-    """
+    """The time until which a whole request must be complete: ``seconds`` after the creation of the ``Deadline``."""
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds

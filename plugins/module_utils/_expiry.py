@@ -53,9 +53,10 @@ def to_renew(held: t.Any, wanted: int | None, now: float) -> bool:
     """Return whether a document must be written again so that it expires in ``wanted`` seconds (0: never, ``None``: any
     expiry).
 
-    ``held`` is the time at which the document expires, or ``None`` for never; ``now`` the current time in seconds. The
-    result is true if the time until ``held`` is less than half of ``wanted`` or is more than ``wanted``. A task that
-    runs often therefore does not write the document each time, but only after half of the lifetime.
+    ``held`` is the time at which the document expires, or ``None`` for never; ``now`` is the current time in seconds.
+    The result is true if the document expires in less than half of ``wanted`` seconds or in more than ``wanted``
+    seconds. A task that runs often therefore does not write the document each time, but only after half of the
+    lifetime.
     """
     if wanted is None:
         return False

@@ -8,12 +8,12 @@ Modules import the class ``Gate``, which asks the agent itself. The role ``agent
 ``_gate.py QUESTION``, on another host, which is called the witness.
 
 QUESTION is a JSON object. ``socket`` is the Unix socket of the witness's agent. ``addr`` and ``port`` identify the node
-to check. The other keys are the conditions: ``version`` is the version of the node's agent ("" for any version).
-``incarnation`` is the lowest allowed incarnation of the node (0 for any incarnation). ``documents`` is true if the node
-must have the same documents as the witness. The script asks the witness's agent until all conditions are met or
-``timeout`` seconds have passed. With ``timeout`` 0, the script asks only once. The script prints ``{"answered": true,
-"passed": bool, "unmet": [sentence, ...], "elapsed": seconds}``. If the witness's agent does not answer within a few
-seconds, the script prints nothing and exits with status 1.
+to check. Three keys are the conditions that the node must meet. ``version`` is the version of the node's agent ("" for
+any version). ``incarnation`` is the lowest allowed incarnation of the node (0 for any incarnation). ``documents`` is
+true if the node must have the same documents as the witness. The script asks the witness's agent until all conditions
+are met or ``timeout`` seconds have passed. With ``timeout`` 0, the script asks only once. The script prints
+``{"answered": true, "passed": bool, "unmet": [sentence, ...], "elapsed": seconds}``. If the witness's agent does not
+answer within a few seconds, the script prints nothing and exits with status 1.
 
 The file runs on managed hosts, so it needs only the standard library of Python 3.8 or later. The file imports nothing
 from this collection, because the role copies only this file to the witness.

@@ -88,9 +88,9 @@ class Host:
     ) -> bool:
         """Write the file, owned by root and ``group``. Returns whether the file was created or changed.
 
-        The last argument of the command ``validate`` is the path of a temporary file with the new content. If the
-        command succeeds, the temporary file replaces the old file atomically. If the command fails, the method raises
-        ``Refused``.
+        The last argument of the command ``validate`` is the path of a temporary file with the new content. If
+        ``validate`` succeeds, the temporary file replaces the old file atomically. If ``validate`` fails, the method
+        raises ``Refused``.
         """
         wanted = to_bytes(content)
         found = _read(path)

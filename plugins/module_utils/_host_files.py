@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PRIVATE to this collection: installs the account, release and configuration of an agent. Python 3.8 or later.
 
-The classes and functions in this file are in the order in which a deployment uses them. After these steps, the module
-``_host_run`` starts the services.
+The classes and functions in this file are in the order in which a deployment uses them. After the steps in this file,
+the module ``_host_run`` starts the services.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Release:
         """Return the directories of the releases that should be removed, sorted.
 
         ``keep`` releases stay in total: the current release and the releases that were installed most recently. With
-        ``foreseen`` (check mode), this release is treated as the current release.
+        ``foreseen`` (check mode), the method treats the release of this object as the current release.
         """
         if not os.path.isdir(self.releases):
             return []

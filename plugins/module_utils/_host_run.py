@@ -1,7 +1,8 @@
 # Copyright (c) 2026, the XDP Gossip contributors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""PRIVATE to this collection: writes and starts the systemd units of an agent, in order. Python 3.8 or later.
+"""PRIVATE to this collection: writes and starts the systemd units of an agent in the required order. Python 3.8 or
+later.
 
 The module loads the kernel data plane first, because the agent checks at its start whether the data plane is loaded.
 The module starts the helper that writes rendered files before the agent, because the agent sends requests to the
@@ -85,7 +86,8 @@ class Dataplane:
             self._try(self._loader.reload)
             self._ask()
             if self.down:
-                del self._host.changes[known:]  # do not report a failed attempt as a change in every run
+                # Every run tries to load the data plane again, so do not report a failed attempt as a change.
+                del self._host.changes[known:]
             self.restart |= not self.down
 
     def _write_units(self) -> list[str]:
@@ -125,8 +127,8 @@ class Dataplane:
         """Ask the release's program whether the data plane is loaded (sets ``down``) and which capabilities the agent
         needs.
 
-        If the program's answer cannot be parsed, the agent gets no capabilities, because the agent could not use BPF
-        maps anyway.
+        If the answer of the release's program cannot be parsed, the agent gets no capabilities, because the agent could
+        not use BPF maps anyway.
         """
         if not os.path.exists(self._release.program):
             return
@@ -152,8 +154,8 @@ class Dataplane:
         self._leave(self._again)
         self._loader.stop()
         self._loader.enable(False)
-        # A data plane that was loaded by hand, or by a unit that failed later, is still in the kernel. Unload this data
-        # plane.
+        # A data plane remains in the kernel if it was loaded by hand, or if its unit failed after the load. Unload this
+        # data plane.
         program = self._release.program
         if os.path.exists(self._directory) and os.path.exists(program) and not self._host.check:
             if "was not up" not in self._host.must([program, "dataplane", "down"]):

@@ -32,8 +32,8 @@ class Unit:
 
     @property
     def foreseen(self) -> bool:
-        """Return whether this is check mode and the unit file would be written. In this case, systemd's answers
-        describe the old unit file.
+        """Return whether this is check mode and the unit file would be written. If the result is true, systemd's
+        answers describe the old unit file.
         """
         return self._host.check and self.rewritten
 

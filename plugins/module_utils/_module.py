@@ -26,8 +26,8 @@ _CONTENTS = ("content", "value")
 
 
 class FleetModule(AnsibleModule):
-    """A module that has the connection options. Its result names the endpoint that answered, and the endpoints that
-    failed.
+    """A module that has the connection options. The result of the module names the endpoint that answered, and the
+    endpoints that failed.
 
     ``argument_spec`` contains the module's own options. If a module's option ``sensitive`` is true, no result or error
     contains the values of ``content``, ``value`` and ``documents``.
@@ -47,7 +47,7 @@ class FleetModule(AnsibleModule):
         return spec
 
     def _unless_given(self, other: str, variable: str) -> str:
-        """Return the value of the environment variable ``variable``, which sets the option token or the option
+        """Return the value of the environment variable ``variable`` as the default of the option token or the option
         token_file.
 
         Raises ``AnsibleFallbackNotFound`` if the task sets the option ``other``, because a module accepts only one of
@@ -84,8 +84,8 @@ class FleetModule(AnsibleModule):
         self.exit_json(**dict(results, **self._connection()))
 
     def fail(self, problem: ClientError | str, **results: t.Any) -> t.NoReturn:
-        """End the module with a failure. The result has a message. If a member caused the failure, the result also has
-        the dictionary ``error``.
+        """End the module with a failure. The result contains the error message in ``msg``. If a member caused the
+        failure, the result also has the dictionary ``error``.
         """
         message = str(problem)
         if isinstance(problem, Unreachable):

@@ -84,8 +84,8 @@ def parse_node(entry: t.Any) -> dict[str, t.Any]:
 def canonical_address(value: t.Any) -> str:
     """Return the canonical spelling of an IP address; an IPv4-mapped IPv6 address becomes IPv4. Raises ``ValueError``.
 
-    The function rejects addresses with a zone (``fe80::1%eth0``). A zone has no meaning on another machine, and Python
-    accepts any text as a zone.
+    The function rejects addresses with a zone (``fe80::1%eth0``). The zone of an IPv6 address has no meaning on another
+    machine, and Python accepts any text as a zone.
     """
     if not isinstance(value, str) or len(value) > 64 or "%" in value:
         raise ValueError("addr: expected an IP address, got %r" % (clip(value) if isinstance(value, str) else value,))

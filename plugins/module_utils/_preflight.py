@@ -40,7 +40,7 @@ def check_base(run: Run) -> list[str]:
     for tool in ("tar", "gzip", "systemctl"):
         if not shutil.which(tool):
             errors.append("command %s: expected it to be installed, found none" % tool)
-    if os.path.exists(PYTHON):  # if PYTHON does not exist, the role installs a package
+    if os.path.exists(PYTHON):  # if PYTHON does not exist, the role installs the package with PYTHON
         code = "import sys; print('%d.%d' % sys.version_info[:2])"
         status, output = run([PYTHON, "-I", "-c", code])
         text = output.strip()

@@ -27,8 +27,8 @@ except ImportError:  # ansible-core requires cryptography, so only tools for doc
 #: third of the certificate's lifetime is left.
 AUTHORITY = datetime.timedelta(days=20 * 365)
 HOST = datetime.timedelta(days=3 * 365)
-#: A certificate is valid from this long before its issue, so that a host whose clock is behind the controller's clock
-#: accepts the certificate.
+#: The validity of a certificate begins this long before the certificate is issued, so that a host accepts the
+#: certificate even if the host's clock is behind the controller's clock.
 EARLY = datetime.timedelta(days=7)
 
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
@@ -197,7 +197,8 @@ def _is_edwards(key: t.Any) -> bool:
 
 
 def _end(certificate: x509.Certificate) -> datetime.datetime:
-    # Versions of cryptography before 42 have only an attribute without a time zone. Its value is in UTC.
+    # Versions of cryptography before 42 have only an attribute without a time zone. The value of this attribute is in
+    # UTC.
     if hasattr(certificate, "not_valid_after_utc"):
         return t.cast(datetime.datetime, certificate.not_valid_after_utc)
     return certificate.not_valid_after.replace(tzinfo=datetime.timezone.utc)

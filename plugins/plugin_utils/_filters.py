@@ -52,8 +52,8 @@ def chosen(rules: c.Iterable[Filter], holds: c.Callable[[str | bool], bool]) -> 
 
     The first rule whose condition is true decides whether the node is included. If no condition is true, the node is
     included. Raises ``ValueError`` with the text of the rule if its condition cannot be evaluated. A condition that
-    fails is not treated as false. If a failed condition counted as false, a node could avoid its exclusion by
-    publishing data that makes the condition fail.
+    cannot be evaluated does not count as false. If a failed condition counted as false, a node could avoid its
+    exclusion by publishing data that makes the condition fail.
     """
     for rule in rules:
         try:

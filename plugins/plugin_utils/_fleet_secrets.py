@@ -163,8 +163,8 @@ def _issue(wanted: Wanted, read: Reader, now: datetime.datetime) -> list[str]:
 
 
 def strangers(wanted: Wanted, fleet: t.Sequence[str]) -> list[str]:
-    """Return the hosts that have been deployed with these secrets. Return an empty list if at least one of the deployed
-    hosts is in ``fleet``.
+    """Return all hosts that have been deployed with the secrets in ``wanted``, if none of these hosts is in ``fleet``.
+    Return an empty list if at least one of these hosts is in ``fleet``.
 
     A result that is not empty means that the secrets belong to another fleet.
     """

@@ -48,8 +48,8 @@ def group_names(
     keyed: c.Iterable[c.Mapping[str, t.Any]],
     sanitize: c.Callable[[str], str],
 ) -> tuple[list[str], set[str]]:
-    """Return texts in lower case that a host name must avoid: prefixes of groups that Ansible will create, and names of
-    groups.
+    """Return two collections in lower case: prefixes of groups that Ansible will create, which no host name may begin
+    with, and names of groups, which no host name may have.
 
     ``sanitize`` is the function with which Ansible converts a text to a valid name of a group.
     """

@@ -94,9 +94,9 @@ def check_name(
 def refuse_shared(named: c.Sequence[Named]) -> tuple[list[Named], list[str]]:
     """Return the nodes that have a unique name, and one line of text for each node whose name is not unique.
 
-    If several nodes have the same name, no node gets the name, because no node can prove that the name belongs to it.
-    If only one of the nodes with the same name is alive, this node keeps the name, because the other entries are
-    probably the same node at earlier addresses.
+    If several nodes have the same name, no node gets the name, because no node can prove its right to the name. If only
+    one of the nodes with the same name is alive, this node keeps the name, because the other entries are probably the
+    same node at earlier addresses.
     """
     claims: dict[str, list[dict[str, t.Any]]] = {}
     for name, node in named:

@@ -4,8 +4,8 @@
 """PRIVATE to this collection: parses the private data of nodes as JSON or YAML.
 
 The text comes from another machine (at most 4 KiB, see ``_nodes``). The result consists only of dictionaries, lists,
-texts, numbers, booleans and ``None``, with limited depth. The result contains no other Python objects, and no YAML
-aliases, which could expand to gigabytes.
+texts, numbers, booleans and ``None``, with limited depth. The result contains no Python objects of other types, and no
+YAML aliases, which could expand to gigabytes.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Answer:
     """The checked NodeList of one member.
 
     ``etag`` is the entity tag for a conditional request, or empty. ``body`` is the unchanged text of the answer. The
-    cache stores this text.
+    cache stores ``body``.
     """
 
     def __init__(self, endpoint: str, etag: str, body: str) -> None:

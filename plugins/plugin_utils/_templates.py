@@ -4,8 +4,8 @@
 """PRIVATE to this collection: prevents Ansible from evaluating data from members as templates.
 
 Up to ansible-core 2.18, every string in a variable is a template unless it is wrapped as unsafe. From ansible-core 2.19
-on, a string is a template only if it is marked as trusted. In all versions, data from members must never be evaluated
-as a template. A condition receives data from members only as values of variables.
+on, a string is a template only if it is marked as trusted. In all versions of ansible-core, data from members must
+never be evaluated as a template. A condition receives data from members only as values of variables.
 """
 
 from __future__ import annotations
