@@ -58,9 +58,9 @@ options:
         condition is true for a node decides whether this node becomes a host. If all conditions in O(filters) are false
         for a node, the node becomes a host.
       - If a condition cannot be evaluated for a node, the inventory leaves the node out and shows a warning. With
-        O(strict), a condition that cannot be evaluated causes an error. A condition that fails is not treated as false.
-        If a failed condition counted as false, a node could avoid its exclusion by publishing data that makes the
-        condition fail.
+        O(strict), a condition that cannot be evaluated causes an error. A condition that cannot be evaluated does not
+        count as false. If a failed condition counted as false, a node could avoid its exclusion by publishing data that
+        makes the condition fail.
       - A last rule with C(exclude) and the condition C(true) excludes every node that no earlier rule has included.
     type: list
     elements: dict
@@ -140,7 +140,7 @@ options:
   keyed_groups:
     description:
       - The option C(keyed_groups) works as in other inventory plugins, with three exceptions. The default of C(prefix)
-        in C(keyed_groups) is C(xdp_gossip), an empty prefix is an error, and a template as C(parent_group) is an error.
+        in C(keyed_groups) is C(xdp_gossip). An empty prefix is an error. A template as C(parent_group) is an error.
         With an empty prefix, or a template as C(parent_group), a node could join any group and receive the group's
         secrets.
   strict:
@@ -382,8 +382,8 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         self._warn_each("renamed", self._renamed)
 
     def _warn_each(self, what: str, texts: list[str]) -> None:
-        """Show the first ``_MOST_WARNINGS`` texts as warnings and the other texts only with -vvv. Show the number of
-        the other texts as a warning.
+        """Show the first ``_MOST_WARNINGS`` texts as warnings and the other texts only with -vvv. If some texts are
+        shown only with -vvv, also show the number of these texts as a warning.
         """
         for position, text in enumerate(texts):
             show = self.display.warning if position < _MOST_WARNINGS else self.display.vvv

@@ -44,7 +44,7 @@ options:
     default: 0
   retries:
     description: The module asks at most O(retries) times whether the agent runs, and then at most O(retries) times
-      whether its NodeList contains O(others) other members that are alive.
+      whether the agent's NodeList contains O(others) other members that are alive.
     type: int
     default: 40
   delay:
@@ -68,9 +68,9 @@ EXAMPLES = r"""
 RETURN = r"""
 gate:
   description:
-    - The outcome. C(passed) says whether the agent fulfils all conditions. If it does not, C(unmet) names a condition
-      that the agent does not fulfil. C(status) is the agent's status. C(others) is the number of other members that are
-      alive in the agent's NodeList, and C(alive) contains up to 20 of their names.
+    - The outcome. C(passed) says whether the agent fulfils all conditions. If C(passed) is V(false), C(unmet) names a
+      condition that the agent does not fulfil. C(status) is the agent's status. C(others) is the number of other
+      members that are alive in the agent's NodeList, and C(alive) contains up to 20 of their names.
   returned: always
   type: dict
   sample: {"passed": true, "unmet": "", "status": {"state": "running"}, "others": 1, "alive": ["host2"]}

@@ -224,8 +224,9 @@ options:
             required: true
           paths:
             description:
-              - Paths of three unit files. The first file is for the loader, the second file is for the path unit that
-                waits for the agent's requests, and the third file is for the service that loads the data plane again.
+              - Paths of the three unit files of the data plane. The first file is for the loader, the second file is
+                for the path unit that waits for the agent's requests, and the third file is for the service that loads
+                the data plane again.
             type: list
             elements: path
             required: true
@@ -235,8 +236,8 @@ options:
             required: true
   gate:
     description:
-      - Conditions for the running agent, as in M(xdp_gossip.fleet.xdp_gossip_gate). The module asks the agent once, and
-        returns the outcome in RV(gate).
+      - Conditions for the running agent, as in M(xdp_gossip.fleet.xdp_gossip_gate). The module checks these conditions
+        once, and returns the outcome in RV(gate).
     type: dict
     required: true
     suboptions:
@@ -271,7 +272,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 changes:
-  description: The changes in order, one line each.
+  description: The changes in the order in which the module makes them, one line each.
   returned: always
   type: list
   elements: str
@@ -315,9 +316,9 @@ start_failure:
   sample: ""
 gate:
   description:
-    - The outcome of O(gate). C(passed) says whether the agent fulfils all conditions. If it does not, C(unmet) names a
-      condition that the agent does not fulfil. C(status) is the agent's status. C(others) is the number of other
-      members that are alive in the agent's NodeList, and C(alive) contains up to 20 of their names.
+    - The outcome of O(gate). C(passed) says whether the agent fulfils all conditions. If C(passed) is V(false),
+      C(unmet) names a condition that the agent does not fulfil. C(status) is the agent's status. C(others) is the
+      number of other members that are alive in the agent's NodeList, and C(alive) contains up to 20 of their names.
   returned: success
   type: dict
   sample: {"passed": true, "unmet": "", "status": {"state": "running"}, "others": 1, "alive": ["host2"]}
@@ -419,8 +420,8 @@ OPTIONS = {
 
 
 class Deployment:
-    """The wanted state of the host: account, release, configuration and units. ``run`` applies these parts in this
-    order, because each part depends on the parts before it.
+    """The wanted state of the host: account, release, configuration and units. ``run`` applies the account first, then
+    the release, the configuration and the units, because each part depends on the parts before it.
     """
 
     def __init__(self, host: Host, options: dict[str, t.Any]) -> None:

@@ -96,10 +96,10 @@ options:
     description:
       - Type of the content, for programs that read the document. If O(content_type) is given, the module also writes a
         document again if only its type differs.
-      - The default of O(content_type) is V(json) for data in O(value). For other content, the default of
-        O(content_type) is the type of the document's current version. For a new document, the agent derives the type
-        from the suffix of the key, or of O(src) if the key has no known suffix. The agent knows the suffixes C(.json),
-        C(.yaml), C(.yml) and C(.txt). A new document without a known suffix has the type V(raw).
+      - The default of O(content_type) is V(json) for data in O(value). For O(content), O(src) and text in O(value), the
+        default of O(content_type) is the type of the document's current version. For a new document, the agent derives
+        the type from the suffix of the key, or of O(src) if the key has no known suffix. The agent knows the suffixes
+        C(.json), C(.yaml), C(.yml) and C(.txt). A new document without a known suffix has the type V(raw).
       - The content type is V(raw), V(text), V(json), V(yaml), or any other name or media type, such as V(toml) and
         V(application/pdf). Members check only contents of type V(text), V(json) or V(yaml).
     type: str
@@ -132,8 +132,8 @@ options:
         again, as a new version.
       - The former version must be in the history of the member that receives the request. If the document already has
         the content and type of the former version, the module writes nothing.
-      - The new version expires at the time at which the former version would have expired. If the former version would
-        have expired already, the task fails, unless O(expires) is given.
+      - The new version expires at the time at which the former version would have expired. If this time is in the past,
+        the task fails, unless O(expires) is given.
       - O(rollback_to) cannot be combined with O(documents), O(content), O(value), O(src) or O(content_type).
     type: str
   author:
@@ -316,8 +316,8 @@ members:
   sample: 3
 confirmed:
   description:
-    - Number of members that have the document. With O(documents), RV(confirmed) is the number for the document that the
-      fewest members have.
+    - Number of members that have the document. With O(documents), the module counts these members for each document,
+      and RV(confirmed) is the lowest of these numbers.
   returned: once a member has answered
   type: int
   sample: 3
@@ -520,7 +520,7 @@ class Publication:
 
     def _write(self, fleet: Fleet) -> None:
         """Write the planned changes. Write all documents with one request if ``atomic`` allows one request and the
-        member supports it. Otherwise, write each document with its own request.
+        member supports it. If one request is not possible, write each document with its own request.
         """
         planned = [change for change in self._changes if change.planned]
         if len(planned) > 1 and self._module.params["atomic"] != "never":
@@ -545,8 +545,8 @@ class Publication:
             return
         started = time.monotonic()
         end = started + self._module.params["wait_timeout"]
-        # After ``wait_timeout``, count the members once for each document whose members were not counted before. Stop
-        # these counts ``timeout`` seconds after ``wait_timeout``.
+        # After ``wait_timeout``, count the members once for each document whose members were not counted before. Start
+        # no count later than ``timeout`` seconds after the end of ``wait_timeout``.
         last_look = end + self._module.params["timeout"]
         for change in self._changes:
             now = time.monotonic()
@@ -609,8 +609,8 @@ class Publication:
         self._module.fail(problem, **results)
 
     def _results(self, predicted: bool) -> dict[str, t.Any]:
-        """Return the module's results. With ``predicted`` (check mode), the results describe planned changes as if they
-        had been written.
+        """Return the module's results. With ``predicted`` (check mode), the results describe planned changes as if the
+        module had already made these changes.
         """
         shown = {change.wish.key: self._result_of(change, predicted) for change in self._changes}
         diffs = [

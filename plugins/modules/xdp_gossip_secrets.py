@@ -26,7 +26,7 @@ attributes:
     details: The content is secret.
 options:
   cluster:
-    description: Name of the cluster. A new certificate authority gets the same name.
+    description: Name of the cluster. The name of a new certificate authority contains this name.
     type: str
     required: true
   directory:
@@ -115,8 +115,8 @@ renew:
   returned: success
 strangers:
   description:
-    - All hosts that have been deployed with these secrets, if none of them is in O(fleet). Otherwise, RV(strangers) is
-      an empty list.
+    - All hosts that have been deployed with these secrets, if none of them is in O(fleet). If at least one of them is
+      in O(fleet), RV(strangers) is an empty list.
   type: list
   elements: str
   returned: success

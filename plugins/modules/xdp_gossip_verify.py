@@ -205,8 +205,8 @@ elapsed:
   type: float
   sample: 0.1
 version:
-  description: Version that members had to have. If O(version) is not given, RV(version) is the version of a member that
-    was counted.
+  description: Version that members had to have. If O(version) is not given, RV(version) is the version on a member that
+    meets the requirements of the task.
   returned: once a member has answered
   type: str
   sample: 019a3c1e5b2f0000@198.18.0.11:8000
@@ -277,8 +277,8 @@ holdings:
       reason: ""
 laggards:
   description:
-    - The entries of RV(holdings) for members that were not counted. Each laggard is in exactly one of RV(missing),
-      RV(stale) and RV(mismatched).
+    - The entries of RV(holdings) for members that do not meet the requirements of the task. Each laggard is in exactly
+      one of RV(missing), RV(stale) and RV(mismatched).
   returned: once a member has answered
   type: list
   elements: dict
@@ -301,9 +301,10 @@ stale:
   sample: []
 mismatched:
   description:
-    - Members with a different version or content that is not known to be older. RV(mismatched) contains, for example,
-      members with a newer version, or all members with the document if none has the required content. Without O(key),
-      RV(mismatched) contains members with different documents.
+    - Members whose version or content differs from the required version or content, and whose version is not known to
+      be older. For example, RV(mismatched) contains members with a newer version. If no member has the required
+      content, RV(mismatched) contains all members with the document. Without O(key), RV(mismatched) contains members
+      with different documents.
   returned: once a member has answered
   type: list
   elements: dict
