@@ -61,7 +61,8 @@ options:
         O(strict), a condition that cannot be evaluated causes an error. A condition that cannot be evaluated does not
         count as false. If a failed condition counted as false, a node could avoid its exclusion by publishing data that
         makes the condition fail.
-      - A last rule with C(exclude) and the condition C(true) excludes every node that no earlier rule has included.
+      - If the rule at the end of the list is C(exclude) with the condition C(true), this rule excludes every node that
+        no earlier rule has included.
     type: list
     elements: dict
     default: []

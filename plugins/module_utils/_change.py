@@ -34,7 +34,8 @@ class Wish:
                 # the document if the value is null.
                 raise ConfigError("expected one of %s with state=present, got none" % ", ".join(SOURCES))
         self.suffix = suffix_of(options["src"])
-        #: Whether to write a document that differs only in its content type; true if the task sets a type.
+        #: Whether to write the document if only its content type differs from the wanted type; true if the task sets a
+        #: type.
         self.type_counts = options["content_type"] is not None
         self.if_version: str | None = options["if_version"]
         #: Lifetime in seconds. 0: no expiry. ``None``: the option ``expires`` is not given.

@@ -10,10 +10,10 @@ The client also runs on managed hosts, so it needs only the standard library of 
 
 The client does not use Ansible's own ``open_url`` for connections and TLS, because ``open_url`` gives weaker
 guarantees. ``open_url`` limits the time of each read but not of the whole request, and does not limit the time of the
-name lookup. With ``open_url``, a member that sends a byte now and then could block a task for hours. ``open_url``
-raises the same ``URLError`` for a refused connection and for a connection that was lost during sending, so the caller
-could not know whether a member has received the write. If a member rejects a long body before it has read the whole
-body, ``open_url`` loses the member's answer. ``open_url`` also does not accept a directory as ``ca_path``.
+name lookup. With ``open_url``, a member that sends single bytes with long pauses could block a task for hours.
+``open_url`` raises the same ``URLError`` for a refused connection and for a connection that was lost during sending, so
+the caller could not know whether a member has received the write. If a member rejects a long body before it has read
+the whole body, ``open_url`` loses the member's answer. ``open_url`` also does not accept a directory as ``ca_path``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ MAX_BODY = 64 * 1024 * 1024
 _BACKOFF = 0.3
 _MAX_BACKOFF = 5.0
 
-#: HTTP statuses of an endpoint that cannot serve the request now. The client then tries the next endpoint.
+#: HTTP statuses of an endpoint that cannot serve the request now. After one of these statuses, the client tries the
+#: next endpoint.
 _REFUSED_HERE = frozenset((401, 403, 421, 429, 500, 502, 503, 504))
 
 

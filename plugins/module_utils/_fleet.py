@@ -270,8 +270,8 @@ class Fleet:
             now = time.monotonic()
             if answer.converged or answer.final or now - started >= timeout:
                 return answer, now - started
-            # If the agent answers at once without convergence, pause before the next request, so that this is not a
-            # busy loop.
+            # If the agent answers at once without convergence, pause before the next request, so that this method does
+            # not send requests continuously.
             time.sleep(min(max(0.0, 0.2 - (now - before)), max(0.0, timeout - (now - started))))
 
 

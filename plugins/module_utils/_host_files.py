@@ -107,7 +107,7 @@ class Release:
 
 
 def account(host: Host, wanted: dict[str, str]) -> None:
-    """Create or change the user and the group that the agent runs as. Raises ``Refused``."""
+    """Create or change the user and the group under which the agent runs. Raises ``Refused``."""
     user, group = wanted["user"], wanted["group"]
     try:
         gid = grp.getgrnam(group).gr_gid

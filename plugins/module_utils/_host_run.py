@@ -79,8 +79,8 @@ class Dataplane:
             self._listener.start()
         self._ask()
         # With `auto`, the loader's unit succeeds on a host that does not support the data plane, so systemd does not
-        # retry the unit. Try to load the data plane again, because a package may have been installed or another XDP
-        # program removed since the last attempt.
+        # retry the unit. Try to load the data plane again. Since the previous attempt, a package may have been
+        # installed, or another XDP program may have been removed.
         if self.down and not self._host.check and not renewed and not started:
             known = len(self._host.changes)
             self._try(self._loader.reload)

@@ -19,8 +19,8 @@ def rank(version: t.Any) -> tuple[int, bytes, int] | None:
     """Return a sort key for a version. The agents use the same order: by clock reading, then by address and port of the
     publisher.
 
-    The address in the key has 16 bytes. Returns ``None`` if ``version`` is not a version. An example of a version is
-    019a3c1e5b2f0000@198.18.0.11:8000.
+    The address in the sort key has 16 bytes. Returns ``None`` if ``version`` is not a version. An example of a version
+    is 019a3c1e5b2f0000@198.18.0.11:8000.
     """
     match = _VERSION.fullmatch(version) if isinstance(version, str) else None
     if not match:

@@ -149,8 +149,8 @@ def update(module: FleetModule, fleet: Fleet) -> tuple[dict[str, t.Any], dict[st
 
 
 def join(module: FleetModule, fleet: Fleet) -> int:
-    """Make the node contact the addresses in ``join``. Returns the number of addresses that the node did not know. In
-    check mode, the function contacts no address and only counts the addresses that the node does not know.
+    """Make the node contact the addresses in ``join``. Returns the number of addresses that the node did not know
+    before. In check mode, the function contacts no address and only counts the addresses that the node does not know.
     """
     seeds = sorted({seed_of(text) for text in module.params["join"] or []})
     if not seeds:

@@ -35,7 +35,8 @@ class Entry:
         self.answers = list(answers)
 
     def counts(self, timeout: int, now: float) -> bool:
-        """Return whether the entry is younger than ``timeout`` seconds; 0 means forever, as in Ansible's cache plugins.
+        """Return whether the entry is younger than ``timeout`` seconds; with ``timeout`` 0, an entry is valid forever,
+        as in Ansible's cache plugins.
 
         An entry whose time is in the future is not valid, because a clock was wrong or another program wrote the entry.
         """
@@ -55,7 +56,7 @@ def decode(held: t.Any, asked: c.Mapping[str, t.Any], at_least: int, at_most: in
 
     The function checks the answers in an entry in the same way as the answers of members. The entry must contain
     ``at_least`` to ``at_most`` answers, each from a different endpoint in ``asked``. Raises ``ValueError`` if the entry
-    violates one of these rules.
+    is malformed, contains an invalid answer, or has the wrong number of answers.
     """
     if not isinstance(held, dict) or held.get("format") != _FORMAT or held.get("asked") != dict(asked):
         return None

@@ -25,8 +25,8 @@ def merge(answers: c.Sequence[Answer]) -> list[View]:
 
     For each node, the function uses only the entries with the latest incarnation of the node. A node raises its
     incarnation when it starts, and to refute that it is suspect or dead. The state of the node is the most frequent
-    state in the entries with its latest incarnation. A rule that prefers the state dead would be wrong, because a
-    member without connection reports all other members as dead. Sequence numbers cannot decide which entry is newer,
+    state in the entries with the node's latest incarnation. A rule that prefers the state dead would be wrong, because
+    a member without connection reports all other members as dead. Sequence numbers cannot decide which entry is newer,
     because an unchanged answer from the cache contains old sequence numbers.
 
     Raises ``ValueError`` if the members belong to different clusters.

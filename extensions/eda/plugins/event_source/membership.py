@@ -24,7 +24,8 @@ description:
     and documents.
   - The source compares the nodes and documents that a member lists with the events that it has already reported. The
     source therefore reports each change of state at least once, even after a lost connection, a restart of the agent or
-    a move to another member. The source does not report a change that was undone before its next comparison.
+    a move to another member. The source does not report a change that was undone before the source compared the lists
+    again.
   - Nodes and publishers can write any text into their names, private data and documents. The source removes text that
     Ansible would evaluate as a template. The field I(withheld) of the event lists the paths of the fields whose text
     was removed. Never put text of an event into a shell command.

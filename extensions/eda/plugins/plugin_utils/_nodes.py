@@ -53,8 +53,8 @@ class _Known:
         The data in ``node`` is older than the reported state if the heartbeat in ``node`` has an earlier incarnation
         than the heartbeat of the reported state, or has the same incarnation and a lower sequence number. A change
         towards alive counts only if the heartbeat in ``node`` is newer than the heartbeat of the reported state. A
-        change towards suspect, dead or left also counts without a newer heartbeat, because this member may have
-        received the last heartbeat of the node. Nodes of the PekoNode wire are never ignored: they have no incarnation,
+        change towards suspect, dead or left also counts without a newer heartbeat, because a node in one of these
+        states may never send a newer heartbeat. Nodes of the PekoNode wire are never ignored: they have no incarnation,
         and each member assigns sequence numbers to these nodes itself, so the data of two members cannot be compared.
         """
         if not node["incarnation"] or not self.node["incarnation"]:
@@ -101,8 +101,8 @@ class NodeView:
         return events + self._unlisted(listed, now)
 
     def due(self) -> float | None:
-        """Return the monotonic time at which to compare again even if the feed reports no change; ``None`` if that is
-        not needed.
+        """Return the monotonic time at which to compare again even if the feed reports no change; ``None`` if no such
+        comparison is needed.
         """
         return min(self._nameless.values()) + NAME_WAIT if self._nameless else None
 
