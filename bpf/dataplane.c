@@ -10,7 +10,7 @@
  *   `parse.h` finds the packet in a frame.
  *   `siphash.h` and `receive.h` check the MAC, and decide whether to accept the packet.
  *   `events.h` passes packets to the agent.
- *   `relay.h` and `checksum.h` choose the targets of a copy, and compute its checksums.
+ *   `relay.h` and `checksum.h` choose the targets of a rumor, and compute the checksums of its copies.
  *   `selftest.h` recognizes the frames of the loader's self-test.
  *   `xdp.h` and `tc.h` contain the programs for XDP and for TC, which use all headers above.
  *

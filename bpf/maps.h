@@ -37,7 +37,7 @@
 #define XG_SLOT_BITS 27
 /*
  * Maximum number of packets that the programs pass to the agent for a decision, per slot and CPU. The same maximum
- * applies separately to the odd packets (which only the stack can process) that the programs pass to the stack.
+ * applies separately to the unusual packets (which only the stack can process) that the programs pass to the stack.
  */
 #define XG_ASK_LIMIT 100
 /*
@@ -53,7 +53,7 @@
 #define XG_DIRECTS 4096
 /*
  * Number of 64-bit words in a node's replay window for direct packets, a power of two. The program accepts a direct
- * packet if its sequence is at most (words - 1) * 64 behind the newest sequence.
+ * packet if its sequence is at most (XG_DIRECT_WORDS - 1) * 64 behind the newest sequence.
  */
 #define XG_DIRECT_WORDS 32
 
@@ -203,7 +203,7 @@ struct xg_refusal {
 /* The programs have found no next hop, so the agent sends the packet to ``addr`` and ``port`` through the stack. */
 #define XG_EVENT_UNRESOLVED 3
 
-/* The header of an item in the ring buffer. The packet follows the header. */
+/* The header of an item in the ring buffer. In the ring buffer, the packet follows this header. */
 struct xg_event {
 	__u64 time; /* CLOCK_MONOTONIC ns */
 	/*

@@ -67,8 +67,8 @@ static __always_inline bool xg_equal(const void *one, const void *other)
 }
 
 /*
- * Copies an address word by word. Otherwise the compiler would copy single bytes, because it does not know the
- * alignment of the address.
+ * Copies an address word by word. For a memcpy, the compiler would copy single bytes, because the compiler does not
+ * know the alignment of the address.
  */
 static __always_inline void xg_copy_address(void *to, const void *from)
 {
@@ -134,7 +134,7 @@ static __always_inline bool xg_is_extension(__u8 header)
 
 /*
  * Maximum number of extension headers that xg_walk() skips. No ordinary host sends more extension headers, so
- * xg_walk() treats a packet with more of these headers as odd.
+ * xg_walk() returns XG_ODD for a packet with more of these headers.
  */
 #define XG_EXTENSIONS 6
 

@@ -19,7 +19,7 @@
 #define XG_PASSES(verdict) ((verdict) < XG_COUNT_drop_not_allowed)
 #define XG_DROPS(verdict) ((verdict) >= XG_COUNT_drop_not_allowed && (verdict) < XG_COUNT_ask_own)
 #define XG_ASKS(verdict) ((verdict) >= XG_COUNT_ask_own && (verdict) < XG_COUNT_ask_limited)
-/* Whether a program only has to pass the packet to the stack or drop it after this verdict. */
+/* Whether this verdict means that a program only has to pass the packet to the stack or drop the packet. */
 #define XG_ENDS(verdict) ((verdict) < XG_COUNT_ask_own || (verdict) == XG_COUNT_ask_limited)
 
 /*
@@ -87,7 +87,7 @@ static __always_inline bool xg_may_ask(void)
 	return scratch && xg_allow(&scratch->ask);
 }
 
-/* Returns the verdict on an odd packet, which only the stack can process. */
+/* Returns the verdict on an unusual packet, which only the stack can process. */
 static __always_inline __u32 xg_take_odd(void)
 {
 	struct xg_scratch *scratch = xg_scratch();

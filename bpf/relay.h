@@ -50,7 +50,7 @@ static __always_inline __u32 xg_step(const struct xg_config *local, __u64 *curso
 
 /*
  * The origin of a rumor, and the member that sent the rumor to this host. The programs send no copy to the origin or to
- * that member.
+ * the sending member.
  */
 struct xg_way {
 	struct xg_node_key origin __attribute__((aligned(8)));

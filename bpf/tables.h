@@ -45,8 +45,8 @@ struct xg_scratch {
 	/* Index of the next target in the ring. */
 	__u32 cursor;
 	/*
-	 * ``ask`` counts the packets that the programs passed to the agent for a decision, and ``odd`` counts the odd
-	 * packets that the programs passed to the stack.
+	 * ``ask`` counts the packets that the programs passed to the agent for a decision, and ``odd`` counts the
+	 * unusual packets that the programs passed to the stack.
 	 */
 	struct xg_allowance ask;
 	struct xg_allowance odd;

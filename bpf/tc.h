@@ -274,8 +274,8 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 	__u32 verdict;
 
 	/*
-	 * Pulls enough bytes for the headers of Ethernet, IPv6 and UDP. If the frame is shorter, pulls enough bytes for
-	 * IPv4 instead of IPv6.
+	 * Pulls the bytes of the headers of Ethernet, IPv6 and UDP. If the frame is too short for these headers, pulls
+	 * the bytes of the headers of Ethernet, IPv4 and UDP.
 	 */
 	if (!local || !scratch || skb->vlan_present || !xg_pull(skb, XG_IP_HEADERS))
 		return XG_NEXT;

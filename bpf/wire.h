@@ -64,8 +64,8 @@ struct xg_packet {
 	__u8 hops;
 	/*
 	 * In a packet that the agent sends through its own TC egress program, fanout is the number of members to which the
-	 * program copies the packet. Between the two programs of generic XDP on a host, fanout is 1 if the checksum is half
-	 * done. In every other packet fanout is 0.
+	 * program copies the packet. Between the two programs of generic XDP on a host, fanout is 1 if the packet's UDP
+	 * checksum is half done (see xg_is_half()). In every other packet fanout is 0.
 	 */
 	__u8 fanout;
 	__u8 zero;

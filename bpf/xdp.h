@@ -291,8 +291,8 @@ static __always_inline int xg_watch_flush(struct bpf_raw_tracepoint_args *ctx)
 	dropped = ctx->args[3];
 	scratch->flushing = 0;
 	/*
-	 * The kernel signals the driver to send only with the last batch of a flush. A batch of XG_FLUSH frames may not
-	 * be the last batch.
+	 * The kernel signals the driver to send only with the last batch of a flush. After a batch of XG_FLUSH frames,
+	 * another batch of the same flush may follow.
 	 */
 	if (sent + dropped != XG_FLUSH)
 		scratch->waiting = 0;
