@@ -55,8 +55,8 @@ class Agent(AgentProcess):
     def bring_plane_up(self) -> None:
         """Write the configuration, and run ``dataplane up`` if the agent's mode is XDP or TC.
 
-        If ``dataplane up`` fails, print the error and try once more. Raises :class:`BenchError` for a
-        second failure.
+        If ``dataplane up`` fails, print the error and try once more. Raises :class:`BenchError` if
+        the second try fails too.
         """
         self.write_config()
         if self.plane not in ("XDP", "TC"):

@@ -5,7 +5,7 @@ one service.
 Each measurement is a complete ``ansible-playbook`` command on a lab of systemd hosts reached by ssh, with pipelining
 (as in the lab's inventory) or without pipelining (Ansible's default). The figure is the processor time of the command
 and of all its child processes, because other processes on the machine hardly change this processor time. The benchmark
-subtracts the processor time of an ``ansible-playbook`` command for the same hosts without any task. The following
+subtracts the processor time of an ``ansible-playbook`` command that runs no task on the same hosts. The following
 commands alternate:
 
 - *deploy* runs the complete playbook ``deploy`` of this collection: facts, checks, release, configuration, units, gate.
@@ -31,8 +31,8 @@ from .report import Report, Spread
 
 _SIZES, _RUNS = (3, 10), 3
 _QUICK_SIZES, _QUICK_RUNS = (3,), 1
-#: Goals. ``GOAL``: maximum processor seconds of the controller per host. ``FLAT_GOAL``: maximum ratio of two such
-#: figures, the one at the largest number of hosts to the one at the smallest number of hosts.
+#: Goals. ``GOAL``: maximum processor seconds of the controller per host. ``FLAT_GOAL``: maximum ratio of the
+#: seconds per host at the largest number of hosts to the seconds per host at the smallest number of hosts.
 GOAL, FLAT_GOAL = 1.5, 1.2
 _SECONDS = 600.0
 

@@ -91,7 +91,7 @@ class Burst:
 
 
 def burst(generator: Generator, count: int, handled: Callable[[], int] = received) -> Burst:
-    """Send ``count`` frames from the one processor to which the caller is pinned. The node runs on the same processor.
+    """Send ``count`` frames from the one processor to which the caller is pinned, and on which the node also runs.
 
     The result counts the processor time of two threads: the calling thread, in which the receivers' NAPI polls also
     run, and the processor's ksoftirqd, which continues polls that take too long. The result does not count the time of

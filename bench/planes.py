@@ -21,10 +21,10 @@ node and the receiver of the copies share one processor. The figure for XDP is a
 the processor time of the generator, the node and the receiver.
 
 Then the benchmark sends the mix `fleet` to a real agent at 1,000 heartbeats a second, once in mode XDP and once in mode
-UDP. With the automatic cycle, a member receives at most 1,000 heartbeats a second. This last measurement adds the
-processor times of the agent and of the kernel. The softirqs that receive packets run in the context of the sending
-thread. The kernel's time is therefore the time of the sending thread, minus the time that the sending thread needs for
-the same packets while an XDP program drops all packets.
+UDP. With the automatic cycle, a member receives at most 1,000 heartbeats a second. The figure of this
+last measurement counts the sum of the agent's and the kernel's processor time. The softirqs that receive packets run in
+the context of the sending thread. The kernel's time is therefore the time of the sending thread, minus the time that
+the sending thread needs for the same packets while an XDP program drops all packets.
 """
 
 from __future__ import annotations

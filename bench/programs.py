@@ -108,7 +108,9 @@ class Generator:
     """
 
     def __init__(self, namespace: str, interface: str, frames: Sequence[bytes], gap: int = 0) -> None:
-        """``frames``: frames of equal length. The generator uses only the first 2^n of them (n as large as possible).
+        """``frames``: frames of equal length.
+
+        The generator uses only the first 2^n of these frames (n as large as possible).
 
         ``gap``: minimum nanoseconds between two frames, at most about 5,000.
         """
@@ -148,7 +150,7 @@ class Generator:
         with inside(self._namespace):
             while count > 0:
                 part = min(count, _MOST)
-                # A signal ends the system call early. No benchmark needs the frames that the call has not sent by then.
+                # A signal ends the system call early. No benchmark needs the frames that remain.
                 with contextlib.suppress(InterruptedError):
                     libbpf.run(self._program.fd, data, live=part, batch=min(part, BATCH))
                 count -= part

@@ -127,7 +127,10 @@ def _one(report: Report, made: Lab, size: int, runs: int) -> None:
 
 
 def _push(made: Lab, way: str, size: int) -> tuple[float, float]:
-    """Run one command with new content. Return the seconds of the whole command, and the seconds of its task."""
+    """Run the command for ``way`` once, with new settings to distribute.
+
+    Return the seconds of the whole command, and the seconds of its task.
+    """
     settings = {"currency": "EUR", "stock_limit": 40, "id": str(uuid.uuid4())}
     (made.directory / "settings.json").write_text(json.dumps(settings) + "\n")
     notes = made.directory / "task-times"

@@ -97,7 +97,7 @@ def wait_for_quiet(most: float = _BUSY * 0.25, patience: float = _PATIENCE) -> f
     """Wait, for at most ``patience`` seconds, until other processes use at most the share ``most`` of the processor
     time.
 
-    Return the share that other processes use at the end of the wait.
+    Return the share of the processor time that other processes use at the end of the wait.
     """
     deadline = time.monotonic() + patience
     while (share := busy_share()) > most and time.monotonic() < deadline:

@@ -7,8 +7,8 @@ a network namespace. The benchmark stops one agent, changes documents on another
 again. The time counts from the moment at which the API of the restarted agent answers until its documents digest is
 equal to the digest of the other agents. The bytes are all bytes that the restarted agent's network interface sends and
 receives, with all headers, from just before the restart until the agent has all documents. One row shows the cost of a
-start without changes (heartbeats, joining). The column "kB beyond no change" subtracts the bytes of a start without
-changes.
+start without changes, which includes heartbeats and the join. The column "kB beyond no change" subtracts the bytes of a
+start without changes.
 """
 
 from __future__ import annotations
