@@ -65,7 +65,7 @@ class Member:
 
 
 class Run:
-    """The state that all threads share: the report, and the documents written."""
+    """The state that all threads share: the report, and the documents that the script has published."""
 
     def __init__(self, members: dict[str, str], publisher: str, secrets: Path, stop: Path) -> None:
         self._urls, self._publisher, self._secrets = members, publisher, secrets
@@ -115,7 +115,7 @@ class Run:
                 self.report["refused"] += 1
 
     def settle(self) -> None:
-        """Wait until all members hold all documents, at most ``SETTLE`` seconds, and report the missing ones."""
+        """Wait at most ``SETTLE`` seconds until all members hold all documents, and report the missing documents."""
         deadline = time.monotonic() + SETTLE
         lost = self.missing()
         while lost and time.monotonic() < deadline:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Publish or remove N documents, or rebuild a host that has them.
+"""Publish or remove N documents, or rebuild a host that has these documents.
 
-Usage: ``pool.py publish|remove|rebuild N``, as root. ``rebuild`` deletes the agent's state while nginx serves a file
+Usage, as root: ``pool.py publish|remove|rebuild N``. ``rebuild`` deletes the agent's state while nginx serves a file
 that is rendered from all documents. ``rebuild`` requests the file from nginx ten times a second until the agent has
 rendered it again, and fails if one answer was not the complete file.
 """
@@ -42,7 +42,7 @@ def call(method, path, body=None):
 
 
 def write(count, entry):
-    """Write ``count`` documents in batches; ``entry`` returns the entry of the document with a number."""
+    """Write ``count`` documents in batches; ``entry`` maps the number of a document to its entry."""
     for start in range(0, count, BATCH):
         documents = [entry(number) for number in range(start, min(count, start + BATCH))]
         call("POST", "/v1/documents", {"documents": documents})
