@@ -49,7 +49,7 @@ _START = """
 
 
 def run(quick: bool) -> Report:
-    """Run this benchmark and return its report. ``quick``: fewer and shorter runs. Raises ``BenchError``."""
+    """Run this benchmark and return its report. ``quick``: make fewer and shorter runs. Raises ``BenchError``."""
     sizes, runs = (_QUICK_SIZES, _QUICK_RUNS) if quick else (_SIZES, _RUNS)
     report = Report(
         "applied",

@@ -28,7 +28,7 @@ GOAL = 0.16
 
 
 def run(quick: bool) -> Report:
-    """Run this benchmark and return its report. ``quick``: fewer and shorter runs. Raises ``BenchError``."""
+    """Run this benchmark and return its report. ``quick``: make fewer and shorter runs. Raises ``BenchError``."""
     sizes, seconds, windows = ((4,), 5.0, 1) if quick else (_SIZES, _SECONDS, _WINDOWS)
     idle = _busy(seconds)
     report = Report(

@@ -33,7 +33,7 @@ KERNEL_GOAL, AGENT_GOAL = 0.005, 0.050
 
 
 def run(quick: bool) -> Report:
-    """Run this benchmark and return its report. ``quick``: fewer and shorter runs. Raises ``BenchError``."""
+    """Run this benchmark and return its report. ``quick``: make fewer and shorter runs. Raises ``BenchError``."""
     sizes, publishes = ((4,), 2) if quick else (_SIZES, _PUBLISHES)
     report = Report(
         "convergence",

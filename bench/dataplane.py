@@ -4,9 +4,10 @@ packet.
 
 The generator, the link and the program under test share one pinned processor, so the measured packets per second
 include the work of all three. Each case runs once in every round, and the benchmark computes each ratio from two rates
-of the same round. The frames are the same heartbeats in all cases, except for the MAC (wrong if forged) or the ttl (0
-if not relayed). The packets of maximum length have a wrong MAC, so the data plane drops them after the check of the
-MAC. The cases with packets of maximum length show the cost of checking the MAC of a long body.
+of the same round. The frames are the same heartbeats in all cases, except that forged heartbeats have a wrong MAC, and
+that heartbeats which the data plane must not relay have the ttl 0. The packets of maximum length have a wrong MAC, so
+the data plane drops them after the check of the MAC. The cases with packets of maximum length show the cost of checking
+the MAC of a long body.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Case:
 
 
 def run(quick: bool, former: Path | None = None) -> Report:
-    """Run this benchmark and return its report. ``quick``: fewer and shorter runs.
+    """Run this benchmark and return its report. ``quick``: make fewer and shorter runs.
 
     ``former``: directory with the sources (``bpf/``) of an earlier data plane with the same wire format and maps. If
     ``former`` is set, the benchmark also measures the earlier data plane. Raises ``BenchError``.
@@ -91,7 +92,7 @@ def run(quick: bool, former: Path | None = None) -> Report:
 
 
 def _measure(case: Case, passes: int) -> float:
-    """Run a case for one round. Returns the packets per second of the case."""
+    """Make ``passes`` passes of a case, and return the packets per second."""
     seconds, handled = 0.0, 0
     with case.attached():
         case.generator.rewind()

@@ -102,7 +102,7 @@ _NOTHING, _DEPLOY, _PLAIN_ROLE = "no task", "deploy", "plain role"
 
 
 def run(quick: bool) -> Report:
-    """Run this benchmark and return its report. ``quick``: fewer and shorter runs. Raises ``BenchError``."""
+    """Run this benchmark and return its report. ``quick``: make fewer and shorter runs. Raises ``BenchError``."""
     sizes, runs = (_QUICK_SIZES, _QUICK_RUNS) if quick else (_SIZES, _RUNS)
     kinds = _KINDS[:1] if quick else _KINDS
     if given := os.environ.get("DEPLOY_HOSTS"):

@@ -30,7 +30,7 @@ _REST = 12.0
 
 
 def run(quick: bool) -> Report:
-    """Run this benchmark and return its report. ``quick``: fewer packets. Raises ``BenchError``."""
+    """Run this benchmark and return its report. ``quick``: send fewer packets. Raises ``BenchError``."""
     wanted = _QUICK if quick else _FORGED
     with lane.pinned(0), lane_agent("XDP", _MEMBERS, 4, 1) as node, contextlib.closing(Pins(node)) as pins:
         load = Load(_MEMBERS)
@@ -73,7 +73,7 @@ def _flood(generator: Generator, pins: Pins, until: int) -> None:
 def _among(generator: Generator, pins: Pins, load: Load, wanted: int) -> tuple[int, int]:
     """Send genuine heartbeats during a flood.
 
-    Return the number of genuine heartbeats sent, and the number of them that the data plane recorded.
+    Return two numbers: how many genuine heartbeats the thread sent, and how many of these the data plane recorded.
     """
     before = pins.counters()
     sent, over = [0], threading.Event()

@@ -42,7 +42,7 @@ _LIVE, _CACHED, _UNCHANGED = "nodelist, asked", "nodelist, from its cache", "nod
 
 
 def run(quick: bool) -> Report:
-    """Run this benchmark and return its report. ``quick``: fewer hosts and runs. Raises ``BenchError``."""
+    """Run this benchmark and return its report. ``quick``: use fewer hosts and runs. Raises ``BenchError``."""
     count, runs = (_QUICK_NODES, _QUICK_RUNS) if quick else (_NODES, _RUNS)
     if not _ANSIBLE.exists():
         raise BenchError(f"expected {_ANSIBLE}: make venv-ansible link")

@@ -28,8 +28,8 @@ def lane() -> Iterator[None]:
     """Context manager: the two network namespaces of the lane, and the link between them. An XDP program at the
     generator's end drops the node's frames.
 
-    The neighbour entries are permanent. GRO is on at both ends of the link, because veth drops frames redirected by XDP
-    if the receiving end has neither GRO nor an XDP program.
+    The neighbour entries of both ends are permanent. GRO is on at both ends of the link, because veth drops frames
+    redirected by XDP if the receiving end has neither GRO nor an XDP program.
     """
     with netns.namespaces(GENERATOR, NODE):
         netns.run(

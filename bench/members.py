@@ -27,7 +27,7 @@ CPU_GOAL, MEMORY_GOAL = 2.0, 80.0
 
 
 def run(quick: bool) -> Report:
-    """Run this benchmark and return its report. ``quick``: fewer and shorter runs. Raises ``BenchError``."""
+    """Run this benchmark and return its report. ``quick``: make fewer and shorter runs. Raises ``BenchError``."""
     seconds, members = (_QUICK_SECONDS, _QUICK_MEMBERS) if quick else (_SECONDS, _MEMBERS)
     report = Report(
         "members",

@@ -59,7 +59,7 @@ _WAIT = 20.0
 
 
 def run(quick: bool) -> Report:
-    """Run this benchmark and return its report. ``quick``: fewer and shorter runs. Raises ``BenchError``."""
+    """Run this benchmark and return its report. ``quick``: make fewer and shorter runs. Raises ``BenchError``."""
     runs = 1 if quick else _RUNS
     if len(os.sched_getaffinity(0)) < 2:
         raise BenchError("expected two processors: one for the load, one for the node")

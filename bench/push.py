@@ -86,7 +86,7 @@ _WAYS = (_ANEW, _KEPT, _PUBLISH, _NOTHING)
 
 
 def run(quick: bool) -> Report:
-    """Run this benchmark and return its report. ``quick``: fewer and shorter runs. Raises ``BenchError``."""
+    """Run this benchmark and return its report. ``quick``: make fewer and shorter runs. Raises ``BenchError``."""
     sizes, runs = (_QUICK_SIZES, _QUICK_RUNS) if quick else (_SIZES, _RUNS)
     report = Report(
         "push",

@@ -34,7 +34,7 @@ ONE_GOAL = 6_000.0
 
 
 def run(quick: bool) -> Report:
-    """Run this benchmark and return its report. ``quick``: fewer and shorter runs. Raises ``BenchError``."""
+    """Run this benchmark and return its report. ``quick``: make fewer and shorter runs. Raises ``BenchError``."""
     documents, large = (_QUICK_DOCUMENTS, _QUICK_LARGE) if quick else (_DOCUMENTS, _LARGE)
     report = Report(
         "sync",

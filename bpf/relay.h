@@ -104,8 +104,9 @@ static __always_inline bool xg_ask_fib(void *ctx, const struct xg_config *local,
 }
 
 /*
- * Sets ``hop`` to the next hop of a target through this interface. Returns false if neither the map nor the FIB
- * contains a next hop. If this function returns false, the stack has to find the next hop.
+ * Sets ``hop`` to the next hop through which this interface reaches a target. Returns false if neither the map nor
+ * the FIB contains a next hop through this interface. If this function returns false, the stack has to find the next
+ * hop.
  */
 static __always_inline bool xg_next_hop(void *ctx, const struct xg_config *local, const struct xg_target *target,
 					bool v6, __u32 ifindex, struct xg_nexthop *hop)
