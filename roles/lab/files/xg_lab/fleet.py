@@ -201,7 +201,10 @@ def _report(chosen: Sequence[Host], states: Sequence[str]) -> list[dict[str, str
 
 
 def absent(config: Config, purge: bool) -> dict[str, Any]:
-    """Remove hosts, network and directory of the lab, and with `purge` the cached images. Returns the steps taken."""
+    """Remove the lab's hosts, network and directory. With `purge`, also remove the cached images.
+
+    Returns the steps that the function has taken.
+    """
     steps: list[str] = []
     config = stored(config)
     if config.home.is_dir():
