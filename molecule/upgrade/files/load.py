@@ -28,9 +28,9 @@ from urllib.parse import urlsplit
 
 LIMIT = 600.0
 EVERY = 0.1
-#: Longest time to wait at the end until all members hold all documents, seconds.
+#: Maximum seconds to wait at the end until all members hold all documents.
 SETTLE = 30.0
-#: Uptime of a member from which its answers count, seconds.
+#: Minimum uptime, in seconds, of a member whose answers count.
 GROWN_UP = 10.0
 FAULTS = (OSError, http.client.HTTPException, ValueError, KeyError)
 

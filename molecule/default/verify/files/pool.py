@@ -31,7 +31,7 @@ class Connection(http.client.HTTPConnection):
 
 
 def call(method, path, body=None):
-    """Send a request to the agent and return the answer as JSON. Exits the script for any other status than 200."""
+    """Send a request to the agent and return the answer as JSON. Exits the script if the status is not 200."""
     connection = Connection("localhost")
     connection.request(method, path, None if body is None else json.dumps(body))
     answer = connection.getresponse()
@@ -58,7 +58,7 @@ def served():
 
 
 def applied():
-    """Return whether the restarted agent has caught up and rendered the file."""
+    """Return whether the restarted agent has fetched all documents and rendered the file."""
     try:
         status, templates = call("GET", "/v1/status"), call("GET", "/v1/rendered")["templates"]
     except OSError:
