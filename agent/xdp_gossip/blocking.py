@@ -185,7 +185,7 @@ class NodeList:
         self._elsewhere()
         with self._changing:  # a second call of close() waits here for the first
             if self._loop is None:
-                self._inner._closed = True  # join() was not called yet, and will fail
+                self._inner._closed = True  # join() was not called yet; a later join() will fail
             elif not self._ended:
                 self._wait(self._inner.close())
                 self._end_thread()
@@ -256,9 +256,9 @@ class NodeList:
 class _Handed(Generic[T]):
     """Runs a coroutine in another thread's event loop, and passes its result back.
 
-    ``run_coroutine_threadsafe`` is not used, because its future has a lock. A signal handler that interrupts the code
-    that holds the lock may wait for the loop. The loop then waits for the lock: a deadlock. This class passes the
-    result through a ``SimpleQueue``, whose operations are atomic.
+    ``run_coroutine_threadsafe`` is not used, because its future has a lock. If a signal handler interrupts the code
+    that holds the lock, and the handler waits for the loop, the loop may wait for the lock: a deadlock. This class
+    passes the result through a ``SimpleQueue``, whose operations are atomic.
     """
 
     def __init__(self, work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> None:
@@ -291,7 +291,9 @@ def _serve(loop: asyncio.AbstractEventLoop, turn: queue.SimpleQueue[None]) -> No
 
 
 def _taken(turn: queue.SimpleQueue[None]) -> bool:
-    """Take the item out of the queue ``turn``. Returns True, or False if another thread has already taken the item."""
+    """Take the item out of the queue ``turn``. Returns False if the queue is empty, because another thread has taken
+    the item; otherwise True.
+    """
     try:
         turn.get_nowait()
     except queue.Empty:

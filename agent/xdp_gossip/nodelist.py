@@ -104,8 +104,8 @@ class AsyncNodeList:
     ``cycle``: seconds between two heartbeats, at least 0.05; 0 selects a value that depends on the size of the cluster.
     ``buffer``: maximum packets in the queue for one peer; 0 selects 3 x ``amount``.
     ``size``: maximum bytes of one datagram or frame.
-    ``timeout``: seconds of silence until a member is suspect. A value not above ``cycle`` selects the default,
-      ``timeout_cycles`` x cycle + 2.
+    ``timeout``: seconds of silence until a member is suspect. A ``timeout`` of at most ``cycle`` selects the
+      default, ``timeout_cycles`` x cycle + 2.
     ``secret_key``: the secret that all members of the cluster share.
     ``protocol``: one of UDP, TCP, auto, XDP and TC. With auto, the node uses the kernel data plane if one is loaded,
       otherwise UDP. With XDP or TC, :meth:`join` fails unless a kernel data plane in that mode is loaded.
@@ -217,7 +217,7 @@ class AsyncNodeList:
         self._node = node
 
     def set(self, node: Node) -> None:
-        """Add a seed, that is, another node which the local node contacts whenever that node is absent.
+        """Add a seed: another node, which the local node contacts whenever the seed is not a present member.
 
         Works at any time.
         """
@@ -229,7 +229,9 @@ class AsyncNodeList:
             self._runtime.call(lambda engine, now: engine.seed(node, now))
 
     def unset(self, node: Node) -> None:
-        """Undo :meth:`set`: no longer contact ``node`` when it is absent. A present member stays a member."""
+        """Undo :meth:`set`: no longer contact ``node`` when it is not a present member. If ``node`` is a member now, it
+        stays a member.
+        """
         parameters.node("node", node)
         self._local()
         if self._runtime is None:
@@ -482,8 +484,9 @@ class AsyncNodeList:
     ) -> list[Member]:
         """Return the nodes in ``states`` and the local node, ordered by address.
 
-        ``states``: None for all states. ``after``: return only nodes with a higher address. ``limit``: maximum number
-        of nodes to return. The cost grows with the number of returned nodes, not with the number of known nodes.
+        ``states``: None for all states. ``after``: return only nodes whose address comes after this address. ``limit``:
+        maximum number of nodes to return. The cost grows with the number of returned nodes, not with the number of
+        known nodes.
         """
         wanted = parameters.states("states", states)
         if after is not None:
@@ -516,8 +519,9 @@ class AsyncNodeList:
     def documents(self, prefix: str = "", after: str = "", limit: int | None = None) -> list[Document]:
         """Return documents whose key starts with ``prefix``, ordered by key.
 
-        ``after``: return only documents with a higher key. ``limit``: maximum number of documents to return (None:
-        all). The cost grows with the number of returned documents, not with the number of documents on this node.
+        ``after``: return only documents whose key comes after this key. ``limit``: maximum number of documents to
+        return (None: all). The cost grows with the number of returned documents, not with the number of documents on
+        this node.
         """
         parameters.instance("prefix", prefix, str, "text")
         parameters.instance("after", after, str, "text")

@@ -42,7 +42,8 @@ class Convergence:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What an inquiry expects members to store: the document ``key``, or all documents of this node if it is None.
+    """What an inquiry expects members to store: the document ``key``; if ``key`` is None, the same documents as this
+    node.
 
     If ``deleted`` is true, members should not hold the document. If ``version`` is also given, members must store the
     tombstone of that version or a later tombstone. A member without a tombstone could still receive the deleted
@@ -224,7 +225,9 @@ class Inquiry:
         return applied["state"] == "none" or (applied["state"] == "applied" and _speaks_of(result))
 
     def _held_by(self, engine: Asked, member: Member) -> tuple[str | None, str | None, str]:
-        """Return the version and digest of a member's document, and why the member is not confirmed ("": no reason)."""
+        """Return the version and digest of a member's document, and the reason why the member cannot be confirmed; the
+        reason is "" if there is none.
+        """
         if self._wanted.key is None:
             return None, f"{member.digest:016x}", "" if member.stored else _NOT_STORED
         if member.local or (member.digest == engine.documents.digest and member.stored):

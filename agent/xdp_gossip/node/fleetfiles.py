@@ -15,11 +15,11 @@ from . import shapes
 from .changes import ChangeLog
 from .runtime import Runtime
 
-#: Maximum number of members that are asked at the same time. All their answers must fit into the receive buffer of this
-#: node's socket.
+#: Maximum number of members that are asked at the same time. The answers of all these members must fit into the receive
+#: buffer of this node's socket.
 _AT_ONCE = 128
-#: ``_ASK_AGAIN``: seconds until a member without an answer is asked again. ``_LOOK``: seconds between two checks for
-#: new answers.
+#: ``_ASK_AGAIN``: seconds after which a member that has not answered is asked again. ``_LOOK``: seconds between two
+#: checks for new answers.
 _ASK_AGAIN, _LOOK = 0.5, 0.1
 
 

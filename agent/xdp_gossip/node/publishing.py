@@ -216,7 +216,7 @@ class Publisher:
             async with self._settling:
                 await self._settle()
         except NotedError:
-            pass  # the next start removes the row if this run cannot
+            pass  # if this run cannot remove the row, the next start does
         except StoreError as error:
             keys = ", ".join(repr(document.key) for document in documents)
             text = f"{error}; what was written of {keys} may still be on the disk, and would take effect at a restart; "
@@ -283,7 +283,7 @@ class Publisher:
             async with self._settling:
                 await self._settle()
         except NotedError:
-            pass  # the next start removes the rows
+            pass  # the next start removes the rows of these versions
         except StoreError as error:
             for document in self._withdrawn:
                 text = "document %r: version %s was not published, but the disk keeps it: it will hold after a restart"

@@ -74,11 +74,11 @@ class Runtime:
         self.transport = transport
         self.steering = steering
         self._disk_error: str | None = None
-        #: Counters. ``rx_not_allowed``: packets from an address that is not allowed. ``documents_withdrawn``: versions
-        #: removed from the disk because their publish failed; ``withdrawals_failed``: failed attempts to remove such
-        #: versions. ``versions_given_up``: versions that will never be written to the disk (see ``unsaved``).
-        #: ``state_file_repairs``: number of repairs of the state file at the start. ``*_not_stored``: failed attempts
-        #: to write other nodes' documents, the incarnation or the known nodes.
+        #: Counters. ``rx_not_allowed``: packets that came from an address outside the allowed networks.
+        #: ``documents_withdrawn``: versions removed from the disk because their publish failed; ``withdrawals_failed``:
+        #: failed attempts to remove such versions. ``versions_given_up``: versions that will never be written to the
+        #: disk (see ``unsaved``). ``state_file_repairs``: number of repairs of the state file when this node opened the
+        #: file. ``*_not_stored``: failed attempts to write other nodes' documents, the incarnation or the known nodes.
         self.counters = dict.fromkeys(
             (
                 *("rx_not_allowed", "documents_withdrawn", "withdrawals_failed", "versions_given_up"),

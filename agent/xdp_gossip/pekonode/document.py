@@ -2,9 +2,9 @@
 """PekoNode's metadata as a document: one value for the whole cluster, versioned by its publisher's clock.
 
 On PekoNode's wire, a version is a *stamp*: nanoseconds since the epoch. In this project, a version is a ``Version``: 48
-bits of milliseconds, 16 bits of counter, and an origin. A stamp has no origin. One millisecond has a million
-nanoseconds (20 bits), 4 bits more than the counter. Therefore the origin is a placeholder that encodes these 4 bits,
-from ``0.0.0.0:1`` to ``0.0.0.0:16``. The mapping is exact and preserves the order, so members agree on every version.
+bits of milliseconds, 16 bits of counter, and an origin. A stamp has no origin. The nanoseconds within a millisecond
+need 20 bits, but the counter has only 16. Therefore the origin is a placeholder that encodes the other 4 bits, from
+``0.0.0.0:1`` to ``0.0.0.0:16``. The mapping is exact and preserves the order, so members agree on every version.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class ClusterDocument:
     def publish_many(
         self, writes: Sequence[Write], now: Now, *, author: str = "", comment: str = ""
     ) -> list[tuple[Document | None, bool]]:
-        """Write one document, like :meth:`publish`.
+        """Publish the only document in ``writes``, like :meth:`publish`.
 
         Raises ``ProtocolError`` (unsupported_operation) if ``writes`` contains several documents or a deletion.
         """

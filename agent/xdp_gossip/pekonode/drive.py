@@ -190,8 +190,8 @@ class PekoNodeDrive:
         first = not peer.heard
         changed = first or peer.id != node
         if not first and node == peer.former and now.mono - peer.changed_at < self.cycle:
-            # This packet is a late copy with the node's former record. Relaying the copy would keep the former node
-            # alive on Go nodes.
+            # This packet is a late copy with the origin's former name or private data. Go nodes use both as a part of a
+            # node's key, so the relayed copy would keep the entry for the former values alive on Go nodes.
             self._out.count("rx_stale_record")
             return None
         if changed:

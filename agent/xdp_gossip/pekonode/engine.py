@@ -52,7 +52,8 @@ class PekoNodeEngine(PekoNodeDrive):
         """Describe what this node still waits for before it has caught up; "" once it has caught up.
 
         This node counts as caught up two cycles after it first heard another node, even if no node has answered its
-        swap requests. On this wire, a node without a newer document does not answer a swap request.
+        swap requests. On this wire, a node answers a swap request only if its document is newer than the document in
+        the request.
         """
         if self._caught_up:
             return ""
@@ -118,7 +119,8 @@ class PekoNodeEngine(PekoNodeDrive):
         return True
 
     def pause(self, now: Now) -> bool:
-        """Stop heartbeats and swap requests. The node still relays rumors and answers swap requests.
+        """Stop sending heartbeats and swap requests. The node still relays rumors, and answers swap requests of other
+        nodes.
 
         Returns False if the node was not running.
         """

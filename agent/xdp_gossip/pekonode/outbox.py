@@ -69,7 +69,7 @@ class PekoNodeOutbox:
         reached = frozenset({self.id.label, packet.node.label, *(peer.id.label for peer in peers)})
         data = codec.encode(replace(packet, infected=packet.infected | reached))
         if len(data) >= self._size and packet.infected:
-            # Omit the former infected list, because receivers would drop a packet that is too long.
+            # Omit the infected list of the received packet, because receivers would drop a packet that is too long.
             self.count("infected_trimmed")
             data = codec.encode(replace(packet, infected=reached))
         for peer in peers:

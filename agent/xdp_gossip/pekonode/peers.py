@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The known nodes of a PekoNode cluster. By PekoNode's rule, a node that was heard within the timeout is present.
+"""The known nodes of a PekoNode cluster. By PekoNode's rule, another node counts as present if its last sign of life
+arrived within the timeout.
 
 The list has one entry for each address and port.
 """

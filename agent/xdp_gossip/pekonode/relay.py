@@ -4,8 +4,8 @@
 A Go node relays every copy of a heartbeat that it receives. With fan-out 3, one heartbeat in a cluster of N nodes costs
 about 3^(N/3) packets. This agent relays a rumor only once in a window of half a cycle. The agent waits a few
 milliseconds before relaying, because further copies of the rumor may arrive. The infected list of each copy names nodes
-that the rumor has reached. If the agent sends the rumor only to targets that are in no infected list, fewer packets
-reach more nodes (figures: docs/pekonode.md).
+that the rumor has reached. The agent sends the rumor first to targets that are in no infected list, so the rumor
+reaches more nodes with fewer packets (figures: docs/pekonode.md).
 """
 
 from __future__ import annotations

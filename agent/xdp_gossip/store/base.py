@@ -27,7 +27,7 @@ class Snapshot:
 
 
 class Unread(NamedTuple):
-    """A version ``document`` that was replaced by a version of lower rank, ``successor``.
+    """The version ``document`` was replaced by the version ``successor``, which has a lower rank.
 
     The author of ``successor`` had not read ``document``.
     """
@@ -95,7 +95,7 @@ class StateStore(Protocol):
         """Replace the stored nodes by ``known``, without nodes that were silent for a day (see :func:`remembered`)."""
 
     def close(self) -> None:
-        """Close the file and release its lock. Idempotent."""
+        """Close the state file, if the store has one, and release the lock of that file. Idempotent."""
 
 
 def persist(
@@ -106,9 +106,9 @@ def persist(
     """Persist the documents of the events in ``batch`` in the same order. Raises ``StoreError``.
 
     If a version of lower rank replaces another version, the replaced version was written under a wrong clock, and is
-    deleted. If the author of the version of lower rank had not read the replaced version, however, the replaced version
-    stays in the history, and a :class:`Warned` event informs the operator. ``withdrawn``: (key, rank) -> version that
-    must be deleted because of an earlier event.
+    deleted. There is one exception: if the author of the version of lower rank had not read the replaced version, the
+    replaced version stays in the history, and a :class:`Warned` event informs the operator. ``withdrawn``: (key, rank)
+    -> version that must be deleted because of an earlier event.
     """
     gone = dict(withdrawn or {})
     documents: list[DocumentChanged] = []

@@ -206,7 +206,9 @@ def _texts(value: Value) -> tuple[str, ...]:
 
 
 def known_row(known: Known) -> Row:
-    """Convert a known node to a sealed row. The sequence is text, because SQLite has no unsigned integers."""
+    """Convert a known node to a sealed row. The row stores the sequence number as text, because SQLite has no unsigned
+    integers.
+    """
     return seal(
         "node",
         (

@@ -106,7 +106,9 @@ class Store:
         return incarnation
 
     def _forget_noted(self) -> None:
-        """Remove the versions that an earlier run could not withdraw. Raises ``StoreError``, ``OSError``."""
+        """Delete the versions that the slips name, because an earlier run could not delete these versions from the
+        file. Raises ``StoreError``, ``OSError``.
+        """
         if not self._slips:
             return
         with self._transaction() as tx:
@@ -116,7 +118,8 @@ class Store:
         self._slips.clear()
 
     def _belong(self, cluster: str) -> None:
-        """Store the name of the cluster if the file has none; otherwise compare the name with the stored name.
+        """Store ``cluster``, the name of the cluster, if the file has no name yet; otherwise compare ``cluster`` with
+        the stored name.
 
         Raises ``StoreError`` if the two names differ.
         """
@@ -216,7 +219,7 @@ class Store:
     def _note(self, names: Sequence[tuple[str, bytes]], reason: StoreError) -> None:
         """Write slips for rows that a transaction could not remove, so that the next start removes these rows.
 
-        Always raises: ``NotedError`` if the slips were written, otherwise ``StoreError``.
+        Always raises an error: if the slips were written, the error is ``NotedError``, otherwise ``StoreError``.
         """
         try:
             self._slips.add(names)

@@ -169,7 +169,9 @@ def _fault(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> str:
 
 
 def _lenient(text: bytes) -> str:
-    """Decode text of the file. Invalid UTF-8 becomes replacement characters, so the row's checksum is wrong."""
+    """Decode a text column of a damaged file. Invalid UTF-8 becomes replacement characters, so the row no longer
+    matches its checksum.
+    """
     return text.decode(errors="replace")
 
 
@@ -187,7 +189,7 @@ def _inspect_header(path: Path) -> str | None:
     if header[68:72] != APPLICATION_ID.to_bytes(4, "big"):
         return "not a state file of XDP Gossip"
     # Offset -> expected bytes: 16 page size, 20 no reserved bytes and the payload fractions, 44 schema format 4, 56
-    # UTF-8. The two file format versions, at 18, are 1, or 2 if the write-ahead log was turned on.
+    # UTF-8. The two file format versions, at 18 and 19, are both 1, or both 2 if the write-ahead log was turned on.
     expected = {16: rows.PAGE.to_bytes(2, "big"), 20: b"\0\x40\x20\x20", 44: b"\0\0\0\4", 56: b"\0\0\0\1"}
     wrong = [at for at, value in expected.items() if header[at : at + len(value)] != value]
     if wrong or header[18:20] not in (b"\1\1", b"\2\2"):
@@ -284,8 +286,8 @@ def _readable(path: Path, damaged: set[str]) -> Iterator[tuple[str, rows.Row]]:
     """Yield the sound rows of a damaged file, each with its table. Adds damaged rows and tables to ``damaged``.
 
     A scan ends at the first damaged page. Each table is scanned from both ends, so that a single damaged page loses
-    only its own rows. Most rows are yielded twice. The scan from the highest row ids comes first, because an old copy
-    of a page may contain an outdated row with the same unique columns.
+    only its own rows. A row that both scans reach is yielded twice. The scan from the highest row ids comes first,
+    because an old copy of a page may contain an outdated row with the same unique columns.
 
     Raises ``StoreError`` for errors that are not caused by damage, such as a failing disk.
     """

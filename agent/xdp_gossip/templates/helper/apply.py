@@ -35,8 +35,8 @@ class Result:
 
     ``state``: applied, refused (the helper does not try this content again), failed (the helper could not write the
     file now) or drifted (the file was changed by hand after this content was installed, and the helper does not replace
-    the file). ``stage``: the step that failed: write, validation or reload. ``output``: the command's output, only for
-    templates that allow it, and only for users who may read the file.
+    the file). ``stage``: the step that failed: write, validation or reload. ``output``: the output of the failed
+    command, only for templates with ``show_output``, and only for users who may read the file.
     """
 
     state: str

@@ -127,8 +127,8 @@ class Exchange:
         self._place.sync()
 
     def check_in_place(self) -> None:
-        """Raise PlaceError if the path no longer leads to the new file. The former file then stays in the private
-        directory for the next attempt.
+        """Raise PlaceError if the path no longer leads to the new file. If the method raises the error, the former file
+        stays in the private directory for the next attempt.
         """
         if not self._place.holds(self._file):
             raise PlaceError(f"{self._place.path}: another process replaced it at the same moment")
@@ -164,8 +164,8 @@ class Exchange:
         place, trouble = self._place, ""
         existed = place.has(self._former)
         if existed:
-            # Move a second link to the former file to the target, so that the former file also stays in the private
-            # directory until the reload is over.
+            # Create a second link to the former file, and rename the second link to the target's name, so that the
+            # former file also stays in the private directory until the reload is over.
             name = place.side("tmp-back")
             place.remove(name)
             place.link(self._former, name)

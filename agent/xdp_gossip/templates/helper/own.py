@@ -22,8 +22,8 @@ CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def walk(directory: str) -> tuple[int, bool]:
-    """Open ``directory`` without following symbolic links. Returns its descriptor, and whether only root can write to
-    the directory and its parents.
+    """Open ``directory`` without following symbolic links. Returns the directory's descriptor, and whether only root
+    can write to the directory and to all its parents.
 
     Raises PlaceError. The PlaceError is final (a retry would fail again) if a component of the path is a symbolic link
     or is not a directory.

@@ -177,8 +177,8 @@ class Server:
         watch, told = drift.Watch(), None
         while self._watching is me:
             found = self._drifted(watch, told or {})
-            # Send the same report again while any file differs, because the agent may have repaired the file, and the
-            # file was changed again after the repair.
+            # Send the same report again while any file differs: after the last report, the agent may have repaired the
+            # file, and someone may have changed the file again.
             if found or found != told:
                 for name in found.keys() - (told or {}).keys():
                     _log.warning("%s: %s", name, found[name])
