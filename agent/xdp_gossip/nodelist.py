@@ -534,7 +534,9 @@ class AsyncNodeList:
         return f"{self._joined().engine.documents.digest:016x}"
 
     async def history(self, key: str) -> list[Document]:
-        """Return the latest versions of a document that this node has accepted, newest first. Raises ``StoreError``."""
+        """Return the stored versions of a document, newest first. The node stores the latest versions that it has
+        accepted. Raises ``StoreError``.
+        """
         parameters.document_key("key", key)
         runtime = self._joined()
         assert self._disk is not None

@@ -188,7 +188,7 @@ class ChangeLog:
     async def follow(self, revision: int, wanted: Filter = ALL) -> AsyncIterator[Change]:
         """Yield every change after ``revision`` until the log is closed.
 
-        If the log has dropped changes after ``revision``, first yield one Change of kind resync.
+        If the log no longer contains all changes after ``revision``, first yield one Change of kind resync.
         """
         while True:
             found = await self.wait(revision, _LONG, wanted)

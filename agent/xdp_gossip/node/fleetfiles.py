@@ -25,7 +25,7 @@ _ASK_AGAIN, _LOOK = 0.5, 0.1
 
 @dataclass(frozen=True)
 class FleetFiles:
-    """The rendered files of all members that have problems.
+    """All rendered files that have problems, on all members.
 
     ``members``: number of members. ``answered``: number of members that have answered. ``templates``: number of
     rendered files on the members that answered. The items of ``files`` and ``silent`` have the properties in the

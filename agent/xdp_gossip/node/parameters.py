@@ -107,7 +107,7 @@ def local_node(name: str, value: object, listen_addr: str) -> Node:
 
 
 def other_node(name: str, value: object, local: Node) -> Node:
-    """Validate and return ``value``, a node that may be another node than ``local``.
+    """Validate and return ``value``, a node that does not have to be the node ``local``.
 
     The node's address must name a single host. The address 0.0.0.0, as in PekoNode's example, is accepted only if no
     other host can reach the address of ``local``; 0.0.0.0 then means this host.

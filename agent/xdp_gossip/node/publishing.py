@@ -223,7 +223,7 @@ class Publisher:
             raise StoreError(f"{text}the agent removes it as soon as the disk works again") from error
 
     async def _settle(self) -> None:
-        """Send the store the lists of staged versions to keep and to withdraw.
+        """Tell the store which staged versions it must keep, and which staged versions it must delete.
 
         Raises ``StoreError`` if the store fails; the writer retries later.
         """

@@ -82,10 +82,10 @@ class StateStore(Protocol):
         """
 
     def collect(self, tombstones: Sequence[Document], dropped: Sequence[Document] = ()) -> None:
-        """Delete, in one transaction, old versions of documents.
+        """Delete old versions of documents in one transaction.
 
-        For each tombstone in ``tombstones``, delete all older versions of the document. For each tombstone in
-        ``dropped``, delete the tombstone and all older versions of the document.
+        For each tombstone in ``tombstones``, delete all older versions of the same document. For each tombstone in
+        ``dropped``, delete the tombstone and all older versions of the same document.
         """
 
     def history(self, key: str) -> list[Document]:
@@ -146,7 +146,7 @@ def _persist_documents(
 def remembered(known: Sequence[Known], opened: float) -> list[Known]:
     """Return ``known``. If this run is at least a day old, leave out nodes that were silent for a day.
 
-    The ``MAX_FORMER`` silent nodes that were heard last always stay.
+    The ``MAX_FORMER`` silent nodes with the most recent signs of life always stay.
 
     ``opened``: monotonic time in seconds at which the run began. No node is removed on the first day of a run, because
     after a weekend without power, for example, every node was silent for days. The monotonic clock measures the age of

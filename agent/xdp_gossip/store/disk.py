@@ -104,8 +104,8 @@ class Disk:
     async def load(self, now_s: int) -> tuple[int, Snapshot, list[str]]:
         """Begin a run.
 
-        Returns the run's incarnation, the stored state of earlier runs, and the damage that was found in the state
-        file.
+        Returns the incarnation of this run, the state that earlier runs stored, and the damage that was found in the
+        state file.
 
         ``now_s``: see ``StateStore.next_incarnation``. Raises ``StoreError``.
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Records which rows are to be deleted from the state file. Recording a row works even on a full disk.
+"""Records which rows the next start must delete from the state file. Recording a row works even on a full disk.
 
 SQLite needs new blocks for the journal of each transaction. On a full disk even a transaction that only deletes rows
 fails. Overwriting an existing file needs no new blocks on file systems that write in place. Therefore this module

@@ -15,7 +15,8 @@ _UNIQUE = {"node": ", UNIQUE (ip, port)", "document": ", UNIQUE (key, rank)"}
 def schema() -> list[str]:
     """The SQL statements that create the tables.
 
-    If the definitions in a file differ from these statements, the file is damaged or from another program.
+    If the table definitions in a state file differ from these statements, the file is damaged or another program wrote
+    it.
     """
     statements = []
     for table, columns in rows.COLUMNS.items():

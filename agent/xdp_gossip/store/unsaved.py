@@ -3,8 +3,8 @@
 
 The queue keeps the order in which this node accepted the changes. Changes stay in the queue while writes to the disk
 fail. The current version of each document needs no additional memory, because the engine also refers to it, and limits
-the size of all documents. Earlier versions are needed only for the history. The queue limits the total size of earlier
-versions, and drops the oldest versions beyond this limit.
+the size of all documents. Versions before the current version are needed only for the history. The queue limits the
+total size of such versions, and drops the oldest of them if this limit is exceeded.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class Rendered:
         self.pace = drift.Pace()
         #: Whether to replace a file that was changed by hand even if the template has ``drift: report``.
         self.repair = False
-        #: Whether the last attempt had a temporary problem and must be repeated.
+        #: Whether a temporary problem made the last attempt fail, so that the attempt must be repeated.
         self.tries = False
         #: Whether to render even if no input has changed.
         self.anew = True
@@ -221,7 +221,7 @@ class Rendering:
             rendered.renew()
 
     def outcomes(self) -> list[dict[str, Any]]:
-        """Return the list ``templates`` for GET /v1/rendered."""
+        """Return the value of ``templates`` in the answer of GET /v1/rendered: one entry for each template."""
         return [rendered.json() for rendered in self._rendered]
 
     def troubled(self) -> TroubledFiles:
@@ -396,8 +396,8 @@ class Rendering:
 
         At most ``HANDED_OVER`` requests run at the same time, because the helper rejects connections above its limit.
 
-        Of several templates with the same reload command, only one request runs at a time, because the helper processes
-        these requests one after the other.
+        If several templates have the same reload command, only one request for these templates runs at a time, because
+        the helper processes such requests one after the other.
         """
         config = rendered.config
         turn = self._groups.setdefault(config.reload or config.name, asyncio.Lock())

@@ -36,8 +36,8 @@ def check(text: str) -> None:
     """Check that ``text`` is one YAML document that a safe loader accepts. Raises ``yaml.YAMLError``.
 
     The error usually has an attribute ``problem_mark`` with the position. The function also raises ``RecursionError``
-    above ``MAX_LEVELS`` levels, and any error from the construction of a scalar. A duplicate key in a mapping is an
-    error. A mapping may override a key of a mapping that it merges (``<<``).
+    if collections are nested more than ``MAX_LEVELS`` deep, and passes on any error from the construction of a scalar.
+    A duplicate key in a mapping is an error. A mapping may override a key of a mapping that it merges (``<<``).
     """
     level = 0
     for event in yaml.parse(text, Loader=_Loader):

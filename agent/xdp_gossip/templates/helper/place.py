@@ -160,8 +160,8 @@ class Place:
         return Held.open(name, self._work, f"{self.directory}/{name}")
 
     def write(self, content: bytes) -> tuple[str, Held]:
-        """Write ``content`` to a new hidden file that only root can read. Returns the name of the new file and the open
-        file.
+        """Write ``content`` to a new hidden file that only root can read. Returns the name of the new file, and the new
+        file itself, which is open.
 
         The name of the new file has the suffix of the target, such as ``.conf``.
         """
@@ -213,7 +213,7 @@ class Place:
                     os.unlink(name, dir_fd=self._room)
 
     def keep(self, held: Held, name: str) -> None:
-        """Create a link ``name`` to the installed file in the private directory.
+        """Create a link to the installed file ``held``. The link is in the private directory and has the name ``name``.
 
         Raises PlaceError if the path no longer leads to ``held``.
         """

@@ -11,8 +11,8 @@ followed by the contents in the order of ``sizes``. The answer is ``{"results": 
 or one answer that is the same for all templates.
 
 ``{"watch": true}`` requests frames ``{"drifted": {NAME: TEXT}}``, which list all templates whose file differs from the
-installed content. The helper sends one frame at once, one at each change, and one after each check while any file
-differs, until either side closes the connection.
+installed content. The helper sends the first frame at once. Until either side closes the connection, the helper sends a
+further frame when the list changes, and after each check that finds a file that differs.
 """
 
 from __future__ import annotations

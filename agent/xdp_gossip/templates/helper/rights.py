@@ -25,7 +25,8 @@ class Rights:
     @classmethod
     def of(cls, template: TemplateConfig, held: Held | None) -> Rights:
         """Return the configured owner, group and mode. A value that is not configured is taken from the installed file
-        ``held``. If ``held`` is also None, owner and group are root's.
+        ``held``. If no file is installed (``held`` is None), the defaults are the owner and the group of the helper's
+        process (root), and the mode 0644.
 
         Raises PlaceError for an unknown account.
         """
