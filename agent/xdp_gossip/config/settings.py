@@ -55,7 +55,7 @@ class DataPlaneConfig:
 
 @dataclass(frozen=True)
 class NodeSettings(Settings):
-    """All settings of a node. ``state_dir`` "": nodes and documents are stored in memory only."""
+    """All settings of a node. If ``state_dir`` is "", nodes and documents are stored in memory only."""
 
     buffer: int = setting(
         0,

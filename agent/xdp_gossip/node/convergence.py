@@ -30,7 +30,9 @@ _ASK_AGAIN = 0.25
 
 @dataclass(frozen=True)
 class Convergence:
-    """The result of an inquiry. Each item of ``results`` has the properties of ``Convergence`` in the OpenAPI file."""
+    """The result of an inquiry. The OpenAPI file lists the properties of each item of ``results`` (schema
+    ``Convergence``).
+    """
 
     converged: bool
     members: int

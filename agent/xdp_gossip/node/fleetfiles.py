@@ -28,9 +28,9 @@ class FleetFiles:
     """All rendered files that have problems, on all members.
 
     ``members``: number of members. ``answered``: number of members that have answered. ``templates``: number of
-    rendered files on the members that answered. The items of ``files`` and ``silent`` have the properties in the
-    OpenAPI file; both lists are sorted by address. ``untold``: the number of files with problems that members did not
-    list, because one answer has room for only a few files.
+    rendered files on the members that answered. The OpenAPI file lists the properties of each item of ``files`` and
+    ``silent`` (schema ``FleetFiles``). Both lists are sorted by address. ``untold``: the number of files with problems
+    that members did not list, because one answer has room for only a few files.
     """
 
     members: int

@@ -49,8 +49,8 @@ QUERY_EXPIRY = 60.0
 class PekoNodeDrive:
     """A member of a PekoNode cluster. Implements ``core.interface.Driven``, the interface that the runtime uses.
 
-    ``secret_key``: the cluster's key as text, empty for none. In ``settings``, a ``cycle`` of 0 means PekoNode's 6 s,
-    and ``size`` must be equal to the other nodes' ``Size``.
+    ``secret_key``: the cluster's key as text; empty if the cluster has no key. In ``settings``, a ``cycle`` of 0 means
+    PekoNode's 6 s, and ``size`` must be equal to the other nodes' ``Size``.
 
     Raises ``ProtocolError`` (node_too_large) if the node's name and private data do not fit into a packet.
     """

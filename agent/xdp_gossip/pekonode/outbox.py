@@ -76,7 +76,7 @@ class PekoNodeOutbox:
             self._transmit(data, peer.address)
 
     def room(self, amount: int) -> int:
-        """Maximum bytes of a document in a rumor whose infected list has this node and ``amount`` targets."""
+        """Maximum bytes of a document in a rumor whose infected list contains this node and ``amount`` targets."""
         longest = _LONGEST_LABEL[6 if ":" in self.id.addr else 4]
         labels = frozenset(str(index).rjust(longest, "x") for index in range(amount + 1))
         empty = Packet(self.id, labels, b"", MAX_STAMP, is_update=True, secret=self.secret)

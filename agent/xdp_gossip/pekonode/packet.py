@@ -48,8 +48,8 @@ class Packet:
     """A packet: a metadata rumor (``is_update``), a swap (``swap`` is not NONE), or otherwise a heartbeat.
 
     ``infected``: labels of the nodes to which the rumor was sent. ``data``: None and b"" differ on the wire (null and
-    "") and mean the same. ``stamp``: version of the metadata, in nanoseconds since the epoch; 0 for none. ``secret``:
-    digest of the cluster's key; empty for none.
+    "") and mean the same. ``stamp``: version of the metadata, in nanoseconds since the epoch; 0 if the packet contains
+    no metadata. ``secret``: digest of the cluster's key; empty if the cluster has no key.
     """
 
     node: PekoNodeId
@@ -62,7 +62,9 @@ class Packet:
 
 
 class WireError(Exception):
-    """Raised for bytes that are no packet. ``reason`` (``oversized``, ``malformed``) is stable and names a counter."""
+    """Raised for bytes that are not a valid packet. ``reason`` (``oversized``, ``malformed``) is stable and names a
+    counter.
+    """
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

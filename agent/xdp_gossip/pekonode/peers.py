@@ -63,7 +63,7 @@ class Peer(Shown):
     def member(self, mono: float) -> Member:
         """Return a snapshot of the peer at the monotonic time ``mono``.
 
-        The snapshot has the incarnation 0 and the sequence number ``heard``.
+        The snapshot has the incarnation 0. Its sequence number is ``heard``, the number of received heartbeats.
         """
         return Member(
             self.address,
