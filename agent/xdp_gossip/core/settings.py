@@ -266,6 +266,6 @@ class Settings:
     )
     expects_seeds: bool = setting(
         False,
-        "set this if the program adds seeds after the join: a node without seeds then does not count as alone",
+        "set this if the program adds seeds after the join: until then, the node does not assume that it is alone",
         agent=AgentYml(key=None),
     )
