@@ -117,7 +117,7 @@ def _boots_under(world: World, skews: list[float]) -> None:
 
 
 def boots_in_the_past(world: World) -> None:
-    """Machines without a clock battery boot in 1970, or days back, and documents that they publish stay the newest."""
+    """Machines without a clock battery boot in 1970, or days behind. Documents that they publish stay the newest."""
     _boots_under(world, [-3600.0, -3 * _DAY, -9 * _DAY, 100.0 - EPOCH_S, -float(EPOCH_S)])
 
 

@@ -78,7 +78,7 @@ def simultaneous(world: World) -> None:
 
 
 def partition(world: World) -> None:
-    """The network splits, for less or more time than a removal takes, and nodes publish in every part."""
+    """The network splits for a shorter or a longer time than a removal takes, and nodes publish in every part."""
     formed(world)
     publish_somewhere(world)
     for _ in range(world.rng.randint(1, 2)):
@@ -201,7 +201,7 @@ def _in_turn(world: World) -> None:
 
 
 def wrong_clock_alone(world: World) -> None:
-    """One or two isolated nodes publish with clocks an hour ahead. Later publishes of other nodes still win."""
+    """One or two isolated nodes publish with clocks an hour ahead. Later publishes of other nodes replace theirs."""
     formed(world)
     loners = some(world, 1, 1 if len(world.nodes) < 5 else 2)
     others = [node.number for node in world.nodes if node not in loners]
@@ -230,7 +230,7 @@ def wrong_clock_alone(world: World) -> None:
 
 
 def catch_up(world: World) -> None:
-    """A new node and a node that was away fetch many and large documents, while members come and go."""
+    """A new node and a node that was away fetch many documents, some of them large, while members come and go."""
     rng = world.rng
     late, *early = world.nodes
     for node in early:
@@ -285,7 +285,7 @@ def leave(world: World) -> None:
 
 
 def pause(world: World) -> None:
-    """A node pauses and resumes. The paused node is removed after the timeout but receives documents."""
+    """A node pauses and resumes. After the timeout others remove the node, but still send documents to it."""
     formed(world)
     sleeper = world.rng.choice(world.nodes)
     world.pause(sleeper)
@@ -310,7 +310,7 @@ def _await_removal_of_paused(world: World, sleeper: SimNode) -> None:
 
 
 def private_data(world: World) -> None:
-    """Nodes change their private data under loss. All members list each node once, with the last value."""
+    """Nodes change their private data under loss. All members list each node once, with its latest private data."""
     formed(world)
     world.network.link = Link(loss=world.rng.uniform(0.0, 0.2), jitter=0.02)
     for turn in range(8):
