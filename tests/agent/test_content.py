@@ -69,7 +69,7 @@ def test_deep_yaml_ends_no_process(opening: str) -> None:
 
 
 def test_the_deepest_yaml() -> None:
-    assert f"YAML has at most {MAX_LEVELS} levels" in (AGENT.parent / "docs" / "api.md").read_text(encoding="utf-8")
+    assert f"YAML with at most {MAX_LEVELS} levels" in (AGENT.parent / "docs" / "api.md").read_text(encoding="utf-8")
     check("k", b"[" * MAX_LEVELS + b"]" * MAX_LEVELS, "yaml")
     with pytest.raises(ProtocolError, match="nested too deeply"):
         check("k", b"[" * (MAX_LEVELS + 1) + b"]" * (MAX_LEVELS + 1), "yaml")
