@@ -2,8 +2,8 @@
 /*
  * The data plane in XDP. To relay a rumor, xg_ingress() redirects the frame to a devmap as a broadcast. Every entry of
  * this devmap refers to the agent's interface. xg_readdress() addresses each copy to the next target of the ring.
- * Later, the kernel runs the egress program xg_readdress() for many copies in a device queue at once. Because
- * xg_readdress() runs later, xg_ingress() stores in the packet all values that xg_readdress() needs.
+ * After xg_ingress() has returned, the kernel runs the egress program xg_readdress() on all copies in the queue of the
+ * device. Therefore xg_ingress() stores in the packet all values that xg_readdress() needs.
  */
 #ifndef XG_XDP_H
 #define XG_XDP_H

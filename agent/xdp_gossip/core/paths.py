@@ -22,8 +22,8 @@ from .outbox import Outbox
 from .packets import LONG
 from .types import Address, Now
 
-#: Maximum bytes of a packet that this member still sends as a datagram on a limited path. Such a packet passes every
-#: path. A packet of this size and tunnel headers fit into IPv4's minimum datagram of 576 bytes.
+#: On a path that loses long datagrams, the local node sends packets of up to this many bytes as datagrams. Such a
+#: packet passes every path. A packet of this size and tunnel headers fit into IPv4's minimum datagram of 576 bytes.
 SHORT = 508
 #: ``_HINTS`` repeated requests over TCP within ``_HINTS_IN`` seconds start a test of the path.
 _HINTS, _HINTS_IN = 2, 60.0

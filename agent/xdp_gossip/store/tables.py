@@ -29,7 +29,8 @@ def standing(limit: str, among: str = "key = ?") -> str:
     """The clauses ``ORDER BY`` and ``LIMIT`` for versions of a key: first the current version, then all other versions
     by rank.
 
-    ``among``: the SQL condition that selects the versions. ``limit``: the maximum number of versions.
+    ``among``: the SQL condition that selects the versions. ``limit``: the SQL expression for the maximum number of
+    versions of a key.
     """
     holds = f"(SELECT max(rank) FROM document WHERE {among} AND length(rank) = {rows.RANK_BYTES})"
     return f"ORDER BY rank = {holds} DESC, rank DESC LIMIT {limit}"

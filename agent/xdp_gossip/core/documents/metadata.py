@@ -284,7 +284,7 @@ class Metadata:
         return held if self._not_over(held, entry_of(document), now) else None
 
     def _known(self, key: str) -> Document | None:
-        """Return the document or tombstone of ``key`` from the table; if there is none, its retired tombstone."""
+        """Return the document or tombstone of ``key``: the one in the table, otherwise the retired tombstone."""
         return self.table.get(key) or self.expiry.retired.get(key)
 
     def refuses(self, entry: Entry, now: Now) -> bool:

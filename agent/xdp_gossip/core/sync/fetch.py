@@ -391,7 +391,7 @@ class Fetcher:
 
     def _failed(self, wanted: _Wanted, delay: float, now: Now) -> None:
         if wanted.asked:
-            return  # another holder still has an open request for the document
+            return  # the node still waits for another holder's answer to a request for the document
         wanted.due = now.mono + delay
         wanted.tries += 1
         self._settle(wanted)

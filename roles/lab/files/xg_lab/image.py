@@ -172,7 +172,7 @@ def purge(config: Config) -> bool:
         return False
     users = [entry for entry in mounts() if entry.kind == "overlay" and f"lowerdir={cache}/" in entry.options]
     if users:
-        raise LabError(f"{cache}: an image is in use at {users[0].point}; remove that lab first")
+        raise LabError(f"{cache}: a lab uses an image of this cache at {users[0].point}; remove that lab first")
     with locked(cache / ".lock", 30):
         for pattern in ("image-*", "build-*"):
             for path in cache.glob(pattern):
