@@ -44,12 +44,15 @@ def _text(entry: t.Mapping[str, t.Any], name: str, limit: int) -> str:
 
 
 class Agreement:
-    """Creates an event when all members have the same documents after a change, and another event when members have had
+    """Creates events when the members of a fleet agree and when they differ.
+
+    One event follows when all members have the same documents after a change, and another event when members have had
     different documents for a while.
     """
 
     def __init__(self, settle: float) -> None:
         """``settle``: seconds for which members may have different documents before an event reports the difference.
+
         Every publish causes a difference between members for a short time.
         """
         self._settle = settle
@@ -57,10 +60,10 @@ class Agreement:
         self._since: float | None = None
 
     def observe(self, finding: Finding, now: float, tell_initial: bool = False) -> list[dict[str, t.Any]]:
-        """Return a list of at most one event for the answer ``finding``, received at the monotonic time ``now``
-        (seconds).
+        """Return a list of at most one event for the answer ``finding``.
 
-        With ``tell_initial``, the first answer also causes an event.
+        ``now``: monotonic time in seconds at which the answer was received. With ``tell_initial``, the first answer
+        also causes an event.
         """
         first = self._told is None
         if finding.converged:
@@ -77,8 +80,9 @@ class Agreement:
         return [] if first and not tell_initial else [_event("convergence_lost", finding, first)]
 
     def due(self) -> float | None:
-        """Return the monotonic time from which ``observe`` reports the current difference between members as an event;
-        ``None`` if no event is pending.
+        """Return when ``observe`` reports the current difference between members as an event.
+
+        The result is a monotonic time in seconds, or ``None`` if no event is pending.
         """
         return None if self._since is None or self._told == "" else self._since + self._settle
 

@@ -43,8 +43,9 @@ def parse_documents(documents: t.Any) -> tuple[dict[str, Document], list[str]]:
 
 
 def parse_document(entry: t.Any) -> Document:
-    """Check the description of one document. Raises ``ValueError`` if a field is invalid; the message names the field
-    and the expected value.
+    """Check the description of one document.
+
+    Raises ``ValueError`` if a field is invalid; the message names the field and the expected value.
     """
     if not isinstance(entry, dict):
         raise ValueError(f"expected an object, got {type(entry).__name__}")
@@ -92,8 +93,9 @@ class DocumentView:
         agreed: bool,
         tell_initial: bool = False,
     ) -> list[Event]:
-        """Return the events for the differences between the reported documents and ``listed``. Store ``listed`` as
-        reported.
+        """Return the events for the differences between the reported documents and ``listed``.
+
+        Afterwards the documents in ``listed`` are the reported ones.
 
         ``tombstones`` contains, by key, the deletions that the member's change feed has reported since the previous
         list. ``agreed``: whether all members have exactly the documents in ``listed``. Without ``tell_initial``, the
@@ -125,11 +127,11 @@ class DocumentView:
 
 
 def _is_news(document: Document, held: Document, agreed: bool) -> bool:
-    """Return whether ``document`` differs from ``held`` and is not older than ``held``. With ``agreed``, the result is
-    true for every version that differs from the version of ``held``, even for an older version.
+    """Return whether ``document`` differs from ``held`` and is not older than ``held``.
 
-    If a version has a time in the future, because of a wrong clock, members may replace this version by a version with
-    an earlier time.
+    With ``agreed``, the result is true for every version that differs from the version of ``held``, even for an older
+    version. If a version has a time in the future, because of a wrong clock, members may replace this version by a
+    version with an earlier time.
     """
     if document["version"] == held["version"]:
         return False

@@ -38,11 +38,11 @@ class MemberFailed(Exception):
 
 
 class Feed(t.NamedTuple):
-    """One answer from a member's change feed. Contains the ``revision`` for the next request, and the tombstones of
-    deleted documents by key.
+    """One answer from a member's change feed.
 
-    If the feed no longer has all changes since the requested revision, ``revision`` is the current revision and
-    ``tombstones`` is empty.
+    Contains the ``revision`` for the next request, and the tombstones of deleted documents by key. If the feed no
+    longer has all changes since the requested revision, ``revision`` is the current revision and ``tombstones`` is
+    empty.
     """
 
     revision: int
@@ -108,15 +108,17 @@ class Member:
         return await self._read("/v1/convergence?wait=all&timeout=0", Finding)
 
     async def changes(self, since: int, seconds: float, prefix: str) -> Feed:
-        """Wait at most ``seconds`` for changes after revision ``since``, and return these changes. The result is empty
-        if nothing changed within ``seconds``.
+        """Wait at most ``seconds`` for changes after revision ``since``, and return these changes.
+
+        The result is empty if nothing changed within ``seconds``.
         """
         query = urlencode({"since": since, "timeout": f"{seconds:g}", "prefix": prefix})
         return await self._read("/v1/watch?" + query, _read_feed, seconds)
 
     async def _list(self, path: str, read: t.Callable[[dict[str, t.Any]], A]) -> A:
-        """Return the list at the API path ``path``. The request is conditional, so the member does not send an
-        unchanged list again.
+        """Return the list at the API path ``path``.
+
+        The request is conditional, so the member does not send an unchanged list again.
         """
         tag, held = self._held.get(path, ("", None))
         status, body, new_tag = await self._ask(path, {"If-None-Match": tag} if tag else {})

@@ -47,8 +47,7 @@ class _Known:
         self.unlisted_since: float | None = None
 
     def refutes(self, node: Node) -> bool:
-        """Return true if ``node`` must be ignored, because the member that sent it has older data than the last
-        reported state.
+        """Return true if ``node`` must be ignored, because its data is older than the last reported state.
 
         The data in ``node`` is older than the reported state if the heartbeat in ``node`` has an earlier incarnation
         than the heartbeat of the reported state, or has the same incarnation and a lower sequence number. A change
@@ -101,8 +100,9 @@ class NodeView:
         return events + self._unlisted(listed, now)
 
     def due(self) -> float | None:
-        """Return the monotonic time at which to compare again even if the feed reports no change; ``None`` if no such
-        comparison is needed.
+        """Return the monotonic time at which to compare again even if the feed reports no change.
+
+        The result is ``None`` if no such comparison is needed.
         """
         return min(self._nameless.values()) + NAME_WAIT if self._nameless else None
 

@@ -41,8 +41,9 @@ _NAMES = {str: "text", list: "a list", bool: "true or false", int: "a number", f
 
 
 class Options:
-    """The checked arguments of one event source. Raises ``ConfigError`` if an argument is invalid; the message names
-    the argument and the expected value.
+    """The checked arguments of one event source.
+
+    Raises ``ConfigError`` if an argument is invalid; the message names the argument and the expected value.
     """
 
     def __init__(self, args: t.Mapping[str, t.Any]) -> None:
@@ -63,8 +64,9 @@ class Options:
         self.settings()
 
     def settings(self) -> Settings:
-        """Read the connection options, and the token and certificates from their files. Each call reads the token and
-        certificates from their files again.
+        """Read the connection options, and the token and certificates from their files.
+
+        Each call reads these files again.
         """
         return Settings(self._args)
 
