@@ -24,6 +24,7 @@ from .schema import (
     U8,
     U32,
     U64,
+    VERDICT,
     VERSION,
     Struct,
     many,
@@ -33,7 +34,7 @@ from .schema import (
     text,
 )
 from .structures import DOCUMENT, FILE, RECORD
-from .types import Address, Document, Record, State, Version
+from .types import Address, Document, Record, State, Verdict, Version
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,18 @@ class Entry:
 
 
 ENTRY = Struct(Entry, key=KEY, version=VERSION, deleted=BOOLEAN, content_hash=HASH, size=U64)
+
+
+@dataclass(frozen=True)
+class Alert:
+    """An observer's verdict on one of its subjects, under the incarnation in which it saw the subject."""
+
+    subject: Address
+    incarnation: int
+    verdict: Verdict
+
+
+ALERT = Struct(Alert, subject=ADDRESS, incarnation=U32, verdict=VERDICT)
 
 
 @message(1, PacketType.SWAP_REQUEST, nonce=U64, members_digest=U64, overdue=many(SIGHTING.field))
@@ -370,6 +383,23 @@ class FilesAnswer(Message):
     templates: int
     troubled: int
     files: tuple[TroubledFile, ...]
+
+
+@message(24, PacketType.ALERT, alerts=many(ALERT.field, 64))
+@dataclass(frozen=True)
+class Alerts(Message):
+    """Tells all members the verdicts of the origin, an observer, that changed. It replaces its earlier verdicts."""
+
+    alerts: tuple[Alert, ...]
+
+
+@message(25, PacketType.PROBE, incarnation=U32)
+@dataclass(frozen=True)
+class Removed(Message):
+    """Tells a node that the sender removed it under ``incarnation``. Only a later incarnation makes it a member again.
+    """
+
+    incarnation: int
 
 
 #: The registrations of all messages: one mapping by tag, and one mapping by message class.

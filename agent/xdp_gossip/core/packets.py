@@ -23,10 +23,18 @@ class PacketType(enum.IntEnum):
     LEAVE = 5
     RECORD = 6
     PROBE = 7
+    EDGE_PROBE = 8
+    EDGE_ACK = 9
+    ALERT = 10
 
 
 #: Packet types that nodes relay, and that use the origin's rumor sequence. Packets of other types go to one node only.
-RUMORS = frozenset({PacketType.HEARTBEAT, PacketType.METADATA, PacketType.LEAVE, PacketType.RECORD})
+RUMORS = frozenset(
+    {PacketType.HEARTBEAT, PacketType.METADATA, PacketType.LEAVE, PacketType.RECORD, PacketType.ALERT}
+)
+#: The question of an observer, and its answer. A data plane answers and records these packets without the agent. They
+#: have no replay window of the direct packets: the sequence field contains the number of the observer's round.
+EDGES = frozenset({PacketType.EDGE_PROBE, PacketType.EDGE_ACK})
 
 #: Maximum bytes of a packet that is sent as a datagram, equal to the minimum MTU of IPv6 (1,280 bytes) less the headers
 #: of IPv6 and UDP.
@@ -42,7 +50,11 @@ FLAG_CATCHING_UP = 0x04
 
 @dataclass(frozen=True)
 class Header:
-    """The fields of a packet's signed block and of its relay area. ``bpf/wire.h`` defines the layout."""
+    """The fields of a packet's signed block and of its relay area. ``bpf/wire.h`` defines the layout.
+
+    ``lease_age_ms``, only in an edge acknowledgement: milliseconds since the origin's agent last renewed its lease on
+    the data plane that answered; 0 if the agent answered itself.
+    """
 
     type: PacketType
     origin: Address
@@ -55,6 +67,7 @@ class Header:
     key_id: int = 0
     ttl: int = 0
     hops: int = 0
+    lease_age_ms: int = 0
 
 
 class Rejected(Exception):

@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Callable, Generic, NamedTuple, TypeVar
 
-from .types import Address, State, Version, check_key
+from .types import Address, State, Verdict, Version, check_key
 
 T = TypeVar("T")
 
@@ -159,11 +159,21 @@ def _unpack_key(raw: Any) -> str:
     return check_key(raw)
 
 
+_STATES = list(State)
+
+
+def _unpack_state(raw: Any) -> State:
+    index: int = uint(8).unpack(raw)
+    if index >= len(_STATES):
+        raise ValueError(f"state {index}: expected one below {len(_STATES)}")
+    return _STATES[index]
+
+
 U8, U32, U64 = uint(8), uint(32), uint(64)
 BOOLEAN = Field(_same, _boolean)
 ADDRESS = Field(_pack_address, _unpack_address)
 VERSION = Field(lambda value: value.hlc.to_bytes(8, "big") + _pack_address(value.origin), _unpack_version)
 KEY = Field(_same, _unpack_key)
 HASH = raw_bytes(32, exact=True)
-_STATES = list(State)
-STATE = Field(_STATES.index, lambda raw: _STATES[uint(2).unpack(raw)])
+STATE = Field(_STATES.index, _unpack_state)
+VERDICT = Field(int, lambda raw: Verdict(uint(8).unpack(raw)))

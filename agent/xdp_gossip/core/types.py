@@ -184,12 +184,24 @@ class Node:
 
 
 class State(enum.Enum):
-    """The state of a node in the view of one member."""
+    """The state of a node in the view of one member.
+
+    ``AGENT_DOWN``: the host of the node answers through its data plane, but the node's agent does not run.
+    """
 
     ALIVE = "alive"
     SUSPECT = "suspect"
     DEAD = "dead"
     LEFT = "left"
+    AGENT_DOWN = "agent_down"
+
+
+class Verdict(enum.IntEnum):
+    """What an observer thinks of one of its subjects."""
+
+    OK = 0
+    FAILED = 1
+    AGENT_DOWN = 2
 
 
 #: States that ``NodeList.get`` and the inventory count as present.

@@ -84,6 +84,7 @@ class NativeCodec:
         elif len(data) <= HEADER_BYTES + _TAG_BYTES:
             raise Rejected("truncated")
         ttl, hops = _RELAY.unpack_from(data, _TTL_AT)
+        acknowledges = packet_type is PacketType.EDGE_ACK
         return Header(
             packet_type,
             Address.unpack(origin, port),
@@ -96,6 +97,7 @@ class NativeCodec:
             key_id,
             ttl,
             hops,
+            int.from_bytes(data[_SALT_AT:HEADER_BYTES], "big") if acknowledges else 0,
         )
 
     def verify(self, data: bytes, header: Header) -> None:
@@ -139,7 +141,7 @@ class NativeCodec:
             header.documents_digest,
             header.record_digest,
         )
-        sealed = bytes(SALT_BYTES)
+        sealed = header.lease_age_ms.to_bytes(SALT_BYTES, "big")
         if message is not None:
             sealed = self._salt + _aead(keys, block, self._salt).encrypt(_NONCE, bodies.pack(message), block)
         relay = _RELAY.pack(header.ttl, header.hops)
