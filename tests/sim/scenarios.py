@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from xdp_gossip.core.observers.readmission import CLEAN_FOR
 from xdp_gossip.core.packets import Header, PacketType
 from xdp_gossip.core.settings import Settings
 from xdp_gossip.core.types import PRESENT, Address
@@ -91,7 +92,8 @@ def partition(world: World) -> None:
             publish_somewhere(world)
         world.network.heal()
         world.run(world.rng.uniform(0.0, 4.0))
-    settle(world)
+    # Whoever was removed twice returns after a minute of clean probes.
+    settle(world, SETTLED_WITHIN + CLEAN_FOR)
 
 
 def lonely_link(world: World) -> None:
@@ -452,7 +454,8 @@ def churn(world: World) -> None:
             node.boot()
         elif node.engine.status == "paused":
             world.resume(node)
-    settle(world, 45.0)
+    # Whoever was removed several times returns after some minutes of clean probes.
+    settle(world, 45.0 + 8 * CLEAN_FOR)
 
 
 def _something(world: World) -> None:

@@ -62,14 +62,28 @@ class Admission:
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
         self.on_stale_run: Callable[[Peer, Header, Now], None] = lambda peer, header, now: None
 
-    def admit(self, data: bytes, now: Now, screened: bool = False) -> tuple[Peer, Header, Message | None]:
-        """Check a packet and return its origin, header and message. Add an unknown origin to the membership.
+    def parse(self, data: bytes) -> Header:
+        """Read and count the header of a packet. Raises ``Rejected``."""
+        header = self._codec.parse(data)
+        self._out.count(f"rx_{header.type.name.lower()}")
+        return header
+
+    def admit_edge(self, data: bytes, header: Header) -> None:
+        """Check an edge probe or an edge acknowledgement. Raises ``Rejected``.
+
+        Neither has a replay window or a time limit. The round in the packet makes a recording worthless: an answered
+        probe is not answered again, and only rounds of this run of this observer are acknowledged.
+        """
+        if header.origin == self._local.address:
+            raise Rejected("own")
+        self._codec.verify(data, header)
+
+    def admit(self, data: bytes, header: Header, now: Now, screened: bool = False) -> tuple[Peer, Message | None]:
+        """Check a packet and return its origin and message. Add an unknown origin to the membership.
 
         The method does not mark the packet as seen in the replay window; the dispatcher does that later. ``screened``:
         a data plane has already found that the packet is authentic, recent and not a duplicate. Raises ``Rejected``.
         """
-        header = self._codec.parse(data)
-        self._out.count(f"rx_{header.type.name.lower()}")
         if header.origin == self._local.address:
             self._own_packet(data, header, now)
             raise Rejected("own")
@@ -86,7 +100,7 @@ class Admission:
             self._require_node_address(header.origin)
         if not screened and not self._answers(message):
             self._require_fresh(peer, header, message, now)
-        return peer or self._newcomer(header, now), header, message
+        return peer or self._newcomer(header, now), message
 
     def tick(self, now: Now) -> None:
         """Forget challenges sent more than a cycle ago.

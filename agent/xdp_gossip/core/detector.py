@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The failure detector suspects silent members, probes them, and declares them dead.
+"""The failure detector moves peers between states: by the reports of observers, and silent peers by its own probes.
 
+The observers (``core/observers``) find what fails at any size of the cluster. The rule of PekoNode stays behind them:
+a peer without any sign of life for the timeout becomes suspect, is probed, and is removed if it does not answer.
 Suspicion and indirect probes are from SWIM (Das, Gupta, Motivala 2002). Local health is from Lifeguard (Dadgar,
 Phillips, Currey 2017): a member that runs late, or gets no answers from any member, waits longer before it declares
 others dead. Unlike in SWIM, heartbeats travel as rumors, and a member probes only nodes that fell silent.
@@ -20,7 +22,7 @@ from .messages import Ack, IndirectAck, Ping, PingRequest, Sighting
 from .outbox import Local, Outbox
 from .received import Received
 from .runs import after, later
-from .types import Address, Member, Now, State
+from .types import PRESENT, Address, Member, Now, State
 
 #: Number of members that this member asks for an indirect probe (SWIM's k; memberlist's default).
 INDIRECT = 3
@@ -28,7 +30,13 @@ INDIRECT = 3
 ROUNDS = 3
 #: Maximum local health score (0 means healthy). The detector multiplies probe timeouts by 1 + score (Lifeguard's S).
 MAX_LOCAL_HEALTH = 8
-_STANDINGS = {State.ALIVE: "present", State.SUSPECT: "suspect", State.DEAD: "gone", State.LEFT: "gone"}
+_STANDINGS = {
+    State.ALIVE: "present",
+    State.SUSPECT: "suspect",
+    State.DEAD: "gone",
+    State.LEFT: "gone",
+    State.AGENT_DOWN: "suspect",
+}
 #: _VOUCHED: seconds after an indirect acknowledgement during which a peer's heartbeats count as signs of life although
 #: this host cannot reach the peer. _ASK_OTHERS_AGAIN: seconds after which this member asks other members again to probe
 #: a peer that no member reached.
@@ -51,7 +59,11 @@ class Detector:
         # nonce of a ping sent on request -> requesting member, nonce of its request
         self._asked: dict[int, tuple[Address, int]] = {}
         self.local_health = 0
+        #: Whether this node is isolated. Meanwhile no peer is suspected, removed or forgotten.
+        self.suspended = False
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
+        #: Whether observers report that the host of a silent peer answers, so that its silence is no death.
+        self.host_is_up: Callable[[Peer, Now], bool] = lambda peer, now: False
 
     # -- what the engine reports -------------------------------------------------------------------------------
 
@@ -80,14 +92,83 @@ class Detector:
         peer.liveness.last_heard = 0.0
 
     def heard(self, peer: Peer, now: Now, age: float = 0.0) -> None:
-        """Record a sign of life of ``peer`` that is ``age`` seconds old. A peer that was not alive becomes alive."""
+        """Record a sign of life of ``peer`` that is ``age`` seconds old. A peer that was not alive becomes alive.
+
+        That the peer is heard proves one direction only. It does not outweigh the reports of its observers: a peer that
+        they removed returns with a later incarnation, and one that they accuse stays suspect.
+        """
+        if self.is_condemned(peer):
+            self._out.count("signs_of_removed")
+            return
         if now.mono >= peer.liveness.vouched_until and not self._out.reaches(peer.address):
             self._doubt_reach(peer, now)
             return
         peer.liveness.last_heard = max(peer.liveness.last_heard, now.mono - age)
-        if peer.liveness.state is not State.ALIVE:
+        peer.liveness.condemned = 0
+        if peer.liveness.state is not State.ALIVE and not peer.liveness.accused:
             self._move(peer, State.ALIVE, now)
         peer.liveness.probes = 0
+
+    @staticmethod
+    def is_condemned(peer: Peer) -> bool:
+        """Whether observers removed the peer under its present incarnation."""
+        condemned = peer.liveness.condemned
+        return bool(condemned) and not later(peer.incarnation, condemned)
+
+    # -- what observers report ---------------------------------------------------------------------------------
+
+    def acknowledged(self, peer: Peer, last_seen: float, agent_down: bool, now: Now) -> None:
+        """Record that the host of ``peer`` acknowledged a probe at ``last_seen`` (monotonic seconds).
+
+        ``agent_down``: the host answered without an agent. Then its silence is no sign of its death, and nothing more.
+        """
+        live = peer.liveness
+        if live.state is State.LEFT:
+            return
+        if not agent_down:
+            self.heard(peer, now, now.mono - last_seen)
+        elif live.state is not State.DEAD:
+            live.last_heard = max(live.last_heard, last_seen)
+            live.probes = 0
+
+    def accuse(self, peer: Peer, now: Now) -> None:
+        """Suspect a peer because enough of its observers report it."""
+        if peer.liveness.state in PRESENT and not peer.liveness.accused:
+            peer.liveness.accused = True
+            self._move(peer, State.SUSPECT, now)
+
+    def acquit(self, peer: Peer, now: Now) -> None:
+        """End a suspicion because too few observers report the peer now."""
+        if not peer.liveness.accused:
+            return
+        peer.liveness.accused = False
+        if peer.liveness.state is State.SUSPECT and self._membership.silence(peer, now) <= self._timing.timeout:
+            self._move(peer, State.ALIVE, now)
+
+    def condemn(self, peer: Peer, now: Now) -> None:
+        """Remove a peer because its observers report it."""
+        peer.liveness.condemned = peer.incarnation
+        self._out.count("members_condemned")
+        if peer.liveness.state is State.ALIVE:
+            self._move(peer, State.SUSPECT, now)
+        self._move(peer, State.DEAD, now)
+
+    def host_answers(self, peer: Peer, now: Now) -> None:
+        """Record that the host of a peer answers its observers although its agent does not run."""
+        if peer.liveness.state in PRESENT:
+            self._move(peer, State.AGENT_DOWN, now)
+
+    def suspend(self) -> None:
+        """Suspect, remove and forget no peer from now on, because the fault is this node's own."""
+        self.suspended = True
+
+    def resume(self, now: Now) -> None:
+        """Go on after :meth:`suspend`. The silence until now does not count."""
+        self.suspended = False
+        for peer in self._membership:
+            if peer.present:
+                peer.liveness.last_heard = max(peer.liveness.last_heard, now.mono)
+                peer.liveness.probe_due = now.mono
 
     @staticmethod
     def recorded(live: Liveness, last_seen: float) -> None:
@@ -198,6 +279,8 @@ class Detector:
         timeout = self._timing.timeout
         gap = self._timing.probe_gap * (1 + self.local_health)
         self._forgive_own_absence(now, interval, timeout)
+        if self.suspended:
+            return
         for peer in list(self._membership.suspects.values()):
             self._tick_suspect(peer, now.mono - peer.liveness.last_heard, timeout, now, gap)
         if min(now.mono, self._membership.informed_until) - self._oldest > timeout:
@@ -205,7 +288,7 @@ class Detector:
         if now.mono >= self._forget_at:
             self._forget_at = now.mono + _FORGET_EVERY
             for peer in list(self._membership.gone.values()):
-                if now.mono - peer.liveness.last_heard > FORGET_AFTER:
+                if peer.liveness.state is not State.AGENT_DOWN and now.mono - peer.liveness.last_heard > FORGET_AFTER:
                     self._membership.forget(peer)
 
     def _suspect_silent(self, timeout: float, gap: float, now: Now) -> None:
@@ -233,8 +316,12 @@ class Detector:
             if silence > timeout:
                 self._move(peer, State.DEAD, now)
         elif now.mono >= peer.liveness.probe_due:
+            if silence <= timeout and peer.liveness.accused:
+                return  # its observers decide
             if peer.liveness.probes < ROUNDS:
                 self._probe(peer, now, gap)
+                return
+            if self.host_is_up(peer, now):
                 return
             if peer.liveness.probe_nonce and not peer.liveness.helped:
                 self.local_health = min(MAX_LOCAL_HEALTH, self.local_health + 1)
@@ -281,6 +368,7 @@ class Detector:
         previous = live.state if live.introduced else None
         live.move(state)
         live.introduced = True
+        live.accused = live.accused and state is State.SUSPECT
         if state is State.ALIVE:
             self._oldest = min(self._oldest, live.last_heard)
         self._membership.changed(peer)

@@ -15,6 +15,7 @@ from .members.peer import Peer
 from .members.timing import Timing
 from .messages import (
     Ack,
+    Alerts,
     Announce,
     Answer,
     AppliedAnswer,
@@ -35,11 +36,16 @@ from .messages import (
     RecordRumor,
     Records,
     RecordsRequest,
+    Removed,
     SyncRequest,
     SyncResponse,
 )
+from .observers.answers import Answers
+from .observers.cuts import Cuts
+from .observers.edges import Acknowledgement, Edges
+from .observers.rings import K
 from .outbox import Outbox
-from .packets import FLAG_PAUSED, LONG, RUMORS, Codec, Header, PacketType, Rejected
+from .packets import EDGES, FLAG_PAUSED, LONG, RUMORS, Codec, Header, PacketType, Rejected
 from .paths import Paths
 from .peer_selection import PeerSelection
 from .queries import Queries
@@ -78,6 +84,9 @@ class Dispatcher:
         kernel_view: KernelView,
         identity: Identity,
         paths: Paths,
+        edges: Edges,
+        answers: Answers,
+        cuts: Cuts,
         out: Outbox,
         timing: Timing,
         catch_up: CatchUp,
@@ -92,6 +101,11 @@ class Dispatcher:
         self._kernel_view = kernel_view
         self._identity = identity
         self._paths = paths
+        self._edges = edges
+        self._answers = answers
+        edges.on_answer = self._on_edge_answer
+        #: Called when a member tells this node that it removed the node under an incarnation.
+        self.on_removed: Callable[[int, Now], None] = lambda incarnation, now: None
         self._out = out
         self._timing = timing
         self._catch_up = catch_up
@@ -119,6 +133,8 @@ class Dispatcher:
             AppliedAnswer: queries.on_applied_answer,
             FilesQuery: queries.on_files_query,
             FilesAnswer: queries.on_files_answer,
+            Alerts: cuts.on_alerts,
+            Removed: self._on_removed,
         }
 
     def receive(self, data: bytes, source: Address, now: Now, screened: bool = False) -> bool | None:
@@ -128,7 +144,12 @@ class Dispatcher:
         relayed it. Returns True for an accepted rumor, False for a rejected packet, None for any other accepted packet.
         """
         try:
-            peer, header, message = self._admission.admit(data, now, screened)
+            header = self._admission.parse(data)
+            if header.type in EDGES:
+                self._admission.admit_edge(data, header)
+                self._take_edge(header, source, now)
+                return None
+            peer, message = self._admission.admit(data, header, now, screened)
         except Rejected as rejected:
             self._out.count(f"rx_{rejected.reason}")
             return False
@@ -161,11 +182,42 @@ class Dispatcher:
         silent = header.flags & FLAG_PAUSED or header.type is PacketType.LEAVE
         if not late and not silent and (header.type in RUMORS or peer.liveness.state is not State.LEFT):
             self._detector.heard(peer, now)
+            if self._detector.is_condemned(peer):
+                self._tell_removed(peer, header, now)
         if header.documents_digest == self._anti_entropy.documents_digest:
             self._catch_up.equals(peer)
         elif peer.present:
             self._selection.differs(now)
         self._selection.answered(peer.address)
+
+    def _take_edge(self, header: Header, source: Address, now: Now) -> None:
+        if header.type is PacketType.EDGE_PROBE:
+            self._answers.answer(header, source, now)
+        else:
+            self._edges.receive(header, now)
+
+    def _on_edge_answer(self, peer: Peer, answer: Acknowledgement, now: Now) -> None:
+        """Update what an acknowledgement tells of its origin. It replaces a heartbeat for the observer."""
+        _, incarnation, _, _, _, clock_ahead, documents_digest, record_digest, flags, _ = answer
+        if self._membership.acknowledged(peer, incarnation, documents_digest, record_digest, flags):
+            self._records.expect(peer, now)
+        self._admission.note_clock(peer, clock_ahead)
+        if documents_digest == self._anti_entropy.documents_digest:
+            self._catch_up.equals(peer)
+        elif peer.present:
+            self._selection.differs(now)
+        self._selection.answered(peer.address)
+
+    def _on_removed(self, message: Removed, packet: Received) -> None:
+        self.on_removed(message.incarnation, packet.now)
+
+    def _tell_removed(self, peer: Peer, header: Header, now: Now) -> None:
+        """Tell a node that this member removed it, so that it returns as soon as it hears others again.
+
+        Each member hears its heartbeats, so only about K of them answer a heartbeat.
+        """
+        if header.type not in RUMORS or self._out.rng.random() * self._timing.members < K:
+            self._out.send(Removed(peer.liveness.condemned), peer.address, now)
 
     def _on_members(self, message: MemberList, packet: Received) -> None:
         self._identity.met(packet.peer, message.members, packet.now)

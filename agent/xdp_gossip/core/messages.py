@@ -396,8 +396,7 @@ class Alerts(Message):
 @message(25, PacketType.PROBE, incarnation=U32)
 @dataclass(frozen=True)
 class Removed(Message):
-    """Tells a node that the sender removed it under ``incarnation``. Only a later incarnation makes it a member again.
-    """
+    """Tells a node that the sender removed it under ``incarnation``. A later incarnation makes it a member again."""
 
     incarnation: int
 

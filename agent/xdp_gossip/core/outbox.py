@@ -115,6 +115,19 @@ class Outbox:
         self._transmits.append(Transmit(to, data, reliable or to == self.over_stream or self._too_long(data, to)))
         self.count(f"tx_{kind.name.lower()}")
 
+    def probe(self, round_number: int, targets: Iterable[Address], now: Now) -> None:
+        """Send the probe of one round of this observer to its subjects: the same packet to each."""
+        data = self.codec.encode(self._header(PacketType.EDGE_PROBE, round_number, 0, now), None)
+        for target in targets:
+            self._transmits.append(Transmit(target, data))
+            self.count("tx_edge_probe")
+
+    def acknowledge(self, round_number: int, to: Address, now: Now) -> None:
+        """Answer the probe of the round ``round_number``."""
+        data = self.codec.encode(self._header(PacketType.EDGE_ACK, round_number, 0, now), None)
+        self._transmits.append(Transmit(to, data))
+        self.count("tx_edge_ack")
+
     def forward(self, data: bytes, targets: Iterable[Address]) -> None:
         """Send an encoded packet of another node to each target."""
         self._transmits.extend(Transmit(target, data, self._too_long(data, target)) for target in targets)

@@ -29,9 +29,7 @@ class PacketType(enum.IntEnum):
 
 
 #: Packet types that nodes relay, and that use the origin's rumor sequence. Packets of other types go to one node only.
-RUMORS = frozenset(
-    {PacketType.HEARTBEAT, PacketType.METADATA, PacketType.LEAVE, PacketType.RECORD, PacketType.ALERT}
-)
+RUMORS = frozenset({PacketType.HEARTBEAT, PacketType.METADATA, PacketType.LEAVE, PacketType.RECORD, PacketType.ALERT})
 #: The question of an observer, and its answer. A data plane answers and records these packets without the agent. They
 #: have no replay window of the direct packets: the sequence field contains the number of the observer's round.
 EDGES = frozenset({PacketType.EDGE_PROBE, PacketType.EDGE_ACK})

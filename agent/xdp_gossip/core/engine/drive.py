@@ -18,6 +18,7 @@ from ..interface import Known, ProtocolError
 from ..kernel_view import Observation
 from ..members.peer import Peer
 from ..messages import RecordRumor
+from ..observers.edges import Acknowledgement
 from ..outbox import UnstoredSource
 from ..packets import Codec, PacketType
 from ..runs import following, later, latest
@@ -47,10 +48,14 @@ class Drive(Parts):
         self._detector.on_accused = self._refute
         self._anti_entropy.on_claimed = self._go_beyond
         self._membership.on_forget = self._forget
+        self._dispatcher.on_removed = self._removed
+        self._edges.on_alerts = lambda alerts, now: self._cuts.take(self._local.address, alerts, now)
+        self._detector.host_is_up = lambda peer, now: self._cuts.answers(peer.address, now)
         self._last_heartbeat = -math.inf
         self._next_heartbeat = math.inf
         self._next_tick = -math.inf
         self._next_expiry = math.inf
+        self._round_at = math.inf
 
     @property
     def node(self) -> Node:
@@ -134,6 +139,8 @@ class Drive(Parts):
         self._announce(now)
         self._selection.start(known, now)
         self._tick(now)
+        self._edges.start(now)
+        self._schedule_round()
         self._schedule_expiry(now)
 
     def _warn_of_absence(self, known: Sequence[Known], now: Now) -> None:
@@ -212,6 +219,30 @@ class Drive(Parts):
         if self._next_tick == math.inf:
             self._next_tick = now.mono
             self._tick(now)
+        # A round that is nearly due takes place together with the heartbeat, because a wake-up of its own would cost
+        # more than the round.
+        if now.mono >= self._edges.due - self._timing.round_interval / 4:
+            self._run_round(now)
+
+    def _round(self, now: Now) -> None:
+        if now.mono >= self._round_at:
+            self._run_round(now)
+
+    def _run_round(self, now: Now) -> None:
+        if self.status == "running":
+            self._edges.run(now)
+            self._cuts.tick(now)
+            if self._readmission.may_return(self._edges.clean_for(now), now):
+                self._refute(self.incarnation, now)
+        else:
+            self._edges.rest(now)
+        self._schedule_round()
+
+    def _schedule_round(self) -> None:
+        """Set the timer of the next round, a little late if a heartbeat will come before it and bring the round."""
+        shared = self.cycle <= self._timing.round_interval
+        self._round_at = self._edges.due + (self._timing.round_interval / 8 if shared else 0.0)
+        self._timers.at(self._round_at, self._round)
 
     def _schedule_heartbeat(self, when: float) -> None:
         """Set the timer of the next heartbeat. A timer that was set before still fires, but does nothing."""
@@ -261,6 +292,30 @@ class Drive(Parts):
         if self._admission.clock_was_set(now) or woke_up:
             self._update_clock(now)
             self.documents.expire(now)
+
+    # -- observers ---------------------------------------------------------------------------------------------
+
+    @property
+    def isolated(self) -> bool:
+        """Whether no other node answers this one, although it knows several."""
+        return self._edges.isolated
+
+    @property
+    def edge_round(self) -> int:
+        """Number of the newest round of edge probes; 0 before the first."""
+        return self._edges.round
+
+    @property
+    def edges_due(self) -> float:
+        """Monotonic time of the next round. A data plane's acknowledgements must be handed over before it."""
+        return self._edges.due if self.status == "running" else math.inf
+
+    def acknowledged(self, rows: Iterable[Acknowledgement], now: Now) -> None:
+        """Apply the acknowledgements of edge probes that a data plane has recorded."""
+        self._look_at_clocks(now)
+        if self.status == "running":
+            self._edges.recorded(rows, now)
+            self._attend(now)
 
     # -- a data plane that works by itself ---------------------------------------------------------------------
 
@@ -373,7 +428,7 @@ class Drive(Parts):
 
         Raise this node's incarnation above ``incarnation``, and spread this node's record.
         """
-        if later(self.incarnation, incarnation) or self.status != "running":
+        if later(self.incarnation, incarnation) or self.status != "running" or self._readmission.waiting:
             return
         if later(incarnation, self.incarnation):
             self._go_beyond(incarnation, now)
@@ -381,6 +436,20 @@ class Drive(Parts):
         self._out.count("refutations")
         self._raise_incarnation(incarnation)
         self._announce(now)
+
+    def _removed(self, incarnation: int, now: Now) -> None:
+        """Return to the cluster after other members removed this node, if it may."""
+        if incarnation != self.incarnation or self.status != "running" or self._readmission.waiting:
+            return
+        if self._readmission.removed(now):
+            self._refute(incarnation, now)
+        else:
+            self._out.count("readmissions_delayed")
+            text = (
+                "the other members removed this node twice within ten minutes: it returns when its probes have been "
+                "answered for a minute or more"
+            )
+            self._out.emit(Warned("readmission_delayed", text))
 
     def _go_beyond(self, incarnation: int, now: Now) -> None:
         """Raise this node's incarnation above ``incarnation``.

@@ -15,6 +15,11 @@ from ..kernel_view import KernelView
 from ..members.membership import Membership
 from ..members.ring import RelayRing
 from ..members.timing import Timing
+from ..observers.answers import Answers
+from ..observers.cuts import Cuts
+from ..observers.edges import Edges
+from ..observers.readmission import Readmission
+from ..observers.rings import Rings
 from ..outbox import Local, Outbox
 from ..packets import Codec
 from ..paths import Paths
@@ -59,6 +64,10 @@ class Parts:
         self._out = Outbox(codec, self._local, self._membership, self._timing, lambda: table.digest, rng)
         self.documents = Metadata(node.address, settings, self._out, table)
         self._detector = Detector(self._local, self._membership, self._out, self._timing)
+        rings = Rings()
+        observing = (self._local, self._membership, self._detector, rings, self._out, self._timing)
+        self._edges, self._cuts = Edges(*observing), Cuts(*observing)
+        self._readmission = Readmission()
         waits = (settings.wait_for_members, settings.expects_seeds)
         self._catch_up = CatchUp(self._local, self._membership, self.documents, self._out, self._timing, *waits)
         frame = settings.size
@@ -121,6 +130,9 @@ class Parts:
             self._kernel_view,
             self._identity,
             self._paths,
+            self._edges,
+            Answers(self._out),
+            self._cuts,
             self._out,
             self._timing,
             self._catch_up,

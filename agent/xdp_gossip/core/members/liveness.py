@@ -17,12 +17,21 @@ from ..types import Now, State
 TRANSITIONS: Mapping[State, Mapping[State, str]] = {
     State.SUSPECT: {
         State.ALIVE: "it was heard, by this member or by one that tells of it",
-        State.DEAD: "no probe was answered; or it is known as gone: from the disk, or by another member's word",
+        State.DEAD: "no probe was answered; or most observers report it; or it is known as gone: from the disk, or by "
+        "another member's word",
         State.LEFT: "it said that it goes",
+        State.AGENT_DOWN: "observers report that its host answers and its agent does not run",
     },
     State.ALIVE: {
-        State.SUSPECT: "it was silent for the timeout, or this host has no address family in common with it any more",
+        State.SUSPECT: "it was silent for the timeout, observers report it, or this host has no address family in "
+        "common with it any more",
         State.LEFT: "it said that it goes",
+        State.AGENT_DOWN: "observers report that its host answers and its agent does not run",
+    },
+    State.AGENT_DOWN: {
+        State.ALIVE: "its agent was heard",
+        State.DEAD: "observers report that its host does not answer any more",
+        State.LEFT: "it said that it goes, and that came late",
     },
     State.DEAD: {
         State.ALIVE: "it was heard again",
@@ -44,7 +53,7 @@ class Liveness(Shown):
 
     __slots__ = (
         "state", "introduced", "last_heard", "gone_at", "vouched_until", "probes", "pinged", "probe_due", "probe_nonce",
-        "helped",
+        "helped", "accused", "condemned",
     )  # fmt: skip
 
     SHOWN = frozenset({"state"})
@@ -62,6 +71,10 @@ class Liveness(Shown):
         self.probe_due = 0.0
         self.probe_nonce = 0  # Nonce of the last probe round in which other members were asked to probe the peer.
         self.helped = False  # Whether another member acknowledged our request to probe the peer.
+        self.accused = False  # Whether the peer is suspect because of its observers' reports.
+        # The incarnation under which the observers' reports removed the peer; 0: they did not. Only a later incarnation
+        # makes it a member again: it proves that the peer hears others.
+        self.condemned = 0
 
     def move(self, state: State) -> None:
         """Change the state. If ``state`` is the current state, nothing changes.

@@ -42,6 +42,8 @@ class Membership:
         self.gone: dict[Address, Peer] = {}
         self.incomplete: dict[Address, Peer] = {}
         self._left: dict[Address, Peer] = {}
+        #: Absent peers whose host answers although the agent does not run.
+        self.down: dict[Address, Peer] = {}
         #: The revision number, which increases with every visible change of a peer.
         self.revision = Revision()
         self.on_forget: Callable[[Peer], None] = lambda peer: None
@@ -50,6 +52,7 @@ class Membership:
         #: recorded signs of life only once a cycle.
         self.informed_until = math.inf
         self._present: list[Address] | None = None
+        self._observed: list[Address] | None = None
         self._ordered: list[Address] | None = None
         self._digest = 0
 
@@ -74,7 +77,7 @@ class Membership:
         if len(self._peers) >= self._max_nodes:
             if not self.gone:
                 raise Rejected("table_full")
-            self.forget(min(self.gone.values(), key=lambda peer: peer.liveness.last_heard))
+            self.forget(min(self.gone.values(), key=lambda peer: (peer.address in self.down, peer.liveness.last_heard)))
         peer = Peer(address, now)
         self._peers[address] = self.by_key[peer.key] = peer
         self._ordered = None
@@ -87,10 +90,10 @@ class Membership:
         """Remove a peer from the NodeList and from all indexes."""
         del self._peers[peer.address]
         del self.by_key[peer.key]
-        for kind in (self.suspects, self.gone, self.incomplete, self._left):
+        for kind in (self.suspects, self.gone, self.incomplete, self._left, self.down):
             kind.pop(peer.address, None)
         self._digest = (self._digest - peer.token) & _MASK
-        self._present = self._ordered = None
+        self._present = self._observed = self._ordered = None
         peer.watched_by(None)
         self.revision.advance()
         self.on_forget(peer)
@@ -100,10 +103,11 @@ class Membership:
         token = _token(peer.address, peer.incarnation, peer.record_digest) if peer.present and peer.heard else 0
         self._digest = (self._digest + token - peer.token) & _MASK
         peer.token = token
-        self._present = None
+        self._present = self._observed = None
         _sort(self.suspects, peer, peer.liveness.state is State.SUSPECT)
         _sort(self.gone, peer, not peer.present)
         _sort(self._left, peer, peer.liveness.state is State.LEFT)
+        _sort(self.down, peer, peer.liveness.state is State.AGENT_DOWN)
         _sort(self.incomplete, peer, peer.present and peer.record_missing)
 
     def digest(self, local_incarnation: int, local_record_digest: int) -> int:
@@ -116,6 +120,16 @@ class Membership:
         if self._present is None:
             self._present = [peer.address for peer in self._peers.values() if peer.present]
         return self._present
+
+    @property
+    def observed(self) -> list[Address]:
+        """Addresses of the members that observe each other: the local node, and all peers that were heard and are
+        present or whose host answers. The same object is returned until a member changes.
+        """
+        if self._observed is None:
+            peers = (p for p in self._peers.values() if p.heard and (p.present or p.liveness.state is State.AGENT_DOWN))
+            self._observed = [self._local, *(peer.address for peer in peers)]
+        return self._observed
 
     def after(self, address: Address | None) -> Iterator[Peer]:
         """Iterate over the peers whose addresses come after ``address`` (None: all peers), sorted by address."""
@@ -204,6 +218,17 @@ class Membership:
         peer.record_digest = record_digest
         self.changed(peer)
 
+    def acknowledged(self, peer: Peer, incarnation: int, documents_digest: int, record_digest: int, flags: int) -> bool:
+        """Update a peer from its acknowledgement of an edge probe.
+
+        Returns whether the peer's incarnation or record digest changed.
+        """
+        news = (incarnation, record_digest) != (peer.incarnation, peer.record_digest)
+        if news:
+            self.recorded_run(peer, incarnation, record_digest)
+        self._holds(peer.sync, documents_digest, flags)
+        return news
+
     def recorded(self, peer: Peer, highest: int, window: int, documents_digest: int, flags: int) -> None:
         """Add what a data plane has observed: the peer's replay window, and header fields of its newest rumor."""
         peer.rumors.merge(highest, window)
@@ -231,8 +256,9 @@ class Membership:
         counts = {
             State.ALIVE: len(self._peers) - len(self.suspects) - len(self.gone),
             State.SUSPECT: len(self.suspects),
-            State.DEAD: len(self.gone) - left,
+            State.DEAD: len(self.gone) - left - len(self.down),
             State.LEFT: left,
+            State.AGENT_DOWN: len(self.down),
         }
         counts[local] += 1
         return counts

@@ -382,8 +382,9 @@ class AntiEntropy:
                 self._out.count("members_withheld")
 
     def _hear_of_myself(self, info: MemberInfo, now: Now) -> None:
-        """Refute a report that this node is dead, or that this node has a later incarnation than it really has.
+        """Refute a report that this node left, or that this node has a later incarnation than it really has.
 
+        A report that this node is dead needs no answer: the next sign of life ends it, or ``Removed`` tells more.
         If the report contains a rumor sequence that this node has not reached in this incarnation, a twin (another host
         with this address) uses the same incarnation.
         """
@@ -393,7 +394,7 @@ class AntiEntropy:
             self.on_claimed(info.incarnation, now)
             return
         if later(info.incarnation, self._local.incarnation) or (
-            info.incarnation == self._local.incarnation and info.state not in PRESENT
+            info.incarnation == self._local.incarnation and info.state is State.LEFT
         ):
             self._detector.on_accused(info.incarnation, now)
 

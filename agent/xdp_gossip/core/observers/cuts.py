@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: MIT
+"""What the members make of alerts: multi-process cut detection (Rapid, USENIX ATC 2018, section 4.2).
+
+A member counts the distinct observers that report a subject. Below the low watermark the reports are noise: one broken
+path, one sick observer. From the low watermark on the subject is suspect, at the high one it is removed. A subject that
+stays between them for the suspicion time is removed, too, unless it refutes the reports with a new incarnation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..detector import Detector
+from ..members.membership import Membership
+from ..members.timing import Timing
+from ..messages import Alert, Alerts
+from ..outbox import Local, Outbox
+from ..received import Received
+from ..runs import later
+from ..types import Address, Now, State, Verdict
+from .edges import REPEATED_AT_LAST
+from .rings import NEIGHBOURS, Rings, watermarks
+
+#: Rounds after which a report ends that its observer did not repeat: the observer was restarted and forgot it.
+_REPORT_ENDS = 3 * REPEATED_AT_LAST
+#: Rounds for which a subject between the watermarks holds back the removal of others, so that members that fail
+#: together are removed together.
+_HELD_BACK = 1
+#: Rounds between two refutations of this node. The suspicion time is longer, so a node that hears the reports and is
+#: heard always refutes in time; reports that come within these rounds reach the high watermark.
+_REFUTES_EVERY = 5
+
+
+@dataclass(frozen=True)
+class Report:
+    """The last verdict of one observer on one subject."""
+
+    incarnation: int
+    verdict: Verdict
+    when: float
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The number of distinct observers for each verdict on a subject, and the watermarks that apply."""
+
+    failed: int
+    agent_down: int
+    low: int
+    high: int
+
+
+class Cuts:
+    """The reports about all subjects, and the state changes that follow from them."""
+
+    def __init__(
+        self, local: Local, membership: Membership, detector: Detector, rings: Rings, out: Outbox, timing: Timing
+    ) -> None:
+        self._local = local
+        self._membership = membership
+        self._detector = detector
+        self._rings = rings
+        self._out = out
+        self._timing = timing
+        self._reports: dict[Address, dict[Address, Report]] = {}
+        # Subjects between the watermarks, and subjects above the high one, each with the time since when.
+        self._between: dict[Address, float] = {}
+        self._over: dict[Address, float] = {}
+        self._refuted_at: float | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a subject waits for a decision, so that :meth:`tick` is needed."""
+        return bool(self._reports)
+
+    def on_alerts(self, message: Alerts, packet: Received) -> None:
+        """Take the alerts of another member."""
+        self.take(packet.origin, message.alerts, packet.now)
+
+    def take(self, observer: Address, alerts: tuple[Alert, ...], now: Now) -> None:
+        """Take the alerts of ``observer``, which may be this node."""
+        self._rings.update(self._membership.observed)
+        for alert in alerts:
+            if alert.subject == self._local.address and later(alert.incarnation, self._local.incarnation):
+                self._detector.on_accused(alert.incarnation, now)
+            elif self._counts(observer, alert):
+                self._note(observer, alert, now)
+            else:
+                self._out.count("alerts_ignored")
+        self.tick(now)
+
+    def _counts(self, observer: Address, alert: Alert) -> bool:
+        """Whether an alert is about a present run of a member, and its sender may be an observer of that member."""
+        subject = alert.subject
+        if observer == subject or observer not in self._rings or subject not in self._rings:
+            return False
+        return not later(self._run_of(subject), alert.incarnation) and observer in self._rings.observers(
+            subject, NEIGHBOURS
+        )
+
+    def _run_of(self, subject: Address) -> int:
+        if subject == self._local.address:
+            return self._local.incarnation
+        peer = self._membership.get(subject)
+        return peer.incarnation if peer is not None else 0
+
+    def _note(self, observer: Address, alert: Alert, now: Now) -> None:
+        reports = self._reports.setdefault(alert.subject, {})
+        if alert.verdict is Verdict.OK:
+            reports.pop(observer, None)
+        else:
+            reports[observer] = Report(alert.incarnation, alert.verdict, now.mono)
+
+    def tally(self, subject: Address, now: Now) -> Tally:
+        """Count the reports about ``subject`` that are valid: of its present run, and not outdated.
+
+        Observers that are suspect themselves count as reporting (Rapid's implicit alerts); otherwise a rack that loses
+        its power would never be complete, because its hosts observe each other.
+        """
+        run = self._run_of(subject)
+        ends = now.mono - _REPORT_ENDS * self._timing.round_interval
+        kept = self._reports.get(subject, {})
+        for observer in [o for o, r in kept.items() if r.when < ends or o not in self._rings]:
+            del kept[observer]
+        reports = {o: report.verdict for o, report in kept.items() if not later(run, report.incarnation)}
+        observers = self._rings.observers(subject)
+        failed = sum(verdict is Verdict.FAILED for verdict in reports.values())
+        down = len(reports) - failed
+        silent = sum(observer not in reports and observer in self._between for observer in observers)
+        low, high = watermarks(len(observers))
+        return Tally(failed + silent if failed else 0, down + silent if down else 0, low, high)
+
+    def answers(self, subject: Address, now: Now) -> bool:
+        """Whether an observer reports that the host of ``subject`` answers although its agent does not run."""
+        return self.tally(subject, now).agent_down > 0
+
+    def tick(self, now: Now) -> None:
+        """Decide about each subject with reports."""
+        if self._detector.suspended:
+            return
+        for subject in list(self._reports):
+            self._decide(subject, now)
+        self._remove(now)
+
+    def _decide(self, subject: Address, now: Now) -> None:
+        tally = self.tally(subject, now)
+        peer = self._membership.get(subject)
+        if subject == self._local.address:
+            self._defend(tally, now)
+        elif tally.agent_down >= tally.high or (
+            tally.agent_down > tally.failed and tally.agent_down + tally.failed >= tally.high
+        ):
+            self._forget(subject)
+            if peer is not None:
+                self._detector.host_answers(peer, now)
+        elif tally.failed >= tally.high:
+            self._between.setdefault(subject, now.mono)
+            self._over.setdefault(subject, now.mono)
+        elif tally.failed >= tally.low:
+            self._over.pop(subject, None)
+            since = self._between.setdefault(subject, now.mono)
+            if peer is not None:
+                self._detector.accuse(peer, now)
+            if now.mono - since >= self._timing.suspicion:
+                self._over[subject] = since
+        else:
+            self._forget(subject)
+            if peer is not None:
+                self._detector.acquit(peer, now)
+        if not self._reports[subject]:
+            del self._reports[subject]
+
+    def _forget(self, subject: Address) -> None:
+        self._between.pop(subject, None)
+        self._over.pop(subject, None)
+
+    def _remove(self, now: Now) -> None:
+        """Remove what is to be removed, all at once.
+
+        A subject that has just become suspect may fail together with the others, so it holds them back for a moment.
+        """
+        if not self._over:
+            return
+        waits = self._between.keys() - self._over.keys()
+        held = _HELD_BACK * self._timing.round_interval
+        if waits and now.mono - min(self._over.values()) < held:
+            return
+        for subject in list(self._over):
+            self._forget(subject)
+            self._reports.pop(subject, None)
+            peer = self._membership.get(subject)
+            if peer is not None and peer.liveness.state not in (State.LEFT, State.DEAD):
+                self._detector.condemn(peer, now)
+
+    def _defend(self, tally: Tally, now: Now) -> None:
+        """Refute reports about this node, if they are enough for a suspicion: raise the incarnation."""
+        pause = _REFUTES_EVERY * self._timing.round_interval
+        if tally.failed < tally.low or (self._refuted_at is not None and now.mono - self._refuted_at < pause):
+            return
+        self._refuted_at = now.mono
+        self._detector.on_accused(self._local.incarnation, now)
