@@ -21,6 +21,8 @@ PLANE_PACKAGES := bpftool ethtool iproute2 libbpf1 linux-libc-dev python3-bpfcc 
 GUEST_PACKAGES := busybox-static cpio kmod mmdebstrap qemu-system-x86 xz-utils
 # What the web page is looked at with.
 BROWSER_PACKAGES := chromium chromium-driver python3-selenium
+# What benchmarks impair the network of their hosts with. The program serf, which they compare with, is only unpacked.
+BENCH_PACKAGES := nftables
 BASE_PACKAGES := ca-certificates git openssh-client python3 python3-apt python3-venv
 TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) curl faketime fish iproute2 mandoc shellcheck zsh
 
@@ -197,7 +199,7 @@ $(SCENARIOS:%=molecule-%): molecule-%: packages-base venv-quality link
 	.ci/molecule $*
 
 .PHONY: bench-short
-bench-short: packages-test packages-plane venv-dev venv-ansible link ## Each benchmark of one machine, only to see that it works; judges no figure (root)
+bench-short: packages-test packages-plane packages-bench venv-dev venv-ansible link ## Each benchmark of one machine, only to see that it works; judges no figure (root)
 	$(VENV)/dev/bin/python -m bench --short
 
 .PHONY: claims
@@ -222,7 +224,7 @@ long: packages-test packages-plane venv-dev venv-ansible link ## What takes too 
 
 ##@ Measuring
 .PHONY: bench
-bench: packages-test packages-plane venv-dev venv-ansible link ## What the data plane and the plugins cost and bring, as tables and JSON (root)
+bench: packages-test packages-plane packages-bench venv-dev venv-ansible link ## What the data plane and the plugins cost and bring, as tables and JSON (root)
 	$(VENV)/dev/bin/python -m bench $(BENCH_ARGS)
 
 ##@ Artifacts
@@ -247,7 +249,8 @@ docs: packages-base venv-docs ## The documentation as a site, into build/site; a
 .PHONY: setup
 # The packages first and in one go: two calls of apt would wait for each other.
 setup: ## Everything that the targets above need
-	@.ci/apt $(sort $(BASE_PACKAGES) $(TEST_PACKAGES) $(PLANE_PACKAGES) $(GUEST_PACKAGES) $(BROWSER_PACKAGES))
+	@.ci/apt $(sort $(BASE_PACKAGES) $(TEST_PACKAGES) $(PLANE_PACKAGES) $(GUEST_PACKAGES) $(BROWSER_PACKAGES) $(BENCH_PACKAGES))
+	@.ci/serf
 	@$(MAKE) --jobs=3 venv-dev venv-ansible venv-docs venv-quality venv-eda link
 
 .PHONY: format
@@ -264,7 +267,7 @@ clean: ## Remove caches and artifacts (not the demo: see demo-clean)
 	rm -rf .cache build .ansible .hypothesis .pytest_cache .mypy_cache .ruff_cache tests/output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: packages-base packages-test packages-plane packages-guests packages-browser packages-demo
+.PHONY: packages-base packages-test packages-plane packages-guests packages-browser packages-bench packages-demo
 packages-base packages-demo:
 	@.ci/apt $(BASE_PACKAGES)
 packages-test:
@@ -275,6 +278,9 @@ packages-guests:
 	@.ci/apt $(GUEST_PACKAGES)
 packages-browser:
 	@.ci/apt $(BROWSER_PACKAGES)
+packages-bench:
+	@.ci/apt $(BENCH_PACKAGES)
+	@.ci/serf
 
 .PHONY: venv-dev venv-ansible venv-docs venv-quality venv-eda
 # The agent's libraries come from Debian: the versions that a target has are the ones to test with.

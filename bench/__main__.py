@@ -15,12 +15,13 @@ from typing import IO
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "agent")]
 
+from .faults import PLANES  # noqa: E402
 from .netns import BenchError  # noqa: E402
 from .report import DIRECTORY, SHORT, Report, machine, save, wait_for_quiet  # noqa: E402
 
 BENCHMARKS = (
     *("dataplane", "planes", "forged", "convergence", "atrest", "members"),
-    *("sync", "inventory", "push", "applied", "deploy"),
+    *("faults", "sync", "inventory", "push", "applied", "deploy"),
 )
 
 
@@ -43,6 +44,16 @@ def main() -> int:
         type=Path,
         help="directory with an earlier release's BPF sources, which 'dataplane' measures as well",
     )
+    parser.add_argument(
+        "--hosts", metavar="N[,N]", type=_numbers, default=(), help="numbers of hosts that 'faults' measures with"
+    )
+    parser.add_argument(
+        "--plane",
+        metavar="PLANE[,PLANE]",
+        type=_planes,
+        default=(),
+        help=f"data planes that 'faults' measures: {', '.join(PLANES)}",
+    )
     args = parser.parse_args()
     unknown = [name for name in args.names if name not in (*BENCHMARKS, "all")]
     if unknown:
@@ -63,7 +74,10 @@ def main() -> int:
         if not (args.no_wait or args.short) and (share := wait_for_quiet()) > 0.15:
             print(f"{name}: others use {share:.0%} of the machine: the figures suffer", file=sys.stderr)
         try:
-            beside = {"former": args.former} if name == "dataplane" else {}
+            beside = {
+                "dataplane": {"former": args.former},
+                "faults": {"hosts": args.hosts, "planes": args.plane},
+            }.get(name, {})
             report = importlib.import_module(f"bench.{name}").run(args.quick or args.short, **beside)
         except BenchError as error:
             print(f"{name}: {error}", file=sys.stderr)
@@ -78,6 +92,22 @@ def main() -> int:
     if failed:
         return 2
     return 0 if args.short or all(goal.met for report in reports for goal in report.goals) else 1
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Numbers of hosts, separated by commas. Raises ``argparse.ArgumentTypeError``."""
+    words = text.split(",")
+    if not all(word.isascii() and word.isdigit() and 3 <= int(word) <= 1000 for word in words):
+        raise argparse.ArgumentTypeError(f"expected numbers from 3 to 1000, separated by commas, got {text!r}")
+    return tuple(int(word) for word in words)
+
+
+def _planes(text: str) -> tuple[str, ...]:
+    """Names of data planes, separated by commas. Raises ``argparse.ArgumentTypeError``."""
+    words = tuple(text.split(","))
+    if unknown := [word for word in words if word not in PLANES]:
+        raise argparse.ArgumentTypeError(f"expected {', '.join(PLANES)}, got {', '.join(unknown)}")
+    return words
 
 
 def _only_one(parser: argparse.ArgumentParser) -> IO[str]:

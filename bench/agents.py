@@ -116,11 +116,7 @@ class Agent(AgentProcess):
 
     def run_time(self) -> int:
         """Nanoseconds of processor time that all threads of the agent have used, including system calls."""
-        total = 0
-        for thread in os.listdir(f"/proc/{self.pid}/task"):
-            with contextlib.suppress(FileNotFoundError), open(f"/proc/{self.pid}/task/{thread}/schedstat") as file:
-                total += int(file.read().split()[0])
-        return total
+        return run_time(self.pid)
 
     def _field(self, name: str) -> int:
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
@@ -142,6 +138,15 @@ class Agent(AgentProcess):
     def wake_ups(self) -> int:
         """Number of wake-ups (voluntary context switches) of the agent's main thread."""
         return self._field("voluntary_ctxt_switches")
+
+
+def run_time(pid: int) -> int:
+    """Nanoseconds of processor time that all threads of a process have used, including system calls."""
+    total = 0
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/task/{thread}/schedstat") as file:
+            total += int(file.read().split()[0])
+    return total
 
 
 class Pins:
@@ -182,17 +187,17 @@ class Pins:
 
 
 @contextlib.contextmanager
-def workspace() -> Iterator[Path]:
-    """Context manager: a temporary directory for agents.
+def workspace(prefix: str = PREFIX) -> Iterator[Path]:
+    """Context manager: a temporary directory for agents, whose name begins with ``prefix``.
 
     First remove the directories of earlier runs that were killed.
     """
     temporary = Path(tempfile.gettempdir())
-    for left in temporary.glob(f"{PREFIX}-*-*"):
+    for left in temporary.glob(f"{prefix}-*-*"):
         owner = left.name.split("-")[1]
         if owner.isdigit() and not Path(f"/proc/{owner}").exists():
             _clear(left)
-    base = Path(tempfile.mkdtemp(prefix=f"{PREFIX}-{os.getpid()}-", dir=temporary))
+    base = Path(tempfile.mkdtemp(prefix=f"{prefix}-{os.getpid()}-", dir=temporary))
     try:
         yield base
     finally:

@@ -29,9 +29,9 @@ def fleet(count: int, plane: str, **settings: Any) -> Iterator[list[Agent]]:
     Raises ``BenchError`` if a host cannot be created, or if the log of an agent contains internal errors at the end.
     """
     names = [f"{netns.PREFIX}{number}" for number in range(count)]
-    with agents.workspace() as base, netns.namespaces(HUB, *names), _neighbour_room(count):
-        _wire(names)
-        addresses = [Address(str(_FIRST + number), packets.PORT) for number in range(count)]
+    with agents.workspace() as base, netns.namespaces(HUB, *names), neighbour_room(count):
+        wire(names)
+        addresses = [address_of(number) for number in range(count)]
         seeds = [str(address) for address in addresses[:2]]
         hosts: list[Agent] = []
         try:
@@ -67,25 +67,42 @@ def form(hosts: Sequence[Agent], total: int, probed: bool = False, seconds: floa
     return agents.until(missing, seconds, 0.5)
 
 
-def _wire(names: Sequence[str]) -> None:
+def address_of(number: int) -> Address:
+    """The address of host ``number``."""
+    return Address(str(_FIRST + number), packets.PORT)
+
+
+def port_of(number: int, prefix: str = netns.PREFIX) -> str:
+    """Name of the bridge port of host ``number`` in the hub's namespace."""
+    return f"{prefix}v{number}"
+
+
+def wire(names: Sequence[str], hub: str = HUB, prefix: str = netns.PREFIX, mtu: int = 1500) -> None:
     """Create a bridge in the hub's namespace, and a veth pair from the bridge to each host.
 
-    GRO is on at the hub's end of each pair, because veth without GRO drops frames redirected by XDP.
+    GRO is on at the hub's end of each pair, because veth without GRO drops frames redirected by XDP. ``prefix``:
+    beginning of the names of all links in the hub's namespace. ``mtu``: MTU of all links in bytes.
     """
-    bridge = f"{netns.PREFIX}br"
-    netns.run("ip", "-n", HUB, "link", "add", bridge, "type", "bridge")
-    netns.run("ip", "-n", HUB, "link", "set", bridge, "up")
-    ports = [f"{netns.PREFIX}v{number}" for number in range(len(names))]
-    netns.batch([f"link add {port} type veth peer name eth0 netns {name}" for port, name in zip(ports, names)], HUB)
-    netns.batch([f"link set {port} master {bridge} up" for port in ports], HUB)
+    bridge = f"{prefix}br"
+    netns.run("ip", "-n", hub, "link", "add", bridge, "mtu", str(mtu), "type", "bridge")
+    netns.run("ip", "-n", hub, "link", "set", bridge, "up")
+    ports = [port_of(number, prefix) for number in range(len(names))]
+    netns.batch(
+        [
+            f"link add {port} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {name}"
+            for port, name in zip(ports, names)
+        ],
+        hub,
+    )
+    netns.batch([f"link set {port} master {bridge} up" for port in ports], hub)
     script = "for port in " + " ".join(ports) + '; do ethtool -K "$port" gro on || exit 1; done'
-    netns.run("sh", "-c", script, namespace=HUB, seconds=60)
+    netns.run("sh", "-c", script, namespace=hub, seconds=60)
     for number, name in enumerate(names):
         netns.batch([f"address add {_FIRST + number}/20 dev eth0", "link set eth0 up"], name)
 
 
 @contextlib.contextmanager
-def _neighbour_room(count: int) -> Iterator[None]:
+def neighbour_room(count: int) -> Iterator[None]:
     """Context manager: raise the kernel's limits on neighbour entries to what ``count`` hosts need.
 
     All namespaces share the kernel's limits, and every host has a neighbour entry for every other host.

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Creates the network namespaces and links of the benchmarks, and removes them at the end, also after an error.
 
-The names of all namespaces begin with :data:`PREFIX`. Namespaces of an earlier run are removed first. The namespaces
-have addresses from 198.18.64.0/20 (RFC 2544). No namespace is connected to the network of the machine.
+The names of all namespaces begin with :data:`PREFIX`, or with another prefix that a benchmark has for itself.
+Namespaces of an earlier run are removed first. The namespaces have addresses from 198.18.64.0/20 (RFC 2544). No
+namespace is connected to the network of the machine.
 """
 
 from __future__ import annotations
@@ -86,22 +87,25 @@ def _setns(descriptor: int) -> None:
 
 
 @contextlib.contextmanager
-def namespaces(*names: str) -> Iterator[None]:
-    """Context manager: new network namespaces with loopback up, which are deleted at the end with all their links."""
-    remove()
+def namespaces(*names: str, prefix: str = PREFIX) -> Iterator[None]:
+    """Context manager: new network namespaces with loopback up, which are deleted at the end with all their links.
+
+    ``prefix``: beginning of all ``names``. Namespaces whose names begin with ``prefix`` are removed first.
+    """
+    remove(prefix)
     try:
         for name in names:
             run("ip", "netns", "add", name)
             run("ip", "-n", name, "link", "set", "lo", "up")
         yield
     finally:
-        remove()
+        remove(prefix)
 
 
-def remove() -> None:
-    """Delete all network namespaces whose names begin with :data:`PREFIX`."""
+def remove(prefix: str = PREFIX) -> None:
+    """Delete all network namespaces whose names begin with ``prefix``."""
     for entry in json.loads(run("ip", "-j", "netns", "list") or "[]"):
-        if str(entry["name"]).startswith(PREFIX):
+        if str(entry["name"]).startswith(prefix):
             run("ip", "netns", "delete", entry["name"])
 
 

@@ -169,6 +169,11 @@ class Report:
             )
         sys.stdout.flush()
 
+    def markdown(self) -> str:
+        """The table as Markdown."""
+        lines = [list(self.columns), ["---"] * len(self.columns), *[list(row) for row in self.rows]]
+        return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
     def json(self) -> dict[str, Any]:
         """The report as a dictionary for the JSON file."""
         goals = [{"name": g.name, "wanted": g.wanted, "got": g.got, "met": g.met} for g in self.goals]
