@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xdp_gossip.core.events import DocumentChanged, Event, IncarnationChanged, MemberChanged, Transmit
@@ -30,6 +31,17 @@ class Violation(AssertionError):
     """An invariant does not hold."""
 
 
+@dataclass(frozen=True)
+class Move:
+    """A member in the view of another one changed its state."""
+
+    time: float
+    observer: Address
+    subject: Address
+    previous: MemberState | None
+    state: MemberState
+
+
 class Checks:
     """Watches a world. ``forbid_removal`` and ``forbid_suspicion`` are switched on by scenarios that must be calm."""
 
@@ -49,6 +61,8 @@ class Checks:
         #: Key -> versions that some node held, and told of as overtaken without having been read.
         self._reported: dict[str, set[Version]] = defaultdict(set)
         self.conflicts = 0
+        #: Every change of a member's state, when a scenario asks for it.
+        self.moves: list[Move] | None = None
 
     # -- always ------------------------------------------------------------------------------------------------
 
@@ -119,6 +133,8 @@ class Checks:
         member = event.member
         if member.local:
             return
+        if self.moves is not None and member.state is not event.previous:
+            self.moves.append(Move(self._world.time, node.address, member.address, event.previous, member.state))
         if member.address == node.address:
             raise Violation(f"{node.address} holds itself for another member")
         others = {other.address: other for other in self._world.nodes}

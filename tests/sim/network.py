@@ -34,6 +34,9 @@ class Network:
         #: Bytes of UDP payload of the longest datagram from one node to another; longer ones vanish without a word.
         self.mtu: dict[tuple[int, int], int] = {}
         self._streams: dict[tuple[int, int], float] = {}
+        #: Number of a node -> share of the datagrams to it, and from it, that are lost.
+        self.loss_in: dict[int, float] = {}
+        self.loss_out: dict[int, float] = {}
 
     def cut(self, senders: Iterable[int], receivers: Iterable[int], both_ways: bool = True) -> None:
         """Nothing passes from ``senders`` to ``receivers`` any more, nor back when ``both_ways``."""
@@ -48,12 +51,16 @@ class Network:
     def heal(self) -> None:
         """Everything passes again."""
         self._cut.clear()
+        self.loss_in.clear()
+        self.loss_out.clear()
 
     def passes(self, sender: int, receiver: int, reliable: bool) -> bool:
         """Whether the link stands; TCP needs both directions."""
         if (sender, receiver) in self._cut:
             return False
-        return not (reliable and (receiver, sender) in self._cut)
+        if self.loss_out.get(sender, 0.0) >= 1.0 or self.loss_in.get(receiver, 0.0) >= 1.0:
+            return False
+        return not (reliable and not self.passes(receiver, sender, False))
 
     def arrivals(self, sender: int, receiver: int, reliable: bool, now: float) -> list[float]:
         """When copies of a packet sent ``now`` arrive; none when it is lost."""
@@ -69,6 +76,9 @@ class Network:
             when = max(when, self._streams.get((sender, receiver), 0.0) + 1e-6)
             self._streams[sender, receiver] = when
             return [when]
+        kept = (1.0 - self.loss_out.get(sender, 0.0)) * (1.0 - self.loss_in.get(receiver, 0.0))
+        if kept < 1.0 and rng.random() >= kept:
+            return []
         copies = 1 + (rng.random() < link.duplicate)
         times = []
         for _ in range(copies):

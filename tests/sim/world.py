@@ -74,7 +74,12 @@ class SimNode:
     def __init__(self, world: World, number: int) -> None:
         self.world = world
         self.number = number
-        self.node = Node(f"198.18.0.{number + 1}", 8000, f"host{number}", f"data {number}")
+        self.node = Node(
+            f"198.{18 + number // 50_000}.{number // 250 % 200}.{number % 250 + 1}",
+            8000,
+            f"host{number}",
+            f"data {number}",
+        )
         self.disk = MemoryStore()
         self.engine: Engine | None = None
         self.frozen = False

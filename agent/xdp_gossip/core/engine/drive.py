@@ -48,8 +48,9 @@ class Drive(Parts):
         self._detector.on_accused = self._refute
         self._anti_entropy.on_claimed = self._go_beyond
         self._membership.on_forget = self._forget
-        self._dispatcher.on_removed = self._removed
+        self._dispatcher.on_removed = self._cuts.on_removed = self._removed
         self._edges.on_alerts = lambda alerts, now: self._cuts.take(self._local.address, alerts, now)
+        self._cuts.is_heard = lambda: self._edges.heard
         self._detector.host_is_up = lambda peer, now: self._cuts.answers(peer.address, now)
         self._last_heartbeat = -math.inf
         self._next_heartbeat = math.inf
@@ -232,7 +233,7 @@ class Drive(Parts):
         if self.status == "running":
             self._edges.run(now)
             self._cuts.tick(now)
-            if self._readmission.may_return(self._edges.clean_for(now), now):
+            if self._edges.heard and self._readmission.may_return(self._edges.clean_for(now), now):
                 self._refute(self.incarnation, now)
         else:
             self._edges.rest(now)
@@ -438,16 +439,15 @@ class Drive(Parts):
         self._announce(now)
 
     def _removed(self, incarnation: int, now: Now) -> None:
-        """Return to the cluster after other members removed this node, if it may."""
+        """Note that other members removed this node. A later round brings it back."""
         if incarnation != self.incarnation or self.status != "running" or self._readmission.waiting:
             return
-        if self._readmission.removed(now):
-            self._refute(incarnation, now)
-        else:
+        wait = self._readmission.removed(now)
+        if wait:
             self._out.count("readmissions_delayed")
             text = (
-                "the other members removed this node twice within ten minutes: it returns when its probes have been "
-                "answered for a minute or more"
+                "the other members removed this node more than once within ten minutes: it returns when its probes "
+                f"have been answered for {wait:g} s"
             )
             self._out.emit(Warned("readmission_delayed", text))
 

@@ -108,6 +108,8 @@ class Edges:
         #: Monotonic time of the next round.
         self.due = math.inf
         self.isolated = False
+        #: Whether at least half of the subjects answered the last probe, so that others hear what this node says.
+        self.heard = False
         #: Called with the alerts of this node.
         self.on_alerts: Callable[[tuple[Alert, ...], Now], None] = lambda alerts, now: None
         #: Called for each acknowledgement that counts: peer, acknowledgement, now.
@@ -150,6 +152,7 @@ class Edges:
             return
         self._quiet = 0 if self._answered_in == self.round else self._quiet + 1
         sound = sum(not edge.newest_missing for edge in self._edges.values() if edge.reached)
+        self.heard = bool(sound) and sound * 2 >= len(self._edges)
         if self._edges and sound * 5 >= len(self._edges) * 4:
             self._clean_since = now.mono if self._clean_since is None else self._clean_since
         else:

@@ -31,17 +31,14 @@ class Readmission:
         """Whether this node was removed and may not return yet."""
         return self._wait is not None
 
-    def removed(self, now: Now) -> bool:
-        """Note that the others removed this node. Returns whether it may return at once."""
-        if self.waiting:
-            return False
+    def removed(self, now: Now) -> float:
+        """Note that the others removed this node. Returns the seconds of clean probes that its return needs."""
         while self._removals and now.mono - self._removals[0] > _WITHIN:
             self._removals.popleft()
         self._removals.append(now.mono)
-        if len(self._removals) == 1:
-            return True
-        self._wait = CLEAN_FOR * 2.0 ** (len(self._removals) - 2)
-        return False
+        former = len(self._removals) - 1
+        self._wait = CLEAN_FOR * 2.0 ** (former - 1) if former else 0.0
+        return self._wait
 
     def may_return(self, clean_for: float, now: Now) -> bool:
         """Whether the wait is over. ``clean_for``: seconds since which the probes of this node are answered."""
