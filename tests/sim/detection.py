@@ -85,7 +85,7 @@ def once(world: World, faulty: Sequence[SimNode]) -> None:
 
 
 def together(world: World, faulty: Sequence[SimNode], since: float) -> tuple[float, float]:
-    """Every other member has removed all of the faulty. Returns when the first and the last one had, since ``since``."""
+    """Every other member has removed all of the faulty. Returns when the first and the last had, after ``since``."""
     those = {node.address for node in faulty}
     done = []
     for node in world.up:

@@ -92,7 +92,8 @@ def partition(world: World) -> None:
             publish_somewhere(world)
         world.network.heal()
         world.run(world.rng.uniform(0.0, 4.0))
-    # Whoever was removed twice returns after a minute of clean probes.
+    # Observers may decide a moment after the end. Whoever was removed twice returns after a minute of clean probes.
+    world.run(3.0)
     settle(world, SETTLED_WITHIN + CLEAN_FOR)
 
 

@@ -34,7 +34,7 @@ NATIVE = (
     *(f"members_became_{state.value}" for state in State),
     *("members_no_common_family", "members_unreached", "members_withheld", "indirect_acks", "paths_limited"),
     *("alerts_ignored", "alerts_withheld", "edge_rounds_forgiven", "isolations", "members_condemned"),
-    *("readmissions_delayed", "signs_of_removed"),
+    *("readmissions_delayed", "refutations_withheld", "signs_of_removed"),
     *("own_stalls", "own_address_conflicts", "refutations", "twins_seen", "name_conflicts", "fleets_met"),
     *("clock_steps", "clocks_apart", "suspends"),
     *("documents_ahead", "documents_expired", "document_conflicts", "documents_withheld"),

@@ -214,9 +214,11 @@ class Dispatcher:
     def _tell_removed(self, peer: Peer, header: Header, now: Now) -> None:
         """Tell a node that this member removed it, so that it returns as soon as it hears others again.
 
-        Each member hears its heartbeats, so only about K of them answer a heartbeat.
+        Each member hears its heartbeats, so only about K of them answer a heartbeat. Nothing but heartbeats and
+        requests is answered: two members that removed each other would answer the answers for ever.
         """
-        if header.type not in RUMORS or self._out.rng.random() * self._timing.members < K:
+        heard_by_all = header.type is PacketType.HEARTBEAT and self._out.rng.random() * self._timing.members < K
+        if heard_by_all or header.type is PacketType.SWAP_REQUEST:
             self._out.send(Removed(peer.liveness.condemned), peer.address, now)
 
     def _on_members(self, message: MemberList, packet: Received) -> None:

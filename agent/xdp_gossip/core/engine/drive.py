@@ -50,7 +50,6 @@ class Drive(Parts):
         self._membership.on_forget = self._forget
         self._dispatcher.on_removed = self._cuts.on_removed = self._removed
         self._edges.on_alerts = lambda alerts, now: self._cuts.take(self._local.address, alerts, now)
-        self._cuts.is_heard = lambda: self._edges.heard
         self._detector.host_is_up = lambda peer, now: self._cuts.answers(peer.address, now)
         self._last_heartbeat = -math.inf
         self._next_heartbeat = math.inf
@@ -427,12 +426,16 @@ class Drive(Parts):
     def _refute(self, incarnation: int, now: Now) -> None:
         """Refute a report that this node is dead.
 
-        Raise this node's incarnation above ``incarnation``, and spread this node's record.
+        Raise this node's incarnation above ``incarnation``, and spread this node's record. While most others do not
+        hear this node, a refutation would reach few of them, and spend an incarnation.
         """
         if later(self.incarnation, incarnation) or self.status != "running" or self._readmission.waiting:
             return
         if later(incarnation, self.incarnation):
             self._go_beyond(incarnation, now)
+            return
+        if not self._edges.heard:
+            self._out.count("refutations_withheld")
             return
         self._out.count("refutations")
         self._raise_incarnation(incarnation)

@@ -68,8 +68,6 @@ class Cuts:
         self._between: dict[Address, float] = {}
         self._over: dict[Address, float] = {}
         self._refuted_at: float | None = None
-        #: Whether most others hear this node.
-        self.is_heard: Callable[[], bool] = lambda: True
         #: Called when enough observers report this node for its removal under an incarnation.
         self.on_removed: Callable[[int, Now], None] = lambda incarnation, now: None
 
@@ -198,19 +196,12 @@ class Cuts:
                 self._detector.condemn(peer, now)
 
     def _defend(self, tally: Tally, now: Now) -> None:
-        """Refute reports about this node, if they are enough for a suspicion, but not if they remove it.
-
-        While most others do not hear this node, a refutation would reach few of them, and spend an incarnation.
-        """
+        """Refute reports about this node, if they are enough for a suspicion, but not if they remove it."""
         if tally.failed >= tally.high:
             self.on_removed(self._local.incarnation, now)
             return
         pause = _REFUTES_EVERY * self._timing.round_interval
-        if (
-            tally.failed < tally.low
-            or not self.is_heard()
-            or (self._refuted_at is not None and now.mono - self._refuted_at < pause)
-        ):
+        if tally.failed < tally.low or (self._refuted_at is not None and now.mono - self._refuted_at < pause):
             return
         self._refuted_at = now.mono
         self._detector.on_accused(self._local.incarnation, now)

@@ -108,8 +108,9 @@ class Edges:
         #: Monotonic time of the next round.
         self.due = math.inf
         self.isolated = False
-        #: Whether at least half of the subjects answered the last probe, so that others hear what this node says.
-        self.heard = False
+        #: Whether at least half of the subjects answered the last probe, so that others hear what this node says. It is
+        #: true before the first answers can be expected.
+        self.heard = True
         #: Called with the alerts of this node.
         self.on_alerts: Callable[[tuple[Alert, ...], Now], None] = lambda alerts, now: None
         #: Called for each acknowledgement that counts: peer, acknowledgement, now.
