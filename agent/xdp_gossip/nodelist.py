@@ -45,6 +45,7 @@ from .core.events import (
     Event,
     FilesAnswered,
     MemberChanged,
+    MemberForgotten,
     QueryAnswered,
 )
 from .core.interface import ProtocolError
@@ -65,7 +66,15 @@ from .worker.contents import Contents
 
 _log = logging.getLogger("xdp_gossip")
 
-_EVENTS = {State.SUSPECT: "suspected", State.DEAD: "removed", State.LEFT: "left"}
+#: The event of a node that changes to a state other than alive.
+_EVENTS = {
+    State.SUSPECT: "suspected",
+    State.DEAD: "removed",
+    State.LEFT: "left",
+    State.AGENT_DOWN: "agent_down",
+}
+#: The event of a node that is alive, by its former state. A new node, and a node that was gone, has joined.
+_ALIVE_EVENTS = {State.ALIVE: "updated", State.SUSPECT: "recovered", State.AGENT_DOWN: "recovered"}
 
 
 class NotReadyError(RuntimeError):
@@ -439,6 +448,16 @@ class AsyncNodeList:
         # The content is not checked again, so that a rollback works even if the checks have become stricter.
         return (await self._write([write], author, comment or f"rollback to {former.version}"))[0]
 
+    def forget(self, address: Address) -> Member:
+        """Remove a dead node from this node's list, so that it no longer counts for ``majority``.
+
+        The node returns to the list as soon as it is heard again. The removal is local and durable: other members list
+        the node until they forget it, too. Returns the node as it was. Raises ``ProtocolError``: node_not_found,
+        node_not_dead.
+        """
+        parameters.instance("address", address, Address, "an Address")
+        return self._joined().call(lambda engine, now: engine.forget(address, now))
+
     def repair(self) -> int:
         """Sync at once with every member whose documents digest differs from this node's.
 
@@ -634,9 +653,11 @@ class AsyncNodeList:
         None. If neither ``version`` nor ``digest`` is given, this node's own version and digest are used. ``deleted``:
         count members that do not hold the document. If ``deleted`` and ``version`` are given, count only members that
         know this deletion. ``wait``: stop when this number of members is confirmed (all, majority or a number), or
-        after ``timeout`` seconds. ``applied``: count a member only if its rendered files use the version, or if no
-        rendered file of the member uses the document. The wait ends early once each member either is confirmed or
-        reports that its rendered files rejected the version. Raises ``ProtocolError`` (document_not_found).
+        after ``timeout`` seconds. All means all present members. A majority is more than half of all known nodes that
+        have not left, dead nodes included. ``applied``: count a member only if its rendered files use the version, or
+        if no rendered file of the member uses the document. The wait ends early once each member either is confirmed or
+        reports that its rendered files rejected the version. Raises ``ProtocolError``: document_not_found; isolated, as
+        soon as this node is isolated.
         """
         if key is not None:
             parameters.document_key("key", key)
@@ -725,6 +746,14 @@ class AsyncNodeList:
         """
         return self._runtime.engine.catching_up if self._runtime is not None else "it has not joined yet"
 
+    @property
+    def isolated(self) -> bool:
+        """Whether this node is cut off: it knows other nodes, but none of them answers it.
+
+        An isolated node confirms nothing: :meth:`convergence` raises ``ProtocolError`` (isolated).
+        """
+        return self._runtime is not None and self._runtime.engine.isolated
+
     def state(self) -> str:
         """Return the status of this node: new, running, paused or left.
 
@@ -737,13 +766,15 @@ class AsyncNodeList:
         return self._joined().healthy()
 
     def health(self) -> str:
-        """Return the answer of ``GET /v1/health`` (docs/api.md): ok, starting, storage or stopped.
+        """Return the answer of ``GET /v1/health`` (docs/api.md): ok, starting, storage, isolated or stopped.
 
         The cost does not depend on the number of members.
         """
         runtime = self._joined()
         word = {"running": "ok", "new": "starting"}.get(runtime.engine.status, "stopped")
-        return "storage" if word == "ok" and runtime.storage_error else word
+        if word == "ok" and runtime.storage_error:
+            return "storage"
+        return "isolated" if word == "ok" and runtime.engine.isolated else word
 
     def summary(self) -> str:
         """Describe this node's state in one line, for a service manager.
@@ -753,7 +784,10 @@ class AsyncNodeList:
         engine = self._joined().engine
         counts = engine.tally()
         seen = f"{counts[State.ALIVE]} alive, {counts[State.SUSPECT]} suspect"
-        return f"{engine.status}: {seen}, {engine.documents.totals[0]} documents"
+        if counts[State.AGENT_DOWN]:
+            seen += f", {counts[State.AGENT_DOWN]} agent_down"
+        word = "isolated" if engine.isolated else engine.status
+        return f"{word}: {seen}, {engine.documents.totals[0]} documents"
 
     def status(self) -> dict[str, Any]:
         """Return the answer of ``GET /v1/status`` (docs/api.md) as a dictionary."""
@@ -769,6 +803,7 @@ class AsyncNodeList:
             "mode": runtime.transport.name,
             "mode_reason": runtime.steering.reason,
             "state": engine.status,
+            "isolated": engine.isolated,
             "uptime": round(time.monotonic() - self._started, 3),
             "node": shapes.node(engine.local),
             "listen": str(runtime.transport.local),
@@ -875,6 +910,8 @@ class AsyncNodeList:
             self._log.add("document", what, document=event.document, conflict=lost)
         elif isinstance(event, MemberChanged):
             self._log.add("node", _event_of(event), member=event.member)
+        elif isinstance(event, MemberForgotten):
+            self._log.add("node", "forgotten", member=event.member)
         elif isinstance(event, CaughtUp):
             _log.info("caught up with the cluster: %s", event.how)
         elif isinstance(event, QueryAnswered):
@@ -916,9 +953,7 @@ def _event_of(event: MemberChanged) -> str:
     state, previous = event.member.state, event.previous
     if state in _EVENTS and state is not previous:
         return _EVENTS[state]
-    if previous is State.ALIVE:
-        return "updated"
-    return "recovered" if previous is State.SUSPECT else "joined"
+    return "joined" if previous is None else _ALIVE_EVENTS.get(previous, "joined")
 
 
 def _filter(prefix: str, kind: str) -> Filter:

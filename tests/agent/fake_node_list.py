@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from xdp_gossip.core.interface import ProtocolError
+from xdp_gossip.core.interface import ProtocolError, check_dead
 from xdp_gossip.core.types import PRESENT, Address, Document, Member, Node, Record, State, Version, Write, check_key
+from xdp_gossip.node.convergence import refuse_isolated
 
 LOCAL = Address("198.18.0.11", 8000)
 
@@ -42,6 +43,9 @@ class Convergence:
     elapsed: float = 0.0
     digest: str = "00000000000000ff"
     results: list[Any] = field(default_factory=list)
+    known: int = 1
+    dead: int = 0
+    agent_down: int = 0
 
 
 @dataclass
@@ -71,6 +75,7 @@ class FakeNodeList:
         self.fail: BaseException | None = None
         self.unready: BaseException | None = None
         self.keys = [(1, "active")]
+        self.isolated = False
         self.dataplane: dict[str, Any] | None = None
         self.answer = Convergence()
         # Made in the loop that waits: before Python 3.10 an event belongs to the loop it was made in.
@@ -109,7 +114,16 @@ class FakeNodeList:
     def health(self) -> str:
         """GET /v1/health."""
         self.members()
-        return {"running": "ok", "new": "starting"}.get(self.doing, "stopped")
+        word = {"running": "ok", "new": "starting"}.get(self.doing, "stopped")
+        return "isolated" if word == "ok" and self.isolated else word
+
+    def forget(self, address: Address) -> Member:
+        """Forget a dead node."""
+        found = next((member for member in self.members(None) if member.address == address), None)
+        check_dead(address, found.state if found else None)
+        assert found is not None
+        self.others.remove(found)
+        return found
 
     def documents_digest(self) -> str:
         """Documents digest as text."""
@@ -312,6 +326,7 @@ class FakeNodeList:
         """What the test wants to be answered."""
         self.asked = (key, version, digest, wait, timeout, deleted)
         self._check()
+        refuse_isolated(self.isolated)
         return self.answer
 
     def state(self) -> str:
@@ -334,6 +349,7 @@ class FakeNodeList:
             "mode_reason": "",
             "waiting": "",
             "state": self.doing,
+            "isolated": self.isolated,
             "uptime": 12.5,
             "node": shapes.node(members[0]),
             "cycle": 1.0,

@@ -337,9 +337,14 @@ def test_full_node_list_refuses_and_counts() -> None:
         net.inject(engine.node.address, heartbeat(replace(OTHER, port=port)))
     assert len(engine.members(net.now)) == 4
     assert engine.counters["members_full"] == 2
-    net.run(30)  # those that are gone make room
-    net.inject(engine.node.address, heartbeat(replace(OTHER, port=9100)))
-    assert OTHER.name in names(engine, net)
+    net.run(30)
+    newcomer = heartbeat(replace(OTHER, port=9100))
+    net.inject(engine.node.address, newcomer)
+    assert engine.counters["members_full"] == 3  # a minority forgets nobody, not even for a new node
+    for port in (9000, 9001):
+        net.inject(engine.node.address, heartbeat(replace(OTHER, port=port)))
+    net.inject(engine.node.address, newcomer)  # the node that is gone makes room
+    assert {9000, 9001, 9100} <= {member.address.port for member in engine.members(net.now)}
 
 
 def test_long_names_are_shortened_here_and_relayed_whole() -> None:

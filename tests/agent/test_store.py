@@ -20,7 +20,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xdp_gossip.core.interface import Known
-from xdp_gossip.core.members.seeds import MAX_FORMER
 from xdp_gossip.core.types import Address, Document, Version
 from xdp_gossip.store import rows, slips, sqlite, statefile
 from xdp_gossip.store.sqlite import MemoryStore, StateStore, Store, StoreError, Unread
@@ -266,18 +265,13 @@ def test_file_and_memory_agree(tmp_path_factory: pytest.TempPathFactory, batches
     again.close()
 
 
-def test_nodes_are_replaced_and_forgotten_after_a_day_of_running(any_store: StateStore) -> None:
+def test_nodes_are_replaced_and_none_is_forgotten_by_the_store(any_store: StateStore) -> None:
     day = 86400 * 10**9
     recent, old = known(1), known(2, heard=time.time_ns() - 3 * day)
     any_store.save_nodes([recent, old, known(3)])
     any_store.save_nodes([recent, old])
-    # A power-off of three days must not cost the node list: in the first day of a run nobody is forgotten.
+    # If the store forgot nodes, a minority could become a majority of the nodes that it knows by a restart.
     assert sorted(any_store.load().known, key=str) == sorted([recent, old], key=str)
-    any_store._opened -= 86401  # type: ignore[attr-defined]
-    silent = [known(number, heard=time.time_ns() - (3 + number) * day) for number in range(2, 3 + MAX_FORMER)]
-    any_store.save_nodes([*silent, recent])
-    # But for the last of them, so that two parts that were apart for long find each other again.
-    assert set(any_store.load().known) == {recent, *silent[:MAX_FORMER]}
 
 
 def test_files_are_private(path: Path) -> None:

@@ -18,7 +18,7 @@ from yarl import URL
 
 from ..core.shown import shown
 from .eventstream import MEDIA_TYPE, Event, Parser
-from .headers import ID_HEADER, TIMEOUT_HEADER
+from .headers import ID_HEADER, TIMEOUT_HEADER, UNLESS_HEADER, UNLESS_ISOLATED
 
 #: Maximum size, in bytes, of a response that the client reads: enough for a long node list, or for a few documents in
 #: base64.
@@ -252,6 +252,10 @@ class Client:
             if cursor is None:
                 return
 
+    async def forget(self, node: str) -> dict[str, Any]:
+        """DELETE /v1/nodes/NODE: remove a dead node, named by address and port or by name. Returns the node."""
+        return dict((await self.json("DELETE", f"/v1/nodes/{quote(node, safe='')}"))["forgotten"])
+
     async def node(self) -> dict[str, Any]:
         """GET /v1/node."""
         return dict(await self.json("GET", "/v1/node"))
@@ -309,6 +313,7 @@ class Client:
         author: str | None = None,
         comment: str | None = None,
         expires_in: float | None = None,
+        unless_isolated: bool = False,
     ) -> dict[str, Any]:
         """PUT /v1/documents/KEY.
 
@@ -316,7 +321,7 @@ class Client:
         ``if_absent``.
 
         ``suffix``: suffix of the file that contained the value. If the key of a new document has no suffix, ``suffix``
-        determines the document's content type.
+        determines the document's content type. ``unless_isolated``: an isolated member must refuse the write.
         """
         params = _params(
             content_type=content_type,
@@ -325,15 +330,22 @@ class Client:
             comment=comment,
             expires_in=expires_in,
         )
-        headers = _condition(if_version, if_absent)
+        headers = _condition(if_version, if_absent, unless_isolated)
         return await self._write("PUT", _document(key), params=params, headers=headers, body=value)
 
     async def delete(
-        self, key: str, *, if_version: str | None = None, author: str | None = None, comment: str | None = None
+        self,
+        key: str,
+        *,
+        if_version: str | None = None,
+        author: str | None = None,
+        comment: str | None = None,
+        unless_isolated: bool = False,
     ) -> dict[str, Any]:
-        """DELETE /v1/documents/KEY."""
+        """DELETE /v1/documents/KEY. ``unless_isolated``: an isolated member must refuse the deletion."""
         params = _params(author=author, comment=comment)
-        return await self._write("DELETE", _document(key), params=params, headers=_condition(if_version, False))
+        headers = _condition(if_version, False, unless_isolated)
+        return await self._write("DELETE", _document(key), params=params, headers=headers)
 
     async def publish_many(
         self, documents: list[dict[str, Any]], *, author: str = "", comment: str = ""
@@ -496,10 +508,11 @@ def _document(key: str) -> str:
     return f"/v1/documents/{quote(key, safe='/')}"
 
 
-def _condition(if_version: str | None, if_absent: bool) -> dict[str, str]:
+def _condition(if_version: str | None, if_absent: bool, unless_isolated: bool = False) -> dict[str, str]:
+    unless = {UNLESS_HEADER: UNLESS_ISOLATED} if unless_isolated else {}
     if if_absent:
-        return {"If-None-Match": "*"}
-    return {"If-Match": f'"{if_version}"'} if if_version else {}
+        return {"If-None-Match": "*", **unless}
+    return {"If-Match": f'"{if_version}"', **unless} if if_version else unless
 
 
 def _trust(ca_file: str | None) -> ssl.SSLContext:

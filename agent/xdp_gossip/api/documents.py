@@ -7,6 +7,7 @@ Writes support compare-and-set with If-Match and If-None-Match.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Literal
 
 from aiohttp import web
@@ -24,11 +25,13 @@ from ..core.types import (
     Write,
 )
 from ..node import shapes
+from ..node.convergence import refuse_isolated
 from ..worker.contents import SMALL
 from . import batch, lists, params, render
 from .connection import gone
 from .context import Context
 from .errors import Fault, bad_request
+from .headers import UNLESS_HEADER, UNLESS_ISOLATED
 
 _PREFIX = "/v1/documents/"
 _HISTORY = "/v1/history/"
@@ -176,6 +179,18 @@ class Documents:
             raise bad_request("If-Match: expected exactly one strong entity tag", "invalid_header")
         return params.version(tags[0][1], "If-Match"), False
 
+    def _allowed(self, request: web.Request) -> Callable[[], None]:
+        """Return a function that raises ``ProtocolError`` (isolated) if the request must not be executed now.
+
+        A client that waits for confirmations sends the header ``X-XDP-Gossip-Unless: isolated``.
+        """
+        unless = request.headers.get(UNLESS_HEADER)
+        if unless is None:
+            return lambda: None
+        if unless != UNLESS_ISOLATED:
+            raise bad_request(f"{UNLESS_HEADER}: expected {UNLESS_ISOLATED}, got {shown(unless)}", "invalid_header")
+        return lambda: refuse_isolated(self._node_list.isolated)
+
     async def publish(self, request: web.Request) -> web.Response:
         """Write a document. The response is sent once the document is on this member's disk."""
         query = params.query(request, ("content_type", "suffix", "author", "comment", "expires_in"))
@@ -190,7 +205,7 @@ class Documents:
         expected, absent = self._expected(request, key)
         value = await read_document(request, self._context)
         wanted = Write(key, value, content_type, expected, absent, expires_in, suffix=suffix)
-        with self._requests.once(request, value) as done:
+        with self._requests.once(request, value, self._allowed(request)) as done:
             if done.answer is None:
                 [result] = await self._node_list.publish_many([wanted], author=author, comment=comment)
                 done.answer = written(result)
@@ -206,7 +221,7 @@ class Documents:
         expected, absent = self._expected(request, key)
         if absent:
             raise bad_request("If-None-Match: expected If-Match instead, with the version to delete", "invalid_header")
-        with self._requests.once(request, b"") as done:
+        with self._requests.once(request, b"", self._allowed(request)) as done:
             if done.answer is None:
                 result = await self._node_list.delete(key, expected=expected, author=author, comment=comment)
                 done.answer = written_or_nothing(key, result)
@@ -243,7 +258,7 @@ class Documents:
         author = batch.text(body, "author", MAX_AUTHOR)
         comment = batch.text(body, "comment", MAX_COMMENT)
         writes = batch.writes(body)
-        with self._requests.once(request, render.json_bytes(body)) as done:
+        with self._requests.once(request, render.json_bytes(body), self._allowed(request)) as done:
             if done.answer is None:
                 results = await self._node_list.publish_many(writes, author=author, comment=comment)
                 documents = [written_or_nothing(write.key, result) for write, result in zip(writes, results)]
@@ -274,7 +289,7 @@ class Documents:
         author, comment = batch.text(body, "author", MAX_AUTHOR), batch.text(body, "comment", MAX_COMMENT)
         never: Literal["never"] | None = "never" if body.get("expires_in") == "never" else None
         expires_in = never or batch.seconds(body, "")
-        with self._requests.once(request, render.json_bytes(body)) as done:
+        with self._requests.once(request, render.json_bytes(body), self._allowed(request)) as done:
             if done.answer is None:
                 result = await self._node_list.rollback(
                     key, version, expected=expected, author=author, comment=comment, expires_in=expires_in

@@ -31,6 +31,8 @@ _PROTOCOL_STATUS = {
     "document_not_found": 404,
     "unsupported_operation": 501,
     "busy": 503,
+    "isolated": 503,
+    "node_not_found": 404,
 }
 
 

@@ -11,3 +11,8 @@ API_VERSION = "1"
 
 #: Request header: an id that the client chooses, with which it can query the request's outcome later.
 ID_HEADER = "X-XDP-Gossip-Request-Id"
+
+#: Request header of a write whose client will wait for confirmations. With the value ``isolated``, an isolated member
+#: refuses the write before anything is written. An older agent ignores the header.
+UNLESS_HEADER = "X-XDP-Gossip-Unless"
+UNLESS_ISOLATED = "isolated"

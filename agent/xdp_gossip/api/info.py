@@ -43,9 +43,9 @@ class Info:
         ]
 
     async def health(self, request: web.Request) -> web.Response:
-        """Return 200 while the node takes part in the cluster and its writes to disk succeed.
+        """Return 200 while the node takes part in the cluster, is not isolated, and its writes to disk succeed.
 
-        If the node does not take part or a write failed, return 503 with one word that names the reason.
+        Otherwise return 503 with one word that names the reason.
         """
         from ..nodelist import NotReadyError
 

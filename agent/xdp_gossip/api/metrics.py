@@ -109,6 +109,11 @@ class StatusCollector:
 
     def _gauges(self) -> Iterator[tuple[str, str, float]]:
         status = self._status
+        yield (
+            "xdp_gossip_isolated",
+            "1 while no other member answers this node, although it knows other members.",
+            int(status["isolated"]),
+        )
         yield "xdp_gossip_documents", "Number of documents that the agent has stored.", status["documents"]
         yield "xdp_gossip_document_bytes", "Total size of the documents' values, in bytes.", status["document_bytes"]
         yield (

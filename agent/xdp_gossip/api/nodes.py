@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Routes for nodes: list all nodes, read, change, stop or start the local node, and join or leave a cluster."""
+"""Routes for nodes: list all nodes, forget a dead node, change or stop the local node, and join or leave a cluster."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any, Callable
 
 from aiohttp import web
 
+from ..core.interface import ProtocolError
 from ..core.shown import shown
 from ..core.types import PRESENT, Address, Node, State
 from ..node import parameters, shapes
 from . import lists, params, render
 from .context import Context
-from .errors import bad_request
+from .errors import Fault, bad_request
 
 #: Maximum number of addresses in one join request. A few addresses are enough to join a fleet of any size.
 MAX_JOIN = 1000
@@ -53,6 +54,7 @@ class Nodes:
         """Paths and handlers."""
         return [
             web.get("/v1/nodes", self.list),
+            web.delete("/v1/nodes/{node}", self.forget),
             web.get("/v1/node", self.show),
             web.patch("/v1/node", self.change),
             web.post("/v1/node/join", self.join),
@@ -67,7 +69,9 @@ class Nodes:
         wanted, page = parse_states(query.get("state")), lists.page(query, _CURSOR)
         after = _address(page.cursor) if page.cursor else None
         digest = self._node_list.documents_digest()
-        etag = render.etag_of([sorted(state.value for state in wanted), page, self._node_list.tag(), digest])
+        isolated = self._node_list.isolated
+        states = sorted(state.value for state in wanted)
+        etag = render.etag_of([states, page, self._node_list.tag(), digest, isolated])
         headers = {"ETag": etag, "Cache-Control": "no-cache"}
         if params.matches(request.headers.get("If-None-Match"), etag):
             return web.Response(status=304, headers=headers)
@@ -76,9 +80,38 @@ class Nodes:
             "revision": self._node_list.revision,
             "cluster": self._node_list.cluster,
             "digest": digest,
+            "isolated": isolated,
             "next_cursor": following,
         }
         return await lists.answer(request, "nodes", nodes, shapes.node, more, headers)
+
+    async def forget(self, request: web.Request) -> web.Response:
+        """Remove a dead node, named by its address and port or by its name, from this member's node list."""
+        params.query(request, ())
+        await params.no_body(request, self._context.uploads)
+        address = self._dead(request.match_info["node"])
+        return render.json_response({"forgotten": shapes.node(self._node_list.forget(address))})
+
+    def _dead(self, text: str) -> Address:
+        """Return the address of the node that ``text`` names: ``addr:port``, an address or a name.
+
+        Raises ``ProtocolError`` (node_not_found) and :class:`Fault` 409 (node_ambiguous).
+        """
+        try:
+            return Address.parse(text)
+        except ValueError:
+            pass
+        found = [member for member in self._node_list.members(None) if text in (member.node.name, member.address.ip)]
+        # Several nodes may have the same name or the same address. Only a dead node can be forgotten.
+        dead = [member for member in found if member.state is State.DEAD] or found
+        if len(dead) > 1:
+            addresses = ", ".join(str(member.address) for member in dead[:5])
+            why = f"{shown(text)} names {len(dead)} nodes: expected one of their addresses with port: {addresses}"
+            raise Fault(409, "node_ambiguous", why, nodes=[str(member.address) for member in dead[:5]])
+        if not dead:
+            why = f"node: expected ADDRESS:PORT or the name of a known node, got {shown(text)}"
+            raise ProtocolError("node_not_found", why)
+        return dead[0].address
 
     async def show(self, request: web.Request) -> web.Response:
         """Return the local node."""

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,13 +68,14 @@ class RequestLog:
         self._bytes = 0
 
     @contextlib.contextmanager
-    def once(self, request: web.Request, body: bytes) -> Iterator[Outcome]:
+    def once(self, request: web.Request, body: bytes, allowed: Callable[[], None] = lambda: None) -> Iterator[Outcome]:
         """Context manager: run a request, unless the log already has its answer or the client no longer waits.
 
         If the ``answer`` of the yielded outcome is None, the ``with`` block must run the request and set ``answer``. A
         publish in the ``with`` block takes effect only if the client still waits for the answer at that moment. A
         request with an id runs at most once: if the same request arrives again with the same id, its client gets the
-        stored answer. If the earlier run failed, the repeated request runs again.
+        stored answer. If the earlier run failed, the repeated request runs again. ``allowed`` is called before the
+        request runs and before it takes effect, and raises an error if the request must be refused.
 
         Raises the errors of :meth:`Asked.check`, and :class:`Fault` 409 ``request_cancelled``, ``request_pending`` and
         ``request_id_reused``.
@@ -90,10 +91,12 @@ class RequestLog:
             if entry.given_up:
                 raise _cancelled(entry.id)
             asked.check()
+            allowed()
             entry.committing = True
 
         outcome = Outcome()
         try:
+            allowed()
             with only_if(check):
                 yield outcome
         except Exception as error:

@@ -120,5 +120,8 @@ def convergence_json(found: Any) -> dict[str, Any]:
         "confirmed": found.confirmed,
         "elapsed": round(found.elapsed, 3),
         "digest": found.digest,
+        "known": found.known,
+        "dead": found.dead,
+        "agent_down": found.agent_down,
         "results": [dict(result) for result in found.results],
     }

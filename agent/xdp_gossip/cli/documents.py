@@ -231,6 +231,7 @@ def run_publish(args: argparse.Namespace) -> int:
             author=author,
             comment=args.comment,
             expires_in=args.expires_in,
+            unless_isolated=args.wait is not None,
         )
         found = None
         if args.wait is not None:
@@ -302,6 +303,9 @@ async def converge(client: Client, wait: str, timeout: float, **question: Any) -
 def _print_convergence(found: dict[str, Any], args: argparse.Namespace, *, deleted: bool) -> None:
     how = "deleted on" if deleted else "held by"
     print(f"{how} {found['confirmed']} of {found['members']} members after {found['elapsed']:.2f} s")
+    absent = [f"{found[state]} {state}" for state in ("dead", "agent_down") if found.get(state)]
+    if absent:
+        print(f"of {found['known']} known members, {' and '.join(absent)}")
     behind = [result for result in found["results"] if result["reason"]]
     if behind:
         rows = [[row["name"], tables.address(row), row["state"], row["version"], row["reason"]] for row in behind]
@@ -336,7 +340,13 @@ def run_delete(args: argparse.Namespace) -> int:
 
     async def work(client: Client) -> int:
         author = args.author if args.author is not None else _user()
-        written = await client.delete(args.key, if_version=args.if_version, author=author, comment=args.comment)
+        written = await client.delete(
+            args.key,
+            if_version=args.if_version,
+            author=author,
+            comment=args.comment,
+            unless_isolated=args.wait is not None,
+        )
         found = None
         if args.wait is not None:
             version = written["version"]

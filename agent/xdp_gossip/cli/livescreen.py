@@ -13,6 +13,8 @@ from .liveview import View
 from .nodes import summary
 from .text import escaped, middle
 
+#: The states of nodes with problems.
+URGENT = ("suspect", "agent_down", "dead")
 #: ``_HEAD``: fields of the status that are always shown. ``_FINE``: fields that are shown only if they have another
 #: value than the one given here.
 _HEAD = ("plane", "kernel", "members", "documents")
@@ -96,7 +98,7 @@ def _head(view: View, columns: int) -> list[str]:
         lines.append(tables.styled(middle(escaped(f"the agent does not answer: {view.away}"), columns), "31"))
     if trouble := _trouble(view):
         lines.append(tables.styled(middle(f"wrong: {trouble}", columns), "31"))
-    for name in ("waiting for", "catch-up", "storage", "state", *_HEAD):
+    for name in ("isolated", "waiting for", "catch-up", "storage", "state", *_HEAD):
         if name in found and found[name] != _FINE.get(name):
             lines.append(middle(f"{name + ':':<11}{escaped(str(found[name]))}", columns))
     return lines
@@ -105,7 +107,7 @@ def _head(view: View, columns: int) -> list[str]:
 def _trouble(view: View) -> str:
     """Return the number of problems of each kind in the fleet, such as "2 dead nodes, 1 failed file"."""
     members = view.status["members"]
-    counts = [(f"{state} node", members.get(state, 0)) for state in ("suspect", "dead")]
+    counts = [(f"{state} node", members.get(state, 0)) for state in URGENT]
     counts += [
         ("failed file", sum(one["state"] == "failed" for one in view.files)),
         ("drifted file", sum(bool(one.get("drift")) for one in view.files)),
@@ -120,7 +122,7 @@ def _nodes(view: View) -> _Section:
     for node in view.nodes:
         name, address, state, heard, agent, plane, synced, data = tables.node_rows([node], digest)[0]
         rows.append([name, state, heard, address, synced, plane, agent, data])
-    urgent = sum(node["state"] in ("suspect", "dead") for node in view.nodes)
+    urgent = sum(node["state"] in URGENT for node in view.nodes)
     members = view.status["members"]
     return _Section("nodes", _NODES, rows, urgent, max(len(rows), sum(members.values()) - members.get("left", 0)))
 

@@ -175,12 +175,13 @@ async def _all_nodes(client: Client) -> list[dict[str, Any]]:
 
 
 async def _some_nodes(client: Client) -> list[dict[str, Any]]:
-    """Fetch a limited number of nodes: suspect and dead nodes, the local node, then other alive nodes."""
-    dead, suspect, local, others = await asyncio.gather(
-        client.nodes("dead", limit=_NODES),
+    """Fetch a limited number of nodes: nodes with problems, the local node, then other alive nodes."""
+    suspect, agent_down, dead, local, others = await asyncio.gather(
         client.nodes("suspect", limit=_NODES),
+        client.nodes("agent_down", limit=_NODES),
+        client.nodes("dead", limit=_NODES),
         client.node(),
         client.nodes("alive", limit=_NODES),
     )
     fine = [node for node in others["nodes"] if not node["local"]]
-    return [*suspect["nodes"], *dead["nodes"], local, *fine]
+    return [*suspect["nodes"], *agent_down["nodes"], *dead["nodes"], local, *fine]

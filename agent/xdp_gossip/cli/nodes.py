@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING, Any
 from . import tables
 from .common import OK, USAGE, CommandError, answer, call, output
 from .parser import add_command, some_text
+from .text import printable
 
 if TYPE_CHECKING:
     from ..api.client import Client
+
+
+#: The states of the nodes that ``members`` lists by default. Operators must reach the hosts whose agents are down.
+_LISTED = "alive,suspect,agent_down"
 
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -26,6 +31,19 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     members.add_argument("--all", action="store_true", help="also list nodes that died or left")
     members.set_defaults(handler=run_members)
+
+    forget = add_command(
+        commands,
+        "forget",
+        "forget a dead node",
+        "Remove a dead node from the agent's list of nodes, so that it no longer counts for --wait majority. Only the "
+        "asked agent forgets the node, and lists it again as soon as it is heard again.",
+        ["xdp-gossip forget 198.18.0.12:8000", "xdp-gossip forget web7"],
+        common,
+    )
+    text = "address and port of the node, or its name or address if only one node has it"
+    forget.add_argument("node", metavar="NODE", type=some_text, help=text)
+    forget.set_defaults(handler=run_forget)
 
     status = add_command(
         commands,
@@ -107,7 +125,16 @@ def run_members(args: argparse.Namespace) -> int:
     def text(found: dict[str, Any]) -> None:
         tables.show(tables.NODE_COLUMNS, tables.node_rows(found["nodes"], found["digest"]), args)
 
-    return answer(args, lambda client: client.nodes("all" if args.all else None), text)
+    return answer(args, lambda client: client.nodes("all" if args.all else _LISTED), text)
+
+
+def run_forget(args: argparse.Namespace) -> int:
+    """Remove a dead node from the agent's list of nodes."""
+
+    def text(node: dict[str, Any]) -> None:
+        print(f"forgotten: {printable(node['name'] or 'no name')} ({tables.address(node)})")
+
+    return answer(args, lambda client: client.forget(args.node), text)
 
 
 def summary(status: dict[str, Any]) -> dict[str, object]:
@@ -118,6 +145,7 @@ def summary(status: dict[str, Any]) -> dict[str, object]:
         "node": f"{node['name']} ({tables.address(node)})",
         "cluster": status["cluster"],
         "state": status["state"],
+        **({"isolated": "no other member answers this one; look at its network"} if status.get("isolated") else {}),
         **({"waiting for": status["waiting"]} if status.get("waiting") else {}),
         **({"catch-up": status["catching_up"]} if status.get("catching_up") else {}),
         "agent": f"{status['version']}, up {tables.ago(status['uptime'])}",

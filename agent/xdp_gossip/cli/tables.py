@@ -14,13 +14,14 @@ from typing import Any, TextIO
 
 from .text import middle, padded, printable, width
 
-#: SGR parameters for each state: green, yellow, red or faint; "1" is bold.
+#: SGR parameters for each state: green, yellow, magenta, red or faint; "1" is bold.
 STYLES = {
     "alive": "32",
     "applied": "32",
     "suspect": "33",
     "pending": "33",
     "drifted": "33",
+    "agent_down": "35",
     "dead": "31",
     "failed": "31",
     "left": "2",

@@ -15,7 +15,7 @@ from typing import Callable
 
 from .events import MemberChanged, Standing, Warned
 from .members.liveness import Liveness
-from .members.membership import FORGET_AFTER, Membership
+from .members.membership import Membership
 from .members.peer import Peer
 from .members.timing import Timing
 from .messages import Ack, IndirectAck, Ping, PingRequest, Sighting
@@ -287,9 +287,7 @@ class Detector:
             self._suspect_silent(timeout, gap, now)
         if now.mono >= self._forget_at:
             self._forget_at = now.mono + _FORGET_EVERY
-            for peer in list(self._membership.gone.values()):
-                if peer.liveness.state is not State.AGENT_DOWN and now.mono - peer.liveness.last_heard > FORGET_AFTER:
-                    self._membership.forget(peer)
+            self._membership.forget_old(now)
 
     def _suspect_silent(self, timeout: float, gap: float, now: Now) -> None:
         """Suspect the live peers that are silent for longer than ``timeout``, and probe them.

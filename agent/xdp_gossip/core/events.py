@@ -77,6 +77,13 @@ class MemberChanged:
 
 
 @dataclass(frozen=True)
+class MemberForgotten:
+    """An operator removed a dead node from the NodeList. ``member``: the node as it was."""
+
+    member: Member
+
+
+@dataclass(frozen=True)
 class Standing:
     """The state of a peer that a data plane needs in order to check the peer's packets without the engine.
 
@@ -201,6 +208,7 @@ Event = Union[
     Resumed,
     HeartbeatSent,
     MemberChanged,
+    MemberForgotten,
     Standing,
     IncarnationChanged,
     DocumentChanged,

@@ -30,6 +30,11 @@ class Known:
     name: str = ""
     private_data: str = ""
 
+    @property
+    def is_former(self) -> bool:
+        """Whether the node is a former member, which was forgotten: it has neither an incarnation nor a sequence."""
+        return not (self.incarnation or self.sequence)
+
 
 def remembered(members: Iterable[Member], now: Now) -> list[Known]:
     """Select from ``members`` the nodes to store for the next run: remote members that were heard and have not left."""
@@ -58,6 +63,16 @@ class ProtocolError(Exception):
 
 class InvalidError(ProtocolError, ValueError):
     """Raised for a parameter that is invalid in every state of the cluster."""
+
+
+def check_dead(address: Address, state: State | None) -> None:
+    """Raise the ``ProtocolError`` of :meth:`Asked.forget` unless ``state`` is dead. None: the node is unknown."""
+    if state is None:
+        text = f"node {address}: expected a known node; GET /v1/nodes?state=all lists them"
+        raise ProtocolError("node_not_found", text, node=str(address))
+    if state is not State.DEAD:
+        text = f"node {address}: expected a dead node, got one in state {state.value}"
+        raise ProtocolError("node_not_dead", text, node=str(address), state=state.value)
 
 
 class Driven(Protocol):
@@ -99,7 +114,7 @@ class Driven(Protocol):
         """Return the events that the engine has queued since the last call, in order, and empty the queue."""
 
     def former(self, now: Now) -> list[Known]:
-        """Return the former members: nodes that were silent for a day, but that the engine still contacts.
+        """Return the former members: nodes that were forgotten, but that the engine still contacts.
 
         The shell stores them.
         """
@@ -258,6 +273,21 @@ class Asked(Protocol):
         """Announce to all members that this node leaves, so that they drop the node at once.
 
         Returns False if the node had left already.
+        """
+
+    @property
+    def isolated(self) -> bool:
+        """Whether this node is cut off: no other node answers it, although it knows other nodes.
+
+        Always False on a wire without observers.
+        """
+
+    def forget(self, address: Address, now: Now) -> Member:
+        """Remove a dead node from this node's NodeList, so that it no longer counts for a majority.
+
+        The node returns to the NodeList as soon as it is heard again. The removal is local: other members decide for
+        themselves. Emits ``MemberForgotten``. Returns the node as it was. Raises ``ProtocolError``: node_not_found;
+        node_not_dead, with the detail ``state``.
         """
 
     def repair(self, now: Now) -> int:

@@ -62,7 +62,7 @@ class PeerSelection:
     def start(self, known: Iterable[Known], now: Now) -> None:
         """Contact some of the ``known`` nodes, and start the regular rounds of contacts.
 
-        Known nodes count as dead until they answer.
+        Known nodes count as dead until they answer, and former members are not in the NodeList until they answer.
         """
         remembered = [item.address for item in known if self._remember(item, now)]
         for address in self._rng.sample(remembered, min(len(remembered), _FIRST_TRIES)):
@@ -165,6 +165,9 @@ class PeerSelection:
     def _remember(self, item: Known, now: Now) -> bool:
         if item.address == self._local.address or self._membership.get(item.address) is not None:
             return False
+        if item.is_former:
+            self._seeds.add_former(item.address)
+            return True
         try:
             peer = self._membership.add(item.address, now)
         except Rejected as rejected:

@@ -24,11 +24,11 @@ KINDS = ("document", "node")
 class Change:
     """One change. ``kind`` is document or node; either ``document`` or ``member`` is set, the other is None.
 
-    Events of documents: published, deleted. Events of nodes: joined, updated, suspected, recovered, removed, left. If
-    the reader missed changes, ``watch`` yields a change with the kind resync, the event gap, and None for ``document``
-    and ``member``. The reader must then read everything again. ``conflict`` is the version that the new version
-    replaced on this node although the author of the new version had not seen the replaced version, because two nodes
-    published concurrently; None if there was no conflict.
+    Events of documents: published, deleted. Events of nodes: joined, updated, suspected, recovered, removed, left,
+    agent_down, forgotten. If the reader missed changes, ``watch`` yields a change with the kind resync, the event gap,
+    and None for ``document`` and ``member``. The reader must then read everything again. ``conflict`` is the version
+    that the new version replaced on this node although the author of the new version had not seen the replaced version,
+    because two nodes published concurrently; None if there was no conflict.
     """
 
     revision: int

@@ -9,13 +9,13 @@ the difference may come from an unrelated document.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.events import AppliedAnswered, QueryAnswered
 from ..core.interface import Asked, ProtocolError
-from ..core.types import PRESENT, Address, Member, Version
+from ..core.types import PRESENT, Address, Member, State, Version
 from .changes import ChangeLog
 from .runtime import Runtime
 
@@ -28,10 +28,55 @@ _NOT_STORED = "not on its disk yet"
 _ASK_AGAIN = 0.25
 
 
+#: The error message of a request that an isolated member refuses.
+_ISOLATED = (
+    "this member is isolated: no other member answers it, so it can confirm nothing; check the network of its host, "
+    "or ask another member"
+)
+
+
+def refuse_isolated(isolated: bool) -> None:
+    """Raise ``ProtocolError`` (isolated) if ``isolated`` is true."""
+    if isolated:
+        raise ProtocolError("isolated", _ISOLATED)
+
+
+@dataclass(frozen=True)
+class Voters:
+    """The known nodes that have not left, which are the base of a majority.
+
+    ``dead`` and ``agent_down``: how many of the ``known`` nodes are in these states.
+    """
+
+    known: int
+    dead: int
+    agent_down: int
+
+    @classmethod
+    def among(cls, members: Sequence[Member]) -> Voters:
+        """Count the voters among ``members``, which are all nodes that this node knows.
+
+        A seed that never answered counts until its timeout. If no other node was ever heard, the seeds that never
+        answered stay voters, because one of them may be a member of a running cluster.
+        """
+        stay = [member for member in members if member.state is not State.LEFT]
+        if any(_was_heard(member) for member in stay if not member.local):
+            stay = [member for member in stay if member.local or member.state in PRESENT or _was_heard(member)]
+        states = [member.state for member in stay]
+        return cls(len(stay), states.count(State.DEAD), states.count(State.AGENT_DOWN))
+
+
+def _was_heard(member: Member) -> bool:
+    return bool(member.incarnation or member.sequence)
+
+
 @dataclass(frozen=True)
 class Convergence:
     """The result of an inquiry. The OpenAPI file lists the properties of each item of ``results`` (schema
     ``Convergence``).
+
+    ``members``: number of present members, which were checked. ``known``: number of known nodes that have not left,
+    the base of a majority. ``dead`` and ``agent_down``: how many of the known nodes are in these states.
     """
 
     converged: bool
@@ -40,6 +85,9 @@ class Convergence:
     elapsed: float
     digest: str
     results: list[Mapping[str, Any]] = field(default_factory=list)
+    known: int = 0
+    dead: int = 0
+    agent_down: int = 0
 
 
 @dataclass(frozen=True)
@@ -127,18 +175,22 @@ class Inquiry:
             self._applied[event.address] = {"state": event.state, "version": event.version, "error": event.error}
             self._log.wake()
 
-    async def run(self, enough: Callable[[int, int], bool], timeout: float) -> Convergence:
-        """Query members until ``enough(confirmed, members)`` is true, ``timeout`` seconds pass or the node list is
-        closed.
+    async def run(self, enough: Enough, timeout: float) -> Convergence:
+        """Query members until ``enough`` is true, ``timeout`` seconds pass or the node list is closed.
+
+        Raises ``ProtocolError`` (isolated) as soon as this node is isolated.
         """
         loop = asyncio.get_running_loop()
         self._born = loop.time()
         deadline = self._born + timeout
         grace = self._born + _ANSWER
         while True:
-            results = self._look(loop.time())
+            refuse_isolated(self._runtime.engine.isolated)
+            members = self._runtime.engine.members(self._runtime.now())
+            voters = Voters.among(members)
+            results = self._look([member for member in members if member.state in PRESENT], loop.time())
             confirmed = sum(self._confirmed(result) for result in results)
-            done = enough(confirmed, len(results))
+            done = enough(confirmed, len(results), voters.known)
             open_questions = any(result["reason"] == _NO_ANSWER for result in results)
             if self._wanted.applied and not done:
                 open_questions = open_questions or any(_unknown(result) for result in results)
@@ -148,12 +200,12 @@ class Inquiry:
             now = loop.time()
             if done or self._log.closed or (now >= deadline and (now >= grace or not open_questions)):
                 digest = f"{self._runtime.engine.documents.digest:016x}"
-                return Convergence(done, len(results), confirmed, now - self._born, digest, results)
+                counts = (voters.known, voters.dead, voters.agent_down)
+                return Convergence(done, len(results), confirmed, now - self._born, digest, results, *counts)
             await self._log.pause(max(0.001, min(_ASK_AGAIN, max(deadline, grace) - now)))
 
-    def _look(self, now: float) -> list[Mapping[str, Any]]:
+    def _look(self, members: Sequence[Member], now: float) -> list[Mapping[str, Any]]:
         engine = self._runtime.engine
-        members = [member for member in engine.members(self._runtime.now()) if member.state in PRESENT]
         results = [self._judge(engine, member) for member in members]
         laggards = [m.address for m, result in zip(members, results) if not result["holds"] and not m.local]
         self._ask([address for address in laggards if now - self._asked.get(address, -1e9) >= _ASK_AGAIN], now)
@@ -241,11 +293,18 @@ class Inquiry:
         return (None, None, _NO_ANSWER) if answer is None else answer
 
 
-def enough_for(wait: str | int) -> Callable[[int, int], bool]:
-    """Return a function (confirmed, members) -> bool: whether enough members are confirmed for ``wait``."""
+#: A function of the number of confirmed members, present members and known nodes: whether enough are confirmed.
+Enough = Callable[[int, int, int], bool]
+
+
+def enough_for(wait: str | int) -> Enough:
+    """Return the function that decides whether enough members are confirmed for ``wait``.
+
+    ``all``: all present members. ``majority``: more than half of the known nodes, present or not.
+    """
     if wait == "all":
-        return lambda confirmed, members: confirmed >= members
+        return lambda confirmed, members, known: confirmed >= members
     if wait == "majority":
-        return lambda confirmed, members: confirmed > members // 2
+        return lambda confirmed, members, known: confirmed > known // 2
     number = int(wait)
-    return lambda confirmed, members: confirmed >= number
+    return lambda confirmed, members, known: confirmed >= number

@@ -256,7 +256,10 @@ class PekoNodeDrive:
                 continue
             if not entry.address.may_be_node(self._address):
                 self._out.count("rx_bad_address")
-            elif not self._peers.add(Peer(entry.address, node, now.mono - age)):
+                continue
+            peer = Peer(entry.address, node, now.mono - age)
+            peer.heard = entry.sequence
+            if not self._peers.add(peer):
                 self._out.count("members_full")
         self.status = "running"
         self._out.emit(Joined(self.node))

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ..core.events import MemberChanged, Paused, Resumed
-from ..core.interface import ProtocolError
+from ..core.events import MemberChanged, MemberForgotten, Paused, Resumed
+from ..core.interface import ProtocolError, check_dead
 from ..core.types import Address, Member, Node, Now, State
 from .document import check_key
 from .drive import PekoNodeDrive
@@ -152,6 +152,22 @@ class PekoNodeEngine(PekoNodeDrive):
         self._relay.clear()
         self._out.emit(Paused(self.node))
         return True
+
+    @property
+    def isolated(self) -> bool:
+        """Return False, because this wire has no observers."""
+        return False
+
+    def forget(self, address: Address, now: Now) -> Member:
+        """Remove a dead node from the node list. See ``Asked.forget`` for the errors."""
+        peer = self._peers.get(address)
+        state = self.local.state if address == self._address else peer.state if peer and peer.listed else None
+        check_dead(address, state)
+        assert peer is not None
+        member = peer.member(now.mono)
+        self._peers.remove(peer)
+        self._out.emit(MemberForgotten(member))
+        return member
 
     def repair(self, now: Now) -> int:
         """Raise ``ProtocolError`` (unsupported_operation), because this wire has no documents digest."""

@@ -98,9 +98,13 @@ class Peers:
         return self._peers.get(address)
 
     def add(self, peer: Peer) -> bool:
-        """Add a new peer. Returns False if the list is full and all peers in the list are alive."""
+        """Add a new peer. Returns False if the list is full, and no peer in the list may be replaced.
+
+        A dead peer that was ever heard is replaced only while this node sees a majority.
+        """
         if len(self._peers) >= self._max_nodes:
-            gone = [other for other in self if other.state is not State.ALIVE]
+            voters_too = self.sees_majority
+            gone = [other for other in self if other.state is not State.ALIVE and (voters_too or not other.heard)]
             if not gone:
                 return False
             del self._peers[min(gone, key=lambda other: other.last_heard).address]
@@ -116,15 +120,29 @@ class Peers:
         self._alive = None
         return former
 
+    @property
+    def sees_majority(self) -> bool:
+        """Whether the alive nodes, including the local node, are a majority of all nodes that were ever heard."""
+        return 1 + len(self.alive) > (1 + sum(peer.heard > 0 for peer in self)) // 2
+
+    def remove(self, peer: Peer) -> None:
+        """Remove a peer that is not alive from the node list. A seed stays a peer, so that this node contacts it."""
+        if peer.pinned:
+            peer.heard = 0
+        else:
+            del self._peers[peer.address]
+        self.revision.advance()
+
     def forget(self, mono: float) -> None:
-        """Remove all peers that were silent for a day, except seeds."""
-        for peer in [
+        """Remove all peers that were silent for a day, except seeds, while this node sees a majority."""
+        old = [
             peer
             for peer in self
             if peer.state is not State.ALIVE and not peer.pinned and mono - peer.last_heard > FORGET_AFTER
-        ]:
-            del self._peers[peer.address]
-            self.revision.advance()
+        ]
+        if old and self.sees_majority:
+            for peer in old:
+                self.remove(peer)
 
     @property
     def alive(self) -> list[Peer]:

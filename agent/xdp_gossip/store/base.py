@@ -3,19 +3,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from ..core.events import DocumentChanged, TombstonesCollected
 from ..core.interface import Known
-from ..core.members.seeds import MAX_FORMER
 from ..core.types import Document
 from . import rows
-
-#: Seconds of silence after which a node is removed from the stored nodes (docs/architecture.md, "Semantics").
-FORGET_AFTER_S = 86400
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,7 @@ class StateStore(Protocol):
         """Return the stored versions of the document ``key``, newest first."""
 
     def save_nodes(self, known: Sequence[Known]) -> None:
-        """Replace the stored nodes by ``known``, without nodes that were silent for a day (see :func:`remembered`)."""
+        """Replace the stored nodes by ``known``. The engine decides which nodes stay known."""
 
     def close(self) -> None:
         """Close the state file, if the store has one, and release the lock of that file. Idempotent."""
@@ -141,23 +136,6 @@ def _persist_documents(
             else:
                 withdrawn[replaced.key, replaced.rank] = replaced
     store.save_documents(list(kept.values()), list(withdrawn.values()), list(unread.values()))
-
-
-def remembered(known: Sequence[Known], opened: float) -> list[Known]:
-    """Return ``known``. If this run is at least a day old, leave out nodes that were silent for a day.
-
-    The ``MAX_FORMER`` silent nodes with the most recent signs of life always stay.
-
-    ``opened``: monotonic time in seconds at which the run began. No node is removed on the first day of a run, because
-    after a weekend without power, for example, every node was silent for days. The monotonic clock measures the age of
-    the run, so that setting the wall clock after boot does not remove nodes.
-    """
-    if time.monotonic() - opened < FORGET_AFTER_S:
-        return list(known)
-    oldest = time.time_ns() - FORGET_AFTER_S * 10**9
-    silent = [entry for entry in known if entry.last_heard_ns < oldest]
-    silent.sort(key=lambda entry: entry.last_heard_ns)
-    return [*(entry for entry in known if entry.last_heard_ns >= oldest), *silent[-MAX_FORMER:]]
 
 
 def without(undecided: dict[str, bytes], settled: Iterable[Document]) -> dict[str, bytes]:

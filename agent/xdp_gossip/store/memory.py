@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 
 from ..core.interface import Known
 from ..core.runs import first_after, latest
 from ..core.types import Document
 from . import rows
-from .base import Snapshot, Unread, remembered, without
+from .base import Snapshot, Unread, without
 from .statefile import HISTORY
 
 
@@ -30,7 +29,6 @@ class MemoryStore:
     def __init__(self, history: int = HISTORY) -> None:
         self.problems: list[str] = []
         self._history = history
-        self._opened = time.monotonic()
         self._incarnation = 0
         self._known: list[Known] = []
         #: key -> rank (``rows.rank_key``) -> version, newest first.
@@ -107,7 +105,7 @@ class MemoryStore:
 
     def save_nodes(self, known: Sequence[Known]) -> None:
         """See :meth:`StateStore.save_nodes`."""
-        self._known = remembered(known, self._opened)
+        self._known = list(known)
 
     def close(self) -> None:
         """Do nothing, because there is no file to close."""

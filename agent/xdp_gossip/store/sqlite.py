@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -24,14 +23,13 @@ from ..core.interface import Known
 from ..core.runs import MAX_INCARNATION, first_after, later
 from ..core.types import Document
 from . import rows
-from .base import FORGET_AFTER_S, Snapshot, StateStore, Unread, persist, remembered, without
+from .base import Snapshot, StateStore, Unread, persist, without
 from .memory import MemoryStore
 from .slips import Slips
 from .statefile import HISTORY, NotedError, StoreError, open_or_repair, take_lock, translated
 from .tables import insert, select, standing, sum_row
 
 __all__ = [
-    "FORGET_AFTER_S",
     "MemoryStore",
     "NotedError",
     "Snapshot",
@@ -54,7 +52,6 @@ class Store:
         #: Reports of damage that was found when the file was opened, and of data that was lost, for the log and the
         #: status.
         self.problems = problems
-        self._opened = time.monotonic()
         self._database: sqlite3.Connection | None = database
         self._lock = lock
         self._slips = Slips(lock)
@@ -239,7 +236,7 @@ class Store:
 
     def save_nodes(self, known: Sequence[Known]) -> None:
         """See :meth:`StateStore.save_nodes`. Raises ``StoreError``."""
-        wanted = {entry.address: rows.known_row(entry) for entry in remembered(known, self._opened)}
+        wanted = {entry.address: rows.known_row(entry) for entry in known}
         with self._transaction() as tx:
             tx.replace_nodes(wanted.values())
 

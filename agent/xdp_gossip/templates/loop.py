@@ -39,7 +39,7 @@ HANDED_OVER = 6
 #: Number of consecutive renderings whose input changed before they ended, after which the next rendering uses a
 #: snapshot.
 _OVERTAKEN = 2
-#: Seconds between two checks whether this node has caught up with the cluster.
+#: Seconds between two checks whether this node has caught up with the cluster, or is still isolated.
 _LOOK_EVERY = 0.2
 
 
@@ -64,6 +64,8 @@ class Rendered:
         #: Hash of the content that the helper refused. The agent does not send the refused content again.
         self.refused: bytes | None = None
         self.working = True
+        #: Why the rendering has to wait although an input has changed; "" if it need not wait.
+        self.held = ""
         #: How the file was changed by hand; "" if it was not changed.
         self.drift = ""
         self.drifts = 0
@@ -245,7 +247,7 @@ class Rendering:
                 found = Applied("pending", None, f"{rendered.config.name}: {rendered.error or 'to be rendered'}")
             elif rendered.working:
                 # While the template is being rendered, ``state`` is still the outcome of the previous rendering.
-                found = Applied("pending", None, f"{rendered.config.name}: at work")
+                found = Applied("pending", None, f"{rendered.config.name}: {rendered.held or 'at work'}")
             elif rendered.drift:
                 state = "failed" if rendered.config.drift == "report" else "pending"
                 found = Applied(state, version, f"{rendered.config.name}: {rendered.error}")
@@ -281,6 +283,17 @@ class Rendering:
             rendered.waits("not rendered yet")
         self._caught_up.set()
 
+    async def _not_isolated(self, rendered: Rendered) -> None:
+        """Wait while this node is isolated.
+
+        To an isolated node all other nodes seem to be gone, and newer documents do not reach it. So the file stays as
+        it is until another member answers.
+        """
+        while self._node_list.isolated:
+            rendered.held = "this node is isolated, so the file stays as it is"
+            await asyncio.sleep(_LOOK_EVERY)
+        rendered.held = ""
+
     async def _follow(self) -> None:
         """Wait for changes of documents and nodes, and schedule the templates whose input has changed."""
         await self._catch_up()
@@ -308,6 +321,7 @@ class Rendering:
             rendered.working = True
             # Wait for further changes, so that one rendering covers all changes within this time.
             await asyncio.sleep(rendered.config.wait)
+            await self._not_isolated(rendered)
             rendered.due.clear()
             if not rendered.anew and rendered.reads.still_true(self._node_list):
                 # No value has changed: for example, only the time of the last contact with a node is new.

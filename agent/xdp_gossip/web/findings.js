@@ -52,6 +52,11 @@ function* ofNodes(store) {
     yield { id: "dead", kind: "bad", title: `${plural(dead.length, "node")} dead`, who: dead, show: "dead",
       todo: "Look at the host, then at its agent: systemctl status xdp-gossip. Nothing, if it was taken down for good." };
   }
+  const down = nodes.filter((node) => node.state === "agent_down");
+  if (down.length) {
+    yield { id: "agent_down", kind: "bad", title: `${plural(down.length, "node")} without a running agent`, who: down, show: "agent_down",
+      todo: `The ${each(down.length, "host answers", "hosts answer")}, so log in: systemctl status xdp-gossip` };
+  }
   for (const [problem, [kind, title, todo]] of Object.entries(PROBLEMS)) {
     const who = nodes.filter((node) => node.problems?.includes(problem));
     if (who.length) yield { id: problem, kind, title, who, show: "problems", todo };
@@ -92,6 +97,11 @@ function* ofThePage(store) {
 
 function* ofThisMember(store) {
   const { status } = store;
+  if (status.isolated) {
+    yield { id: "isolated", kind: "bad", title: "This member is isolated: no other member answers it",
+      about: "The states of the other nodes may be wrong. It confirms no document, and its rendered files stay as they are.",
+      todo: "Look at the network of its host: ip addr, ip route, firewalls. Or open the page of another member." };
+  }
   if (status.storage_error) {
     yield { id: "storage", kind: "bad", title: "The disk of this member cannot be written", about: status.storage_error,
       todo: "Make room, or repair the disk; the agent tries again by itself. Publish through another member meanwhile." };

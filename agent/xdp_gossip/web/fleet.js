@@ -6,12 +6,14 @@ import { h, note, remote, state } from "./dom.js";
 import { address, collator, count, duration } from "./format.js";
 import { Table } from "./table.js";
 
-const KINDS = { alive: "ok", suspect: "warn", dead: "bad", left: "off" };
-const RANK = { dead: 0, suspect: 1, alive: 2, left: 3 };
+const KINDS = { alive: "ok", suspect: "warn", agent_down: "bad", dead: "bad", left: "off" };
+const RANK = { dead: 0, agent_down: 1, suspect: 2, alive: 3, left: 4 };
 const PROBLEMS = {
   twin: "address used twice", same_name: "name used twice", short_datagrams: "long datagrams are lost", unreached: "not reached",
   no_common_family: "no common address family", clock: "clock is wrong",
 };
+// Texts of states and of groups of nodes, where they differ from the name.
+const WORDS = { agent_down: "agent down", behind: "out of sync", problems: "with problems" };
 // Sort order: nodes with problems come first.
 const rank = (node) => RANK[node.state] * 2 - (node.problems?.length ? 1 : 0);
 const present = (node) => node.state === "alive" || node.state === "suspect";
@@ -58,7 +60,7 @@ export class Fleet {
   }
 
   stateCell(node) {
-    return h("div", { class: "stack" }, state(node.state, KINDS[node.state] ?? "off"),
+    return h("div", { class: "stack" }, state(WORDS[node.state] ?? node.state, KINDS[node.state] ?? "off"),
       (node.problems ?? []).map((one) => state(PROBLEMS[one] ?? one, "warn")));
   }
 
@@ -116,10 +118,10 @@ export class Fleet {
       behind: (node) => this.inSync(node) === "no",
       problems: (node) => Boolean(node.problems?.length),
     };
-    return ["alive", "suspect", "dead", "left", "behind", "problems"].map((id) => {
+    return [...Object.keys(KINDS), "behind", "problems"].map((id) => {
       const accept = accepts[id] ?? ((node) => node.state === id);
       return { id, accept, kind: kinds[id], number: nodes.filter(accept).length,
-        word: { behind: "out of sync", problems: "with problems" }[id] ?? id };
+        word: WORDS[id] ?? id };
     });
   }
 

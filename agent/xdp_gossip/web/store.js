@@ -105,13 +105,14 @@ export class Store {
   event(name, data) {
     this.heard = new Date();
     if (name === "hello" || name === "resync") this.loadAll();
-    else if (name === "change" && data.kind === "node" && data.node) this.nodeChanged(data.node);
+    else if (name === "change" && data.kind === "node" && data.node) this.nodeChanged(data.node, data.event === "forgotten");
     else if (name === "change" && data.kind === "document" && data.document) this.documentChanged(data);
   }
 
-  nodeChanged(node) {
+  nodeChanged(node, forgotten) {
     if (!this.nodes) return;
-    this.nodes.set(address(node), { ...node, at: performance.now() });
+    if (forgotten) this.nodes.delete(address(node));
+    else this.nodes.set(address(node), { ...node, at: performance.now() });
     this.notify("nodes");
   }
 

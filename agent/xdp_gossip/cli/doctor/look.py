@@ -168,7 +168,7 @@ async def _answers(look: Look, token: str | None, seconds: float) -> Look:
         async with api.Client(look.endpoint, token=token, ca_file=look.ca_file or None, timeout=seconds) as client:
             found["status"] = _known(await client.status())
             more: dict[str, Callable[[], Awaitable[Any]]] = {
-                "nodes": lambda: _all(client.each_node()),
+                "nodes": lambda: _all(client.each_node("all")),
                 "keys": client.keys,
                 "rendered": client.rendered,
                 "loaded": client.configuration,
@@ -206,7 +206,7 @@ def _known(status: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _all(nodes: AsyncIterator[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [node async for node in nodes]
+    return [node async for node in nodes if node["state"] not in ("dead", "left")]
 
 
 def may_not(error: OSError) -> bool:

@@ -15,6 +15,8 @@ from .look import Look
 _SAYS = Subject(
     "members",
     nobody="warning",
+    isolated="error",
+    agent_down="warning",
     alone="note",
     seeds="warning",
     seed_names="warning",
@@ -39,6 +41,10 @@ def examine(look: Look) -> Iterator[Finding]:
     status = look.status
     if status is None:
         return
+    if status.get("isolated"):
+        text = "this node is isolated: it knows other nodes, but none of them answers it; it confirms no document"
+        remedy = "ip addr; ip route; open the node's port (udp and tcp) both ways in the firewalls of this host"
+        yield _SAYS("isolated", text, remedy)
     members = status["members"]
     others = members["alive"] + members["suspect"] - 1
     seeds = [str(seed) for seed in config.seeds if seed != config.node.address] if config is not None else []
@@ -58,6 +64,10 @@ def examine(look: Look) -> Iterator[Finding]:
     if suspect:
         text = f"not heard for {status['timeout']:g} s, and being asked for: {several(suspect)}"
         yield _SAYS("suspect", text, "nothing, if that passes; xdp-gossip members")
+    down = [named(node) for node in look.nodes if node["state"] == "agent_down"]
+    if down:
+        text = f"the host answers, but its agent does not run: {several(down)}"
+        yield _SAYS("agent_down", text, "on these hosts: systemctl status xdp-gossip; journalctl -u xdp-gossip")
     for problem, (_, text, remedy) in PROBLEMS.items():
         found = [named(node) for node in look.nodes if not node["local"] and problem in node.get("problems", ())]
         if found:

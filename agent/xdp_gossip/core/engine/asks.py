@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ..detector import snapshot
-from ..events import Paused, Resumed
-from ..interface import InvalidError, Known
+from ..events import MemberForgotten, Paused, Resumed
+from ..interface import InvalidError, Known, check_dead
 from ..members.membership import FORGET_AFTER
 from ..packets import PacketType
 from ..sync.handover import hand_over
@@ -73,7 +73,7 @@ class Engine(Drive):
         The runtime stores the returned members for the next run.
         """
         long_ago = now.wall_ns - int(FORGET_AFTER * 1e9)
-        return [Known(address, 1, 0, long_ago) for address in self._selection.seeds.former]
+        return [Known(address, 0, 0, long_ago) for address in self._selection.seeds.former]
 
     def update_node(self, now: Now, name: str | None = None, private_data: str | None = None) -> bool:
         """Change the name or private data of the local node, and spread the changed record.
@@ -125,6 +125,22 @@ class Engine(Drive):
         self._local.status = "left"
         self._out.rumor(PacketType.LEAVE, None, now)
         return True
+
+    @property
+    def isolated(self) -> bool:
+        """Whether this node is cut off: no other node answers it, although it knows other nodes."""
+        return False
+
+    def forget(self, address: Address, now: Now) -> Member:
+        """Remove a dead node from the NodeList. See ``Asked.forget`` for the errors."""
+        peer = self._membership.get(address)
+        state = self.local.state if address == self._local.address else peer.liveness.state if peer else None
+        check_dead(address, state)
+        assert peer is not None
+        member = snapshot(peer, now)
+        self._membership.forget(peer)
+        self._out.emit(MemberForgotten(member))
+        return member
 
     def repair(self, now: Now) -> int:
         """Sync at once with every member whose documents digest differs from this node's digest.

@@ -19,8 +19,8 @@ from ..types import Address, Now, State
 from .peer import DIRECT_WINDOW, RUMOR_WINDOW, Peer, SyncState
 from .window import ReplayWindow
 
-#: Seconds for which a dead node stays in the NodeList. As long as a dead node is in the NodeList, this member tries
-#: from time to time to contact it.
+#: Minimum seconds for which a dead node stays in the NodeList (see :meth:`Membership.forget_old`). While a dead
+#: node is in the NodeList, this member tries from time to time to contact it.
 FORGET_AFTER = 86_400.0
 
 _MASK = (1 << 64) - 1
@@ -47,6 +47,9 @@ class Membership:
         #: The revision number, which increases with every visible change of a peer.
         self.revision = Revision()
         self.on_forget: Callable[[Peer], None] = lambda peer: None
+        #: Returns whether this member has forgotten the node with this address, so that the word of another member who
+        #: lists the node as dead does not add the node again.
+        self.disowns: Callable[[Address], bool] = lambda address: False
         #: Monotonic time up to which this member knows all signs of life; silence after this time does not count. While
         #: no data plane is active, ``informed_until`` is infinite. While a data plane is active, this member reads the
         #: recorded signs of life only once a cycle.
@@ -69,15 +72,17 @@ class Membership:
     def add(self, address: Address, now: Now) -> Peer:
         """Add a new peer and return it.
 
-        No other method adds peers, so the checks of this method apply to every new address. Raises ``Rejected``:
-        bad_address (no remote node can have the address), table_full (all entries are present nodes).
+        No other method adds peers, so the checks of this method apply to every new address. If the NodeList is full,
+        the new peer replaces an absent peer. Raises ``Rejected``: bad_address (no remote node can have the address),
+        table_full (no entry may be replaced, see :meth:`_replaceable`).
         """
         if not address.may_be_node(self._local):
             raise Rejected("bad_address")
         if len(self._peers) >= self._max_nodes:
-            if not self.gone:
+            replaced = self._replaceable()
+            if replaced is None:
                 raise Rejected("table_full")
-            self.forget(min(self.gone.values(), key=lambda peer: (peer.address in self.down, peer.liveness.last_heard)))
+            self.forget(replaced)
         peer = Peer(address, now)
         self._peers[address] = self.by_key[peer.key] = peer
         self._ordered = None
@@ -85,6 +90,45 @@ class Membership:
         self.revision.advance()
         self.changed(peer)
         return peer
+
+    def _replaceable(self) -> Peer | None:
+        """The absent peer that makes room for a new peer: one that left, or else one that is dead; None: there is none.
+
+        A dead peer that counts as a voter is replaced only while this member sees a majority of the voters. Otherwise a
+        minority could forget so many voters that it becomes a majority.
+        """
+        peers = [
+            peer
+            for peer in self.gone.values()
+            if peer.liveness.state is State.LEFT or (peer.liveness.state is State.DEAD and not peer.heard)
+        ]
+        if not peers and self.sees_majority:
+            peers = [peer for peer in self.gone.values() if peer.liveness.state is State.DEAD]
+        return min(peers, key=lambda peer: peer.liveness.last_heard, default=None)
+
+    @property
+    def sees_majority(self) -> bool:
+        """Whether the alive nodes, including the local node, are a majority of the voters.
+
+        The voters are all known nodes that were ever heard and have not left. If no other node was ever heard, the
+        configured seeds are voters as well, because one of them may be a member of a running cluster.
+        """
+        heard = [peer for peer in self if peer.heard and peer.liveness.state is not State.LEFT]
+        alive = sum(peer.liveness.state is State.ALIVE for peer in heard)
+        voters = len(heard) or len(self._peers) - len(self._left)
+        return 1 + alive > (1 + voters) // 2
+
+    def forget_old(self, now: Now) -> None:
+        """Forget the nodes that left or died more than :data:`FORGET_AFTER` seconds ago.
+
+        A dead node is a voter until it is forgotten. So dead nodes are forgotten only while this member sees a majority
+        of the voters. A node whose host still answers (``AGENT_DOWN``) is never forgotten.
+        """
+        old = [peer for peer in self.gone.values() if now.mono - peer.liveness.last_heard > FORGET_AFTER]
+        states = {State.LEFT, State.DEAD} if old and self.sees_majority else {State.LEFT}
+        for peer in old:
+            if peer.liveness.state in states:
+                self.forget(peer)
 
     def forget(self, peer: Peer) -> None:
         """Remove a peer from the NodeList and from all indexes."""

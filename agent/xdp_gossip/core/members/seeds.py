@@ -23,7 +23,7 @@ _LAST_PAUSE = 5.0
 #: Maximum number of absent seeds that this node contacts in each round.
 _SEEDS_A_ROUND = 2
 #: Maximum number of former members, and seconds between two contacts with a former member.
-MAX_FORMER = 64
+MAX_FORMER = 1024
 _FORMER_EVERY = 30.0
 
 
@@ -43,6 +43,7 @@ class Seeds:
         self._turns: list[Address] = []
         self._former: dict[Address, None] = {}  # in the order in which they left the NodeList
         self._former_at = 0.0
+        membership.disowns = self._former.__contains__
 
     @property
     def given(self) -> list[Address]:
@@ -91,7 +92,7 @@ class Seeds:
             self._given[given] = own
 
     def add_former(self, address: Address) -> None:
-        """Add a former member, which was removed from the NodeList after a day of silence or to make room."""
+        """Add a former member, which was removed from the NodeList: after a day, by an operator, or to make room."""
         self._former.pop(address, None)
         self._former[address] = None
         while len(self._former) > MAX_FORMER:

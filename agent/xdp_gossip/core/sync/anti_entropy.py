@@ -403,13 +403,15 @@ class AntiEntropy:
         if info.incarnation == 0 or age > FORGET_AFTER:
             return
         peer = self._membership.get(info.address)
+        fresh = info.state in PRESENT and age < self._timing.timeout
+        if peer is None and not fresh and self._membership.disowns(info.address):
+            return
         if peer is None:
             try:
                 peer = self._membership.add(info.address, now)
             except Rejected as rejected:
                 self._out.count(f"rx_{rejected.reason}")
                 return
-            fresh = info.state in PRESENT and age < self._timing.timeout
             self._membership.told(peer, info)
             state = State.ALIVE if fresh else info.state if info.state not in PRESENT else State.DEAD
             self._detector.enter(peer, state, now.mono - age, now)
@@ -421,7 +423,7 @@ class AntiEntropy:
         self._membership.told(peer, info)
         if info.state is State.LEFT:
             self._detector.left(peer, info.incarnation, info.sequence, now)
-        elif info.state in PRESENT and age < self._timing.timeout:
+        elif fresh:
             self._detector.heard(peer, now, age)
 
     def send_members(self, to: Address, now: Now) -> None:
