@@ -136,6 +136,7 @@ class NodeList:
     publish_many = _waiting(AsyncNodeList.publish_many)
     rollback = _waiting(AsyncNodeList.rollback)
     repair = _at_once(AsyncNodeList.repair)
+    forget = _at_once(AsyncNodeList.forget)
     read = _at_once(AsyncNodeList.read)
     delete = _waiting(AsyncNodeList.delete)
     document = _at_once(AsyncNodeList.document)

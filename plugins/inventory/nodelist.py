@@ -25,6 +25,10 @@ description:
   - The plugin resolves relative paths in the inventory file (O(token_file), O(ca_path), O(client_cert), O(client_key))
     from the directory of the inventory file. Relative paths in C(ansible.cfg) are resolved from the directory of
     C(ansible.cfg). Relative paths in the environment and in extra variables are resolved from the current directory.
+  - If a member reports that it is isolated, which means that no other member answers it, the plugin shows a warning and
+    asks the next of O(endpoints). If only isolated members answer, the plugin uses the answer of the last of them,
+    shows a warning, and does not store the answer in the cache. With O(consistency=majority), an isolated member counts
+    as an endpoint that failed.
   - If no member answers, the inventory source fails. If the inventory source fails, Ansible continues without it unless
     C(INVENTORY_ANY_UNPARSED_IS_FAILED) is set.
 extends_documentation_fragment:
@@ -39,11 +43,15 @@ options:
     required: true
     choices: [xdp_gossip.fleet.nodelist]
   states:
-    description: States of the nodes to include in the inventory.
+    description:
+      - States of the nodes to include in the inventory.
+      - In the state V(agent_down), the host answers although its agent does not run. The inventory lists these hosts by
+        default, so that a play can repair them, and adds them to the group C(xdp_gossip_agent_down). The host pattern
+        C(all:!xdp_gossip_agent_down) leaves them out of a play.
     type: list
     elements: str
-    choices: [alive, suspect, dead, left]
-    default: [alive]
+    choices: [alive, suspect, agent_down, dead, left]
+    default: [alive, agent_down]
     env:
       - name: XDP_GOSSIP_STATES
     ini:
@@ -120,7 +128,7 @@ options:
       - With O(consistency=majority), the plugin uses for each node only the answers that contain the latest incarnation
         of the node. For each node, the plugin uses the most frequent state among the answers that contain the node's
         latest incarnation. If several states are equally frequent, the plugin uses the first of C(left), C(dead),
-        C(suspect) and C(alive).
+        C(agent_down), C(suspect) and C(alive).
       - O(consistency=majority) does not protect against a member that returns false data on purpose.
     type: str
     choices: [one, majority]
@@ -219,7 +227,11 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import OPTIONS, ClientError, Endpoint
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._cache import RETENTION, Entry, decode
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._filters import chosen, parse_filters
-from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._groups import check_keyed_groups, group_names
+from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._groups import (
+    AGENT_DOWN,
+    check_keyed_groups,
+    group_names,
+)
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._merge import merge
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._names import (
     NameMalformed,
@@ -307,17 +319,23 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         if entry and entry.counts(self.get_option("cache_timeout"), now):
             self.display.vvv("nodelist: %.0f s old, from the cache" % (now - entry.stored_at))
             return entry.answers
-        source = Source(self._connection(endpoints, path), states, lambda text: self.display.vvv("nodelist: " + text))
+        source = Source(self._connection(endpoints, path), states, self._log, self._warn)
         held = {answer.endpoint: answer for answer in entry.answers} if entry else {}
         answers = source.one(held) if consistency == "one" else source.majority(held)
         for answer in answers:
             what = "unchanged at" if held.get(answer.endpoint) is answer else "from"
             self.display.vvv("nodelist: %d nodes %s %s" % (len(answer.nodes), what, answer.endpoint))
-        if self.get_option("cache"):
+        if self.get_option("cache") and not any(answer.isolated for answer in answers):
             # Store only fresh answers. Write a cache entry only after a request, because each write renews the time of
             # the entry.
             self._cache[key] = Entry(asked, now, answers).encode()
         return answers
+
+    def _log(self, text: str) -> None:
+        self.display.vvv("nodelist: " + text)
+
+    def _warn(self, text: str) -> None:
+        self.display.warning(_ME + text)
 
     def _keep_longer(self) -> None:
         """Open the cache with a longer timeout, so that the cache still returns expired entries for conditional
@@ -491,5 +509,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
 
     def _add_groups(self, name: str, variables: dict[str, t.Any]) -> None:
         strict = self.get_option("strict")
+        if variables["xdp_gossip"]["state"] == "agent_down":
+            self.inventory.add_host(name, self.inventory.add_group(AGENT_DOWN))
         self._add_host_to_composed_groups(self.get_option("groups"), variables, name, strict=strict)
         self._add_host_to_keyed_groups(self.get_option("keyed_groups"), variables, name, strict=strict)

@@ -76,7 +76,7 @@ class Unreachable(ClientError):
 
 class ApiError(ClientError):
     """Raised if a member answered with an error (status 4xx) that does not depend on the member, so that no other
-    member is tried.
+    member is tried. Also raised if a member refused the request because it is isolated, and no other member served it.
     """
 
     def __init__(self, endpoint: str, status: int, code: str, message: str, details: dict[str, t.Any]) -> None:
@@ -93,14 +93,15 @@ class _EndpointFailed(Exception):
     """Raised inside this module if one endpoint gave no usable answer.
 
     ``sent`` says whether the endpoint may have received the request. ``permanent`` says whether a retry would fail
-    again.
+    again. ``isolated`` is the answer of a member that refused the request because it is isolated.
     """
 
-    def __init__(self, reason: str, sent: bool, permanent: bool = False) -> None:
+    def __init__(self, reason: str, sent: bool, permanent: bool = False, isolated: ApiError | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.sent = sent
         self.permanent = permanent
+        self.isolated = isolated
 
 
 class Response:
@@ -171,13 +172,14 @@ class Client:
         conditional request to an endpoint in ``held``. An endpoint that receives a conditional request may answer with
         status 304 and no body.
 
-        Raises ``Unreachable`` if no endpoint answers, ``ApiError`` for a 4xx answer, and ``ConfigError`` if a TLS file
-        cannot be used.
+        Raises ``Unreachable`` if no endpoint answers, ``ApiError`` for a 4xx answer or from an isolated member, and
+        ``ConfigError`` if a TLS file cannot be used.
         """
         if query:
             path += "?" + urlencode({name: value for name, value in query.items() if value is not None})
         attempts: list[tuple[str, str]] = []
         arrived = False
+        isolated: ApiError | None = None
         numbers: dict[str, str] = {}
         candidates = list(self._endpoints)
         for left in range(self._settings.retries, -1, -1):
@@ -207,6 +209,7 @@ class Client:
                     attempts.append(failed[-1])
                     self._failures[failed[-1]] = None
                     arrived = arrived or failure.sent
+                    isolated = failure.isolated or isolated
                     if failure.sent and not repeatable:
                         raise Unreachable(attempts, maybe_applied=True) from None
                     if failure.permanent:
@@ -227,6 +230,8 @@ class Client:
                 % (_lines(failed), left, "retry" if left == 1 else "retries", pause)
             )
             time.sleep(pause)
+        if isolated is not None and not (arrived and method != "GET"):
+            raise isolated
         raise Unreachable(attempts, maybe_applied=arrived and method != "GET")
 
     def _ask(
@@ -245,14 +250,17 @@ class Client:
         # Redirects are not followed. Status 304 is valid only as an answer to a conditional request.
         unchanged = status == 304 and method == "GET" and "If-None-Match" in headers
         if status in _REFUSED_HERE or (300 <= status < 400 and not unchanged):
-            reason = "answered %d %s" % (status, _api_error(response).code)
+            error = _api_error(response)
+            reason = "answered %d %s" % (status, error.code)
             if status == 401:
                 reason += " (a token is needed)" if not self._settings.token else " (the token was refused)"
             elif _API_HEADER not in response.headers:
                 reason += _server(response)
             # A member that answers with status 500, 502 or 504 may have applied the request. With any other status in
             # this branch, the member has not applied the request.
-            raise _EndpointFailed(reason, sent=status in (500, 502, 504), permanent=status in (401, 403))
+            isolated = error if error.code == "isolated" else None
+            permanent = status in (401, 403) or isolated is not None
+            raise _EndpointFailed(reason, status in (500, 502, 504), permanent, isolated)
         if _API_HEADER not in response.headers:
             # The program that answered is not an agent, so no member has received the request.
             reason = "answered %d, and is no agent of XDP Gossip%s" % (status, _server(response))

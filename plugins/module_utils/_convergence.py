@@ -25,12 +25,16 @@ def check_wait(wait: str) -> str:
     raise ConfigError("wait: expected none, majority, all or a number of members, got %r" % clip(wait))
 
 
-def enough(wait: str, confirmed: int, members: int) -> bool:
-    """Return whether the option ``wait`` is satisfied if ``confirmed`` of ``members`` members have the document."""
+def enough(wait: str, confirmed: int, members: int, known: int) -> bool:
+    """Return whether the option ``wait`` is satisfied if ``confirmed`` of ``members`` present members have the
+    document.
+
+    ``known`` is the number of known members, dead ones included, of which ``majority`` requires more than half.
+    """
     if wait == "all":
         return confirmed >= members
     if wait == "majority":
-        return confirmed > members // 2
+        return confirmed > known // 2
     return confirmed >= int(wait)
 
 
@@ -94,6 +98,10 @@ class Convergence:
         self.members = number_of(answer, "members")
         self.confirmed = number_of(answer, "confirmed")
         self.digest = text_of(answer, "digest")
+        #: Number of known members, and how many of them are dead or have no running agent. An older agent reports only
+        #: the present members.
+        self.known = number_of(answer, "known") if "known" in answer else self.members
+        self.absent = {state: number_of(answer, state) if state in answer else 0 for state in ("dead", "agent_down")}
         results = answer.get("results")
         if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
             raise BadAnswer("convergence: expected a list of objects as results")
@@ -106,7 +114,16 @@ class Convergence:
         self.results = results
         self.members = len(results)
         self.confirmed = self.members - len(self.laggards)
-        self.converged = enough(wait, self.confirmed, self.members)
+        self.converged = enough(wait, self.confirmed, self.members, self.known)
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers of members for a module's results."""
+        return dict(self.absent, members=self.members, confirmed=self.confirmed, known=self.known)
+
+    def describe_absent(self) -> str:
+        """Return a sentence about the known members that are absent; "" if there are none."""
+        absent = ["%d %s" % (count, state) for state, count in self.absent.items() if count]
+        return " Of %d known members, %s." % (self.known, " and ".join(absent)) if absent else ""
 
     @property
     def laggards(self) -> list[dict[str, t.Any]]:

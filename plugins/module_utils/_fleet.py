@@ -18,7 +18,7 @@ from urllib.parse import quote
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ApiError, Client, Response
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._convergence import Convergence, Question
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip, number_of, text_of
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import parse_nodes
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import parse_nodes, states_query
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import BadAnswer, ConfigError
 
 #: Duration of one long poll, in seconds. The agent allows 60 seconds, but with shorter polls the plugins detect a dead
@@ -75,6 +75,11 @@ class Fleet:
         self.client = client
         #: Time of the last answer to a read of a document, by the clock of that member, in seconds since the epoch.
         self.now = time.time()
+        #: Whether an isolated member must refuse a write before anything is written, because the caller will wait for
+        #: confirmations.
+        self.unless_isolated = False
+        #: Whether the member that answered the last :meth:`nodes` is isolated, so that its NodeList may be wrong.
+        self.isolated = False
 
     @property
     def endpoint(self) -> str:
@@ -87,7 +92,8 @@ class Fleet:
 
     def nodes(self, states: t.Sequence[str]) -> tuple[list[dict[str, t.Any]], list[str]]:
         """Return the nodes in one of ``states``, and one line of text for each invalid node (see ``parse_nodes``)."""
-        answer = self.client.request("GET", "/v1/nodes", {"state": ",".join(states)}).json()
+        answer = self.client.request("GET", "/v1/nodes", {"state": states_query(states)}).json()
+        self.isolated = answer.get("isolated") is True
         try:
             nodes, problems = parse_nodes(answer.get("nodes"))
         except ValueError as exc:
@@ -108,6 +114,10 @@ class Fleet:
         Returns the number of addresses in ``body`` that the member did not know before.
         """
         return number_of(self._send("POST", "/v1/node/join", body).json(), "added")
+
+    def forget(self, node: str) -> None:
+        """Remove a dead node from the member's node list (``DELETE /v1/nodes/NODE``)."""
+        self.client.request("DELETE", "/v1/nodes/" + quote(node, safe=""))
 
     def move(self, verb: str) -> dict[str, t.Any]:
         """Start or stop heartbeats, or leave the cluster, by ``POST`` to ``/v1/node/start``, ``stop`` or ``leave``."""
@@ -153,7 +163,7 @@ class Fleet:
 
         ``about`` contains further parameters, such as content_type, author and comment.
         """
-        headers = dict(_condition(if_version), **{"Content-Type": "application/octet-stream"})
+        headers = dict(self._condition(if_version), **{"Content-Type": "application/octet-stream"})
         repeatable = if_version is None
         return _written(self.client.request("PUT", _path(key), about, value, headers, repeatable=repeatable).json())
 
@@ -162,7 +172,7 @@ class Fleet:
 
         ``about`` may contain author and comment.
         """
-        headers = _condition(if_version)
+        headers = self._condition(if_version)
         repeatable = if_version is None
         return _written(self.client.request("DELETE", _path(key), about, headers=headers, repeatable=repeatable).json())
 
@@ -173,7 +183,7 @@ class Fleet:
         said = {name: text for name, text in (("author", author), ("comment", comment)) if text is not None}
         body = json.dumps(dict(said, documents=entries), ensure_ascii=False).encode("utf-8")
         free = not any("if_version" in entry or "if_absent" in entry for entry in entries)
-        headers = {"Content-Type": "application/json"}
+        headers = dict(self._condition(None), **{"Content-Type": "application/json"})
         answer = self.client.request("POST", "/v1/documents", body=body, headers=headers, repeatable=free).json()
         written = answer.get("documents")
         if not isinstance(written, list) or not all(isinstance(one, dict) for one in written):
@@ -181,6 +191,13 @@ class Fleet:
         if [one.get("key") for one in written] != [entry["key"] for entry in entries]:
             raise BadAnswer("%s: documents: expected an answer for each document sent, in that order" % self.endpoint)
         return [_written(one) for one in written]
+
+    def _condition(self, if_version: str | None) -> dict[str, str]:
+        headers = {"X-XDP-Gossip-Unless": "isolated"} if self.unless_isolated else {}
+        if if_version is not None:
+            name, value = ("If-None-Match", "*") if if_version == "absent" else ("If-Match", '"%s"' % if_version)
+            headers[name] = value
+        return headers
 
     def history(self, key: str, diff: bool = False) -> list[dict[str, t.Any]]:
         """Return the document's versions in the member's history, newest first (``GET /v1/history``). The list is empty
@@ -234,7 +251,7 @@ class Fleet:
         said: dict[str, t.Any] = {"version": version, "author": author or "", "comment": comment or ""}
         if expires is not None:
             said["expires_in"] = expires or "never"
-        headers = dict(_condition(if_version), **{"Content-Type": "application/json"})
+        headers = dict(self._condition(if_version), **{"Content-Type": "application/json"})
         path, body = "/v1/rollback/" + quote(key, safe="/"), json.dumps(said).encode("utf-8")
         repeatable = if_version is None
         return _written(self.client.request("POST", path, body=body, headers=headers, repeatable=repeatable).json())
@@ -287,12 +304,6 @@ def _clock(headers: t.Mapping[str, str]) -> float:
 
 def _path(key: str) -> str:
     return "/v1/documents/" + quote(key, safe="/")
-
-
-def _condition(if_version: str | None) -> dict[str, str]:
-    if if_version is None:
-        return {}
-    return {"If-None-Match": "*"} if if_version == "absent" else {"If-Match": '"%s"' % if_version}
 
 
 def _describe(answer: dict[str, t.Any]) -> dict[str, t.Any]:

@@ -15,7 +15,7 @@ import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 
-STATES = ("alive", "suspect", "dead", "left")
+STATES = ("alive", "suspect", "agent_down", "dead", "left")
 MAX_NODES = 50 * 1000
 
 #: Maximum bytes of UTF-8 of each text field. The limits of name and private_data are those of the agent. The limits of
@@ -79,6 +79,14 @@ def parse_node(entry: t.Any) -> dict[str, t.Any]:
         node[field] = bool(value)
     node["last_heard"] = _seconds(entry.get("last_heard"))
     return node
+
+
+def states_query(states: t.Iterable[str]) -> str:
+    """Return the value of the query parameter ``state`` for nodes in ``states``. The caller must filter the answer.
+
+    An older agent rejects the name of a state that it does not know, so ask for all states instead of such a state.
+    """
+    return "all" if "agent_down" in states else ",".join(states)
 
 
 def canonical_address(value: t.Any) -> str:

@@ -33,7 +33,7 @@ options:
     description: States of the members to return.
     type: list
     elements: str
-    choices: [alive, suspect, dead, left]
+    choices: [alive, suspect, agent_down, dead, left]
     default: [alive, suspect]
   prefix:
     description: Return only documents whose key begins with O(prefix).
@@ -83,7 +83,7 @@ status:
     version: 0.1.0
     cluster: default
     state: running
-    members: {alive: 3, suspect: 0, dead: 0, left: 0}
+    members: {alive: 3, suspect: 0, agent_down: 0, dead: 0, left: 0}
 nodes:
   description: The NodeList, sorted by address and port.
   returned: O(gather) contains V(nodes)
@@ -143,6 +143,12 @@ nodes:
       description: Whether the asked member has received the node's name and private data.
       type: bool
       returned: always
+isolated:
+  description: Whether the asked member is isolated, which means that no other member answers it, so that the states in
+    RV(nodes) may be wrong.
+  returned: O(gather) contains V(nodes)
+  type: bool
+  sample: false
 documents:
   description: The documents, without their content.
   returned: O(gather) contains V(documents)
@@ -248,6 +254,7 @@ def gather(module: FleetModule, fleet: Fleet) -> dict[str, t.Any]:
         result["status"] = fleet.status()
     if "nodes" in wanted:
         result["nodes"], problems = fleet.nodes(module.params["states"])
+        result["isolated"] = fleet.isolated
         for problem in problems:
             module.warn(problem)
     if "documents" in wanted:

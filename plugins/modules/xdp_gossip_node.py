@@ -11,8 +11,8 @@ short_description: Manage one node of a fleet
 version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
-  - Changes a node's name or private data, makes it join other nodes, pauses or resumes its heartbeats, or makes it
-    leave the fleet.
+  - Changes a node's name or private data, makes it join other nodes, forget dead nodes, pause or resume its heartbeats,
+    or leave the fleet.
   - The module acts on exactly one node, the node at the B(first) of O(endpoints). The module ignores further endpoints,
     because each of them belongs to another node.
 extends_documentation_fragment:
@@ -42,6 +42,16 @@ options:
       - If O(state) is not given, the node's state does not change.
     type: str
     choices: [started, stopped, left]
+  forget:
+    description:
+      - Dead nodes that the node removes from its list, so that they no longer count for V(majority). Each entry is
+        C(addr:port), with an IPv6 address in brackets.
+      - The task fails for a node that is known and not dead. If the node does not know an entry, the module reports no
+        change for this entry.
+      - Only this node forgets the entries, and lists a node again as soon as it is heard again. To make all members
+        forget a node, run the task on all hosts of the fleet.
+    type: list
+    elements: str
 seealso:
   - module: xdp_gossip.fleet.xdp_gossip_info
 """
@@ -61,6 +71,11 @@ EXAMPLES = r"""
   xdp_gossip.fleet.xdp_gossip_node:
     state: left
 
+- name: Forget a host that will never return, on every host on which this task runs
+  xdp_gossip.fleet.xdp_gossip_node:
+    forget:
+      - 198.18.0.13:8000
+
 - name: And back
   xdp_gossip.fleet.xdp_gossip_node:
     state: started
@@ -79,6 +94,11 @@ state:
   sample: running
 joined:
   description: Number of addresses in O(join) that the node did not know before.
+  returned: success
+  type: int
+  sample: 0
+forgotten:
+  description: Number of nodes in O(forget) that the node has removed from its list.
   returned: success
   type: int
   sample: 0
@@ -117,12 +137,14 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 STATE = {"started": ("running", "start"), "stopped": ("paused", "stop"), "left": ("left", "leave")}
 
 
-def seed_of(text: str) -> tuple[str, int]:
-    """Parse the address and port of a node to join. Raises ``ConfigError``."""
+def seed_of(text: str, option: str = "join") -> tuple[str, int]:
+    """Parse the address and port of a node in ``option``. Raises ``ConfigError``."""
     try:
         return parse_seed(text)
     except ValueError:
-        raise ConfigError("join: expected ADDRESS:PORT (an IPv6 address in brackets), got %r" % clip(text)) from None
+        raise ConfigError(
+            "%s: expected ADDRESS:PORT (an IPv6 address in brackets), got %r" % (option, clip(text))
+        ) from None
 
 
 def text_of_data(field: str, value: t.Any) -> str:
@@ -159,8 +181,30 @@ def join(module: FleetModule, fleet: Fleet) -> int:
     new = [seed for seed in seeds if seed not in known]
     if module.check_mode or not new:
         return len(new)
-    nodes = ["%s:%d" % ("[%s]" % addr if ":" in addr else addr, port) for addr, port in new]
+    nodes = [_shown(addr, port) for addr, port in new]
     return fleet.join(json.dumps({"nodes": nodes}).encode("utf-8"))
+
+
+def forget(module: FleetModule, fleet: Fleet) -> int:
+    """Make the node forget the dead nodes in ``forget``. Returns the number of nodes that were known. In check mode,
+    the function only counts them. Raises ``ConfigError`` for a node that is not dead.
+    """
+    wanted = sorted({seed_of(text, "forget") for text in module.params["forget"] or []})
+    if not wanted:
+        return 0
+    states = {(node["addr"], node["port"]): node["state"] for node in fleet.nodes(STATES)[0]}
+    known = [node for node in wanted if node in states]
+    for node in known:
+        if states[node] != "dead":
+            raise ConfigError("forget: expected dead nodes, %s is %s" % (_shown(*node), states[node]))
+    if not module.check_mode:
+        for node in known:
+            fleet.forget(_shown(*node))
+    return len(known)
+
+
+def _shown(addr: str, port: int) -> str:
+    return "%s:%d" % ("[%s]" % addr if ":" in addr else addr, port)
 
 
 def move(module: FleetModule, fleet: Fleet) -> tuple[str, str]:
@@ -183,18 +227,21 @@ def steer(module: FleetModule, fleet: Fleet) -> dict[str, t.Any]:
     first = module.params["state"] == "started"
     states = move(module, fleet) if first else None
     joined = join(module, fleet)
+    forgotten = forget(module, fleet)
     state_before, state = states or move(module, fleet)
     fields = ("name", "private_data")
     before = dict({field: node_before.get(field) for field in fields}, state=state_before)
     after = dict({field: node.get(field) for field in fields}, state=state)
     result: dict[str, t.Any] = {
-        "changed": bool(joined) or before != after,
+        "changed": bool(joined or forgotten) or before != after,
         "node": node,
         "state": state,
         "joined": joined,
+        "forgotten": forgotten,
     }
     if module._diff:
-        result["diff"] = {"before": before, "after": dict(after, **({"joined": joined} if joined else {}))}
+        counts = {"joined": joined, "forgotten": forgotten}
+        result["diff"] = {"before": before, "after": dict(after, **{name: n for name, n in counts.items() if n})}
     return result
 
 
@@ -205,8 +252,9 @@ def main() -> None:
             "private_data": {"type": "raw", "no_log": False},
             "join": {"type": "list", "elements": "str"},
             "state": {"type": "str", "choices": sorted(STATE, reverse=True)},
+            "forget": {"type": "list", "elements": "str"},
         },
-        required_one_of=[("name", "private_data", "join", "state")],
+        required_one_of=[("name", "private_data", "join", "state", "forget")],
     )
     try:
         result = steer(module, module.open_fleet(first_only=True))

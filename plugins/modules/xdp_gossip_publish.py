@@ -146,6 +146,11 @@ options:
     description:
       - Number of members that must have each document before the task succeeds. O(wait) is V(none), V(majority),
         V(all), or a number of members.
+      - V(all) means all present members. V(majority) means more than half of all known members that have not left, dead
+        members included. So the smaller side of a partition never has a majority.
+      - An isolated member, which no other member answers, refuses the write unless O(wait=none). The module then asks
+        the next of O(endpoints). If all of O(endpoints) are isolated, the task fails at once with the error code
+        V(isolated), and nothing is written.
       - The default of O(wait) is V(all) if O(wait_for) is given, and V(none) otherwise.
       - The task also waits if it changed nothing, so a second run also proves that the members have the documents.
       - After a deletion, the task counts a member if it has received the deletion and has no document of that name.
@@ -309,8 +314,8 @@ atomic:
   sample: true
 members:
   description:
-    - Number of members that the module has checked for the document. RV(members) is V(null) in check mode, and with
-      O(documents) and O(wait=none).
+    - Number of present members. The module has checked all of them for the document. RV(members) is V(null) in check
+      mode, and with O(documents) and O(wait=none).
   returned: once a member has answered
   type: int
   sample: 3
@@ -321,6 +326,23 @@ confirmed:
   returned: once a member has answered
   type: int
   sample: 3
+known:
+  description:
+    - Number of known members that have not left, dead ones included. O(wait=majority) requires more than half of them.
+      RV(known) is V(null) if RV(members) is V(null).
+  returned: once a member has answered
+  type: int
+  sample: 3
+dead:
+  description: Number of known members that are dead.
+  returned: once a member has answered
+  type: int
+  sample: 0
+agent_down:
+  description: Number of known members whose host answers although their agent does not run.
+  returned: once a member has answered
+  type: int
+  sample: 0
 laggards:
   description:
     - The members that do not have the document yet. With O(documents), each entry of RV(laggards) also has the C(key)
@@ -499,6 +521,7 @@ class Publication:
 
     def run(self, fleet: Fleet) -> t.NoReturn:
         """Read all documents, check ``if_version``, write, wait for members, and end the module."""
+        fleet.unless_isolated = self._wait != "none"
         try:
             self._changes = [Change(wish, fleet) for wish in self._wishes]
             self._compare()
@@ -568,10 +591,10 @@ class Publication:
         question.applied = self._module.params["wait_for"] == "applied" and not question.absent
         answer, self._elapsed = fleet.converge(question, wait, seconds)
         self._counts[change.wish.key] = {
-            "members": answer.members,
-            "confirmed": answer.confirmed,
+            **answer.counts(),
             "laggards": answer.laggards,
             "converged": answer.converged,
+            "absent": answer.describe_absent(),
             "told": answer.describe_laggards(),
         }
 
@@ -584,13 +607,14 @@ class Publication:
         what = "document %r version %s" % (clip(change.wish.key), change.version)
         if not count:
             return what + ": no time was left to ask who holds it"
-        return "%s: %d of %d members %s it after %.1f s, expected %s. Missing: %s" % (
+        return "%s: %d of %d members %s it after %.1f s, expected %s.%s Missing: %s" % (
             what,
             count["confirmed"],
             count["members"],
             "have applied" if self._module.params["wait_for"] == "applied" else "hold",
             self._elapsed,
             self._wait,
+            count["absent"],
             count["told"],
         )
 
@@ -626,6 +650,10 @@ class Publication:
                 atomic=self._atomic,
                 members=max((count["members"] for count in counts), default=None),
                 confirmed=min((count["confirmed"] for count in counts), default=None),
+                **{
+                    name: max((count[name] for count in counts), default=None)
+                    for name in ("known", "dead", "agent_down")
+                },
                 laggards=[dict(late, key=count["key"]) for count in counts for late in count["laggards"]],
             )
         elif shown:
@@ -637,7 +665,7 @@ class Publication:
 
     def _result_of(self, change: Change, predicted: bool) -> dict[str, t.Any]:
         count = self._counted(change)
-        counted = {"members": count.get("members"), "confirmed": count.get("confirmed")}
+        counted = {name: count.get(name) for name in ("members", "confirmed", "known", "dead", "agent_down")}
         return dict(change.result(predicted), laggards=count.get("laggards", []), **counted)
 
 

@@ -79,7 +79,12 @@ options:
         module does not compare the documents' content types.
     type: str
   wait:
-    description: Number of members that must have the document, as V(majority), V(all), or a number of members.
+    description:
+      - Number of members that must have the document, as V(majority), V(all), or a number of members.
+      - V(all) means all present members. V(majority) means more than half of all known members that have not left, dead
+        members included. So the smaller side of a partition never has a majority.
+      - If the asked member is isolated, which means that no other member answers it, the module asks the next of
+        O(endpoints). If all of O(endpoints) are isolated, the task fails at once with the error code V(isolated).
     type: str
     default: all
   wait_timeout:
@@ -190,7 +195,7 @@ converged:
   type: bool
   sample: true
 members:
-  description: Number of members that were checked.
+  description: Number of present members. All of them were checked.
   returned: once a member has answered
   type: int
   sample: 3
@@ -199,6 +204,22 @@ confirmed:
   returned: once a member has answered
   type: int
   sample: 3
+known:
+  description:
+    - Number of known members that have not left, dead ones included. O(wait=majority) requires more than half of them.
+  returned: once a member has answered
+  type: int
+  sample: 4
+dead:
+  description: Number of known members that are dead.
+  returned: once a member has answered
+  type: int
+  sample: 1
+agent_down:
+  description: Number of known members whose host answers although their agent does not run.
+  returned: once a member has answered
+  type: int
+  sample: 0
 elapsed:
   description: Seconds from the first request to the last answer of the asked member.
   returned: once a member has answered
@@ -442,8 +463,7 @@ def verify(module: FleetModule, fleet: Fleet, question: Question, direct: Direct
     result: dict[str, t.Any] = {
         "changed": needed,
         "converged": answer.converged,
-        "members": answer.members,
-        "confirmed": answer.confirmed,
+        **answer.counts(),
         "elapsed": round(elapsed, 3),
         "version": question.version or holder.get("version"),
         "digest": answer.digest if question.key is None else question.digest or holder.get("digest"),
@@ -461,7 +481,7 @@ def verify(module: FleetModule, fleet: Fleet, question: Question, direct: Direct
     if answer.converged or (needed and module.check_mode):
         module.succeed(**result)
     module.fail(
-        "%d of %d members %s %s after %.1f s, expected %s. Missing: %s"
+        "%d of %d members %s %s after %.1f s, expected %s.%s Missing: %s"
         % (
             answer.confirmed,
             answer.members,
@@ -469,6 +489,7 @@ def verify(module: FleetModule, fleet: Fleet, question: Question, direct: Direct
             question,
             elapsed,
             wait,
+            answer.describe_absent(),
             answer.describe_laggards(),
         ),
         **result,

@@ -11,6 +11,8 @@ import collections.abc as c
 import typing as t
 
 DEFAULT_PREFIX = "xdp_gossip"
+#: Group of the hosts whose agent does not run although the host answers.
+AGENT_DOWN = "xdp_gossip_agent_down"
 
 
 def check_keyed_groups(entries: t.Any) -> list[dict[str, t.Any]]:
@@ -53,7 +55,7 @@ def group_names(
 
     ``sanitize`` is the function with which Ansible converts a text to a valid name of a group.
     """
-    groups = {str(group).lower() for group in existing}
+    groups = {AGENT_DOWN, *(str(group).lower() for group in existing)}
     for group in configured or {}:
         groups.update((str(group).lower(), sanitize(str(group)).lower()))
     prefixes = []

@@ -14,7 +14,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._source import Answer
 
 #: Rank of the states if several states are equally frequent: the state with the highest rank is used.
-_RANK = {"left": 3, "dead": 2, "suspect": 1, "alive": 0}
+_RANK = {"left": 4, "dead": 3, "agent_down": 2, "suspect": 1, "alive": 0}
 
 #: The entry for a node in one member's NodeList.
 View = dict[str, t.Any]

@@ -12,7 +12,11 @@ import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import Client, Unreachable
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip, parse_json
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import STATES, parse_nodes
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import (
+    STATES,
+    parse_nodes,
+    states_query,
+)
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import (
     BadAnswer,
     ClientError,
@@ -42,6 +46,8 @@ class Answer:
         self.etag = etag if _ETAG.fullmatch(etag) else ""
         self.body = body
         self.cluster = answer.get("cluster")
+        #: Whether no other member answers this member, so that its NodeList may be wrong.
+        self.isolated = answer.get("isolated") is True
         self.nodes, self.problems = parse_nodes(answer.get("nodes"))
 
 
@@ -49,27 +55,56 @@ class Source:
     """Requests NodeLists from members.
 
     ``options`` are the connection options, and ``states`` are the states of the nodes to read. ``log`` is called with
-    one line for each failed endpoint.
+    one line for each failed endpoint, and ``warn`` with one line for each isolated member.
     """
 
-    def __init__(self, options: c.Mapping[str, t.Any], states: c.Sequence[str], log: c.Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        options: c.Mapping[str, t.Any],
+        states: c.Sequence[str],
+        log: c.Callable[[str], None],
+        warn: c.Callable[[str], None],
+    ) -> None:
         self._options = options
         self._states = states
         self._log = log
+        self._warn = warn
 
     def one(self, held: c.Mapping[str, Answer]) -> list[Answer]:
-        """Return the answer of the first endpoint that answers. Raises ``ClientError``.
+        """Return the answer of the first endpoint that answers and is not isolated. Raises ``ClientError``.
 
-        ``held`` maps endpoints to earlier answers, for conditional requests.
+        If only isolated members answer, return the answer of the last of them, because a host behind the same fault may
+        be reachable. ``held`` maps endpoints to earlier answers, for conditional requests.
         """
-        return [_ask(Settings(self._options), self._states, held, self._log)]
+        urls = list(dict.fromkeys(endpoint.url for endpoint in Settings(self._options).endpoints))
+        isolated: Answer | None = None
+        while True:
+            try:
+                answer = _ask(Settings(dict(self._options, endpoints=urls)), self._states, held, self._log)
+            except Unreachable as exc:
+                if isolated is None:
+                    raise
+                self._log(str(exc))
+                break
+            if not answer.isolated:
+                return [answer]
+            isolated, urls = answer, urls[urls.index(answer.endpoint) + 1 :]
+            if not urls:
+                break
+            self._warn("%s is isolated, as no other member answers it: asking the next endpoint" % answer.endpoint)
+        self._warn(
+            "%s is isolated, as no other member answers it, and there is no better answer: the states of its NodeList "
+            "may be wrong" % isolated.endpoint
+        )
+        return [isolated]
 
     def majority(self, held: c.Mapping[str, Answer]) -> list[Answer]:
         """Return the answers of all endpoints that answer, in the order of the endpoints.
 
         The method asks all endpoints at the same time for the nodes in *every* state. The timeout applies to each
-        endpoint separately. If half of the endpoints or more fail, the method raises ``ClientError`` with each failed
-        endpoint and the reason. ``held`` maps endpoints to earlier answers, for conditional requests.
+        endpoint separately. An isolated member counts as failed. If half of the endpoints or more fail, the method
+        raises ``ClientError`` with each failed endpoint and the reason. ``held`` maps endpoints to earlier answers, for
+        conditional requests.
         """
         endpoints = list(dict.fromkeys(endpoint.url for endpoint in Settings(self._options).endpoints))
         failures: dict[str, str] = {}
@@ -78,7 +113,10 @@ class Source:
         def ask(url: str) -> Answer | None:
             settings = Settings(dict(self._options, endpoints=[url]))
             try:
-                return _ask(settings, STATES, held, lines.append)
+                answer = _ask(settings, STATES, held, lines.append)
+                if not answer.isolated:
+                    return answer
+                failures[url] = "isolated, as no other member answers it"
             except ConfigError:
                 raise
             except Unreachable as exc:
@@ -91,6 +129,8 @@ class Source:
             answers = [answer for answer in pool.map(ask, endpoints) if answer is not None]
         for line in lines:
             self._log(line)
+        for answer_url in (url for url in endpoints if failures.get(url, "").startswith("isolated")):
+            self._warn("%s is %s: its NodeList is left out" % (answer_url, failures[answer_url]))
         needed = majority_of(len(endpoints))
         if len(answers) < needed:
             raise ClientError(
@@ -109,7 +149,7 @@ def _ask(
     settings: Settings, states: c.Iterable[str], held: c.Mapping[str, Answer], log: c.Callable[[str], None]
 ) -> Answer:
     tags = {url: answer.etag for url, answer in held.items() if answer.etag}
-    response = Client(settings, log).request("GET", "/v1/nodes", {"state": ",".join(states)}, held=tags)
+    response = Client(settings, log).request("GET", "/v1/nodes", {"state": states_query(states)}, held=tags)
     if response.status == 304:
         return held[response.endpoint]
     try:

@@ -90,6 +90,7 @@ def test_nodes_by_state(tmp_path: Path) -> None:
             "suspect",
             "dead",
             "left",
+            "agent_down",
         ]
         assert states(await api("GET", "/v1/nodes", params="state=dead,left")) == ["dead", "left"]
         for bad in ("state=", "state=alive,", "state=ALIVE", "state=all,dead", "stat=all", "state=dead&state=left"):

@@ -67,6 +67,8 @@ class FakeMember:
         self.holdings: dict[str, dict[str | None, dict[str, str | None]]] = {}
         self.requests: list[tuple[str, str, dict[str, str], dict[str, str]]] = []
         self.misbehave: t.Callable[[t.Any], None] | None = None
+        self.isolated = False  # refuses what an isolated member refuses
+        self.absent: dict[str, int] = {}  # dead, agent_down -> number of known members in this state
         self.marked = True  # says on every answer that it is an agent's
         self.after_write: t.Callable[[t.Any], None] | None = None
         self.clock = 0
@@ -183,6 +185,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if member.token and self.headers.get("Authorization") != "Bearer " + member.token:
             self.error(401, "unauthorized")
             return
+        unless = self.headers.get("X-XDP-Gossip-Unless")
+        assert unless in (None, "isolated") and (unless is None or self.command != "GET")
+        if member.isolated and (unless or parts.path == "/v1/convergence"):
+            self.error(503, "isolated")
+            return
         name = "%s_%s" % (self.command, parts.path.split("/")[2].replace(".", "_"))
         handler = getattr(self, name, None)
         if not parts.path.startswith("/v1/") or handler is None:
@@ -197,7 +204,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def GET_nodes(self, path: str, query: dict[str, str]) -> None:
         states = query.get("state", "alive,suspect").split(",")
-        known = ("alive", "suspect", "dead", "left")
+        known = ("alive", "suspect", "agent_down", "dead", "left")
+        states = list(known) if states == ["all"] else states
         nodes = [
             entry
             for entry in self.member.nodes
@@ -210,6 +218,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             else entry
             for entry in nodes
         ]
+        stable.append(self.member.isolated)
         tag = 'W/"%s"' % hashlib.sha256(json.dumps(stable, sort_keys=True).encode()).hexdigest()[:24]
         if self.headers.get("If-None-Match") == tag:
             self.send_response(304)
@@ -217,7 +226,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             return
         answer = {"nodes": nodes, "revision": 1, "cluster": "default", "digest": "00112233445566aa"}
-        self.reply(200, answer, {"ETag": tag})
+        self.reply(200, dict(answer, isolated=self.member.isolated), {"ETag": tag})
+
+    def DELETE_nodes(self, path: str, query: dict[str, str]) -> None:
+        wanted = path[len("nodes/") :]
+        (found,) = [entry for entry in self.member.nodes if "%s:%d" % (entry["addr"], entry["port"]) == wanted]
+        self.member.nodes.remove(found)
+        self.reply(200, {"forgotten": found})
 
     def GET_node(self, path: str, query: dict[str, str]) -> None:
         self.reply(200, self.member.nodes[0])
@@ -423,13 +438,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             for result in results
             if result["holds"] and result.get("applied", {}).get("state", "none") in ("none", "applied")
         )
-        need = {"all": len(results), "majority": len(results) // 2 + 1}.get(query["wait"])
+        known = len(results) + sum(member.absent.values())
+        need = {"all": len(results), "majority": known // 2 + 1}.get(query["wait"])
         need = int(query["wait"]) if need is None else need
         self.reply(
             200,
             {
                 "converged": confirmed >= need,
                 "members": len(results),
+                "known": known,
+                "dead": member.absent.get("dead", 0),
+                "agent_down": member.absent.get("agent_down", 0),
                 "confirmed": confirmed,
                 "elapsed": 0.0,
                 "digest": "00112233445566aa",

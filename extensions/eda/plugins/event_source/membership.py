@@ -16,12 +16,12 @@ DOCUMENTATION = r"""
 author: XDP Gossip contributors (@xdp-gossip)
 short_description: Report events about the hosts and documents of a fleet
 description:
-  - The source reports to rulebooks when hosts join, become suspect, die, recover, leave or change their name or private
-    data. The source also reports when documents are changed or deleted, when all hosts have the same documents, and
-    when hosts have different documents for a while.
-  - The source connects to the first of I(endpoints) that answers. If the member that the source uses fails, the source
-    connects to the next endpoint. The member reports changes at once, so the source need not poll for changes of nodes
-    and documents.
+  - The source reports to rulebooks when hosts join, become suspect, die, lose their agent, recover, leave or change
+    their name or private data. The source also reports when documents are changed or deleted, when all hosts have the
+    same documents, and when hosts have different documents for a while.
+  - The source connects to the first of I(endpoints) that answers. If the member that the source uses fails or is
+    isolated, the source connects to the next endpoint. The member reports changes at once, so the source need not poll
+    for changes of nodes and documents.
   - The source compares the nodes and documents that a member lists with the events that it has already reported. The
     source therefore reports each change of state at least once, even after a lost connection, a restart of the agent or
     a move to another member. The source does not report a change that was undone before the source compared the lists
@@ -77,15 +77,15 @@ options:
       - Types of events to report. By default, the source reports events of all types.
     type: list
     elements: str
-    choices: [join, recover, suspect, dead, leave, update, document_changed, document_deleted, convergence_reached,
-      convergence_lost, fleet_unreachable, fleet_reachable]
+    choices: [join, recover, suspect, agent_down, dead, leave, update, document_changed, document_deleted,
+      convergence_reached, convergence_lost, fleet_unreachable, fleet_reachable]
   states:
     description:
       - Report an event about a node only if I(states) contains the node's state after the event. By default, the source
         reports events about nodes in any state.
     type: list
     elements: str
-    choices: [alive, suspect, dead, left]
+    choices: [alive, suspect, agent_down, dead, left]
   prefix:
     description:
       - Report an event about a document only if the document's key starts with I(prefix).

@@ -50,12 +50,16 @@ class Feed(t.NamedTuple):
 
 
 class NodeList(t.NamedTuple):
-    """A member's valid nodes in all states, and the revision of the member's change feed at the time of the list."""
+    """A member's valid nodes in all states, and the revision of the member's change feed at the time of the list.
+
+    ``isolated``: whether no other member answers the member, so that the states of the nodes may be wrong.
+    """
 
     nodes: list[dict[str, t.Any]]
     problems: list[str]
     cluster: str
     revision: int
+    isolated: bool = False
 
 
 class DocumentList(t.NamedTuple):
@@ -201,7 +205,8 @@ def _parse_object(body: bytes, read: t.Callable[[dict[str, t.Any]], A]) -> A:
 
 def _read_nodes(answer: dict[str, t.Any]) -> NodeList:
     nodes, problems = parse_nodes(answer.get("nodes"))
-    return NodeList(nodes, problems, clip(_text(answer, "cluster")), _revision(answer))
+    isolated = answer.get("isolated") is True
+    return NodeList(nodes, problems, clip(_text(answer, "cluster")), _revision(answer), isolated)
 
 
 def _read_documents(answer: dict[str, t.Any]) -> DocumentList:

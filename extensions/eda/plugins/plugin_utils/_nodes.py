@@ -24,14 +24,20 @@ _TOLD = (
 )
 _WATCHED = ("name", "private_data", "incarnation", "version", "protocol")
 
-#: Rank of the states. Rank of each state. A change to a lower rank requires a newer heartbeat, see ``_Known.refutes``.
-_GONE = {"alive": 0, "suspect": 1, "dead": 2, "left": 3}
+#: Rank of each state. A change to a lower rank requires a newer heartbeat, see ``_Known.refutes``. A host without a
+#: running agent sends no heartbeats, so a change between dead and agent_down requires none.
+_GONE = {"alive": 0, "suspect": 1, "agent_down": 2, "dead": 2, "left": 3}
+#: States of nodes that are gone for good, unless they send a heartbeat again.
+_LOST = ("dead", "left")
 
 #: Seconds to wait for the name of a new node. After this time, the join event is reported without a name.
 NAME_WAIT = 3.0
 #: If a node is missing from the list for this many seconds, the source reports the node as dead. A member that just
 #: started does not list all nodes yet.
 UNLISTED_WAIT = 60.0
+
+#: Type of the event about a node that enters a state; "alive" stands for a new node.
+_TYPES = {"alive": "join", "suspect": "suspect", "agent_down": "agent_down", "dead": "dead", "left": "leave"}
 
 Node = t.Mapping[str, t.Any]
 Event = dict[str, t.Any]
@@ -52,9 +58,10 @@ class _Known:
         The data in ``node`` is older than the reported state if the heartbeat in ``node`` has an earlier incarnation
         than the heartbeat of the reported state, or has the same incarnation and a lower sequence number. A change
         towards alive counts only if the heartbeat in ``node`` is newer than the heartbeat of the reported state. A
-        change towards suspect, dead or left also counts without a newer heartbeat, because a node in one of these
-        states may never send a newer heartbeat. Nodes of the PekoNode wire are never ignored: they have no incarnation,
-        and each member assigns sequence numbers to these nodes itself, so the data of two members cannot be compared.
+        change towards suspect, agent_down, dead or left also counts without a newer heartbeat, because a node in one of
+        these states may never send a newer heartbeat. Nodes of the PekoNode wire are never ignored: they have no
+        incarnation, and each member assigns sequence numbers to these nodes itself, so the data of two members cannot
+        be compared.
         """
         if not node["incarnation"] or not self.node["incarnation"]:
             return False
@@ -133,7 +140,7 @@ class NodeView:
                 known.unlisted_since = now
             elif now - known.unlisted_since >= UNLISTED_WAIT:
                 del self._known[identity]
-                if _GONE[known.node["state"]] < 2:
+                if known.node["state"] not in _LOST:
                     gone = dict(known.node, state="dead")
                     events.append(dict(_event("dead", gone, known.node), initial=False))
         return events
@@ -146,11 +153,11 @@ def _evidence(node: Node) -> tuple[int, int]:
 def _died_before(node: Node, seconds: float) -> bool:
     """Return whether the node had already died or left ``seconds`` ago. If so, the node needs no event."""
     heard = node["last_heard"]
-    return _GONE[node["state"]] >= 2 and (heard is None or heard > seconds)
+    return node["state"] in _LOST and (heard is None or heard > seconds)
 
 
 def _first_type(node: Node) -> str:
-    return {"alive": "join", "suspect": "suspect", "dead": "dead", "left": "leave"}[node["state"]]
+    return _TYPES[node["state"]]
 
 
 def _type(previous: Node, node: Node) -> str:
@@ -159,7 +166,7 @@ def _type(previous: Node, node: Node) -> str:
     # The agent lists a configured seed as suspect until the seed answers. The source reports the first answer of a seed
     # as a join.
     heard_before = previous["incarnation"] or previous["record_known"]
-    return "recover" if previous["state"] == "suspect" and heard_before else "join"
+    return "recover" if previous["state"] in ("suspect", "agent_down") and heard_before else "join"
 
 
 def _event(kind: str, node: Node, previous: Node | None, changed: t.Sequence[str] = ()) -> Event:

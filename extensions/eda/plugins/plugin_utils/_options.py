@@ -11,7 +11,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import STA
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError, Settings
 
 #: Types of events about nodes, documents, convergence and the source itself.
-NODE_EVENTS = ("join", "recover", "suspect", "dead", "leave", "update")
+NODE_EVENTS = ("join", "recover", "suspect", "agent_down", "dead", "leave", "update")
 DOCUMENT_EVENTS = ("document_changed", "document_deleted")
 AGREEMENT_EVENTS = ("convergence_reached", "convergence_lost")
 SOURCE_EVENTS = ("fleet_unreachable", "fleet_reachable")

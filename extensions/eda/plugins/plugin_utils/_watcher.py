@@ -165,7 +165,7 @@ class Watcher:
         return nodes, finding
 
     def _check(self, nodes: NodeList) -> None:
-        """Raise ``MemberFailed`` if the member belongs to another cluster or has left the fleet.
+        """Raise ``MemberFailed`` if the member belongs to another cluster, has left the fleet or is isolated.
 
         Without this check, the NodeList of a member that has left or belongs to another cluster would cause join or
         dead events for all nodes.
@@ -176,6 +176,8 @@ class Watcher:
             raise MemberFailed(f"expected a member of cluster {self._cluster!r}, got one of {nodes.cluster!r}")
         if any(node["local"] and node["state"] == "left" for node in nodes.nodes):
             raise MemberFailed("it has left the fleet")
+        if nodes.isolated:
+            raise MemberFailed("it is isolated: no other member answers it")
 
     def _complain(self, endpoint: Endpoint, problems: list[str]) -> None:
         for problem in problems:

@@ -92,6 +92,34 @@ def test_only_nodes_of_the_wanted_states(member, read):
     assert names(read(member, states=["suspect", "dead"])) == ["host12", "host13"]
 
 
+def test_hosts_without_agent_are_listed_in_a_group_of_their_own(member, read):
+    member.nodes[1]["state"] = "agent_down"
+    inventory = read(member)
+    assert names(inventory) == ["host11", "host12", "host13"]
+    assert groups(inventory) == {"xdp_gossip_agent_down": ["host12"]}
+    assert inventory.hosts["host12"].vars["ansible_host"] == "198.18.0.12"
+    assert [str(host) for host in inventory.get_hosts("all:!xdp_gossip_agent_down")] == ["host11", "host13"]
+    assert groups(read(member, states=["alive"])) == {}
+
+
+def test_a_host_named_like_the_group_without_agent_is_refused(member, read, warnings):
+    member.nodes[0]["name"] = "xdp_gossip_agent_down"
+    member.nodes[1]["state"] = "agent_down"
+    assert names(read(member, hostnames=["name"])) == ["host12", "host13"]
+    assert "left out" in warnings[0]
+
+
+def test_an_isolated_member_is_passed_over(member, read, warnings):
+    member.isolated = True
+    with FakeMember() as second:
+        second.nodes = [node("198.18.0.12", "host12")]
+        assert names(read(None, endpoints=[member.url, second.url])) == ["host12"]
+        assert len(warnings) == 1 and member.url + " is isolated" in warnings[0]
+        second.isolated = True
+        assert names(read(None, endpoints=[member.url, second.url])) == ["host12"]
+        assert "there is no better answer" in warnings[-1]
+
+
 def test_states_are_filtered_here_too(member, read):
     # A member that ignores the question must not bring dead hosts in.
     member.nodes[0]["state"] = "dead"

@@ -319,3 +319,56 @@ def test_the_type_of_a_file_is_by_its_suffix_unless_the_document_has_one(member,
     assert member.documents["app/a"]["content_type"] == "json"
     # What is held is the agent's to look up, at the moment of writing.
     assert "content_type" not in member.asked("PUT", "/v1/documents/app/a")[-1][2]
+
+
+# Members that are cut off
+
+
+@pytest.mark.parametrize("state", ["present", "absent"])
+@pytest.mark.parametrize("wait", ["all", "majority", 1])
+def test_an_isolated_member_refuses_at_once_and_nothing_is_written(member, wait, state):
+    member.isolated = True
+    member.put("app/a", b"old")
+    content = {"content": "x"} if state == "present" else {}
+    result = publish(member, wait=wait, state=state, wait_timeout=60, retries=5, **content)
+    assert (result["rc"], result["error"]["code"], result["error"]["status"]) == (1, "isolated", 503)
+    assert (result["written"], result["unwritten"], result["uncertain"]) == ([], ["app/a"], [])
+    assert member.documents["app/a"]["value"] == b"old"
+    writes = [request for request in member.requests if request[0] in ("PUT", "DELETE")]
+    assert len(writes) == 1 and not member.asked("GET", "/v1/convergence")
+
+
+def test_who_waits_for_nobody_may_publish_on_an_isolated_member(member):
+    member.isolated = True
+    result = publish(member, content="x")
+    assert (result["rc"], result["changed"], result["members"]) == (0, True, None)
+    assert member.documents["app/a"]["value"] == b"x"
+
+
+def test_all_documents_or_none_are_refused_together(member):
+    member.isolated = True
+    options = {"endpoints": [member.url], "documents": {"a": {"content": "1"}, "b": {"content": "2"}}, "wait": "all"}
+    result = run_module("publish", options)
+    assert (result["rc"], result["error"]["code"], sorted(result["unwritten"])) == (1, "isolated", ["a", "b"])
+    assert not member.documents
+
+
+def test_the_next_endpoint_takes_what_an_isolated_member_refused(member):
+    member.isolated = True
+    with FakeMember() as second:
+        second.nodes = list(member.nodes)
+        result = publish(second, content="x", wait="all", endpoints=[member.url, second.url])
+        assert (result["rc"], result["confirmed"], result["endpoint"]) == (0, 3, second.url)
+        assert not member.documents and second.documents["app/a"]["value"] == b"x"
+
+
+def test_a_majority_counts_the_dead_and_the_result_tells_their_number(member):
+    member.absent = {"dead": 3, "agent_down": 1}
+    lost = publish(member, content="x", wait="majority", wait_timeout=0)
+    assert (lost["rc"], lost["confirmed"], lost["members"], lost["known"]) == (1, 3, 3, 7)
+    assert (lost["dead"], lost["agent_down"]) == (3, 1)
+    assert "Of 7 known members, 3 dead and 1 agent_down." in lost["msg"]
+    member.absent = {"dead": 2}
+    assert publish(member, content="x", wait="majority", wait_timeout=0)["rc"] == 0
+    every = publish(member, content="x", wait="all")
+    assert (every["rc"], every["known"], every["dead"], every["agent_down"]) == (0, 5, 2, 0)

@@ -211,3 +211,45 @@ def test_private_data_that_is_data_becomes_json_as_the_role_writes_it(member):
 
 def test_node_needs_something_to_do(member):
     assert run("node", member)["rc"] == 1
+
+
+# Members that are cut off, and nodes that are gone
+
+
+def test_verify_on_an_isolated_member_fails_at_once(member):
+    member.put("app/a", b"text")
+    member.isolated = True
+    result = run("verify", member, key="app/a", wait="all", wait_timeout=60)
+    assert (result["rc"], result["error"]["code"]) == (1, "isolated")
+    assert len(member.asked("GET", "/v1/convergence")) == 1
+
+
+def test_verify_tells_how_many_known_members_are_gone(member):
+    member.put("app/a", b"text")
+    member.absent = {"dead": 1, "agent_down": 2}
+    result = run("verify", member, key="app/a")
+    assert (result["rc"], result["known"], result["dead"], result["agent_down"]) == (0, 6, 1, 2)
+    few = run("verify", member, key="app/a", wait="majority", wait_timeout=0)
+    assert few["rc"] == 1 and "Of 6 known members, 1 dead and 2 agent_down." in few["msg"]
+
+
+def test_info_tells_whether_the_member_is_isolated_and_lists_every_state(member):
+    states = ["alive", "suspect", "agent_down", "dead", "left"]
+    member.nodes = [node("198.18.0.%d" % last, state=state) for last, state in enumerate(states, 11)]
+    member.isolated = True
+    found = run("info", member, gather=["nodes"], states=states)
+    assert [entry["state"] for entry in found["nodes"]] == states and found["isolated"] is True
+    assert [entry["state"] for entry in run("info", member, states=["agent_down"])["nodes"]] == ["agent_down"]
+
+
+def test_forget_changes_once_and_only_what_is_dead(member):
+    member.nodes[2]["state"] = "dead"
+    predicted = run("node", member, check=True, forget=["198.18.0.13:8000"])
+    assert (predicted["changed"], predicted["forgotten"], len(member.nodes)) == (True, 1, 3)
+    first = run("node", member, forget=["198.18.0.13:8000"])
+    assert (first["rc"], first["changed"], first["forgotten"], len(member.nodes)) == (0, True, 1, 2)
+    second = run("node", member, forget=["198.18.0.13:8000"])
+    assert (second["rc"], second["changed"], second["forgotten"]) == (0, False, 0)
+    refused = run("node", member, forget=["198.18.0.12:8000"])
+    assert refused["rc"] == 1 and "expected dead nodes, 198.18.0.12:8000 is alive" in refused["msg"]
+    assert "forget: expected ADDRESS:PORT" in run("node", member, forget=["host2"])["msg"]

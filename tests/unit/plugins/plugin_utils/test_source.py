@@ -21,9 +21,9 @@ def fixture_members():
         yield first, second, third
 
 
-def source(*urls, **options):
+def source(*urls, warn=lambda text: None, **options):
     options = dict({"timeout": 2, "retries": 0}, endpoints=list(urls), **options)
-    return Source(options, ["alive"], lambda text: None)
+    return Source(options, ["alive"], lambda text: None, warn)
 
 
 def dead():
@@ -126,3 +126,39 @@ def test_an_answer_that_is_no_node_list(members):
     members[0].misbehave = lambda handler: handler.reply(200, {"nodes": 7})
     with pytest.raises(BadAnswer, match="expected a NodeList: nodes: expected a list, got int"):
         source(members[0].url).one({})
+
+
+def test_an_isolated_member_is_passed_over_with_a_warning(members):
+    members[0].isolated = True
+    warnings: list[str] = []
+    (answer,) = source(members[0].url, dead(), members[2].url, warn=warnings.append).one({})
+    assert answer.endpoint == members[2].url and not answer.isolated
+    assert len(warnings) == 1 and members[0].url + " is isolated" in warnings[0] and "next endpoint" in warnings[0]
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+def test_the_last_isolated_member_is_used_with_a_warning(members, behind):
+    members[0].isolated = members[1].isolated = True
+    warnings: list[str] = []
+    urls = [members[0].url, members[1].url, *[dead()] * behind]
+    (answer,) = source(*urls, warn=warnings.append).one({})
+    assert answer.endpoint == members[1].url and answer.isolated
+    assert "there is no better answer" in warnings[-1] and members[1].url in warnings[-1]
+
+
+def test_an_isolated_member_has_no_say_in_a_majority(members):
+    members[0].isolated = True
+    warnings: list[str] = []
+    asked = source(*[member.url for member in members], warn=warnings.append)
+    assert [answer.endpoint for answer in asked.majority({})] == [members[1].url, members[2].url]
+    assert len(warnings) == 1 and members[0].url + " is isolated" in warnings[0]
+    members[1].isolated = True
+    with pytest.raises(ClientError, match="1 of 3 endpoints answered, expected at least 2.*isolated"):
+        asked.majority({})
+
+
+def test_a_state_that_older_agents_do_not_know_is_not_named_to_them(members):
+    options = {"timeout": 2, "retries": 0, "endpoints": [members[0].url]}
+    for states, said in ((["alive", "agent_down"], "all"), (["alive", "dead"], "alive,dead")):
+        Source(options, states, lambda text: None, lambda text: None).one({})
+        assert members[0].requests[-1][2] == {"state": said}
