@@ -33,6 +33,7 @@ class World:
         self.nodes = [Member(HERE, State.ALIVE, 1, 1, Record("a", ""), 0.0, 0, local=True)]
         self.log = ChangeLog(1)
         self.catching_up = ""
+        self.isolated = False
         self.number = 1
         #: (template, content) in the order in which they were in place; those at the helper now; the most at one time.
         self.placed: list[tuple[str, bytes]] = []
@@ -151,6 +152,29 @@ def test_nothing_is_rendered_before_this_node_has_caught_up(play: Callable[..., 
     play(story, upstream="{% for d in documents('up/') %}{{ d.value }};{% endfor %}")
 
 
+def test_an_isolated_node_keeps_its_files_and_renders_nothing_new(play: Callable[..., None]) -> None:
+    async def story(world: World, rendering: Rendering) -> None:
+        world.put(up__1=b"good")
+        rendering.start()
+        await until(lambda: world.placed)
+        await idle(rendering)
+        world.isolated = True
+        world.put(up__1=b"new")
+        rendering.again()  # a reload of the configuration does not change that
+        await until(lambda: one(rendering).held)
+        applied = rendering.applied("up/1")
+        assert (applied.state, "this node is isolated" in applied.error) == ("pending", True)
+        entry = rendering.outcomes()[0]
+        assert (entry["state"], entry["renderings"], world.placed) == ("applied", 1, [("upstream", b"good;")])
+        world.isolated = False
+        await until(lambda: len(world.placed) == 2)
+        assert world.placed[1] == ("upstream", b"new;")
+        await idle(rendering)
+        assert (one(rendering).held, rendering.applied("up/1").state) == ("", "applied")
+
+    play(story, upstream="{% for d in documents('up/') %}{{ d.value }};{% endfor %}")
+
+
 @pytest.mark.slow
 def test_a_template_is_rendered_again_only_for_what_it_read(play: Callable[..., None]) -> None:
     async def story(world: World, rendering: Rendering) -> None:
@@ -209,6 +233,7 @@ _STATUS: dict[str, Any] = {
     "counters": {},
     "node": {"incarnation": 1},
     "clock_offset": 0.0,
+    "isolated": False,
     "caught_up": True,
 }
 

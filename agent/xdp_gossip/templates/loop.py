@@ -244,7 +244,8 @@ class Rendering:
                 continue
             read = rendered.reads.documents.get(key)
             if not rendered.reads.uses(key) or read != (str(version) if version else None):
-                found = Applied("pending", None, f"{rendered.config.name}: {rendered.error or 'to be rendered'}")
+                why = rendered.held or rendered.error or "to be rendered"
+                found = Applied("pending", None, f"{rendered.config.name}: {why}")
             elif rendered.working:
                 # While the template is being rendered, ``state`` is still the outcome of the previous rendering.
                 found = Applied("pending", None, f"{rendered.config.name}: {rendered.held or 'at work'}")
