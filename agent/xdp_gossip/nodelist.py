@@ -748,7 +748,7 @@ class AsyncNodeList:
 
     @property
     def isolated(self) -> bool:
-        """Whether this node is cut off: it knows other nodes, but none of them answers it.
+        """Whether this node is cut off: it knows several other nodes, but none of them answers it.
 
         An isolated node confirms nothing: :meth:`convergence` raises ``ProtocolError`` (isolated).
         """

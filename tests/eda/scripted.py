@@ -53,6 +53,7 @@ class Scripted:
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.nodes: list[Any] = [node(11, local=True)]
+        self.isolated = False
         self.documents: list[Any] = []
         self.cluster = "default"
         self.revision = 1000
@@ -117,6 +118,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
         answers: dict[str, Callable[[dict[str, str]], Any]] = {
             "/v1/nodes": lambda _: {
+                "isolated": member.isolated,
                 "nodes": member.nodes,
                 "revision": member.revision,
                 "cluster": member.cluster,

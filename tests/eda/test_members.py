@@ -298,6 +298,13 @@ def test_a_member_that_has_left_is_not_believed(bad: Scripted, good: Scripted, c
         assert source.next("join")["endpoint"] == good.url
 
 
+def test_an_isolated_member_is_left_for_the_next_one(bad: Scripted, good: Scripted, collections: Path) -> None:
+    bad.isolated = True
+    bad.nodes = [node(11, local=True), node(12, "dead")]
+    with Source(collections, endpoints=[bad.url, good.url], initial=True) as source:
+        assert source.next("join")["endpoint"] == good.url
+
+
 def test_malformed_nodes_are_left_out_and_the_others_told(good: Scripted, collections: Path) -> None:
     good.nodes = [node(11, local=True), node(12, name=["x"]), "text", node(13, addr="nowhere"), node(14)]
     with Source(collections, endpoints=[good.url], initial=True) as source:

@@ -194,3 +194,23 @@ def test_a_node_that_was_only_to_be_contacted_joins_when_it_answers() -> None:
     story = Story()
     assert story.then(node("suspect", 0, 0, record_known=False)) == ["suspect"]
     assert story.then(node(sequence=1)) == ["join"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("alive", "agent_down", "agent_down"),
+        ("suspect", "agent_down", "agent_down"),
+        ("agent_down", "dead", "dead"),
+        ("dead", "agent_down", "agent_down"),  # another member's view: no heartbeat can decide between the two
+        ("agent_down", "left", "leave"),
+        ("agent_down", "alive", "recover"),
+    ],
+)
+def test_a_host_without_agent_is_told_as_such(before: str, after: str, told: str) -> None:
+    sequence = 11 if after == "alive" else 10
+    assert Story(node(before)).then(node(after, sequence)) == [told]
+
+
+def test_a_heartbeat_that_is_not_newer_brings_no_agent_back() -> None:
+    assert Story(node("agent_down")).then(node("alive")) == []

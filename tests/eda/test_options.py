@@ -90,7 +90,7 @@ def test_what_the_rule_engine_adds_is_ignored() -> None:
         ({"initial": "yes"}, "initial: expected true or false, got str"),
         ({"events": ["died"]}, "events: expected some of join, recover"),
         ({"events": [["dead"]]}, "events: expected some of join, recover"),
-        ({"states": ["gone"]}, "states: expected some of alive, suspect, dead, left, got 'gone'"),
+        ({"states": ["gone"]}, "states: expected some of alive, suspect, agent_down, dead, left, got 'gone'"),
         ({"prefix": "x" * 513}, "prefix: expected at most 512 bytes"),
         ({"token": "a", "token_file": "b"}, "token and token_file"),
         ({"token_file": "/nowhere/token"}, "token_file /nowhere/token: expected a readable file"),

@@ -111,7 +111,7 @@ class StatusCollector:
         status = self._status
         yield (
             "xdp_gossip_isolated",
-            "1 while no other member answers this node, although it knows other members.",
+            "1 while no other member answers this node, although it knows several.",
             int(status["isolated"]),
         )
         yield "xdp_gossip_documents", "Number of documents that the agent has stored.", status["documents"]

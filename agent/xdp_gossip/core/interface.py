@@ -277,7 +277,7 @@ class Asked(Protocol):
 
     @property
     def isolated(self) -> bool:
-        """Whether this node is cut off: no other node answers it, although it knows other nodes.
+        """Whether this node is cut off: no other node answers it, although it knows several.
 
         Always False on a wire without observers.
         """

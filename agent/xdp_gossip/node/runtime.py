@@ -79,13 +79,12 @@ class Runtime:
         #: ``documents_withdrawn``: versions removed from the disk because their publish failed; ``withdrawals_failed``:
         #: failed attempts to remove such versions. ``versions_given_up``: versions that will never be written to the
         #: disk (see ``unsaved``). ``state_file_repairs``: number of repairs of the state file when this node opened the
-        #: file. ``isolations``: how often this node has become isolated. ``*_not_stored``: failed attempts to write
+        #: file. ``*_not_stored``: failed attempts to write
         #: other nodes' documents, the incarnation or the known nodes.
         self.counters = dict.fromkeys(
             (
                 *("rx_not_allowed", "documents_withdrawn", "withdrawals_failed", "versions_given_up"),
                 *("state_file_repairs", "documents_not_stored", "incarnation_not_stored", "nodes_not_stored"),
-                "isolations",
             ),
             0,
         )
@@ -107,8 +106,6 @@ class Runtime:
         self._warned: dict[str, tuple[float, int]] = {}
         # Number of consecutive timer runs that failed.
         self._timer_faults = 0
-        # Monotonic time at which this node became isolated; None while it is not isolated.
-        self._isolated_since: float | None = None
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
 
@@ -271,8 +268,6 @@ class Runtime:
         """
         for event in self.engine.take_events():
             self._handle(event)
-        if self.engine.isolated is (self._isolated_since is None):
-            self._tell_isolation()
         self.steering.attend(self.now())
         for transmit in self.engine.take_transmits():
             if isinstance(transmit, Rumor):
@@ -280,19 +275,6 @@ class Runtime:
             else:
                 self.transport.send(transmit)
         self._set_timer()
-
-    def _tell_isolation(self) -> None:
-        """Log the begin or the end of this node's isolation."""
-        if self._isolated_since is None:
-            self._isolated_since = time.monotonic()
-            self.counters["isolations"] += 1
-            _log.error(
-                "isolated: no other member answers this node; it confirms nothing and keeps its rendered files until "
-                "one answers; check the network of this host"
-            )
-        else:
-            _log.warning("no longer isolated, after %.0f s", time.monotonic() - self._isolated_since)
-            self._isolated_since = None
 
     def _set_timer(self) -> None:
         due = self.steering.next_timer()

@@ -42,7 +42,7 @@ def examine(look: Look) -> Iterator[Finding]:
     if status is None:
         return
     if status.get("isolated"):
-        text = "this node is isolated: it knows other nodes, but none of them answers it; it confirms no document"
+        text = "this node is isolated: it knows several nodes, but none of them answers it; it confirms no document"
         remedy = "ip addr; ip route; open the node's port (udp and tcp) both ways in the firewalls of this host"
         yield _SAYS("isolated", text, remedy)
     members = status["members"]

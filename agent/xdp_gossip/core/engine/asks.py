@@ -126,11 +126,6 @@ class Engine(Drive):
         self._out.rumor(PacketType.LEAVE, None, now)
         return True
 
-    @property
-    def isolated(self) -> bool:
-        """Whether this node is cut off: no other node answers it, although it knows other nodes."""
-        return False
-
     def forget(self, address: Address, now: Now) -> Member:
         """Remove a dead node from the NodeList. See ``Asked.forget`` for the errors."""
         peer = self._membership.get(address)
