@@ -337,14 +337,21 @@ def test_full_node_list_refuses_and_counts() -> None:
         net.inject(engine.node.address, heartbeat(replace(OTHER, port=port)))
     assert len(engine.members(net.now)) == 4
     assert engine.counters["members_full"] == 2
-    net.run(30)
-    newcomer = heartbeat(replace(OTHER, port=9100))
-    net.inject(engine.node.address, newcomer)
-    assert engine.counters["members_full"] == 3  # a minority forgets nobody, not even for a new node
-    for port in (9000, 9001):
-        net.inject(engine.node.address, heartbeat(replace(OTHER, port=port)))
-    net.inject(engine.node.address, newcomer)  # the node that is gone makes room
-    assert {9000, 9001, 9100} <= {member.address.port for member in engine.members(net.now)}
+    net.run(30)  # those that are gone make room, and stay voters until this node sees a majority
+    net.inject(engine.node.address, heartbeat(replace(OTHER, port=9100)))
+    assert OTHER.name in names(engine, net)
+    assert (len(engine.members(net.now)), engine.displaced) == (4, 1)
+    (gone,) = {9000, 9001, 9002} - {member.address.port for member in engine.members(net.now)}
+    assert engine.forget(Address(OTHER.addr, gone), net.now).state is State.DEAD
+    assert engine.displaced == 0
+    (dead, *_) = [member for member in engine.members(net.now) if member.state is State.DEAD]
+    engine.forget(dead.address, net.now)
+    assert dead.address not in [member.address for member in engine.members(net.now)]
+    for number, code in ((9100, "node_not_dead"), (1, "node_not_found")):
+        with pytest.raises(ProtocolError) as refused:
+            engine.forget(Address(OTHER.addr, number), net.now)
+        assert refused.value.code == code
+    assert engine.isolated is False
 
 
 def test_long_names_are_shortened_here_and_relayed_whole() -> None:

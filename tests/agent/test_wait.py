@@ -132,19 +132,29 @@ def test_a_dead_node_is_forgotten_after_a_day_only_by_a_majority(states: list[St
     assert gone == forgotten
 
 
-def test_a_minority_makes_no_room_at_the_cost_of_its_voters() -> None:
+def test_who_makes_room_for_a_new_node_stays_a_voter_of_a_minority() -> None:
+    def after_one_more(*states: State) -> tuple[list[bool], int]:
+        membership = membership_of(*states, most=len(states))
+        membership.add(at(9), Now(1.0, 0))
+        return [membership.get(at(number)) is not None for number in range(2, 2 + len(states))], len(
+            membership.displaced
+        )
+
+    assert after_one_more(A, D, D) == ([True, False, True], 1)
+    assert after_one_more(A, A, D) == ([True, True, False], 0)
+    assert after_one_more(D, D, L) == ([True, True, False], 0)  # who left is no voter
+    with pytest.raises(Rejected, match="table_full"):
+        after_one_more(W, W, W)
     membership = membership_of(A, D, D, most=3)
-    with pytest.raises(Rejected, match="table_full"):
-        membership.add(at(9), Now(1.0, 0))
-    membership = membership_of(A, A, D, most=3)
     membership.add(at(9), Now(1.0, 0))
-    assert membership.get(at(4)) is None
-    membership = membership_of(D, D, L, most=3)
-    membership.add(at(9), Now(1.0, 0))
-    assert [membership.get(at(number)) is not None for number in (2, 3, 4)] == [True, True, False]
-    membership = membership_of(W, W, W, most=3)
-    with pytest.raises(Rejected, match="table_full"):
-        membership.add(at(9), Now(1.0, 0))
+    assert not membership.sees_majority
+    assert Voters.among([ALONE, member(2, A)], 3) == Voters(5, 3, 0)
+    membership.forget_old(Now(FORGET_AFTER + 1, 0))
+    assert len(membership.displaced) == 1
+    membership = membership_of(A, A, A, D)
+    membership.displaced[at(20)] = None
+    membership.forget_old(Now(1.0, 0))
+    assert not membership.displaced
 
 
 def test_the_tally_has_each_state() -> None:

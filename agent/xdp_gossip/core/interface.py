@@ -282,6 +282,10 @@ class Asked(Protocol):
         Always False on a wire without observers.
         """
 
+    @property
+    def displaced(self) -> int:
+        """Number of dead nodes that are no longer in the full NodeList, but still count for a majority."""
+
     def forget(self, address: Address, now: Now) -> Member:
         """Remove a dead node from this node's NodeList, so that it no longer counts for a majority.
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from .detector import Detector
 from .interface import Known
-from .members.membership import FORGET_AFTER, Membership
+from .members.membership import Membership
 from .members.seeds import Seeds
 from .members.timing import Timing
 from .outbox import Local, Outbox
@@ -153,7 +153,7 @@ class PeerSelection:
         gone = [
             peer.address
             for peer in self._membership.gone.values()
-            if peer.liveness.state is State.DEAD and peer.heard and now.mono - peer.liveness.last_heard < FORGET_AFTER
+            if peer.liveness.state is State.DEAD and peer.heard
         ]
         self._rounds += 1
         calm = self._rounds % _CALM and not self._membership.overdue(self._timing.overdue, 1, now)

@@ -53,8 +53,8 @@ class Voters:
     agent_down: int
 
     @classmethod
-    def among(cls, members: Sequence[Member]) -> Voters:
-        """Count the voters among ``members``, which are all nodes that this node knows.
+    def among(cls, members: Sequence[Member], displaced: int = 0) -> Voters:
+        """Count the voters among ``members``, which are all nodes that this node knows, and ``displaced`` dead nodes.
 
         A seed that never answered counts until its timeout. If no other node was ever heard, the seeds that never
         answered stay voters, because one of them may be a member of a running cluster.
@@ -63,7 +63,7 @@ class Voters:
         if any(_was_heard(member) for member in stay if not member.local):
             stay = [member for member in stay if member.local or member.state in PRESENT or _was_heard(member)]
         states = [member.state for member in stay]
-        return cls(len(stay), states.count(State.DEAD), states.count(State.AGENT_DOWN))
+        return cls(len(stay) + displaced, states.count(State.DEAD) + displaced, states.count(State.AGENT_DOWN))
 
 
 def _was_heard(member: Member) -> bool:
@@ -187,7 +187,7 @@ class Inquiry:
         while True:
             refuse_isolated(self._runtime.engine.isolated)
             members = self._runtime.engine.members(self._runtime.now())
-            voters = Voters.among(members)
+            voters = Voters.among(members, self._runtime.engine.displaced)
             results = self._look([member for member in members if member.state in PRESENT], loop.time())
             confirmed = sum(self._confirmed(result) for result in results)
             done = enough(confirmed, len(results), voters.known)

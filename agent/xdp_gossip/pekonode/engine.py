@@ -158,14 +158,23 @@ class PekoNodeEngine(PekoNodeDrive):
         """Return False, because this wire has no observers."""
         return False
 
+    @property
+    def displaced(self) -> int:
+        """Number of dead nodes that are no longer in the full node list, but still count for a majority."""
+        return len(self._peers.displaced)
+
     def forget(self, address: Address, now: Now) -> Member:
         """Remove a dead node from the node list. See ``Asked.forget`` for the errors."""
         peer = self._peers.get(address)
         state = self.local.state if address == self._address else peer.state if peer and peer.listed else None
-        check_dead(address, state)
-        assert peer is not None
-        member = peer.member(now.mono)
-        self._peers.remove(peer)
+        if address in self._peers.displaced:
+            self._peers.displaced.discard(address)
+            member = Member(address, State.DEAD, 0, 0, None, 0.0, 0)
+        else:
+            check_dead(address, state)
+            assert peer is not None
+            member = peer.member(now.mono)
+            self._peers.remove(peer)
         self._out.emit(MemberForgotten(member))
         return member
 

@@ -84,6 +84,8 @@ class Peers:
         self._rng = rng
         self._peers: dict[Address, Peer] = {}
         self._alive: list[Peer] | None = None
+        #: Dead nodes that made room in the full list while this node saw no majority. They stay voters.
+        self.displaced: set[Address] = set()
         #: The revision number, which grows with every visible change of a peer.
         self.revision = Revision()
 
@@ -98,16 +100,20 @@ class Peers:
         return self._peers.get(address)
 
     def add(self, peer: Peer) -> bool:
-        """Add a new peer. Returns False if the list is full, and no peer in the list may be replaced.
+        """Add a new peer. Returns False if the list is full and all peers in the list are alive.
 
-        A dead peer that was ever heard is replaced only while this node sees a majority.
+        If the list is full, a dead peer makes room. It stays a voter in :attr:`displaced` unless this node sees a
+        majority.
         """
         if len(self._peers) >= self._max_nodes:
-            voters_too = self.sees_majority
-            gone = [other for other in self if other.state is not State.ALIVE and (voters_too or not other.heard)]
+            gone = [other for other in self if other.state is not State.ALIVE]
             if not gone:
                 return False
-            del self._peers[min(gone, key=lambda other: other.last_heard).address]
+            replaced = min(gone, key=lambda other: (other.heard > 0, other.last_heard))
+            if replaced.heard and not self.sees_majority:
+                self.displaced.add(replaced.address)
+            del self._peers[replaced.address]
+        self.displaced.discard(peer.address)
         self._peers[peer.address] = peer
         peer.revision = self.revision
         self.revision.advance()
@@ -123,7 +129,7 @@ class Peers:
     @property
     def sees_majority(self) -> bool:
         """Whether the alive nodes, including the local node, are a majority of all nodes that were ever heard."""
-        return 1 + len(self.alive) > (1 + sum(peer.heard > 0 for peer in self)) // 2
+        return 1 + len(self.alive) > (1 + len(self.displaced) + sum(peer.heard > 0 for peer in self)) // 2
 
     def remove(self, peer: Peer) -> None:
         """Remove a peer that is not alive from the node list. A seed stays a peer, so that this node contacts it."""
@@ -140,7 +146,8 @@ class Peers:
             for peer in self
             if peer.state is not State.ALIVE and not peer.pinned and mono - peer.last_heard > FORGET_AFTER
         ]
-        if old and self.sees_majority:
+        if (old or self.displaced) and self.sees_majority:
+            self.displaced.clear()
             for peer in old:
                 self.remove(peer)
 

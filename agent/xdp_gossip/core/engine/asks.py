@@ -126,14 +126,23 @@ class Engine(Drive):
         self._out.rumor(PacketType.LEAVE, None, now)
         return True
 
+    @property
+    def displaced(self) -> int:
+        """Number of dead nodes that are no longer in the full NodeList, but still count for a majority."""
+        return len(self._membership.displaced)
+
     def forget(self, address: Address, now: Now) -> Member:
         """Remove a dead node from the NodeList. See ``Asked.forget`` for the errors."""
         peer = self._membership.get(address)
         state = self.local.state if address == self._local.address else peer.liveness.state if peer else None
-        check_dead(address, state)
-        assert peer is not None
-        member = snapshot(peer, now)
-        self._membership.forget(peer)
+        if address in self._membership.displaced:
+            del self._membership.displaced[address]
+            member = Member(address, State.DEAD, 0, 0, None, 0.0, 0)
+        else:
+            check_dead(address, state)
+            assert peer is not None
+            member = snapshot(peer, now)
+            self._membership.forget(peer)
         self._out.emit(MemberForgotten(member))
         return member
 

@@ -47,6 +47,9 @@ class Membership:
         #: The revision number, which increases with every visible change of a peer.
         self.revision = Revision()
         self.on_forget: Callable[[Peer], None] = lambda peer: None
+        #: Dead nodes that made room for new nodes while this member saw no majority of the voters. They stay voters, so
+        #: that a minority cannot become a majority by a full NodeList.
+        self.displaced: dict[Address, None] = {}
         #: Returns whether this member has forgotten the node with this address, so that the word of another member who
         #: lists the node as dead does not add the node again.
         self.disowns: Callable[[Address], bool] = lambda address: False
@@ -73,16 +76,14 @@ class Membership:
         """Add a new peer and return it.
 
         No other method adds peers, so the checks of this method apply to every new address. If the NodeList is full,
-        the new peer replaces an absent peer. Raises ``Rejected``: bad_address (no remote node can have the address),
-        table_full (no entry may be replaced, see :meth:`_replaceable`).
+        the absent peer that was silent longest makes room. Raises ``Rejected``: bad_address (no remote node can have
+        the address), table_full (all entries are present nodes, or nodes whose host answers).
         """
         if not address.may_be_node(self._local):
             raise Rejected("bad_address")
         if len(self._peers) >= self._max_nodes:
-            replaced = self._replaceable()
-            if replaced is None:
-                raise Rejected("table_full")
-            self.forget(replaced)
+            self._make_room()
+        self.displaced.pop(address, None)
         peer = Peer(address, now)
         self._peers[address] = self.by_key[peer.key] = peer
         self._ordered = None
@@ -91,20 +92,22 @@ class Membership:
         self.changed(peer)
         return peer
 
-    def _replaceable(self) -> Peer | None:
-        """The absent peer that makes room for a new peer: one that left, or else one that is dead; None: there is none.
+    def _make_room(self) -> None:
+        """Forget one absent peer: one that left or was never heard, or else a dead one. Raises ``Rejected``.
 
-        A dead peer that counts as a voter is replaced only while this member sees a majority of the voters. Otherwise a
-        minority could forget so many voters that it becomes a majority.
+        A dead peer stays a voter in :attr:`displaced` unless this member sees a majority.
         """
-        peers = [
-            peer
-            for peer in self.gone.values()
-            if peer.liveness.state is State.LEFT or (peer.liveness.state is State.DEAD and not peer.heard)
-        ]
-        if not peers and self.sees_majority:
-            peers = [peer for peer in self.gone.values() if peer.liveness.state is State.DEAD]
-        return min(peers, key=lambda peer: peer.liveness.last_heard, default=None)
+
+        def rank(peer: Peer) -> tuple[bool, float]:
+            return (peer.liveness.state is State.DEAD and peer.heard, peer.liveness.last_heard)
+
+        gone = [peer for peer in self.gone.values() if peer.liveness.state is not State.AGENT_DOWN]
+        if not gone:
+            raise Rejected("table_full")
+        peer = min(gone, key=rank)
+        if rank(peer)[0] and not self.sees_majority:
+            self.displaced[peer.address] = None
+        self.forget(peer)
 
     @property
     def sees_majority(self) -> bool:
@@ -116,7 +119,7 @@ class Membership:
         heard = [peer for peer in self if peer.heard and peer.liveness.state is not State.LEFT]
         alive = sum(peer.liveness.state is State.ALIVE for peer in heard)
         voters = len(heard) or len(self._peers) - len(self._left)
-        return 1 + alive > (1 + voters) // 2
+        return 1 + alive > (1 + voters + len(self.displaced)) // 2
 
     def forget_old(self, now: Now) -> None:
         """Forget the nodes that left or died more than :data:`FORGET_AFTER` seconds ago.
@@ -125,7 +128,10 @@ class Membership:
         of the voters. A node whose host still answers (``AGENT_DOWN``) is never forgotten.
         """
         old = [peer for peer in self.gone.values() if now.mono - peer.liveness.last_heard > FORGET_AFTER]
-        states = {State.LEFT, State.DEAD} if old and self.sees_majority else {State.LEFT}
+        majority = bool(old or self.displaced) and self.sees_majority
+        if majority:
+            self.displaced.clear()
+        states = {State.LEFT, State.DEAD} if majority else {State.LEFT}
         for peer in old:
             if peer.liveness.state in states:
                 self.forget(peer)
