@@ -58,6 +58,7 @@ FINE = {
     "VERSION": "01a203e394af0000@198.18.0.11:8000",
     "ADDRESS:PORT": "198.18.0.12:8000",
     "ID": "0123456789abcdef",
+    "NODE": "198.18.0.12:8000",
     "SHELL": "bash",
 }
 #: Options that a command needs to end by itself, or at all; on this host only things that are not there.

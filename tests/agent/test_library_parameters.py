@@ -102,6 +102,7 @@ CALLS: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
     "new": ({"node": NO_NODE}, {}),
     "set": ({"node": NO_NODE}, {}),
     "unset": ({"node": NO_NODE}, {}),
+    "forget": ({"address": (None, "198.18.0.1:8000", ("198.18.0.1", 8000), 5, b"", {"port": 8000}, Address, [])}, {}),
     "publish": (
         {
             "data": (None, "text", 5, 1.5, True, ["x"], {}, object()),
@@ -215,7 +216,7 @@ TAKEN: dict[str, tuple[type, ...]] = {
 }
 #: Calls and properties without parameters of their own.
 WITHOUT = {
-    *("join", "get", "stop", "start", "repair", "leave", "close", "revision", "catching_up", "healthy"),
+    *("join", "get", "stop", "start", "repair", "leave", "close", "revision", "catching_up", "isolated", "healthy"),
     "look_for_dataplane",
     *("summary", "status", "local", "tag", "state", "documents_digest", "health"),
 }
@@ -282,7 +283,7 @@ def test_the_table_has_every_parameter() -> None:
     for name, (wrong, _needed) in CALLS.items():
         assert set(wrong) == set(inspect.signature(getattr(AsyncNodeList, name)).parameters) - {"self"}, name
         assert all(len(values) >= 8 for values in wrong.values()), name
-    for name in WITHOUT - {"revision", "catching_up"}:
+    for name in WITHOUT - {"revision", "catching_up", "isolated"}:
         assert set(inspect.signature(getattr(AsyncNodeList, name)).parameters) == {"self"}, name
 
 
