@@ -143,8 +143,10 @@ def test_who_makes_room_for_a_new_node_stays_a_voter_of_a_minority() -> None:
     assert after_one_more(A, D, D) == ([True, False, True], 1)
     assert after_one_more(A, A, D) == ([True, True, False], 0)
     assert after_one_more(D, D, L) == ([True, True, False], 0)  # who left is no voter
+    assert after_one_more(W, D, W) == ([True, False, True], 1)
+    assert after_one_more(W, W, W) == ([False, True, True], 1)
     with pytest.raises(Rejected, match="table_full"):
-        after_one_more(W, W, W)
+        after_one_more(A, A, S)
     membership = membership_of(A, D, D, most=3)
     membership.add(at(9), Now(1.0, 0))
     assert not membership.sees_majority

@@ -151,9 +151,7 @@ class PeerSelection:
         if self._local.status == "left":
             return
         gone = [
-            peer.address
-            for peer in self._membership.gone.values()
-            if peer.liveness.state is State.DEAD and peer.heard
+            peer.address for peer in self._membership.gone.values() if peer.liveness.state is State.DEAD and peer.heard
         ]
         self._rounds += 1
         calm = self._rounds % _CALM and not self._membership.overdue(self._timing.overdue, 1, now)

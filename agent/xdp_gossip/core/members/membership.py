@@ -47,8 +47,8 @@ class Membership:
         #: The revision number, which increases with every visible change of a peer.
         self.revision = Revision()
         self.on_forget: Callable[[Peer], None] = lambda peer: None
-        #: Dead nodes that made room for new nodes while this member saw no majority of the voters. They stay voters, so
-        #: that a minority cannot become a majority by a full NodeList.
+        #: Absent nodes that made room for new nodes while this member saw no majority of the voters. They stay voters,
+        #: so that a minority cannot become a majority by a full NodeList.
         self.displaced: dict[Address, None] = {}
         #: Returns whether this member has forgotten the node with this address, so that the word of another member who
         #: lists the node as dead does not add the node again.
@@ -77,7 +77,7 @@ class Membership:
 
         No other method adds peers, so the checks of this method apply to every new address. If the NodeList is full,
         the absent peer that was silent longest makes room. Raises ``Rejected``: bad_address (no remote node can have
-        the address), table_full (all entries are present nodes, or nodes whose host answers).
+        the address), table_full (all entries are present nodes).
         """
         if not address.may_be_node(self._local):
             raise Rejected("bad_address")
@@ -93,19 +93,20 @@ class Membership:
         return peer
 
     def _make_room(self) -> None:
-        """Forget one absent peer: one that left or was never heard, or else a dead one. Raises ``Rejected``.
+        """Forget one absent peer: one that left or was never heard, else a dead one, else one without agent.
 
-        A dead peer stays a voter in :attr:`displaced` unless this member sees a majority.
+        A peer that was heard and has not left stays a voter in :attr:`displaced` unless this member sees a majority.
+        Raises ``Rejected``.
         """
 
-        def rank(peer: Peer) -> tuple[bool, float]:
-            return (peer.liveness.state is State.DEAD and peer.heard, peer.liveness.last_heard)
+        def rank(peer: Peer) -> tuple[bool, bool, float]:
+            live = peer.liveness
+            return (live.state is State.AGENT_DOWN, live.state is State.DEAD and peer.heard, live.last_heard)
 
-        gone = [peer for peer in self.gone.values() if peer.liveness.state is not State.AGENT_DOWN]
-        if not gone:
+        if not self.gone:
             raise Rejected("table_full")
-        peer = min(gone, key=rank)
-        if rank(peer)[0] and not self.sees_majority:
+        peer = min(self.gone.values(), key=rank)
+        if any(rank(peer)[:2]) and not self.sees_majority:
             self.displaced[peer.address] = None
         self.forget(peer)
 
