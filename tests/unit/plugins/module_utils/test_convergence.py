@@ -90,7 +90,9 @@ def test_of_the_whole_state_nothing_is_older():
     ],
 )
 def test_enough(wait, confirmed, members, holds):
-    assert enough(wait, confirmed, members) is holds
+    assert enough(wait, confirmed, members, members) is holds
+    if wait == "majority":  # those who are gone count
+        assert not enough(wait, confirmed, members, 2 * confirmed)
 
 
 @pytest.mark.parametrize(
