@@ -11,14 +11,14 @@ import pytest
 
 import xdp_gossip
 from xdp_gossip.core.engine import Engine
-from xdp_gossip.core.events import MemberChanged
+from xdp_gossip.core.events import MemberChanged, Transmit
 from xdp_gossip.core.members.liveness import TRANSITIONS, Liveness
 from xdp_gossip.core.members.peer import Peer, PeerRecord, SyncState
-from xdp_gossip.core.messages import MemberInfo, MemberList
+from xdp_gossip.core.messages import Alert, Alerts, MemberInfo, MemberList
 from xdp_gossip.core.packets import Header, PacketType
 from xdp_gossip.core.registry import Message
 from xdp_gossip.core.settings import Settings
-from xdp_gossip.core.types import Address, Node, Now, State
+from xdp_gossip.core.types import Address, EdgeState, Node, Now, State
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec
 
@@ -88,6 +88,8 @@ class Life:
         self.engine.reaches = lambda address: address.ip not in self.unreached
         self.unreached: set[str] = set()
         self.told: dict[Address, State] = {}
+        #: Host -> age of its agent's lease in its answers to probes; None: it does not answer.
+        self.leases: dict[str, int | None] = {}
         self.runs = {f"198.18.0.{last}": [1, 0] for last in (2, 3, 4)}
         self.engine.start(self.now())
 
@@ -102,7 +104,7 @@ class Life:
 
     def step(self) -> None:
         ip, other = self.random.sample(sorted(self.runs), 2)
-        what = self.random.randrange(8)
+        what = self.random.randrange(11)
         if what < 3:
             self.send(ip, PacketType.HEARTBEAT)
         elif what == 3:
@@ -116,10 +118,31 @@ class Life:
             self.runs[ip] = [self.runs[ip][0] + 1, 0]
         elif what == 6:
             self.unreached ^= {ip}
+        elif what == 7:
+            self.leases[ip] = self.random.choice([None, 0, 100_000])
+        elif what >= 8:
+            state = self.random.choice(list(EdgeState))
+            alerts = Alerts((Alert(Address(other, 8000), self.runs[other][0], state),))
+            for observer in self.runs.keys() - {other}:
+                self.send(observer, PacketType.ALERT, alerts)
         for _ in range(self.random.choice([1, 1, 4, 12])):
             self.mono += 0.5
             self.engine.handle_timer(self.now())
+            self.answer()
         self.look()
+
+    def answer(self) -> None:
+        """Let the hosts that answer at present answer the probes of the engine."""
+        for transmit in self.engine.take_transmits():
+            probe = CODEC.parse(transmit.data)
+            if isinstance(transmit, Transmit) and probe.type is PacketType.EDGE_PROBE:
+                lease = self.leases.get(transmit.to.ip)
+                if lease is not None:
+                    run, wall = self.runs[transmit.to.ip][0], self.now().wall_ns
+                    header = Header(
+                        PacketType.EDGE_ACK, transmit.to, run, probe.sequence, wall, 0, 0, lease_age_ms=lease
+                    )
+                    self.engine.receive(CODEC.encode(header, None), transmit.to, self.now())
 
     def look(self) -> None:
         """What the shell is told is what the engine says, and begins where it ended before."""

@@ -15,7 +15,7 @@ from nacl.bindings import crypto_shorthash_siphashx24
 
 from xdp_gossip.core import messages as m
 from xdp_gossip.core.packets import Header, PacketType, Rejected
-from xdp_gossip.core.types import Address, Document, Record, State, Version
+from xdp_gossip.core.types import Address, Document, EdgeState, Record, State, Version
 from xdp_gossip.wire import bodies
 from xdp_gossip.wire.keys import Keyring, cluster_id
 from xdp_gossip.wire.native import BLOCK_BYTES, HEADER_BYTES, NativeCodec
@@ -79,6 +79,7 @@ BODIES = {
     ),
     PacketType.METADATA: st.one_of(st.builds(m.Documents, some(documents)), st.builds(m.Announce, some(entries))),
     PacketType.RECORD: st.builds(m.RecordRumor, records),
+    PacketType.ALERT: st.builds(m.Alerts, some(st.builds(m.Alert, addresses, u32, st.sampled_from(EdgeState)))),
     PacketType.PROBE: st.one_of(
         st.builds(m.Ping, u64, addresses, u32, st.booleans()),
         st.builds(m.Ack, u64),

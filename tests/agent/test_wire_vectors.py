@@ -49,6 +49,7 @@ def test_a_vector_is_read_and_written(vector: dict[str, Any]) -> None:
         key_id=VECTORS["key_slot"],
         ttl=vector["ttl"],
         hops=vector["hops"],
+        lease_age_ms=vector.get("lease_age_ms", 0),
     )
     assert header == expected
     assert (type(message).__name__ if message else None) == vector["message"]

@@ -30,12 +30,23 @@ SIGNED_END = 64  # bytes 0-63 are signed, and the associated data of the body
 RELAY_END = 84  # from here to the end all is signed again
 AEAD_TAG = 16
 
-TYPES = {1: "heartbeat", 2: "swap request", 3: "swap response", 4: "metadata", 5: "leave", 6: "node record", 7: "probe"}
-RESERVED_TYPES = (8, 9)
-WITHOUT_BODY = (1, 5)
+TYPES = {
+    1: "heartbeat",
+    2: "swap request",
+    3: "swap response",
+    4: "metadata",
+    5: "leave",
+    6: "node record",
+    7: "probe",
+    8: "edge probe",
+    9: "edge acknowledgement",
+    10: "alert",
+}
+WITHOUT_BODY = (1, 5, 8, 9)
 
 INTEGERS = {"u8": 8, "u32": 32, "u64": 64}
-STATES = ("alive", "suspect", "dead", "left")
+STATES = ("alive", "suspect", "dead", "left", "agent_down")
+EDGE_STATES = ("sound", "failed", "agent_down")
 
 # A field is "name:type"; a type may be [x], an array, or x?, x or nil; * marks what may be left off the end.
 STRUCTURES = {
@@ -48,6 +59,7 @@ STRUCTURES = {
     "record": "name:text private_data:text agent_version:text data_plane:text stamp:stamp",
     "document": "key:key version:version value:bytes content_type:text author:text comment:text deleted:bool"
     " base:version? expires:u64* batch:[key]* ancestors:[version]*",
+    "alert": "subject:address incarnation:u32 state:edge_state",
     "file": "template:text path:text state:text since:u64 error:text",
     # The page has these two without a name, inside of a message.
     "want": "key:key version:version offset:u64",
@@ -83,6 +95,8 @@ MESSAGES = {
     21: ("AppliedAnswer", "nonce:u64 key:key state:text version:version? error:text", (7,)),
     22: ("FilesQuery", "nonce:u64", (7,)),
     23: ("FilesAnswer", "nonce:u64 templates:u32 troubled:u32 files:[file]", (7,)),
+    24: ("Alerts", "alerts:[alert]", (10,)),
+    25: ("Removed", "incarnation:u32", (7,)),
 }
 
 
@@ -149,8 +163,7 @@ class Decoder:
         if cluster != self.cluster:
             raise ValueError(f"cluster, bytes 4-7: {cluster.hex()}, expected {self.cluster.hex()}")
         if kind not in TYPES:
-            what = "reserved for the kernel" if kind in RESERVED_TYPES else "unknown"
-            raise ValueError(f"type, byte 3: {kind} ({what}), expected 1 to 7")
+            raise ValueError(f"type, byte 3: {kind}, expected 1 to {max(TYPES)}")
         if kind in WITHOUT_BODY and len(packet) != HEADER.size:
             raise ValueError(f"{TYPES[kind]}: {len(packet)} bytes, expected {HEADER.size}, as it has no body")
         if kind not in WITHOUT_BODY and len(packet) <= HEADER.size + AEAD_TAG:
@@ -287,6 +300,8 @@ def _value(where: str, kind: str, value: Any) -> Any:
     if kind in INTEGERS and type(value) is int and 0 <= value < 1 << INTEGERS[kind]:
         return value
     if kind == "state" and type(value) is int and 0 <= value < len(STATES):
+        return value
+    if kind == "edge_state" and type(value) is int and 0 <= value < len(EDGE_STATES):
         return value
     if kind == "bool" and isinstance(value, bool):
         return value

@@ -147,7 +147,7 @@ class Dispatcher:
             header = self._admission.parse(data)
             if header.type in EDGES:
                 self._admission.admit_edge(data, header)
-                self._take_edge(header, source, now)
+                self._take_edge(header, now)
                 return None
             peer, message = self._admission.admit(data, header, now, screened)
         except Rejected as rejected:
@@ -190,9 +190,9 @@ class Dispatcher:
             self._selection.differs(now)
         self._selection.answered(peer.address)
 
-    def _take_edge(self, header: Header, source: Address, now: Now) -> None:
+    def _take_edge(self, header: Header, now: Now) -> None:
         if header.type is PacketType.EDGE_PROBE:
-            self._answers.answer(header, source, now)
+            self._answers.answer(header, now)
         else:
             self._edges.receive(header, now)
 

@@ -18,13 +18,13 @@ from .registry import Message, Registration, message, registered
 from .schema import (
     ADDRESS,
     BOOLEAN,
+    EDGE_STATE,
     HASH,
     KEY,
     STATE,
     U8,
     U32,
     U64,
-    VERDICT,
     VERSION,
     Struct,
     many,
@@ -34,7 +34,7 @@ from .schema import (
     text,
 )
 from .structures import DOCUMENT, FILE, RECORD
-from .types import Address, Document, Record, State, Verdict, Version
+from .types import Address, Document, EdgeState, Record, State, Version
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,14 @@ ENTRY = Struct(Entry, key=KEY, version=VERSION, deleted=BOOLEAN, content_hash=HA
 
 @dataclass(frozen=True)
 class Alert:
-    """An observer's verdict on one of its subjects, under the incarnation in which it saw the subject."""
+    """The state of the edge from an observer to ``subject``, and the incarnation under which it saw the subject."""
 
     subject: Address
     incarnation: int
-    verdict: Verdict
+    state: EdgeState
 
 
-ALERT = Struct(Alert, subject=ADDRESS, incarnation=U32, verdict=VERDICT)
+ALERT = Struct(Alert, subject=ADDRESS, incarnation=U32, state=EDGE_STATE)
 
 
 @message(1, PacketType.SWAP_REQUEST, nonce=U64, members_digest=U64, overdue=many(SIGHTING.field))
@@ -388,7 +388,7 @@ class FilesAnswer(Message):
 @message(24, PacketType.ALERT, alerts=many(ALERT.field, 64))
 @dataclass(frozen=True)
 class Alerts(Message):
-    """Tells all members the verdicts of the origin, an observer, that changed. It replaces its earlier verdicts."""
+    """Tells all members the states of the origin, an observer, that changed. It replaces its earlier states."""
 
     alerts: tuple[Alert, ...]
 

@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Callable, Generic, NamedTuple, TypeVar
 
-from .types import Address, State, Verdict, Version, check_key
+from .types import Address, EdgeState, State, Version, check_key
 
 T = TypeVar("T")
 
@@ -176,4 +176,4 @@ VERSION = Field(lambda value: value.hlc.to_bytes(8, "big") + _pack_address(value
 KEY = Field(_same, _unpack_key)
 HASH = raw_bytes(32, exact=True)
 STATE = Field(_STATES.index, _unpack_state)
-VERDICT = Field(int, lambda raw: Verdict(uint(8).unpack(raw)))
+EDGE_STATE = Field(int, lambda raw: EdgeState(uint(8).unpack(raw)))

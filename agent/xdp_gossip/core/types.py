@@ -196,7 +196,7 @@ class State(enum.Enum):
     AGENT_DOWN = "agent_down"
 
 
-class Verdict(enum.IntEnum):
+class EdgeState(enum.IntEnum):
     """What an observer thinks of one of its subjects."""
 
     OK = 0

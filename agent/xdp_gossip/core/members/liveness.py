@@ -30,6 +30,7 @@ TRANSITIONS: Mapping[State, Mapping[State, str]] = {
     },
     State.AGENT_DOWN: {
         State.ALIVE: "its agent was heard",
+        State.SUSPECT: "its agent was heard, and this host cannot reach it: others are asked to probe it",
         State.DEAD: "observers report that its host does not answer any more",
         State.LEFT: "it said that it goes, and that came late",
     },

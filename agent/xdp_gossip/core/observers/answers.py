@@ -24,8 +24,11 @@ class Answers:
         # Origin -> its incarnation, and the newest round that was answered.
         self._askers: dict[Address, tuple[int, int]] = {}
 
-    def answer(self, header: Header, source: Address, now: Now) -> None:
-        """Answer an authentic probe to the address that it came from."""
+    def answer(self, header: Header, now: Now) -> None:
+        """Answer an authentic probe to the address of its origin, wherever it came from."""
+        if not header.origin.may_be_node(self._out.local.address):
+            self._out.count("rx_bad_address")
+            return
         run, newest = self._askers.get(header.origin, (header.incarnation, 0))
         if later(run, header.incarnation) or (run == header.incarnation and header.sequence <= newest):
             self._out.count("rx_probe_again")
@@ -34,4 +37,4 @@ class Answers:
         if len(self._askers) >= _ASKERS:
             del self._askers[next(iter(self._askers))]
         self._askers[header.origin] = (header.incarnation, header.sequence)
-        self._out.acknowledge(header.sequence, source, now)
+        self._out.acknowledge(header.sequence, header.origin, now)

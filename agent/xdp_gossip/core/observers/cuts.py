@@ -18,7 +18,7 @@ from ..messages import Alert, Alerts
 from ..outbox import Local, Outbox
 from ..received import Received
 from ..runs import later
-from ..types import Address, Now, State, Verdict
+from ..types import Address, EdgeState, Now, State
 from .edges import REPEATED_AT_LAST
 from .rings import NEIGHBOURS, Rings, watermarks
 
@@ -34,16 +34,16 @@ _REFUTES_EVERY = 5
 
 @dataclass(frozen=True)
 class Report:
-    """The last verdict of one observer on one subject."""
+    """The state of the edge from one observer to one subject, as the observer told it last."""
 
     incarnation: int
-    verdict: Verdict
+    state: EdgeState
     when: float
 
 
 @dataclass(frozen=True)
 class Tally:
-    """The number of distinct observers for each verdict on a subject, and the watermarks that apply."""
+    """The number of distinct observers that report each state of a subject, and the watermarks that apply."""
 
     failed: int
     agent_down: int
@@ -109,10 +109,10 @@ class Cuts:
 
     def _note(self, observer: Address, alert: Alert, now: Now) -> None:
         reports = self._reports.setdefault(alert.subject, {})
-        if alert.verdict is Verdict.OK:
+        if alert.state is EdgeState.OK:
             reports.pop(observer, None)
         else:
-            reports[observer] = Report(alert.incarnation, alert.verdict, now.mono)
+            reports[observer] = Report(alert.incarnation, alert.state, now.mono)
 
     def tally(self, subject: Address, now: Now) -> Tally:
         """Count the reports about ``subject`` that are valid: of its present run, and not outdated.
@@ -125,9 +125,9 @@ class Cuts:
         kept = self._reports.get(subject, {})
         for observer in [o for o, r in kept.items() if r.when < ends or o not in self._rings]:
             del kept[observer]
-        reports = {o: report.verdict for o, report in kept.items() if not later(run, report.incarnation)}
+        reports = {o: report.state for o, report in kept.items() if not later(run, report.incarnation)}
         observers = self._rings.observers(subject)
-        failed = sum(verdict is Verdict.FAILED for verdict in reports.values())
+        failed = sum(state is EdgeState.FAILED for state in reports.values())
         down = len(reports) - failed
         silent = sum(observer not in reports and observer in self._between for observer in observers)
         low, high = watermarks(len(observers))

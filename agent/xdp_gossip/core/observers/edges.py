@@ -23,7 +23,7 @@ from ..messages import Alert, Alerts
 from ..outbox import Local, Outbox
 from ..packets import FLAG_PAUSED, Header, PacketType
 from ..runs import later
-from ..types import Address, Now, State, Verdict
+from ..types import Address, EdgeState, Now, State
 from .rings import Rings
 
 #: Probes in the window of an edge, and the number of unanswered ones at which the edge has failed.
@@ -52,23 +52,24 @@ Acknowledgement = tuple[bytes, int, int, int, float, float, int, int, int, int]
 class Edge:
     """The probes of one subject: bit i of ``asked`` and ``answered`` belongs to the round before the last i ones."""
 
-    __slots__ = ("asked", "answered", "lease_age", "verdict", "told", "told_run", "again_in", "reached")
+    __slots__ = ("asked", "answered", "lease_age", "current", "told", "told_run", "again_in", "reached")
 
     def __init__(self) -> None:
         self.asked = 0
         self.answered = 0
         self.lease_age = 0.0  # Seconds, in the newest acknowledgement.
-        self.verdict = Verdict.OK
-        # The verdict that was told last, and the subject's incarnation in it.
-        self.told, self.told_run = Verdict.OK, 0
-        # Rounds until the verdict is told again, and the pause after that.
+        self.current = EdgeState.OK
+        # The state that was told last, and the subject's incarnation in it.
+        self.told, self.told_run = EdgeState.OK, 0
+        # Rounds until the state is told again, and the pause after that.
         self.again_in = (0, 0)
         self.reached = True  # Whether this host can send to the address family of the subject.
 
     @property
     def missing(self) -> int:
         """Number of unanswered probes in the window."""
-        return bin(self.asked & ~self.answered & ((1 << WINDOW) - 1)).count("1")
+        unanswered = self.asked & ~self.answered
+        return sum(unanswered >> back & 1 for back in range(WINDOW))
 
     @property
     def newest_missing(self) -> bool:
@@ -190,12 +191,12 @@ class Edges:
         subjects = self._rings.subjects(self._local.address)
         for address in sorted(self._edges.keys() - subjects):
             edge, peer = self._edges.pop(address), self._membership.get(address)
-            if edge.told is not Verdict.OK and peer is not None and address in self._rings:
-                self._retracted.append(Alert(address, peer.incarnation, Verdict.OK))
+            if edge.told is not EdgeState.OK and peer is not None and address in self._rings:
+                self._retracted.append(Alert(address, peer.incarnation, EdgeState.OK))
         for address in sorted(subjects - self._edges.keys()):
             self._edges[address] = Edge()
 
-    # -- verdicts ----------------------------------------------------------------------------------------------
+    # -- states ----------------------------------------------------------------------------------------------
 
     def _tell(self, now: Now) -> None:
         """Decide about all edges, and tell what changed since it was told last."""
@@ -204,8 +205,8 @@ class Edges:
         judged = {address: edge for address, edge in self._edges.items() if edge.reached}
         losses = sorted(edge.missing for edge in judged.values())
         for edge in judged.values():
-            edge.verdict = self._judge(edge, losses)
-        failed = sum(edge.verdict is Verdict.FAILED for edge in judged.values())
+            edge.current = self._judge(edge, losses)
+        failed = sum(edge.current is EdgeState.FAILED for edge in judged.values())
         clean = sum(edge.missing <= SOUND_AT for edge in judged.values())
         # More than twice as many edges failed as are clean: this host is at fault, or most of the fleet died. Silence
         # decides then, which needs no judgement of this host's network.
@@ -215,11 +216,11 @@ class Edges:
             peer = self._membership.get(address)
             if peer is None or not self._is_news(edge, peer):
                 continue
-            if sick and edge.verdict is not Verdict.OK:
+            if sick and edge.current is not EdgeState.OK:
                 self._out.count("alerts_withheld")
                 continue
-            edge.told, edge.told_run = edge.verdict, peer.incarnation
-            alerts.append(Alert(address, peer.incarnation, edge.verdict))
+            edge.told, edge.told_run = edge.current, peer.incarnation
+            alerts.append(Alert(address, peer.incarnation, edge.current))
         alerts += self._retracted
         self._retracted = []
         if alerts:
@@ -227,25 +228,25 @@ class Edges:
             self._out.rumor(PacketType.ALERT, Alerts(told), now)
             self.on_alerts(told, now)
 
-    def _judge(self, edge: Edge, losses: list[int]) -> Verdict:
+    def _judge(self, edge: Edge, losses: list[int]) -> EdgeState:
         others = list(losses)
         others.remove(edge.missing)
         shared = statistics.median_low(others) if others else 0
         threshold = min(WINDOW, FAILED_AT + shared + self._detector.local_health)
-        limit = SOUND_AT + shared if edge.verdict is Verdict.FAILED else threshold - 1
+        limit = SOUND_AT + shared if edge.current is EdgeState.FAILED else threshold - 1
         if edge.missing > limit:
-            return Verdict.FAILED
-        return Verdict.AGENT_DOWN if edge.lease_age >= self._timing.timeout else Verdict.OK
+            return EdgeState.FAILED
+        return EdgeState.AGENT_DOWN if edge.lease_age >= self._timing.timeout else EdgeState.OK
 
     def _is_news(self, edge: Edge, peer: Peer) -> bool:
-        if edge.verdict is not edge.told:
+        if edge.current is not edge.told:
             edge.again_in = (REPEATED_FIRST, 2 * REPEATED_FIRST)
             return True
-        if edge.verdict is Verdict.OK:
+        if edge.current is EdgeState.OK:
             return False
         if edge.told_run != peer.incarnation:
             # The subject began a new incarnation. What it left unanswered before is no evidence against it.
-            return edge.verdict is Verdict.AGENT_DOWN or edge.newest_missing
+            return edge.current is EdgeState.AGENT_DOWN or edge.newest_missing
         rounds, pause = edge.again_in
         if rounds > 1:
             edge.again_in = (rounds - 1, pause)

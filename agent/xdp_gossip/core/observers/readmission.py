@@ -2,7 +2,7 @@
 """When a node returns that the others have removed: at once, and after further removals only when its network is sound.
 
 The removed node decides by itself. Its own edges show whether both directions of its path work, and its new incarnation
-tells all members at the same time. So a host with a bad cable cannot come and go for ever.
+tells all members at the same time. So a host with a bad cable cannot come and go forever.
 """
 
 from __future__ import annotations
