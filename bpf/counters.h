@@ -28,6 +28,11 @@
 	X(drop_replayed,        "direct packets that were seen") \
 	X(drop_direct_flood,    "direct packets beyond what one node may send in a slot of time") \
 	X(drop_rumor_flood,     "rumors beyond what one origin may have relayed in a slot of time") \
+	X(drop_probe_replayed,  "edge probes of a round that was answered, or of an earlier run of their sender") \
+	X(drop_probe_flood,     "edge probes beyond what one node is answered in a slot of time") \
+	X(drop_probe_source,    "edge probes from an address or a MAC address of a group, which get no answer") \
+	X(drop_ack_stray,       "edge acknowledgements of a round that is not one of this node's last ones, or was recorded") \
+	X(drop_edge_full,       "edge probes and acknowledgements for whose sender the kernel found no room") \
 	/* Authentic packets about which only the agent can decide. */ \
 	X(ask_own,              "own address under a later incarnation") \
 	X(ask_incarnation,      "of an earlier run of their origin") \
@@ -35,11 +40,15 @@
 	X(ask_time,             "from too far in the past or the future") \
 	X(ask_full,             "of newcomers for whom there is no room") \
 	X(ask_limited,          "not handed over: too many at once") \
+	/* Edge probes and acknowledgements, which end in the programs. */ \
+	X(take_ack,             "edge acknowledgements recorded") \
+	X(answer,               "edge probes answered") \
 	/* Rumors that the programs accept. */ \
 	X(take_heartbeat,       "new heartbeats") \
 	X(take_metadata,        "new metadata rumors") \
 	X(take_leave,           "new leaves") \
 	X(take_record,          "new node records") \
+	X(take_alert,           "new alerts of observers") \
 	X(take_newcomer,        "rumors of origins not known before") \
 	X(news,                 "rumors handed to the agent because they bring something new") \
 	X(news_lost,            "packets that found no room in the ring buffer") \
@@ -53,7 +62,7 @@
 	X(copy_surplus,         "copies not sent: every possible target has one") \
 	X(copy_unresolved,      "copies handed to the agent: no next hop known for their target") \
 	X(copy_again,           "copies sent once more, so that the driver sends those before (native XDP)") \
-	X(copy_lost,            "copies addressed that the driver then did not send (native XDP)") \
+	X(copy_lost,            "copies addressed, and answers, that the driver then did not send (native XDP)") \
 	/* The agent's own rumors. */ \
 	X(fanout,               "own rumors multiplied at the way out") \
 	X(fanout_copy,          "copies of own rumors sent") \
@@ -64,6 +73,8 @@
 	/* Next hops. */ \
 	X(hop_learnt,           "next hops learnt from what the stack sent") \
 	X(hop_fib,              "next hops found in the FIB") \
+	/* Answers that failed after their probe was counted. */ \
+	X(answer_failed,        "answers to edge probes that could not be made or sent") \
 	/* The loader's self-test (selftest.h). */ \
 	X(selftest_ingress,     "self-test frames seen on the way in") \
 	X(selftest_egress,      "self-test frames seen on the way out")

@@ -11,6 +11,7 @@
  *   `siphash.h` and `receive.h` check the MAC, and decide whether to accept the packet.
  *   `events.h` passes packets to the agent.
  *   `relay.h` and `checksum.h` choose the targets of a rumor, and compute the checksums of its copies.
+ *   `answer.h` makes the answers to edge probes.
  *   `selftest.h` recognizes the frames of the loader's self-test.
  *   `xdp.h` and `tc.h` contain the programs for XDP and for TC, which use all headers above.
  *
@@ -47,6 +48,8 @@ BPF_TABLE(XG_SHARED("hash", nodes), struct xg_node_key, struct xg_node, nodes, X
 BPF_TABLE(XG_SHARED("array", targets), __u32, struct xg_target, targets, 2 * XG_RING);
 BPF_TABLE(XG_SHARED("lru_hash", nexthops), struct xg_address, struct xg_nexthop, nexthops, XG_NEXTHOPS);
 BPF_TABLE(XG_SHARED("lru_hash", directs), struct xg_node_key, struct xg_direct, directs, XG_DIRECTS);
+BPF_TABLE(XG_SHARED("lru_hash", askers), struct xg_node_key, struct xg_asker, askers, XG_ASKERS);
+BPF_TABLE(XG_SHARED("lru_hash", acks), struct xg_node_key, struct xg_ack, acks, XG_ACKS);
 BPF_TABLE(XG_SHARED("percpu_array", counters), __u32, __u64, counters, XG_COUNTERS);
 BPF_TABLE(XG_SHARED("lru_hash", refusals), struct xg_refusal_key, struct xg_refusal, refusals, XG_REFUSALS);
 
@@ -154,6 +157,30 @@ static __always_inline struct xg_direct *xg_find_direct(struct xg_node_key *key)
 	return directs.lookup(key);
 }
 
+/*
+ * Returns the entry for a node's edge probes, and creates the entry if it is missing. Returns null if the table has no
+ * room for the entry.
+ */
+static __always_inline struct xg_asker *xg_find_asker(struct xg_node_key *key)
+{
+	struct xg_asker *known = askers.lookup(key), fresh = {};
+
+	if (known)
+		return known;
+	askers.update(key, &fresh);
+	return askers.lookup(key);
+}
+
+static __always_inline struct xg_ack *xg_find_ack(struct xg_node_key *key)
+{
+	return acks.lookup(key);
+}
+
+static __always_inline long xg_keep_ack(struct xg_node_key *key, struct xg_ack *ack)
+{
+	return acks.update(key, ack);
+}
+
 static __always_inline const __u8 *xg_find_allowed(struct xg_allow_key *key)
 {
 	return allow.lookup(key);
@@ -213,6 +240,12 @@ static __always_inline long xg_output(void *event, __u64 size)
 static __always_inline int xg_broadcast(bool wide)
 {
 	return wide ? relay_wide.redirect_map(0, BPF_F_BROADCAST) : relay.redirect_map(0, BPF_F_BROADCAST);
+}
+
+/* Redirects the frame out of the agent's interface. Returns XDP_DROP if the loader has not filled the device map. */
+static __always_inline int xg_send_back(void)
+{
+	return relay.redirect_map(0, XDP_DROP);
 }
 
 #include "tc.h"

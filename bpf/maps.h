@@ -10,7 +10,7 @@
 #include "counters.h"
 #include "wire.h"
 
-#define XG_LAYOUT 4
+#define XG_LAYOUT 5
 
 /*
  * Maximum number of targets in each half of the ring. XG_RING is a power of two, so that a program can bound an index
@@ -52,6 +52,17 @@
  */
 #define XG_DIRECTS 4096
 /*
+ * Maximum number of edge probes of one node that the programs answer in a slot. An observer asks once a second, or once
+ * a cycle if the cycle is shorter.
+ */
+#define XG_PROBE_LIMIT 25
+/* Maximum number of nodes whose edge probes the programs remember, the least recently heard node is replaced. */
+#define XG_ASKERS 4096
+/* Maximum number of nodes whose edge acknowledgements the programs remember. */
+#define XG_ACKS 1024
+/* An edge acknowledgement counts if its round is one of the last XG_ROUNDS rounds of the local agent. */
+#define XG_ROUNDS 64
+/*
  * Number of 64-bit words in a node's replay window for direct packets, a power of two. The program accepts a direct
  * packet if its sequence is at most (XG_DIRECT_WORDS - 1) * 64 behind the newest sequence.
  */
@@ -74,7 +85,7 @@ struct xg_config {
 	__be16 port;
 	/* Number of copies of a heartbeat or a node record. */
 	__u16 amount;
-	/* Number of copies of a metadata rumor or a leave. */
+	/* Number of copies of a metadata rumor, a leave or an alert. */
 	__u16 wide;
 	__u16 flags;
 	__be32 cluster;
@@ -90,6 +101,19 @@ struct xg_config {
 	/* Index (0 or 1) of the half of the ring that contains the current targets. */
 	__u32 ring_half;
 	__u32 ring_size; /* number of targets */
+	/* Number of the newest round in which the agent sends edge probes, or 0 if there was no round yet. */
+	__u64 asked;
+	/*
+	 * The remaining members are for the answers to edge probes, with the fields that the agent's own packets have.
+	 * ``wall``: the local wall time minus CLOCK_MONOTONIC.
+	 */
+	__s64 wall;
+	__u64 record_digest;
+	/* Time of the agent's last write to this structure, from which the age of the lease is computed. */
+	__u64 renewed;
+	__u8 key_slot; /* the active key slot */
+	__u8 packet_flags;
+	__u8 zero[6];
 };
 
 /* A key slot. */
@@ -148,6 +172,34 @@ struct xg_direct {
 	 * sequence s.
 	 */
 	__u64 window[XG_DIRECT_WORDS];
+};
+
+/*
+ * The programs' record of the edge probes of one node. The entry has no lock, so two CPUs may both answer the same
+ * probe if they receive it at the same time.
+ */
+struct xg_asker {
+	__u32 incarnation;
+	__u32 slot;
+	/* Number of probes that the programs have answered in the slot ``slot``. */
+	__u64 answered;
+	__u64 round; /* newest answered round */
+};
+
+/* The programs' record of the edge acknowledgements of one node: its newest one, and the rounds before. */
+struct xg_ack {
+	__u32 incarnation;
+	__u32 lease_age; /* milliseconds */
+	__u64 newest;	 /* newest acknowledged round */
+	/* Bit i is set if the node has acknowledged the round newest - i. */
+	__u64 window;
+	__u64 last_seen; /* CLOCK_MONOTONIC ns */
+	/* The node's wall time minus this host's CLOCK_MONOTONIC. */
+	__s64 clock;
+	__u64 documents_digest;
+	__u64 record_digest;
+	__u8 flags;
+	__u8 zero[7];
 };
 
 /*

@@ -20,7 +20,8 @@
 #define XG_DROPS(verdict) ((verdict) >= XG_COUNT_drop_not_allowed && (verdict) < XG_COUNT_ask_own)
 #define XG_ASKS(verdict) ((verdict) >= XG_COUNT_ask_own && (verdict) < XG_COUNT_ask_limited)
 /* Whether this verdict means that a program only has to pass the packet to the stack or drop the packet. */
-#define XG_ENDS(verdict) ((verdict) < XG_COUNT_ask_own || (verdict) == XG_COUNT_ask_limited)
+#define XG_ENDS(verdict) \
+	((verdict) < XG_COUNT_ask_own || (verdict) == XG_COUNT_ask_limited || (verdict) == XG_COUNT_take_ack)
 
 /*
  * Whether the programs record the source of a dropped packet. The programs do not record the source of a duplicate or
@@ -32,6 +33,7 @@
 /* A packet and the results of the steps for this packet. */
 struct xg_rumor {
 	const struct xg_config *local;
+	const struct xg_frame *frame;
 	struct xg_packet *packet;
 	__u32 length;
 	void *end; /* end of the frame */
@@ -97,7 +99,7 @@ static __always_inline __u32 xg_take_odd(void)
 
 static __always_inline bool xg_lease_over(const struct xg_config *local)
 {
-	return !(local->flags & XG_RUNNING) || xg_coarse_ns() > local->lease;
+	return xg_coarse_ns() > local->lease;
 }
 
 /*
@@ -125,7 +127,7 @@ static __always_inline __u32 xg_check_shape(const struct xg_packet *packet, __u3
 		return XG_COUNT_drop_foreign_version;
 	if (packet->cluster != cluster)
 		return XG_COUNT_drop_foreign_cluster;
-	if (packet->type < XG_HEARTBEAT || packet->type > XG_PROBE)
+	if (packet->type < XG_HEARTBEAT || packet->type > XG_ALERT)
 		return XG_COUNT_drop_malformed;
 	if (!packet->port || !packet->incarnation || !packet->sequence)
 		return XG_COUNT_drop_malformed;
@@ -138,9 +140,21 @@ static __always_inline __u32 xg_check_shape(const struct xg_packet *packet, __u3
 	return XG_GO_ON;
 }
 
+static __always_inline bool xg_is_of_this_node(const struct xg_packet *packet, const struct xg_config *local)
+{
+	return packet->port == local->port && xg_equal(packet->origin, local->addr);
+}
+
+static __always_inline void xg_name_origin(struct xg_rumor *rumor)
+{
+	xg_copy_address(rumor->origin.addr, rumor->packet->origin);
+	rumor->origin.port = rumor->packet->port;
+	rumor->origin.zero = 0;
+}
+
 static __always_inline bool xg_is_rumor(__u8 type)
 {
-	return type == XG_HEARTBEAT || type == XG_METADATA || type == XG_LEAVE || type == XG_RECORD;
+	return type == XG_HEARTBEAT || type == XG_METADATA || type == XG_LEAVE || type == XG_RECORD || type == XG_ALERT;
 }
 
 /*
@@ -158,6 +172,21 @@ static __always_inline __u32 xg_check_mac(const struct xg_packet *packet, __u32 
 	if (!xg_siphash(key->mac, packet, length, end, tag))
 		return XG_COUNT_drop_truncated;
 	if ((tag[0] ^ said[0]) | (tag[1] ^ said[1]))
+		return XG_COUNT_drop_bad_mac;
+	return XG_GO_ON;
+}
+
+/* Checks the MAC of a packet without a body. */
+static __always_inline __u32 xg_check_header_mac(const struct xg_packet *packet)
+{
+	const struct xg_key *key = xg_find_key(packet->key_slot);
+	const xg_u64 *mac = (const xg_u64 *)packet->mac;
+	__u64 tag[2];
+
+	if (!key || !key->present)
+		return XG_COUNT_drop_unknown_key;
+	xg_siphash_header(key->mac, packet, tag);
+	if ((tag[0] ^ mac[0]) | (tag[1] ^ mac[1]))
 		return XG_COUNT_drop_bad_mac;
 	return XG_GO_ON;
 }
@@ -300,6 +329,123 @@ static __always_inline __u32 xg_take_direct(struct xg_rumor *rumor, __u32 incarn
 }
 
 /*
+ * Returns whether a probe from this source gets an answer. The answer to a recorded probe with a forged source must not
+ * reach a group of hosts, or this host.
+ */
+static __always_inline bool xg_is_answerable(const struct xg_frame *frame, const struct xg_config *local)
+{
+	__u8 first;
+
+	if (frame->eth->h_source[0] & 1 || !frame->udp->source)
+		return false;
+	if (frame->v6)
+		return frame->ip6->saddr.s6_addr[0] != 0xff && !xg_equal(&frame->ip6->saddr, local->addr);
+	first = *(const __u8 *)&frame->ip->saddr;
+	/* "This network", loopback, multicast and broadcast (RFC 6890). */
+	return first && first != 127 && first < 224 && frame->ip->saddr != xg_mapped(local->addr);
+}
+
+/* Returns the verdict on an authentic edge probe. A node gets one answer for each of its rounds. */
+static __always_inline __u32 xg_take_probe(struct xg_rumor *rumor, __u32 incarnation, __u64 round)
+{
+	struct xg_asker *asker;
+	__u32 slot = xg_slot(xg_coarse_ns());
+
+	if (!xg_is_answerable(rumor->frame, rumor->local))
+		return XG_COUNT_drop_probe_source;
+	asker = xg_find_asker(&rumor->origin);
+	if (!asker)
+		return XG_COUNT_drop_edge_full;
+	if (asker->incarnation != incarnation) {
+		if (asker->incarnation && xg_earlier(incarnation, asker->incarnation))
+			return XG_COUNT_drop_probe_replayed;
+		asker->incarnation = incarnation;
+		asker->round = 0;
+	}
+	if (round <= asker->round)
+		return XG_COUNT_drop_probe_replayed;
+	if (xg_later_slot(slot, asker->slot)) {
+		asker->slot = slot;
+		asker->answered = 0;
+	}
+	if (asker->answered >= XG_PROBE_LIMIT)
+		return XG_COUNT_drop_probe_flood;
+	asker->answered++;
+	asker->round = round;
+	return XG_COUNT_answer;
+}
+
+/* Returns whether a round is one of the agent's last XG_ROUNDS rounds. */
+static __always_inline bool xg_is_asked(const struct xg_config *local, __u64 round)
+{
+	return round <= local->asked && local->asked - round < XG_ROUNDS;
+}
+
+/* Records an authentic edge acknowledgement of one of the agent's last rounds, and returns the verdict. */
+static __always_inline __u32 xg_take_ack(struct xg_rumor *rumor, __u32 incarnation, __u64 round)
+{
+	struct xg_ack *known = xg_find_ack(&rumor->origin), *ack;
+	const struct xg_packet *packet = rumor->packet;
+	struct xg_scratch *scratch = xg_scratch();
+	__u64 now = bpf_ktime_get_ns(), window = 1, apart;
+
+	if (!scratch)
+		return XG_COUNT_drop_edge_full;
+	/* An entry of other rounds is of an earlier run of the agent, or too old. */
+	if (known && xg_is_asked(rumor->local, known->newest)) {
+		if (round <= known->newest) {
+			apart = known->newest - round;
+			if (incarnation != known->incarnation || apart >= XG_ROUNDS || known->window >> apart & 1)
+				return XG_COUNT_drop_ack_stray;
+			known->window |= 1ULL << apart;
+			known->last_seen = now;
+			return XG_COUNT_take_ack;
+		}
+		apart = round - known->newest;
+		if (incarnation == known->incarnation && apart < XG_ROUNDS)
+			window |= known->window << apart;
+	}
+	ack = &scratch->ack;
+	ack->incarnation = incarnation;
+	ack->lease_age = bpf_ntohl(*(const xg_u32 *)packet->salt);
+	ack->newest = round;
+	ack->window = window;
+	ack->last_seen = now;
+	ack->clock = bpf_ntohll(packet->wall_ns) - now;
+	ack->documents_digest = bpf_ntohll(packet->documents_digest);
+	ack->record_digest = bpf_ntohll(packet->record_digest);
+	ack->flags = packet->flags;
+	return xg_keep_ack(&rumor->origin, ack) ? XG_COUNT_drop_edge_full : XG_COUNT_take_ack;
+}
+
+/*
+ * Returns the verdict on an edge probe or an edge acknowledgement. These packets have no body, enter no replay window,
+ * and never reach the agent.
+ */
+static __always_inline __u32 xg_take_edge(struct xg_rumor *rumor)
+{
+	const struct xg_packet *packet = rumor->packet;
+	__u32 incarnation = bpf_ntohl(packet->incarnation), verdict;
+	bool probe = packet->type == XG_EDGE_PROBE;
+	struct xg_scratch *scratch = xg_scratch();
+	__u64 round = bpf_ntohll(packet->sequence);
+
+	if (!scratch || (scratch->lease_over && !probe))
+		return XG_COUNT_pass_no_agent;
+	if (scratch->lease_over && xg_is_barred(scratch, rumor->local))
+		return XG_COUNT_drop_not_allowed;
+	if (xg_is_of_this_node(packet, rumor->local))
+		return XG_COUNT_drop_own;
+	if (!probe && !xg_is_asked(rumor->local, round))
+		return XG_COUNT_drop_ack_stray;
+	verdict = xg_check_header_mac(packet);
+	if (verdict != XG_GO_ON)
+		return verdict;
+	xg_name_origin(rumor);
+	return probe ? xg_take_probe(rumor, incarnation, round) : xg_take_ack(rumor, incarnation, round);
+}
+
+/*
  * Creates the entry of an unknown origin, and returns the verdict. Returns XG_GO_ON if another CPU has just created
  * the entry.
  */
@@ -392,6 +538,8 @@ static __always_inline __u32 xg_taken(__u8 type)
 		return XG_COUNT_take_metadata;
 	case XG_LEAVE:
 		return XG_COUNT_take_leave;
+	case XG_ALERT:
+		return XG_COUNT_take_alert;
 	}
 	return XG_COUNT_take_record;
 }
@@ -419,20 +567,23 @@ static __always_inline __u32 xg_receive(struct xg_rumor *rumor)
 {
 	const struct xg_packet *packet = rumor->packet;
 	__u32 incarnation, verdict, then = XG_GO_ON;
+	struct xg_scratch *scratch = xg_scratch();
 	__u64 sequence;
 	struct xg_node *node = 0;
 	struct xg_claim claim;
 
 	verdict = xg_check_shape(packet, rumor->length, rumor->local->cluster);
+	if (verdict == XG_GO_ON && XG_IS_EDGE(packet->type))
+		return xg_take_edge(rumor);
+	if (!scratch || scratch->lease_over)
+		return XG_COUNT_pass_no_agent;
 	if (verdict != XG_GO_ON)
 		return verdict;
 	incarnation = bpf_ntohl(packet->incarnation);
 	sequence = bpf_ntohll(packet->sequence);
-	xg_copy_address(rumor->origin.addr, packet->origin);
-	rumor->origin.port = packet->port;
-	rumor->origin.zero = 0;
+	xg_name_origin(rumor);
 
-	if (packet->port == rumor->local->port && xg_equal(packet->origin, rumor->local->addr)) {
+	if (xg_is_of_this_node(packet, rumor->local)) {
 		if (!xg_earlier(rumor->local->incarnation, incarnation))
 			return XG_COUNT_drop_own;
 		then = XG_COUNT_ask_own;
@@ -471,14 +622,19 @@ static __always_inline __u32 xg_receive(struct xg_rumor *rumor)
 /*
  * Returns a verdict that does not depend on the content of the packet, or XG_GO_ON if the content decides. ``odd``:
  * whether only the stack can process the frame. ``length``: the length of the packet. ``whole``: false if the
- * packet's header is known to end beyond the frame.
+ * packet's header is known to end beyond the frame. While the agent's lease is over, only packets without a body go on.
  */
 static __always_inline __u32 xg_screen(struct xg_scratch *scratch, const struct xg_config *local, bool odd,
 				       __u32 length, bool whole)
 {
-	if (xg_lease_over(local))
+	if (!(local->flags & XG_RUNNING))
 		return XG_COUNT_pass_no_agent;
-	if (xg_is_barred(scratch, local))
+	scratch->lease_over = xg_lease_over(local);
+	asm volatile("" : : : "memory");
+	if (scratch->lease_over && (odd || length != XG_HEADER_BYTES || !whole))
+		return XG_COUNT_pass_no_agent;
+	/* xg_take_edge() makes this check for a probe while the lease is over. All other packets then pass. */
+	if (!scratch->lease_over && xg_is_barred(scratch, local))
 		return XG_COUNT_drop_not_allowed;
 	if (odd || length > XG_DATAGRAM_BYTES)
 		return xg_take_odd();

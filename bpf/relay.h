@@ -19,13 +19,13 @@ static __always_inline __u32 xg_relay_area(const struct xg_packet *packet)
 }
 
 /*
- * Returns whether members send a rumor of this type to three times as many members as a heartbeat. Documents and leaves
- * must reach all members at the first attempt. A lost heartbeat does less harm, because the origin sends the next
+ * Returns whether members send a rumor of this type to three times as many members as a heartbeat. Documents, leaves
+ * and alerts must reach all members at the first attempt. A lost heartbeat does less harm, because the origin sends the next
  * heartbeat one cycle later.
  */
 static __always_inline bool xg_is_wide(__u8 type)
 {
-	return type == XG_METADATA || type == XG_LEAVE;
+	return type == XG_METADATA || type == XG_LEAVE || type == XG_ALERT;
 }
 
 static __always_inline __u32 xg_copies_of(const struct xg_config *local, __u8 type)

@@ -53,6 +53,49 @@ static __always_inline void xg_sip_word(struct xg_sip *v, __u64 word)
 	v->a ^= word;
 }
 
+static __always_inline void xg_sip_begin(struct xg_sip *v, const __u8 key[16])
+{
+	__u64 low = ((const xg_u64 *)key)[0], high = ((const xg_u64 *)key)[1];
+
+	v->a = 0x736f6d6570736575ULL ^ low;
+	v->b = 0x646f72616e646f6dULL ^ high ^ 0xee;
+	v->c = 0x6c7967656e657261ULL ^ low;
+	v->d = 0x7465646279746573ULL ^ high;
+}
+
+static __always_inline void xg_sip_end(struct xg_sip *v, __u64 tag[2])
+{
+	v->c ^= 0xee;
+	xg_sip_rounds(v);
+	tag[0] = v->a ^ v->b ^ v->c ^ v->d;
+	v->b ^= 0xdd;
+	xg_sip_rounds(v);
+	tag[1] = v->a ^ v->b ^ v->c ^ v->d;
+}
+
+static __always_inline void xg_sip_block(struct xg_sip *v, const struct xg_packet *packet)
+{
+	const xg_u64 *block = (const xg_u64 *)packet;
+
+#pragma unroll
+	for (int i = 0; i < XG_BLOCK_BYTES / 8; i++)
+		xg_sip_word(v, block[i]);
+}
+
+/*
+ * Computes the tag of a packet without a body. The function has no loop over a length, so the caller may use the packet
+ * afterwards.
+ */
+static __always_inline void xg_siphash_header(const __u8 key[16], const struct xg_packet *packet, __u64 tag[2])
+{
+	struct xg_sip v;
+
+	xg_sip_begin(&v, key);
+	xg_sip_block(&v, packet);
+	xg_sip_word(&v, *(const xg_u32 *)packet->salt | (XG_HEADER_BYTES - XG_SEALED_AT + XG_BLOCK_BYTES) * 1ULL << 56);
+	xg_sip_end(&v, tag);
+}
+
 /*
  * Computes the tag of a packet of ``length`` bytes, whose header lies within the frame. Returns false if the frame
  * ends before the end of the packet.
@@ -65,12 +108,9 @@ static __always_inline void xg_sip_word(struct xg_sip *v, __u64 word)
 static __always_inline bool xg_siphash(const __u8 key[16], const struct xg_packet *packet, __u64 length, void *end,
 				       __u64 tag[2])
 {
-	__u64 low = ((const xg_u64 *)key)[0], high = ((const xg_u64 *)key)[1];
-	struct xg_sip v = {0x736f6d6570736575ULL ^ low, 0x646f72616e646f6dULL ^ high ^ 0xee,
-			   0x6c7967656e657261ULL ^ low, 0x7465646279746573ULL ^ high};
 	__u64 at = length - 8, last, left = (length - XG_SEALED_AT) & 7;
-	const xg_u64 *block = (const xg_u64 *)packet;
 	const void *from = packet;
+	struct xg_sip v;
 
 	/* The last word of SipHash: the bytes after the last whole word, and the number of all bytes. */
 	XG_KEEP(at);
@@ -80,9 +120,8 @@ static __always_inline bool xg_siphash(const __u8 key[16], const struct xg_packe
 	last = left ? last >> (64 - 8 * left) : 0;
 	last |= (length - XG_SEALED_AT + XG_BLOCK_BYTES) << 56;
 
-#pragma unroll
-	for (int i = 0; i < XG_BLOCK_BYTES / 8; i++)
-		xg_sip_word(&v, block[i]);
+	xg_sip_begin(&v, key);
+	xg_sip_block(&v, packet);
 	for (int i = 0; i < XG_SEALED_WORDS; i++) {
 		at = XG_SEALED_AT + 8 * i;
 		XG_KEEP(at);
@@ -93,12 +132,7 @@ static __always_inline bool xg_siphash(const __u8 key[16], const struct xg_packe
 		xg_sip_word(&v, *(const xg_u64 *)(from + at));
 	}
 	xg_sip_word(&v, last);
-	v.c ^= 0xee;
-	xg_sip_rounds(&v);
-	tag[0] = v.a ^ v.b ^ v.c ^ v.d;
-	v.b ^= 0xdd;
-	xg_sip_rounds(&v);
-	tag[1] = v.a ^ v.b ^ v.c ^ v.d;
+	xg_sip_end(&v, tag);
 	return true;
 }
 

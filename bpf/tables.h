@@ -82,9 +82,16 @@ struct xg_scratch {
 	__u32 chosen;
 	__u32 choice[XG_COPIES];
 	struct xg_outcome outcome;
+	/*
+	 * Whether the agent's lease was over when the packet arrived. The value is in the scratch entry, because LLVM would
+	 * make two copies of the code that follows if it knew the value, and the verifier would follow both.
+	 */
+	__u32 lease_over;
 	struct xg_allow_key source;
 	/* Zeros, which are the initial value of a new entry in the table ``directs``. */
 	struct xg_direct blank;
+	/* A new value of an entry in the table ``acks``. */
+	struct xg_ack ack;
 	struct xg_event event;
 	__u8 packet[XG_DATAGRAM_BYTES + 8];
 };
@@ -98,6 +105,9 @@ static __always_inline const struct xg_key *xg_find_key(__u8 slot);
 static __always_inline struct xg_node *xg_find_node(struct xg_node_key *key);
 static __always_inline long xg_insert_node(struct xg_node_key *key, struct xg_node *node);
 static __always_inline struct xg_direct *xg_find_direct(struct xg_node_key *key);
+static __always_inline struct xg_asker *xg_find_asker(struct xg_node_key *key);
+static __always_inline struct xg_ack *xg_find_ack(struct xg_node_key *key);
+static __always_inline long xg_keep_ack(struct xg_node_key *key, struct xg_ack *ack);
 static __always_inline const __u8 *xg_find_allowed(struct xg_allow_key *key);
 static __always_inline const struct xg_target *xg_find_target(__u32 index);
 static __always_inline struct xg_nexthop *xg_find_hop(const void *addr);
@@ -106,6 +116,7 @@ static __always_inline bool xg_refusal_due(void);
 static __always_inline void xg_note_refusal(struct xg_refusal_key *key);
 static __always_inline long xg_output(void *event, __u64 size);
 static __always_inline int xg_broadcast(bool wide);
+static __always_inline int xg_send_back(void);
 
 /*
  * An optimisation barrier. LLVM may compare a copy of a value, or a value derived from it, and then use the original

@@ -12,6 +12,7 @@
 
 #include <linux/pkt_cls.h>
 
+#include "answer.h"
 #include "checksum.h"
 #include "counters.h"
 #include "events.h"
@@ -259,6 +260,37 @@ static __always_inline void xg_tc_relay(struct __sk_buff *skb, const struct xg_c
 					    XG_COUNT_relay_failed});
 }
 
+/*
+ * Turns the frame of an edge probe into the frame of its answer, and sends it out of the interface on which it arrived.
+ * The function changes the UDP checksum by the difference of the packets, because a half-done checksum cannot be
+ * computed again.
+ */
+static __always_inline int xg_tc_answer(struct __sk_buff *skb, const struct xg_config *local, bool v6)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct xg_packet *packet;
+	struct xg_frame frame;
+	__u64 change;
+
+	packet = xg_locate(&frame, data, end, v6);
+	if (!packet)
+		goto failed;
+	change = XG_HEADER_WORDS * 0xffffffffULL - xg_sum_words(packet, XG_HEADER_WORDS);
+	if (!xg_acknowledge(packet, local))
+		goto failed;
+	xg_turn_round(&frame);
+	change += xg_sum_words(packet, XG_HEADER_WORDS);
+	if (bpf_l4_csum_replace(skb, xg_checksum_at(v6), 0, xg_fold32(change), BPF_F_MARK_MANGLED_0))
+		goto failed;
+	/* The egress program has nothing to do for the answer. */
+	skb->mark = XG_MARK;
+	return bpf_redirect(skb->ifindex, 0);
+
+failed:
+	xg_count(XG_COUNT_answer_failed);
+	return TC_ACT_SHOT;
+}
+
 /* The program at TC ingress. */
 static __always_inline int xg_tc_in(struct __sk_buff *skb)
 {
@@ -291,6 +323,7 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	}
 	rumor.local = local;
+	rumor.frame = &frame;
 	rumor.length = frame.length;
 	way.v6 = frame.v6;
 	/*
@@ -299,7 +332,7 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 	 */
 	verdict = xg_screen(scratch, local, whose == XG_ODD || skb->gso_size, frame.length, true);
 	if (verdict == XG_GO_ON && !xg_pull(skb, xg_headers(way.v6) + frame.length))
-		verdict = XG_COUNT_drop_truncated;
+		verdict = scratch->lease_over ? XG_COUNT_pass_no_agent : XG_COUNT_drop_truncated;
 	if (verdict == XG_GO_ON) {
 		data = (void *)(long)skb->data;
 		end = (void *)(long)skb->data_end;
@@ -311,6 +344,8 @@ static __always_inline int xg_tc_in(struct __sk_buff *skb)
 		return XG_PASSES(verdict) ? XG_NEXT : TC_ACT_SHOT;
 	outcome = &scratch->outcome;
 	verdict = outcome->verdict;
+	if (verdict == XG_COUNT_answer)
+		return xg_tc_answer(skb, local, way.v6);
 	data = (void *)(long)skb->data;
 	end = (void *)(long)skb->data_end;
 	packet = xg_locate(&frame, data, end, way.v6);

@@ -16,12 +16,17 @@
 #define XG_LEAVE 5
 #define XG_RECORD 6
 #define XG_PROBE 7
+#define XG_EDGE_PROBE 8
+#define XG_EDGE_ACK 9
+#define XG_ALERT 10
 
 /* Flags in the signed block. */
 #define XG_FLAG_PAUSED 0x01
 
 /* Whether packets of this type have no body. */
-#define XG_BODILESS(type) ((type) == XG_HEARTBEAT || (type) == XG_LEAVE)
+#define XG_BODILESS(type) ((type) == XG_HEARTBEAT || (type) == XG_LEAVE || XG_IS_EDGE(type))
+/* Whether the packet is an observer's question or the answer to it, which the programs process without the agent. */
+#define XG_IS_EDGE(type) ((type) == XG_EDGE_PROBE || (type) == XG_EDGE_ACK)
 
 #define XG_BLOCK_BYTES 64
 #define XG_MAC_BYTES 16
@@ -70,7 +75,10 @@ struct xg_packet {
 	__u8 fanout;
 	__u8 zero;
 
-	/* Salt of the body's key. The MAC covers the salt and the body, which follows the salt. */
+	/*
+	 * Salt of the body's key. The MAC covers the salt and the body, which follows the salt. In an edge acknowledgement:
+	 * milliseconds since the agent of the answering host last renewed its lease, big-endian.
+	 */
 	__u8 salt[4];
 };
 

@@ -8,6 +8,7 @@
 #ifndef XG_XDP_H
 #define XG_XDP_H
 
+#include "answer.h"
 #include "checksum.h"
 #include "counters.h"
 #include "events.h"
@@ -91,6 +92,46 @@ static __always_inline int xg_relay(struct xdp_md *ctx, const struct xg_config *
 	return xg_broadcast(wide);
 }
 
+/*
+ * Turns the frame of an edge probe into the frame of its answer, and redirects it to the agent's interface. In generic
+ * mode a half-done checksum is right for the answer, too (xg_relay() says why it must stay half done).
+ *
+ * The program does not return XDP_TX, although it sends the frame back. A veth hands a frame of XDP_TX to its peer only
+ * if the peer has an XDP program of its own, while GRO at the peer is enough for a redirected frame (veth_xdp_flush() of
+ * drivers/net/veth.c). So an answer needs nothing but what a copy needs, which the loader's self-test has proved. The
+ * frame goes through the same device map as the copies, because the kernel runs the egress program of the first frame of
+ * a device queue on all frames of this queue (bq_enqueue() of kernel/bpf/devmap.c).
+ */
+static __always_inline int xg_answer(struct xdp_md *ctx, const struct xg_config *local, bool v6)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct xg_packet *packet;
+	struct xg_frame frame;
+	__u64 sum, pseudo;
+	bool half;
+
+	packet = xg_locate(&frame, data, end, v6);
+	if (!packet)
+		goto failed;
+	pseudo = (__u64)frame.udp->len + bpf_htons(IPPROTO_UDP);
+	sum = pseudo + frame.udp->len + frame.udp->source + frame.udp->dest;
+	half = local->flags & XG_GENERIC && xg_is_half(&frame, sum + xg_sum_words(packet, XG_HEADER_WORDS));
+	if (!xg_acknowledge(packet, local))
+		goto failed;
+	xg_turn_round(&frame);
+	if (!half) {
+		sum += xg_sum_words(packet, XG_HEADER_WORDS);
+		sum += v6 ? xg_sum_words(&frame.ip6->saddr, 8) : xg_sum_words(&frame.ip->saddr, 2);
+		frame.udp->check = xg_udp_checksum(sum);
+	}
+	if (xg_send_back() == XDP_REDIRECT)
+		return XDP_REDIRECT;
+
+failed:
+	xg_count(XG_COUNT_answer_failed);
+	return XDP_DROP;
+}
+
 static __always_inline int xg_ingress(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
@@ -112,6 +153,7 @@ static __always_inline int xg_ingress(struct xdp_md *ctx)
 		return XDP_DROP;
 	}
 	rumor.local = local;
+	rumor.frame = &frame;
 	rumor.packet = (void *)(frame.udp + 1);
 	rumor.length = frame.length;
 	rumor.end = end;
@@ -122,6 +164,8 @@ static __always_inline int xg_ingress(struct xdp_md *ctx)
 		return XG_PASSES(verdict) ? XDP_PASS : XDP_DROP;
 	outcome = &scratch->outcome;
 	verdict = outcome->verdict;
+	if (verdict == XG_COUNT_answer)
+		return xg_answer(ctx, local, frame.v6);
 	if (outcome->news || XG_ASKS(verdict))
 		xg_tell(ctx, frame.v6, outcome->news ? XG_EVENT_NEWS : XG_EVENT_ASK);
 	return XG_ASKS(verdict) ? XDP_DROP : xg_relay(ctx, local, frame.v6);
@@ -196,8 +240,8 @@ static __always_inline bool xg_kick(const struct xg_scratch *scratch, const stru
 }
 
 /*
- * The egress program, which the kernel runs for each frame of a device queue. Each frame is one copy of a rumor: the
- * program addresses the copy to a target, or drops the copy.
+ * The egress program, which the kernel runs for each frame of a device queue. A frame is one copy of a rumor, which the
+ * program addresses to a target or drops, or the answer to an edge probe, which passes.
  */
 static __always_inline int xg_readdress(struct xdp_md *ctx, __u32 ifindex)
 {
@@ -219,6 +263,9 @@ static __always_inline int xg_readdress(struct xdp_md *ctx, __u32 ifindex)
 	packet = xg_locate(&frame, data, end, ((struct ethhdr *)data)->h_proto == bpf_htons(ETH_P_IPV6));
 	if (!packet)
 		return XDP_DROP;
+	/* An answer is addressed already. xg_watch_flush() compares the number of all frames. */
+	if (packet->type == XG_EDGE_ACK)
+		goto pass;
 
 	half = packet->fanout;
 	packet->fanout = 0;
@@ -261,6 +308,7 @@ unused:
 	xg_count(XG_COUNT_copy_again);
 address:
 	xg_address(&frame, local, &scratch->last, &scratch->last_hop, half);
+pass:
 	/* Generic XDP has no device queue. */
 	if (!(local->flags & XG_GENERIC))
 		scratch->flushing++;

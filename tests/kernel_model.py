@@ -7,13 +7,14 @@ The BPF programs are held against it packet by packet (``tests/bpf``), and it st
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from xdp_gossip.core.members.window import ReplayWindow
-from xdp_gossip.core.packets import FLAG_PAUSED, RUMORS, Codec, Header, PacketType, Rejected
+from xdp_gossip.core.packets import EDGES, FLAG_PAUSED, RUMORS, Codec, Header, PacketType, Rejected
 from xdp_gossip.core.types import Address
 
 #: As in bpf/maps.h.
@@ -23,15 +24,20 @@ NEWS, ASK = 1, 2
 DATAGRAM_BYTES = 1232
 #: Words of 64 bits in the window of direct packets, as in bpf/maps.h.
 DIRECT_WORDS = 32
+#: Rounds of the local agent that an acknowledgement may be of, as in bpf/maps.h.
+ROUNDS = 64
 
 _TTL, _FANOUT = 80, 82
-_WIDE = frozenset({PacketType.METADATA, PacketType.LEAVE})
+_WIDE = frozenset({PacketType.METADATA, PacketType.LEAVE, PacketType.ALERT})
 _MASK = (1 << 64) - 1
 
 
 @dataclass
 class Config:
-    """``struct xg_config``: times in ns of the local monotonic clock, ``clock`` the cluster's wall time minus it."""
+    """``struct xg_config``: times in ns of the local monotonic clock.
+
+    ``clock`` is the cluster's wall time minus it, ``wall`` is the local one's. ``asked`` is the newest round.
+    """
 
     local: Address
     incarnation: int = 1
@@ -43,6 +49,12 @@ class Config:
     clock: int = 0
     timeout: int = 5_000_000_000
     max_clock_drift: int = 60_000_000_000
+    asked: int = 0
+    wall: int = 0
+    record_digest: int = 0
+    renewed: int = 0
+    key_slot: int = 0
+    packet_flags: int = 0
 
 
 @dataclass
@@ -59,13 +71,29 @@ class Entry:
     flags: int = 0
 
 
+@dataclass
+class Acknowledged:
+    """``struct xg_ack``."""
+
+    incarnation: int
+    lease_age_ms: int
+    newest: int
+    window: int
+    last_seen: int
+    clock: int
+    documents_digest: int
+    record_digest: int
+    flags: int
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a packet came to: the counter of its verdict, and what went on from it.
 
-    ``action`` is pass (to the stack), drop, or relay. ``event`` is what goes through the ring buffer: NEWS, ASK or
-    None. ``copies`` is how many copies are made, ``onward`` the payload they carry. ``beyond`` is what it comes to when
-    as many packets as may have come up in this slot of time.
+    ``action`` is pass (to the stack), drop, relay, or answer (``onward`` goes back to where the packet came from).
+    ``event`` is what goes through the ring buffer: NEWS, ASK or None. ``copies`` is how many copies are made,
+    ``onward`` the payload they carry. ``beyond`` is what it comes to when as many packets as may have come up in this
+    slot of time.
     """
 
     verdict: str
@@ -92,6 +120,9 @@ class KernelModel:
         self.nodes: dict[Address, Entry] = {}
         #: Node -> incarnation and sequences of its direct packets.
         self.directs: dict[Address, tuple[int, set[int]]] = {}
+        #: Node -> incarnation and newest answered round of its edge probes.
+        self.askers: dict[Address, tuple[int, int]] = {}
+        self.acks: dict[Address, Acknowledged] = {}
         self.targets: Sequence[Address] = ()
         self.counters: Counter[str] = Counter()
 
@@ -105,7 +136,7 @@ class KernelModel:
 
     def _process(self, payload: bytes, time: int) -> Outcome:
         config = self.config
-        if not config.running or time > config.lease:
+        if not config.running or (time > config.lease and not self._is_probe(payload)):
             return Outcome("pass_no_agent", "pass")
         if len(payload) > DATAGRAM_BYTES:
             return Outcome("pass_odd", "pass")
@@ -120,7 +151,16 @@ class KernelModel:
         except Rejected as rejected:
             return Outcome(f"drop_{rejected.reason}")
 
+    def _is_probe(self, payload: bytes) -> bool:
+        """Whether this is for the kernel alone: what is answered also when the agent's lease is over."""
+        try:
+            return self.codec.parse(payload).type is PacketType.EDGE_PROBE
+        except (ValueError, Rejected):
+            return False
+
     def _judge(self, payload: bytes, header: Header, time: int) -> Outcome:
+        if header.type in EDGES:
+            return self._edge(payload, header, time)
         if header.origin == self.config.local:
             if not _earlier(self.config.incarnation, header.incarnation):
                 return Outcome("drop_own")
@@ -157,6 +197,68 @@ class KernelModel:
             return Outcome("drop_replayed")
         self.directs[header.origin] = (header.incarnation, seen | {header.sequence})
         return Outcome("pass_direct", "pass")
+
+    def _edge(self, payload: bytes, header: Header, time: int) -> Outcome:
+        if header.origin == self.config.local:
+            return Outcome("drop_own")
+        if header.type is PacketType.EDGE_ACK and not self._asked(header.sequence):
+            return Outcome("drop_ack_stray")
+        self.codec.verify(payload, header)
+        return self._probe(header, time) if header.type is PacketType.EDGE_PROBE else self._ack(header, time)
+
+    def _probe(self, header: Header, time: int) -> Outcome:
+        """Answer each round of an asker once. The rate is not stated here, as with direct packets."""
+        incarnation, newest = self.askers.get(header.origin, (0, 0))
+        if incarnation and _earlier(header.incarnation, incarnation):
+            return Outcome("drop_probe_replayed")
+        if incarnation == header.incarnation and header.sequence <= newest:
+            return Outcome("drop_probe_replayed")
+        self.askers[header.origin] = (header.incarnation, header.sequence)
+        return Outcome("answer", "answer", onward=self._answer(header, time))
+
+    def _answer(self, probe: Header, time: int) -> bytes:
+        config = self.config
+        age = max(0, time - config.renewed) // 1_000_000
+        header = Header(
+            PacketType.EDGE_ACK,
+            config.local,
+            config.incarnation,
+            probe.sequence,
+            (time + config.wall) & _MASK,
+            config.documents_digest,
+            config.record_digest,
+            config.packet_flags,
+            lease_age_ms=min(age, (1 << 32) - 1),
+        )
+        return self.codec.encode(header, None)
+
+    def _asked(self, number: int) -> bool:
+        return 0 <= self.config.asked - number < ROUNDS
+
+    def _ack(self, header: Header, time: int) -> Outcome:
+        known = self.acks.get(header.origin)
+        window = 1
+        if known is not None and self._asked(known.newest):
+            same, apart = header.incarnation == known.incarnation, header.sequence - known.newest
+            if apart <= 0:
+                if not same or known.window >> -apart & 1:
+                    return Outcome("drop_ack_stray")
+                window = known.window | 1 << -apart
+                self.acks[header.origin] = dataclasses.replace(known, window=window, last_seen=time)
+                return Outcome("take_ack")
+            window |= (known.window << apart if same else 0) & _MASK
+        self.acks[header.origin] = Acknowledged(
+            header.incarnation,
+            header.lease_age_ms,
+            header.sequence,
+            window,
+            time,
+            _signed(header.wall_ns - time),
+            header.documents_digest,
+            header.record_digest,
+            header.flags,
+        )
+        return Outcome("take_ack")
 
     def _newcomer(self, payload: bytes, header: Header, time: int) -> Outcome:
         if header.type is PacketType.LEAVE:

@@ -21,6 +21,8 @@ from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor, Standing, Transmit
 from xdp_gossip.core.kernel_view import Observation
 from xdp_gossip.core.members.window import ReplayWindow
+from xdp_gossip.core.observers.edges import Acknowledgement
+from xdp_gossip.core.packets import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED
 from xdp_gossip.core.settings import Settings
 from xdp_gossip.core.types import Address, Node, Now
 from xdp_gossip.dataplane import headers, layout, libbpf, maps
@@ -147,7 +149,8 @@ class FakePlane:
         self.configs: list[Config] = []
         self.held: list[Standing] = []
         self.rows: list[Observation] = []
-        self.observed = 0
+        self.acknowledged: list[Acknowledgement] = []
+        self.observed = self.read = 0
         self._reader, self._writer = socket.socketpair()
         self.events_fd = self._reader.fileno()
 
@@ -165,6 +168,12 @@ class FakePlane:
             raise self.failing
         self.observed += 1
         return self.rows
+
+    def acknowledgements(self, now: Now) -> list[Acknowledgement]:
+        if self.failing:
+            raise self.failing
+        self.read += 1
+        return self.acknowledged
 
     def write_targets(self, targets: list[Address]) -> None:
         self.targets.append(targets)
@@ -420,7 +429,8 @@ def test_the_kernel_works_from_the_start_and_the_lease_is_renewed() -> None:
     first = plane.configs[-1]
     assert (first.running, first.incarnation, first.lease) == (True, 7, 100.0 + LEASE_SECONDS)
     assert first.clock == 10**18
-    assert rig.steering.next_timer() == pytest.approx(101.0)
+    # The engine's own timer of the same moment comes first, and both share its wake-up.
+    assert rig.steering.next_timer() == pytest.approx(101.15)
     rig.steering.handle_timer(at(100.5))
     assert (plane.observed, len(plane.configs)) == (1, 1)
     rig.steering.handle_timer(at(101.01))
@@ -443,6 +453,79 @@ def test_a_publish_a_pause_and_a_leave_are_known_at_once() -> None:
     rig.engine.leave(at(100.4))
     rig.steering.attend(at(100.4))
     assert not plane.configs[-1].running
+
+
+def test_the_kernel_answers_with_what_the_agents_own_packets_say() -> None:
+    rig = Rig()
+    plane = rig.start(at(100.0))
+    first = plane.configs[-1]
+    record = rig.engine.local.record
+    assert record is not None and first.record_digest == record.digest
+    assert (first.renewed, first.wall, first.asked) == (100.0, 10**18, rig.engine.edge_round)
+    assert first.packet_flags == (FLAG_CATCHING_UP if rig.engine.catching_up else 0)
+    rig.engine.pause(at(100.1))
+    rig.engine.unstored_source = lambda: {"key"}
+    rig.steering.attend(at(100.1))
+    assert plane.configs[-1].packet_flags & (FLAG_PAUSED | FLAG_UNSTORED) == FLAG_PAUSED | FLAG_UNSTORED
+    assert plane.configs[-1].renewed == 100.1
+    # The mode is a part of the record.
+    rig.engine.set_plane("TC", at(100.2))
+    rig.steering.attend(at(100.2))
+    assert plane.configs[-1].record_digest not in (0, first.record_digest)
+
+
+def test_a_round_is_known_before_its_probes_are_sent_and_its_answers_before_it_ends() -> None:
+    rig = Rig()
+    plane = rig.start(at(100.0))
+    given: list[object] = []
+    rig.engine.acknowledged = lambda rows, now: given.append(list(rows))  # type: ignore[method-assign]
+    plane.acknowledged = [(bytes(20), 1, 1, 1, 100.0, 0.0, 0, 0, 0, 0)]
+    due = rig.engine.edges_due
+    rig.steering.inform(at(due - 0.5))
+    assert not given, "it is not nearly due"
+    for moment in (due - 0.3, due, due + 0.2):
+        rig.steering.inform(at(moment))
+    assert given == [plane.acknowledged] * 3
+    before = len(plane.configs)
+    newest = rig.engine.edge_round
+    while rig.engine.edge_round == newest:
+        due += 0.05
+        rig.engine.handle_timer(at(due))
+    rig.steering.attend(at(due))
+    assert [config.asked for config in plane.configs[before:]] == [newest + 1]
+
+
+def test_what_was_acknowledged_is_not_lost_with_the_plane() -> None:
+    rig = Rig()
+    plane = rig.start(at(100.0))
+    given: list[object] = []
+    rig.engine.acknowledged = lambda rows, now: given.append(list(rows))  # type: ignore[method-assign]
+    plane.here, rig.plane = False, None
+    rig.steering.look(at(100.5))
+    assert rig.transport.plane is None and given == [[]]
+    # Nobody's answers without a plane.
+    rig.steering.inform(at(200.0))
+    assert len(given) == 1
+
+
+def test_the_work_of_a_cycle_and_a_round_of_probes_share_a_wake_up() -> None:
+    """The rounds follow their own clock: the steering, which has time, comes to theirs."""
+    rig = Rig()
+    plane = rig.start(at(100.0))
+    now, alone, together = 100.0, 0, 0
+    while now < 160.0:
+        engine, steering = rig.engine.next_timer(), rig.steering.next_timer()
+        assert engine is not None
+        now = min(engine, steering)
+        alone += steering < engine
+        written = len(plane.configs)
+        rig.steering.inform(at(now))
+        rig.engine.handle_timer(at(now))
+        rig.steering.handle_timer(at(now))
+        rig.steering.attend(at(now))
+        together += len(plane.configs) > written
+    assert plane.observed >= 60
+    assert alone <= 10 and together <= 70
 
 
 def test_changes_of_members_are_written_together_and_soon() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.kernel_model import Config, Entry
+from tests.kernel_model import Acknowledged, Config, Entry
 from xdp_gossip.core.allowlist import AllowList
 from xdp_gossip.core.members.window import ReplayWindow
 from xdp_gossip.core.types import Address
@@ -109,10 +109,12 @@ class Plane:
 
     def reset(self, config: Config, targets: Sequence[Address] = (), generic: bool = False) -> None:
         """As if just loaded, with one key; counters and events as of now."""
-        for name in (b"nodes", b"directs", b"nexthops", b"refusals", b"scratch"):
+        for name in (b"nodes", b"directs", b"askers", b"acks", b"nexthops", b"refusals", b"scratch"):
             self._bpf[name].clear()
         for network in list(self._bpf[b"allow"].keys()):
             self.delete("allow", bytes(network))
+        # Where answers go; any interface will do, as a test run sends nothing.
+        self.write("relay", bytes(4), struct.pack("=Ii", 1, self.program("xg_xdp_egress")))
         for slot in range(256):
             self.set_key(slot, SECRET if slot == 0 else None)
         self.configure(config, targets, generic)
@@ -148,6 +150,12 @@ class Plane:
             config.max_clock_drift,
             0,
             len(targets),
+            config.asked,
+            config.wall,
+            config.record_digest,
+            config.renewed,
+            config.key_slot,
+            config.packet_flags,
         )
         self.write("config", bytes(4), value)
 
@@ -184,6 +192,23 @@ class Plane:
         window = ReplayWindow(64)
         window.merge(highest, bits)
         return Entry(incarnation, window, last_seen, clock, state, record, *last)
+
+    def set_asker(self, address: Address, incarnation: int, newest: int, answered: int = 0, slot: int = 0) -> None:
+        """Write what is recorded of a node's edge probes. ``answered``: in that ``slot`` of time."""
+        self.write("askers", layout.node_key(address), layout.ASKER.pack(incarnation, slot, answered, newest))
+
+    def asker(self, address: Address) -> tuple[int, int] | None:
+        """Incarnation and newest answered round of a node's edge probes."""
+        value = self.read("askers", layout.node_key(address), layout.ASKER.size)
+        if value is None:
+            return None
+        incarnation, _, _, newest = layout.ASKER.unpack(value)
+        return incarnation, newest
+
+    def ack(self, address: Address) -> Acknowledged | None:
+        """What is recorded of a node's edge acknowledgements."""
+        value = self.read("acks", layout.node_key(address), layout.ACK.size)
+        return Acknowledged(*layout.ACK.unpack(value)) if value else None
 
     def set_hop(self, target: Address, ifindex: int, age: float = 0.0, mac: bytes = HOP_MAC) -> None:
         """A next hop learnt ``age`` seconds ago."""

@@ -31,6 +31,8 @@ MAPS = {
     "keys",
     "nodes",
     "directs",
+    "askers",
+    "acks",
     "allow",
     "targets",
     "nexthops",

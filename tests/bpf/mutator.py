@@ -49,18 +49,19 @@ class Mutator:
         rng = self._rng
         local = scene.local(self._family)
         origin = local if rng.random() < 0.03 else rng.choice(self._origins)
-        kind = rng.choices(list(PacketType), (60, 3, 3, 10, 2, 8, 6))[0]
+        kind = rng.choices(list(PacketType), (60, 3, 3, 10, 2, 8, 6, 8, 8, 5))[0]
         header = Header(
             type=kind,
             origin=origin,
             incarnation=rng.randint(3, 7) if origin == local else self._run(origin),
-            sequence=self._sequence(origin),
+            sequence=self._round() if kind is PacketType.EDGE_ACK else self._sequence(origin),
             wall_ns=time.time_ns() + rng.choice(OFFSETS) * SECOND,
             documents_digest=rng.choice((0x5D, 0x5D, 0x5D, 1, 2)),
             record_digest=rng.choice((0xAB, 0xAB, 0xAB, 0xAB, 0xCD)),
             flags=rng.choices((0, 1, 2, 255), (90, 5, 3, 2))[0],
             ttl=rng.choice((0, 1, 4, 255)),
             hops=rng.choice((0, 3, 254, 255)),
+            lease_age_ms=rng.choice((0, 1, 5000, (1 << 32) - 1)) if kind is PacketType.EDGE_ACK else 0,
         )
         data = CODEC.encode(header, rng.choice(self._bodies[kind]))
         self._kept = [*self._kept[-KEPT:], data]
@@ -88,6 +89,10 @@ class Mutator:
             return (1 << 64) - rng.randint(1, 3)
         self._next[origin] = number
         return number
+
+    def _round(self) -> int:
+        """A round of the local node: most are among its last 64, which count."""
+        return scene.ASKED + self._rng.choice((-70, -65, *range(-64, 3), 1 << 33))
 
     def _mutated(self, data: bytes) -> bytes:
         rng = self._rng

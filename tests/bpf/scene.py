@@ -11,15 +11,17 @@ from tests.bpf.harness import CODEC, Plane, inside, skb
 from tests.bpf.wire import NAMESPACE, Wire
 from tests.kernel_model import Config, Entry
 from xdp_gossip.core.members.window import ReplayWindow
-from xdp_gossip.core.messages import Ack, Documents, Message, RecordRumor
+from xdp_gossip.core.messages import BODILESS, Ack, Alert, Alerts, Documents, Message, RecordRumor
 from xdp_gossip.core.packets import Header, PacketType
-from xdp_gossip.core.types import Address, Document, Record, Version
+from xdp_gossip.core.types import Address, Document, Record, Verdict, Version
 from xdp_gossip.dataplane import headers
 from xdp_gossip.dataplane.libbpf import RunResult
 
 PORT = 8000
 NET = {4: "198.18.60.", 6: "fd00:198:18:60::"}
 XDP, TC = "xg_xdp_ingress", "xg_tc_ingress"
+#: Newest round of the local node as an observer.
+ASKED = 1 << 61
 
 
 def address(family: int, number: int, port: int = PORT) -> Address:
@@ -70,14 +72,26 @@ def wait_for_budget(number: int, rumors: int) -> None:
 def config(family: int, **changes: Any) -> Config:
     """What the agent wrote. The cluster's time is the machine's."""
     clock = time.time_ns() - time.monotonic_ns()
-    fields: dict[str, Any] = {"local": local(family), "incarnation": 5, "clock": clock, "documents_digest": 0x5D}
+    fields: dict[str, Any] = {
+        "local": local(family),
+        "incarnation": 5,
+        "clock": clock,
+        "documents_digest": 0x5D,
+        "asked": ASKED,
+        "wall": clock,
+        "record_digest": 0xEF,
+        "renewed": time.monotonic_ns(),
+        "packet_flags": 4,
+    }
     return Config(**{**fields, **changes})
 
 
 def body(kind: PacketType, size: int = 0) -> Message | None:
     """A body of the right type; that of a document may be made larger."""
-    if kind in (PacketType.HEARTBEAT, PacketType.LEAVE):
+    if kind in BODILESS:
         return None
+    if kind is PacketType.ALERT:
+        return Alerts((Alert(address(4, 9), 7, Verdict.FAILED),))
     if kind is PacketType.RECORD:
         return RecordRumor(Record("name", "data", "1.0.0", "XDP", (0, 1)))
     if kind is PacketType.METADATA:

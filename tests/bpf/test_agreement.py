@@ -10,12 +10,13 @@ import os
 import random
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.bpf import frames, scene
-from tests.bpf.harness import CODEC, TC_NEXT, TC_SHOT, XDP_DROP, XDP_PASS, XDP_REDIRECT, Plane
+from tests.bpf.harness import CODEC, TC_NEXT, TC_REDIRECT, TC_SHOT, XDP_DROP, XDP_PASS, XDP_REDIRECT, Plane
 from tests.bpf.mutator import Mutator
 from tests.bpf.scene import TC, XDP
 from tests.bpf.wire import Wire
@@ -36,8 +37,8 @@ EPOCH = 2500
 #: near to a limit. When the two were held up for longer, neither is wrong.
 HELD_UP = 1_000_000_000
 ACTIONS = {
-    XDP: {"pass": XDP_PASS, "drop": XDP_DROP, "relay": XDP_REDIRECT},
-    TC: {"pass": TC_NEXT, "drop": TC_SHOT, "relay": TC_SHOT},
+    XDP: {"pass": XDP_PASS, "drop": XDP_DROP, "relay": XDP_REDIRECT, "answer": XDP_REDIRECT},
+    TC: {"pass": TC_NEXT, "drop": TC_SHOT, "relay": TC_SHOT, "answer": TC_REDIRECT},
 }
 #: Verdicts that a run of the usual length must have seen.
 ALL = {
@@ -60,6 +61,11 @@ ALL = {
     "take_metadata",
     "take_leave",
     "take_record",
+    "take_alert",
+    "answer",
+    "take_ack",
+    "drop_probe_replayed",
+    "drop_ack_stray",
 }
 
 
@@ -110,6 +116,8 @@ class Epoch:
                 assert ran.frame[frames.HEADERS[self._family] :] == outcome.onward, where
             elif outcome.action == "pass" and not limited:
                 assert ran.frame == frame, where
+            elif outcome.action == "answer":
+                self._check_answer(ran.frame, outcome.onward, after - began, where)
             self._check_events(outcome, data, limited, where)
             self._check_entry(data, where, began, after)
         return seen
@@ -146,6 +154,30 @@ class Epoch:
             expected = [(outcome.event, scene.source(self._family), data)]
         assert found == expected, where
 
+    def _check_answer(self, frame: bytes, expected: bytes, spread: int, where: str) -> None:
+        """It goes back to where the question came from, and says what the model says, but for the moment."""
+        parsed = frames.parse(frame)
+        assert parsed.sound, where
+        assert (parsed.source, parsed.target) == (scene.local(self._family), scene.source(self._family)), where
+        said, wanted = CODEC.parse(parsed.payload), CODEC.parse(expected)
+        CODEC.verify(parsed.payload, said)
+        assert abs(said.wall_ns - wanted.wall_ns) <= spread, where
+        assert abs(said.lease_age_ms - wanted.lease_age_ms) <= spread // 1_000_000 + 1, where
+        assert replace(said, wall_ns=0, lease_age_ms=0) == replace(wanted, wall_ns=0, lease_age_ms=0), where
+
+    def _check_edges(self, origin: Address, where: str, spread: int) -> None:
+        """What is recorded of the origin's edge probes and acknowledgements."""
+        assert self._plane.asker(origin) == self._model.askers.get(origin), where
+        found, expected = self._plane.ack(origin), self._model.acks.get(origin)
+        assert (found is None) == (expected is None), where
+        if found is None or expected is None:
+            return
+        assert abs(found.last_seen - expected.last_seen) <= spread, where
+        off = (found.clock - expected.clock) % 2**64
+        assert min(off, 2**64 - off) <= spread, where
+        expected.clock, expected.last_seen = found.clock, found.last_seen
+        assert found == expected, where
+
     def _check_entry(self, data: bytes, where: str, began: int, after: int) -> None:
         """What is recorded of the origin. The model takes over the kernel's times.
 
@@ -154,11 +186,12 @@ class Epoch:
         if len(data) < 40 or not any(data[10:12]):
             return
         origin = Address.unpack(data[24:40], int.from_bytes(data[10:12], "big"))
+        spread = after - began
+        self._check_edges(origin, where, spread)
         found, expected = self._plane.node(origin), self._model.nodes.get(origin)
         assert (found is None) == (expected is None), where
         if found is None or expected is None:
             return
-        spread = after - began
         assert abs(found.last_seen - expected.last_seen) <= spread, where
         # Both are 64-bit numbers that wrap.
         off = (found.clock - expected.clock) % 2**64

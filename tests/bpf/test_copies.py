@@ -188,7 +188,13 @@ def test_a_full_ring_with_one_eligible_member(plane: Plane) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "limit"),
-    [(PacketType.HEARTBEAT, 2), (PacketType.RECORD, 2), (PacketType.METADATA, 5), (PacketType.LEAVE, 5)],
+    [
+        (PacketType.HEARTBEAT, 2),
+        (PacketType.RECORD, 2),
+        (PacketType.METADATA, 5),
+        (PacketType.LEAVE, 5),
+        (PacketType.ALERT, 5),
+    ],
 )
 def test_how_many_get_one(plane: Plane, kind: PacketType, limit: int) -> None:
     ring_of(plane, 4, targets(4, 20), amount=2, wide=5)

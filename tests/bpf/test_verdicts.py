@@ -126,7 +126,7 @@ CASES = [
     Case("other version", lambda f: patched(packet(f), 2, 3), ("drop_foreign_version",)),
     Case("other cluster", foreign, ("drop_foreign_cluster",)),
     Case("type 0", lambda f: patched(packet(f), 3, 0), ("drop_malformed",)),
-    Case("type 8", lambda f: patched(packet(f), 3, 8), ("drop_malformed",)),
+    Case("type 11", lambda f: patched(packet(f), 3, 11), ("drop_malformed",)),
     Case("port 0", lambda f: patched(packet(f), 10, 0, 2), ("drop_malformed",)),
     Case("incarnation 0", rumor(incarnation=0), ("drop_malformed",)),
     Case("sequence 0", rumor(sequence=0), ("drop_malformed",)),
@@ -228,6 +228,7 @@ CASES = [
         after={"record_digest": 0xAB, "documents_digest": 0x5D, "flags": 0, "bits": 3},
     ),
     Case("node record", rumor(PacketType.RECORD), ("take_record", "news", "relay_alone"), event=NEWS),
+    Case("alert", rumor(PacketType.ALERT), ("take_alert", "news", "relay"), "relay", NEWS, ring=3),
     Case("metadata", rumor(PacketType.METADATA), ("take_metadata", "news", "relay_alone"), event=NEWS),
     Case(
         "leave",
@@ -300,7 +301,7 @@ def check_copies(plane: Plane, found: list[bytes], case: Case, data: bytes) -> N
 
 
 def plane_is_wide(data: bytes) -> bool:
-    return data[3] in (PacketType.METADATA, PacketType.LEAVE)
+    return data[3] in (PacketType.METADATA, PacketType.LEAVE, PacketType.ALERT)
 
 
 def action(program: str, name: str) -> int:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The kernel data plane of a simulated machine: the model, the ring buffer, and what the agent's steering does with it.
 
-It outlives its agent: while that is frozen or dead, it goes on recording and relaying until its lease is over.
+It outlives its agent: while that is frozen or dead, it goes on recording and relaying until its lease is over, and
+answering observers for as long as the machine runs.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import random
 from collections import deque
 from collections.abc import Callable
 
-from tests.kernel_model import GONE, NEWS, PRESENT, SUSPECT, Config, Entry, KernelModel
+from tests.kernel_model import GONE, NEWS, PRESENT, ROUNDS, SUSPECT, Config, Entry, KernelModel
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor, Standing, Transmit
 from xdp_gossip.core.kernel_view import Observation
 from xdp_gossip.core.members.peer import key_of
 from xdp_gossip.core.members.timing import MAX_COPIES, WIDE
-from xdp_gossip.core.packets import Codec
+from xdp_gossip.core.observers.edges import Acknowledgement
+from xdp_gossip.core.packets import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED, Codec
 from xdp_gossip.core.settings import Settings
 from xdp_gossip.core.types import Address, Now
 
@@ -55,6 +57,8 @@ class SimPlane:
                 self.events.append((outcome.event, data, source))
             else:
                 self.lost += 1
+        if outcome.action == "answer":
+            self._send(Transmit(source, outcome.onward))
         if outcome.copies:
             origin = self.model.codec.parse(data).origin
             eligible = self.model.eligible(origin, source)
@@ -78,6 +82,11 @@ class SimPlane:
             event, data, source = self.events.popleft()
             engine.receive(data, source, clock(), screened=event == NEWS)
 
+    def inform(self, engine: Engine, now: Now) -> None:
+        """What the engine's timers need: acknowledgements, before a round of probes ends."""
+        if now.mono + min(1.0, engine.cycle) / 3 >= engine.edges_due:
+            engine.acknowledged(self._acknowledgements(now), now)
+
     def steer(self, engine: Engine, now: Now) -> None:
         """What follows from an input of the engine: configuration, targets, and a look at the table when it is due."""
         config = self.model.config
@@ -85,7 +94,16 @@ class SimPlane:
         config.documents_digest = engine.documents.digest
         config.timeout = _ns(engine.timeout)
         config.max_clock_drift = _ns(engine.settings.max_clock_drift)
-        config.clock = now.wall_ns - _ns(now.mono) + _ns(engine.clock_offset)
+        config.wall = now.wall_ns - _ns(now.mono)
+        config.clock = config.wall + _ns(engine.clock_offset)
+        config.asked, config.renewed = engine.edge_round, _ns(now.mono)
+        local = engine.local
+        config.record_digest = local.record.digest if local.record is not None else 0
+        config.packet_flags = (
+            (FLAG_PAUSED if engine.status == "paused" else 0)
+            | (0 if local.stored else FLAG_UNSTORED)
+            | (FLAG_CATCHING_UP if engine.catching_up else 0)
+        )
         config.lease = _ns(now.mono + max(60.0, 10 * engine.timeout))
         if engine.observation_due <= now.mono + ROUNDING or self.lost:
             self.lost = 0
@@ -109,6 +127,25 @@ class SimPlane:
             entry.window.merge(standing.highest, standing.window)
         entry.standing = _STANDINGS[standing.standing]
         entry.clock = now.wall_ns - _ns(now.mono) + _ns(standing.clock_ahead)
+
+    def _acknowledgements(self, now: Now) -> list[Acknowledgement]:
+        here = now.wall_ns - _ns(now.mono)
+        return [
+            (
+                key_of(address),
+                ack.incarnation,
+                ack.newest,
+                ack.window,
+                ack.last_seen / 1e9,
+                (ack.clock - here) / 1e9,
+                ack.documents_digest,
+                ack.record_digest,
+                ack.flags,
+                ack.lease_age_ms,
+            )
+            for address, ack in self.model.acks.items()
+            if 0 <= self.model.config.asked - ack.newest < ROUNDS
+        ]
 
     def _observations(self, now: Now) -> list[Observation]:
         here = now.wall_ns - _ns(now.mono)

@@ -284,6 +284,8 @@ class SimNode:
         if due is not None and due <= self.now.mono + ROUNDING:
             self.world.note("timer", self.number)
             now = self.now
+            if self.plane is not None:
+                self.plane.inform(engine, now)
             engine.handle_timer(replace(now, mono=max(now.mono, due)))
         self.after_input()
 

@@ -41,7 +41,7 @@ PROOFS = {
 #: ``copy_due`` counts the requested copies.
 COPY_ENDS = ("copy", "copy_surplus", "copy_unresolved", "relay_failed")
 _FANOUT_ENDS = ("fanout_copy", "fanout_surplus", "fanout_unresolved", "fanout_failed")
-_TAKEN = ("take_heartbeat", "take_metadata", "take_leave", "take_record")
+_TAKEN = ("take_heartbeat", "take_metadata", "take_leave", "take_record", "take_alert")
 #: Counters of rumors that a program saw and deliberately left to the network stack.
 _PASSED = ("pass_odd", "pass_no_agent")
 
@@ -192,13 +192,15 @@ class Health:
         if too_much(lost, sent):
             text = f"{lost} of {sent} own rumors were not multiplied on {name} in one cycle"
             return Finding("carriers_lost", text, "the loader to attach xg_tc_egress again")
-        due = grown("copy_due")
-        lost = due - grown(*COPY_ENDS) + grown("copy_lost")
+        # An answer leaves the host on the same way as a copy, and ``copy_lost`` counts both.
+        answers = grown("answer")
+        due = grown("copy_due") + answers
+        lost = due - answers - grown(*COPY_ENDS) + grown("copy_lost")
         if too_much(lost, due):
-            text = f"{lost} of {due} copies vanished on {name} in one cycle"
+            text = f"{lost} of {due} copies and answers vanished on {name} in one cycle"
             return Finding("copies_lost", text, "a mode that carries (on a veth, native XDP needs GRO on the peer)")
-        refused = grown("relay_failed", "fanout_failed")
+        refused = grown("relay_failed", "fanout_failed", "answer_failed")
         if too_much(refused, due + grown(*_FANOUT_ENDS)):
-            text = f"the kernel refused {refused} copies on {name} in one cycle"
+            text = f"the kernel refused {refused} copies or answers on {name} in one cycle"
             return Finding("copies_refused", text, "a mode that carries")
         return None

@@ -11,8 +11,9 @@ import struct
 from ..core.types import Address
 
 #: Fields of struct xg_config: addr (16s), port (2s, big-endian), amount, wide, flags, cluster (4s, big-endian),
-#: incarnation, documents_digest, lease, clock, timeout, max_clock_drift, ring_half, ring_size
-CONFIG = struct.Struct("=16s2sHHH4sIQQqQQII")
+#: incarnation, documents_digest, lease, clock, timeout, max_clock_drift, ring_half, ring_size, asked, wall,
+#: record_digest, renewed, key_slot, packet_flags
+CONFIG = struct.Struct("=16s2sHHH4sIQQqQQIIQqQQBB6x")
 #: Fields of struct xg_key: present, key of the MAC (16s)
 KEY = struct.Struct("=I4x16s")
 #: Fields of struct xg_node_key: addr (16s), port (2s, big-endian), zero
@@ -22,6 +23,11 @@ NODE_KEY = struct.Struct("=16s2sH")
 NODE = struct.Struct("=IIQQQqQQBBHI")
 #: Fields of struct xg_direct: incarnation, slot, passed, highest, 32 words of window
 DIRECT = struct.Struct("=IIQQ32Q")
+#: Fields of struct xg_asker: incarnation, slot, answered, round
+ASKER = struct.Struct("=IIQQ")
+#: Fields of struct xg_ack: incarnation, lease_age, newest, window, last_seen, clock, documents_digest, record_digest,
+#: flags
+ACK = struct.Struct("=IIQQQqQQB7x")
 #: Fields of struct xg_allow_key: prefix in bits, addr (16s)
 ALLOW_KEY = struct.Struct("=I16s")
 #: Fields of struct xg_target: addr (16s), port (2s, big-endian)

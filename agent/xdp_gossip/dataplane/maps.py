@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ..core.events import Standing
 from ..core.kernel_view import Observation
+from ..core.observers.edges import Acknowledgement
 from ..core.runs import later
 from ..core.types import Address, Now
 from . import headers, layout
@@ -153,9 +154,10 @@ def _told(directory: Path, what: str) -> object:
 
 @dataclass(frozen=True)
 class Config:
-    """The fields of ``struct xg_config``, except the fields for the node's identity and for the ring.
+    """The fields of ``struct xg_config``, except the fields for the node's identity, its key and for the ring.
 
-    Times are in seconds, ``clock`` in ns.
+    Times are in seconds, ``clock`` and ``wall`` in ns. ``renewed``: the time of this write. ``packet_flags``: the flags
+    in the header of this node's packets.
     """
 
     running: bool
@@ -165,6 +167,11 @@ class Config:
     clock: int
     timeout: float
     max_clock_drift: float
+    asked: int
+    wall: int
+    record_digest: int
+    renewed: float
+    packet_flags: int
 
 
 class DataPlane:
@@ -187,6 +194,8 @@ class DataPlane:
         self._flags = constants["XG_GENERIC"] if loaded.mode == "XDP (generic)" else 0
         self._barring = constants["XG_ALLOW"]
         self._standings = {name: constants[constant] for name, constant in _STANDINGS.items()}
+        self._rounds = constants["XG_ROUNDS"]
+        self._asked = self._key_slot = 0
         self._half = self.ring_size = 0
         self._written = b""
         pins = directory / "bpf" / f"v{constants['XG_LAYOUT']}"
@@ -197,6 +206,7 @@ class DataPlane:
             self._config = self._open(pins / "config", 4, layout.CONFIG.size)
             self._keys = self._open(pins / "keys", 4, layout.KEY.size)
             self._nodes = self._open(pins / "nodes", layout.NODE_KEY.size, layout.NODE.size)
+            self._acks = self._open(pins / "acks", layout.NODE_KEY.size, layout.ACK.size)
             self._allow = self._open(pins / "allow", layout.ALLOW_KEY.size, 1)
             self._targets = self._open(pins / "targets", 4, layout.TARGET.size)
             self._totals = Totals(self._open(pins / "counters", 4, 8))
@@ -255,7 +265,7 @@ class DataPlane:
         """
         held = self._config.lookup(_INDEX)
         assert held is not None  # in an array map, every entry exists
-        addr, port, _, _, flags, cluster, *_, lease, _, _, _, half, _ = layout.CONFIG.unpack(held)
+        addr, port, _, _, flags, cluster, _, _, lease, _, _, _, half, *_ = layout.CONFIG.unpack(held)
         if (addr, port, cluster) == self._identity:
             self._half, self.ring_size = half & 1, 0
             return True
@@ -271,8 +281,12 @@ class DataPlane:
             self._nodes.delete_many(keys)
         return False
 
-    def write_keys(self, keys: Sequence[tuple[int, bytes]]) -> None:
-        """Write MAC keys of 16 bytes to key slots; ``keys``: pairs of slot and key. All other slots become empty."""
+    def write_keys(self, keys: Sequence[tuple[int, bytes]], active: int) -> None:
+        """Write MAC keys of 16 bytes to key slots; ``keys``: pairs of slot and key. All other slots become empty.
+
+        ``active``: the slot whose key signs answers from the next :meth:`write_config` on.
+        """
+        self._key_slot = active
         slots = [bytes(layout.KEY.size)] * 256
         for number, key in keys:
             slots[number] = layout.KEY.pack(1, key)
@@ -309,7 +323,14 @@ class DataPlane:
             _ns(config.max_clock_drift),
             self._half,
             self.ring_size,
+            config.asked,
+            config.wall,
+            config.record_digest,
+            _ns(config.renewed),
+            self._key_slot,
+            config.packet_flags,
         )
+        self._asked = config.asked
         if packed != self._written:
             self._config.update(_INDEX, packed)
             self._written = packed
@@ -340,6 +361,21 @@ class DataPlane:
                     _KEYS.iter_unpack(keys), layout.NODE.iter_unpack(values)
                 )
                 if standing != gone
+            ]
+        return rows
+
+    def acknowledgements(self, now: Now) -> list[Acknowledgement]:
+        """Return what the kernel recorded of the nodes that acknowledged one of this node's last rounds."""
+        here = now.wall_ns - _ns(now.mono)
+        oldest = self._asked - self._rounds
+        rows: list[Acknowledgement] = []
+        for keys, values in self._acks.batches():
+            rows += [
+                (key, incarnation, newest, window, seen / 1e9, (clock - here) / 1e9, state, record, flags, age)
+                for (key,), (incarnation, age, newest, window, seen, clock, state, record, flags) in zip(
+                    _KEYS.iter_unpack(keys), layout.ACK.iter_unpack(values)
+                )
+                if oldest < newest <= self._asked
             ]
         return rows
 
@@ -410,15 +446,17 @@ def open_plane(
     amount: int,
     wide: int,
     keys: Sequence[tuple[int, bytes]],
+    active: int,
     allow: Mapping[tuple[int, bytes], bool],
 ) -> DataPlane:
-    """Open the loaded data plane, claim it for this node, and write the keys and allowed sources. Raises
-    ``PlaneError``.
+    """Open the loaded data plane, claim it for this node, and write the keys and allowed sources.
+
+    ``active``: the key slot that signs this node's packets. Raises ``PlaneError``.
     """
     plane = DataPlane(directory, Loaded.read(directory, protocol), own, cluster, amount, wide)
     try:
         plane.take_over(time.monotonic())
-        plane.write_keys(keys)
+        plane.write_keys(keys, active)
         plane.write_allow(allow)
     except OSError as error:
         plane.close()

@@ -15,12 +15,13 @@ import contextlib
 import logging
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ..core.events import Standing
+from ..core.packets import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED
 from ..core.types import Address, Now
 from ..transport import NoPlane
-from . import headers
+from . import aside, headers
 from .asking import TOWARD, Asking, Request
 from .health import PROOFS, Finding, Health, Work, too_much
 from .health import Plane as Watched
@@ -44,6 +45,8 @@ LEASE_SECONDS, LEASE_TIMEOUTS = 60.0, 10
 #: Seconds from a change of the members until the ring of relay targets is rewritten, so that one write covers several
 #: changes.
 _RING_AFTER = 0.1
+#: Fraction of the interval between two rounds of probes by which the steering's recurring work may be late.
+_GRACE = 0.15
 
 _MAPS_GONE = Finding("maps_gone", "its maps were taken down, or others are pinned", "the loader to pin maps again")
 #: After one of these findings, the agent uses a new data plane as soon as its maps are pinned. After any other finding,
@@ -53,6 +56,17 @@ COUNTERS = (
     *("plane_taken", "plane_judged", "plane_asked", "plane_ask_failed", "plane_stepped_down"),
     *(f"plane_stepped_down_{proof}" for proof in PROOFS),
 )
+
+
+class _Shown(NamedTuple):
+    """What the kernel's maps say about the local node, so far as it must be written as soon as it changes."""
+
+    status: str = ""
+    incarnation: int = 0
+    documents_digest: int = 0
+    round: int = 0
+    record_digest: int = 0
+    flags: int = 0
 
 
 class Steering:
@@ -83,8 +97,7 @@ class Steering:
         self._ring = headers.constants()["XG_RING"]
         self._cycle_at = self._ring_at = math.inf
         self._look_at = math.inf
-        # the local node's status, incarnation and documents digest, as last written to the kernel's maps
-        self._shown: tuple[str, int, int] = ("", 0, 0)
+        self._shown = _Shown()
         self._lost_before = 0  # number of packets that found no room in the ring buffer, as last read
         self._health: Health | None = None
         self._taken_at = 0.0
@@ -223,6 +236,7 @@ class Steering:
 
     def _none(self, why: str, now: Now) -> None:
         self._why, self._awaited = why, ""
+        aside.stand_aside(self._directory, self._own)
         self._watch(0, Loaded.asked(self._directory))
         self._asking.want(now.mono)
         self._say(f"no kernel data plane, packets go through sockets: {self.reason}", why)
@@ -304,6 +318,8 @@ class Steering:
         if plane is not None:
             # An error does not matter: if the maps are removed or refuse the write, no program reads them.
             with contextlib.suppress(OSError):
+                self._engine.acknowledged(plane.acknowledgements(now), now)
+            with contextlib.suppress(OSError):
                 self._write_config(plane, now, running=False)
         self._why, self._awaited = found.text, found.awaited
         self._transport.leave_plane()
@@ -371,7 +387,21 @@ class Steering:
         """The monotonic time at which :meth:`handle_timer` must be called next."""
         if self._transport.plane is None:
             return min(self._look_at, self._asking.due)
-        return max(0.0, min(self._cycle_at, self._ring_at, self._engine.observation_due))
+        # The engine's timers come first, and one wake-up serves both (:meth:`handle_timer`).
+        return max(0.0, min(self._ring_at, self._due + _GRACE * self._interval))
+
+    @property
+    def _due(self) -> float:
+        """Monotonic time of the next work that recurs."""
+        return min(self._cycle_at, self._engine.observation_due)
+
+    def inform(self, now: Now) -> None:
+        """Pass the recorded acknowledgements to the engine, before its timers end a round of probes.
+
+        A heartbeat may bring a round that is nearly due.
+        """
+        if now.mono + self._interval / 3 >= self._engine.edges_due:
+            self._guarded(lambda plane, now: self._engine.acknowledged(plane.acknowledgements(now), now), now)
 
     def handle_timer(self, now: Now) -> None:
         """Do the work that is due at ``now``."""
@@ -384,7 +414,7 @@ class Steering:
                 self._look_again(now)
                 if self._transport.plane is None and now.mono < self._asking.answer_by:
                     self._look_at = now.mono + PEEK_EVERY
-        elif now.mono + self._engine.cycle / 3 >= self.next_timer():
+        elif now.mono >= self._ring_at or now.mono + self._engine.cycle / 3 >= self._due:
             self._guarded(self._work, now)
 
     def _work(self, plane: DataPlane, now: Now) -> None:
@@ -478,24 +508,47 @@ class Steering:
         members = self._engine.relay_targets(self._ring)
         plane.write_targets([member for member in members if (":" in member.ip) == six])
         self._write_config(plane, now)
-        self._cycle_at, self._ring_at = now.mono + self._engine.cycle, math.inf
+        self._cycle_at, self._ring_at = self._with_a_round(now.mono + self._engine.cycle), math.inf
 
-    def _state(self) -> tuple[str, int, int]:
+    @property
+    def _interval(self) -> float:
+        """Seconds between two rounds of probes."""
+        return min(1.0, self._engine.cycle)
+
+    def _with_a_round(self, when: float) -> float:
+        """The time of a round of probes near ``when``, so that one wake-up serves both."""
+        interval, due = self._interval, self._engine.edges_due
+        if due > when + interval / 3:
+            return when
+        return due + math.floor((when - due) / interval + 1 / 3) * interval
+
+    def _state(self) -> _Shown:
         engine = self._engine
-        return engine.status, engine.incarnation, engine.documents.digest
+        local = engine.local
+        flags = FLAG_PAUSED if engine.status == "paused" else 0
+        flags |= 0 if local.stored else FLAG_UNSTORED
+        flags |= FLAG_CATCHING_UP if engine.catching_up else 0
+        record = local.record.digest if local.record is not None else 0
+        return _Shown(engine.status, engine.incarnation, engine.documents.digest, engine.edge_round, record, flags)
 
     def _write_config(self, plane: DataPlane, now: Now, running: bool = True) -> None:
         engine = self._engine
-        self._shown = status, incarnation, digest = self._state()
+        self._shown = shown = self._state()
         offset = engine.clock_offset
+        wall = now.wall_ns - int(now.mono * 1e9)
         plane.write_config(
             Config(
-                running=running and status in ("running", "paused"),
-                incarnation=incarnation,
-                documents_digest=digest,
+                running=running and shown.status in ("running", "paused"),
+                incarnation=shown.incarnation,
+                documents_digest=shown.documents_digest,
                 lease=now.mono + max(LEASE_SECONDS, LEASE_TIMEOUTS * engine.timeout),
-                clock=now.wall_ns - int(now.mono * 1e9) + int(offset * 1e9),
+                clock=wall + int(offset * 1e9),
                 timeout=engine.timeout,
                 max_clock_drift=engine.settings.max_clock_drift,
+                asked=shown.round,
+                wall=wall,
+                record_digest=shown.record_digest,
+                renewed=now.mono,
+                packet_flags=shown.flags,
             )
         )

@@ -95,7 +95,14 @@ class Assembly:
 
         ``why_not`` is the reason why ``transport`` cannot have a data plane, as returned by :meth:`transport`.
         """
-        if self._plane in ("UDP", "TCP") or not isinstance(engine, Engine):
+        if not isinstance(engine, Engine):
+            return WithoutPlane(why_not)
+        directory = Path(self.settings.dataplane.directory)
+        if self._plane in ("UDP", "TCP"):
+            if directory.is_dir():  # an earlier run of the agent may have used a data plane
+                from ..dataplane.aside import stand_aside
+
+                stand_aside(directory, engine.node.address)
             return WithoutPlane(why_not)
         from ..dataplane.transport import KernelTransport
 
@@ -106,7 +113,6 @@ class Assembly:
         from ..dataplane.steering import Steering
 
         own, settings = engine.node.address, self.settings
-        directory = Path(settings.dataplane.directory)
         keys = [(slot, key.mac) for slot in self.keyring.states if (key := self.keyring.get(slot)) is not None]
         amount = settings.amount
         wide = min(MAX_COPIES, WIDE * amount)
@@ -114,7 +120,15 @@ class Assembly:
 
         def find() -> DataPlane:
             return open_plane(
-                directory, settings.protocol, own, cluster_id(settings.cluster), amount, wide, keys, allow
+                directory,
+                settings.protocol,
+                own,
+                cluster_id(settings.cluster),
+                amount,
+                wide,
+                keys,
+                self.keyring.active,
+                allow,
             )
 
         return Steering(engine, transport, find, own, settings.protocol, directory, Monitor(own.ip))

@@ -257,6 +257,7 @@ class Runtime:
             self._timer_faults = 0
 
     def _do_what_is_due(self, _: Asked, now: Now) -> None:
+        self.steering.inform(now)
         self.engine.handle_timer(now)
         self.steering.handle_timer(now)
 

@@ -45,6 +45,9 @@ class PlaneSteering(Protocol):
     def next_timer(self) -> float:
         """The monotonic time at which :meth:`handle_timer` must be called next; infinity for never."""
 
+    def inform(self, now: Now) -> None:
+        """Pass to the engine the kernel's records that its timers need. The runtime calls it before these timers."""
+
     def handle_timer(self, now: Now) -> None:
         """Do the work that is due at ``now``."""
 
@@ -89,6 +92,9 @@ class WithoutPlane:
 
     def notice(self, now: Now) -> None:
         """Do nothing."""
+
+    def inform(self, now: Now) -> None:
+        """Do nothing, because the engine has received every packet."""
 
     def handle_timer(self, now: Now) -> None:
         """Do nothing."""

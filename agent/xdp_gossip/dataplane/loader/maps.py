@@ -21,6 +21,8 @@ def expected(nodes: int) -> dict[str, tuple[int, int, int, int]]:
         "keys": (libbpf.ARRAY, 4, layout.KEY.size, 256),
         "nodes": (libbpf.HASH, layout.NODE_KEY.size, layout.NODE.size, nodes),
         "directs": (libbpf.LRU_HASH, layout.NODE_KEY.size, layout.DIRECT.size, constants["XG_DIRECTS"]),
+        "askers": (libbpf.LRU_HASH, layout.NODE_KEY.size, layout.ASKER.size, constants["XG_ASKERS"]),
+        "acks": (libbpf.LRU_HASH, layout.NODE_KEY.size, layout.ACK.size, constants["XG_ACKS"]),
         "allow": (libbpf.LPM_TRIE, layout.ALLOW_KEY.size, 1, constants["XG_ALLOWED"]),
         "targets": (libbpf.ARRAY, 4, layout.TARGET.size, 2 * constants["XG_RING"]),
         "nexthops": (libbpf.LRU_HASH, 16, layout.NEXTHOP.size, constants["XG_NEXTHOPS"]),
