@@ -30,7 +30,7 @@ static __always_inline __u32 xg_lease_age(const struct xg_config *local, __u64 n
 }
 
 /*
- * Swaps the ends of the frame. Neither the checksum of UDP nor the sum of its pseudo header depends on their order, so
+ * Turns the frame round: its source becomes its destination. Neither the checksum of UDP nor the sum of its pseudo header depends on their order, so
  * only the checksum of IPv4 changes, by the hop limit.
  */
 static __always_inline void xg_turn_round(struct xg_frame *frame)

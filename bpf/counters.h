@@ -30,7 +30,7 @@
 	X(drop_rumor_flood,     "rumors beyond what one origin may have relayed in a slot of time") \
 	X(drop_probe_replayed,  "edge probes of a round that was answered, or of an earlier run of their sender") \
 	X(drop_probe_flood,     "edge probes beyond what one node is answered in a slot of time") \
-	X(drop_probe_source,    "edge probes from an address or a MAC address of a group, which get no answer") \
+	X(drop_probe_source,    "edge probes from a source that gets no answer: a group, loopback, this node, or port 0") \
 	X(drop_ack_stray,       "edge acknowledgements of a round that is not one of this node's last ones, or was recorded") \
 	X(drop_edge_full,       "edge probes and acknowledgements for whose sender the kernel found no room") \
 	/* Authentic packets about which only the agent can decide. */ \

@@ -66,9 +66,12 @@ def test_what_is_dropped_beyond() -> None:
         ("drop_odd", "XG_ASK_LIMIT", " on a CPU"),
         ("drop_direct_flood", "XG_DIRECT_LIMIT", "; for packets of a former run the limit of `ask_limited`"),
         ("drop_rumor_flood", "XG_RUMOR_LIMIT", ""),
+        ("drop_probe_flood", "XG_PROBE_LIMIT", ""),
     ):
         assert told[counter] == f"{LIMITS[limit]}{unit}", counter
     assert set(re.findall(r"(\d+) (?:packets )?in \d+ ms", read("security.md"))) == {str(LIMITS["XG_ASK_LIMIT"])}
+    assert re.findall(r"at most (\d+) rounds in \d+ ms", read("security.md")) == [str(LIMITS["XG_PROBE_LIMIT"])]
+    assert re.findall(r"the last (\d+) rounds of the local agent", read("protocol.md")) == [str(LIMITS["XG_ROUNDS"])]
     late = (LIMITS["XG_DIRECT_WORDS"] - 1) * 64
     assert 1900 <= late <= 2100 and "more than some 2,000 behind the newest" in read("protocol.md")
 

@@ -56,6 +56,11 @@ def test_every_counter_that_is_judged_by_exists() -> None:
         (work(copy_due=8, copy=8, copy_lost=3), "copies_lost"),
         (work(copy_due=8, copy=4, relay_failed=4), "copies_refused"),
         (work(fanout_copy=1, fanout_failed=1), "copies_refused"),
+        (work(answer=8), ""),
+        (work(answer=8, copy_lost=3), "copies_lost"),
+        (work(answer=8, copy_due=8, copy=8, copy_lost=3), ""),
+        (work(answer=8, answer_failed=2), ""),
+        (work(answer=8, answer_failed=3), "copies_refused"),
     ],
 )
 def test_what_was_left_undone_in_one_cycle(totals: Work, expected: str) -> None:

@@ -22,6 +22,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
 OWN = Address("198.18.62.1", 8000)
 NOW = Now(1000.0, 10**18)
+#: Of layout.CONFIG: the index of ring_half, before ring_size.
+_HALF = 12
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def loaded() -> Iterator[Fleet]:
 
 def opened(fleet: Fleet, own: Address = OWN, cluster: int = 7, **changes: Any) -> DataPlane:
     """The data plane, taken over."""
-    return open_plane(fleet[0].plane_dir, "auto", own, cluster, 4, 12, [(3, bytes(16))], {}, **changes)
+    return open_plane(fleet[0].plane_dir, "auto", own, cluster, 4, 12, [(3, bytes(16))], 3, {}, **changes)
 
 
 def peer(number: int) -> Address:
@@ -45,7 +47,8 @@ def config(**changes: Any) -> Config:
     """Somebody at work."""
     values: dict[str, Any] = {
         "running": True, "incarnation": 2, "documents_digest": 3, "lease": time.monotonic() + 60, "clock": -4,
-        "timeout": 5.0, "max_clock_drift": 6.0,
+        "timeout": 5.0, "max_clock_drift": 6.0, "asked": 7, "wall": 8, "record_digest": 9, "renewed": 10.0,
+        "packet_flags": 1,
     }  # fmt: skip
     return Config(**{**values, **changes})
 
@@ -107,8 +110,8 @@ def test_the_ring_changes_in_one_step(loaded: Fleet) -> None:
             plane.write_targets(targets)
             assert layout.CONFIG.unpack(plane._config.lookup(bytes(4)) or b"") == before
             plane.write_config(config())
-            *_, half, length = layout.CONFIG.unpack(plane._config.lookup(bytes(4)) or b"")
-            assert (half, length) == (1 - before[-2], min(size, 256))
+            half, length = layout.CONFIG.unpack(plane._config.lookup(bytes(4)) or b"")[_HALF : _HALF + 2]
+            assert (half, length) == (1 - before[_HALF], min(size, 256))
             for index, target in enumerate(targets[:256]):
                 value = plane._targets.lookup((half * 256 + index).to_bytes(4, "little"))
                 assert value == layout.TARGET.pack(target.packed, target.port.to_bytes(2, "big"))
@@ -130,8 +133,8 @@ def test_what_was_recorded_for_another_node_is_wiped(loaded: Fleet) -> None:
 def test_keys_that_are_no_more_are_taken_away(loaded: Fleet) -> None:
     plane = opened(loaded)
     try:
-        plane.write_keys([(0, b"a" * 16), (255, b"b" * 16)])
-        plane.write_keys([(255, b"c" * 16)])
+        plane.write_keys([(0, b"a" * 16), (255, b"b" * 16)], 0)
+        plane.write_keys([(255, b"c" * 16)], 255)
         present = [layout.KEY.unpack(plane._keys.lookup(slot.to_bytes(4, "little")) or b"")[0] for slot in range(256)]
         assert present == [0] * 255 + [1]
         assert plane._keys.lookup((255).to_bytes(4, "little")) == layout.KEY.pack(1, b"c" * 16)

@@ -41,7 +41,7 @@ _TROUBLE = {
     "drop_probe_flood": "one node asks more often than any agent does: is it another program with the secret?",
     "drop_probe_source": "somebody sends recordings of edge probes, with a forged source",
     "drop_edge_full": "the kernel has no memory for the maps askers and acks: dmesg",
-    "answer_failed": "the active key is not in the map of keys, or the interface refuses answers: restart the agent, dmesg",
+    "answer_failed": "the active key is not in the kernel, or the interface refuses answers: restart the agent, dmesg",
     "drop_direct_flood": "one node sends more than any agent does: is it another program with the secret?",
     "drop_rumor_flood": "one node sends more rumors than any agent does: is it another program with the secret?",
     "ask_limited": "somebody sends many rumors that only the agent can judge: xdp-gossip dataplane status",

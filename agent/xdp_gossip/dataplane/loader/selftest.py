@@ -6,6 +6,9 @@ GRO or XDP enabled, and silently drops them otherwise. Kernels before 5.14 canno
 At a TC hook, a foreign program may end the chain of programs before our program runs. So the self-test does three
 things. The self-test runs each program on frames that are not the agent's. Where possible, the self-test sends real
 frames through the hooks. For native XDP, the self-test sends two real copies of one frame out of the interface.
+
+The answers to edge probes need no test of their own: the programs send them in the same way as copies. XDP_TX would
+need one, because a veth delays such frames unless its peer has an XDP program.
 """
 
 from __future__ import annotations
