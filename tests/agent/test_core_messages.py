@@ -74,7 +74,7 @@ def test_the_kernel_knows_the_same_packets() -> None:
     assert {kind.name: known[f"XG_{kind.name}"] for kind in PacketType} == {kind.name: int(kind) for kind in PacketType}
     assert known["XG_FLAG_PAUSED"] == FLAG_PAUSED
     source = (ROOT / "bpf" / "wire.h").read_text(encoding="utf-8")
-    (bodiless,) = re.findall(r"#define XG_BODILESS\(type\) (.*)", source)
+    bodiless = "".join(re.findall(r"#define XG_(?:BODILESS|IS_EDGE)\(type\) (.*)", source)).replace("XG_IS_EDGE", "")
     assert set(re.findall(r"XG_(\w+)", bodiless)) == {kind.name for kind in BODILESS}
 
 

@@ -14,6 +14,7 @@ from xdp_gossip.core.observers.readmission import CLEAN_FOR
 from xdp_gossip.core.packets import Header, PacketType
 from xdp_gossip.core.settings import Settings
 from xdp_gossip.core.types import PRESENT, Address
+from xdp_gossip.core.types import State as MemberState
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import HEADER_BYTES, NativeCodec
 
@@ -123,6 +124,33 @@ def crash(world: World) -> None:
     world.run(world.rng.uniform(0.0, 3.0))
     for victim in victims:
         # From the disk alone: no seeds.
+        victim.boot()
+    settle(world)
+
+
+def agent_gone(world: World) -> None:
+    """Agents end, and the hosts with a data plane go on answering. Then the hosts end, too, and some come back."""
+    formed(world)
+    world.run(12.0)
+    victims = some(world, 1, 2)
+    for victim in victims:
+        victim.crash()
+    world.run(REMOVED_WITHIN + 5.0)
+    for victim in victims:
+        expected = MemberState.AGENT_DOWN if victim.plane is not None else MemberState.DEAD
+        for node in world.up:
+            assert node.engine is not None
+            found = next(m.state for m in node.engine.members(node.now) if m.address == victim.address)
+            if found is not expected:
+                raise Violation(f"{node.address} shows {victim.address} as {found.value}, expected {expected.value}")
+    back = world.rng.random() < 0.5
+    if not back:
+        others = [node.number for node in world.up]
+        world.network.cut([victim.number for victim in victims], others)
+        _await_removal(world, victims)
+        world.run(REMOVED_WITHIN)
+    world.network.heal()
+    for victim in victims:
         victim.boot()
     settle(world)
 
@@ -501,6 +529,7 @@ SCENARIOS: dict[str, tuple[Scenario, int, int]] = {
         (partition, 3, 7),
         (lonely_link, 4, 6),
         (crash, 4, 7),
+        (agent_gone, 4, 7),
         (power_off, 3, 6),
         (freeze, 4, 6),
         (clock_skew, 4, 6),

@@ -87,3 +87,17 @@ def test_a_paused_node_and_one_that_left_are_no_agents_that_are_gone(seed: int) 
     world.pause(paused)
     world.run(60.0)
     assert State.AGENT_DOWN not in seen(world, paused)
+
+
+@SEEDS
+def test_an_agent_that_starts_again_is_alive_for_good(seed: int) -> None:
+    """The age of its former run's lease is no evidence against the new one."""
+    world = world_of(seed, range(NODES))
+    lost = world.nodes[seed % NODES]
+    lost.crash()
+    world.run(NOTICED + seed / 3)
+    lost.boot()
+    world.run_until(lambda: None if seen(world, lost) == {State.ALIVE} else "not back", 30.0)
+    for _ in range(200):
+        world.run(0.05)
+        assert seen(world, lost) == {State.ALIVE}

@@ -198,10 +198,11 @@ class Dispatcher:
 
     def _on_edge_answer(self, peer: Peer, answer: Acknowledgement, now: Now) -> None:
         """Update what an acknowledgement tells of its origin. It replaces a heartbeat for the observer."""
-        _, incarnation, _, _, _, clock_ahead, documents_digest, record_digest, flags, _ = answer
+        _, incarnation, _, _, last_seen, clock_ahead, documents_digest, record_digest, flags, _ = answer
         if self._membership.acknowledged(peer, incarnation, documents_digest, record_digest, flags):
             self._records.expect(peer, now)
-        self._admission.note_clock(peer, clock_ahead)
+        if last_seen >= self._kernel_view.woke_up_at:  # as in ``KernelView.take``
+            self._admission.note_clock(peer, clock_ahead)
         if documents_digest == self._anti_entropy.documents_digest:
             self._catch_up.equals(peer)
         elif peer.present:
@@ -215,7 +216,7 @@ class Dispatcher:
         """Tell a node that this member removed it, so that it returns as soon as it hears others again.
 
         Each member hears its heartbeats, so only about K of them answer a heartbeat. Nothing but heartbeats and
-        requests is answered: two members that removed each other would answer the answers for ever.
+        requests is answered: two members that removed each other would answer the answers forever.
         """
         heard_by_all = header.type is PacketType.HEARTBEAT and self._out.rng.random() * self._timing.members < K
         if heard_by_all or header.type is PacketType.SWAP_REQUEST:

@@ -43,12 +43,27 @@ class Report:
 
 @dataclass(frozen=True)
 class Tally:
-    """The number of distinct observers that report each state of a subject, and the watermarks that apply."""
+    """The number of distinct observers that report each state of a subject, and the watermarks that apply.
+
+    ``silent``: observers that report nothing, and may be unable to.
+    """
 
     failed: int
     agent_down: int
+    silent: int
     low: int
     high: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether nearly all observers report the subject, those counted that may be unable to."""
+        told = self.failed + self.agent_down
+        return told >= self.low and told + self.silent >= self.high
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether enough observers report a failure of the host for a suspicion."""
+        return self.failed >= self.low
 
 
 class Cuts:
@@ -67,6 +82,8 @@ class Cuts:
         # Subjects between the watermarks, and subjects above the high one, each with the time since when.
         self._between: dict[Address, float] = {}
         self._over: dict[Address, float] = {}
+        # Subjects that at least the low watermark of observers report.
+        self._doubted: set[Address] = set()
         self._refuted_at: float | None = None
         #: Called when enough observers report this node for its removal under an incarnation.
         self.on_removed: Callable[[int, Now], None] = lambda incarnation, now: None
@@ -115,23 +132,30 @@ class Cuts:
             reports[observer] = Report(alert.incarnation, alert.state, now.mono)
 
     def tally(self, subject: Address, now: Now) -> Tally:
-        """Count the reports about ``subject`` that are valid: of its present run, and not outdated.
+        """Count the valid reports about ``subject``.
 
-        Observers that are suspect themselves count as reporting (Rapid's implicit alerts); otherwise a rack that loses
+        Observers that are reported themselves count as reporting (Rapid's implicit alerts); otherwise a rack that loses
         its power would never be complete, because its hosts observe each other.
         """
+        reports = self._valid(subject, now)
+        observers = self._rings.observers(subject)
+        failed = sum(state is EdgeState.FAILED for state in reports.values())
+        silent = sum(observer not in reports and self._is_silent(observer) for observer in observers) if reports else 0
+        return Tally(failed, len(reports) - failed, silent, *watermarks(len(observers)))
+
+    def _valid(self, subject: Address, now: Now) -> dict[Address, EdgeState]:
+        """The reports about the present run of ``subject``, by observer; outdated reports are dropped."""
         run = self._run_of(subject)
         ends = now.mono - _REPORT_ENDS * self._timing.round_interval
         kept = self._reports.get(subject, {})
-        for observer in [o for o, r in kept.items() if r.when < ends or o not in self._rings]:
+        for observer in [o for o, report in kept.items() if report.when < ends or o not in self._rings]:
             del kept[observer]
-        reports = {o: report.state for o, report in kept.items() if not later(run, report.incarnation)}
-        observers = self._rings.observers(subject)
-        failed = sum(state is EdgeState.FAILED for state in reports.values())
-        down = len(reports) - failed
-        silent = sum(observer not in reports and observer in self._between for observer in observers)
-        low, high = watermarks(len(observers))
-        return Tally(failed + silent if failed else 0, down + silent if down else 0, low, high)
+        return {o: report.state for o, report in kept.items() if not later(run, report.incarnation)}
+
+    def _is_silent(self, observer: Address) -> bool:
+        """Whether a member may have failed itself, so that nobody can expect its reports."""
+        peer = self._membership.get(observer)
+        return observer in self._doubted or (peer is not None and peer.liveness.state is State.AGENT_DOWN)
 
     def answers(self, subject: Address, now: Now) -> bool:
         """Whether an observer reports that the host of ``subject`` answers although its agent does not run."""
@@ -141,25 +165,28 @@ class Cuts:
         """Decide about each subject with reports."""
         if self._detector.suspended:
             return
+        self._doubted = {subject for subject in self._reports if self._is_doubted(subject, now)}
         for subject in list(self._reports):
             self._decide(subject, now)
         self._remove(now)
+
+    def _is_doubted(self, subject: Address, now: Now) -> bool:
+        """Whether at least the low watermark of observers report a subject."""
+        return len(self._valid(subject, now)) >= watermarks(len(self._rings.observers(subject)))[0]
 
     def _decide(self, subject: Address, now: Now) -> None:
         tally = self.tally(subject, now)
         peer = self._membership.get(subject)
         if subject == self._local.address:
             self._defend(tally, now)
-        elif tally.agent_down >= tally.high or (
-            tally.agent_down > tally.failed and tally.agent_down + tally.failed >= tally.high
-        ):
+        elif tally.whole and tally.agent_down > tally.failed:
             self._forget(subject)
             if peer is not None:
                 self._detector.host_answers(peer, now)
-        elif tally.failed >= tally.high:
+        elif tally.whole:
             self._between.setdefault(subject, now.mono)
             self._over.setdefault(subject, now.mono)
-        elif tally.failed >= tally.low:
+        elif tally.suspicious:
             self._over.pop(subject, None)
             since = self._between.setdefault(subject, now.mono)
             if peer is not None:
@@ -197,11 +224,11 @@ class Cuts:
 
     def _defend(self, tally: Tally, now: Now) -> None:
         """Refute reports about this node, if they are enough for a suspicion, but not if they remove it."""
-        if tally.failed >= tally.high:
+        if tally.whole and tally.failed >= tally.agent_down:
             self.on_removed(self._local.incarnation, now)
             return
         pause = _REFUTES_EVERY * self._timing.round_interval
-        if tally.failed < tally.low or (self._refuted_at is not None and now.mono - self._refuted_at < pause):
+        if not tally.suspicious or (self._refuted_at is not None and now.mono - self._refuted_at < pause):
             return
         self._refuted_at = now.mono
         self._detector.on_accused(self._local.incarnation, now)

@@ -52,12 +52,13 @@ Acknowledgement = tuple[bytes, int, int, int, float, float, int, int, int, int]
 class Edge:
     """The probes of one subject: bit i of ``asked`` and ``answered`` belongs to the round before the last i ones."""
 
-    __slots__ = ("asked", "answered", "lease_age", "current", "told", "told_run", "again_in", "reached")
+    __slots__ = ("asked", "answered", "lease_age", "lease_run", "current", "told", "told_run", "again_in", "reached")
 
     def __init__(self) -> None:
         self.asked = 0
         self.answered = 0
-        self.lease_age = 0.0  # Seconds, in the newest acknowledgement.
+        # Seconds, in the newest acknowledgement, and the subject's incarnation in it.
+        self.lease_age, self.lease_run = 0.0, 0
         self.current = EdgeState.OK
         # The state that was told last, and the subject's incarnation in it.
         self.told, self.told_run = EdgeState.OK, 0
@@ -204,8 +205,9 @@ class Edges:
             return
         judged = {address: edge for address, edge in self._edges.items() if edge.reached}
         losses = sorted(edge.missing for edge in judged.values())
-        for edge in judged.values():
-            edge.current = self._judge(edge, losses)
+        for address, edge in judged.items():
+            peer = self._membership.get(address)
+            edge.current = self._judge(edge, losses, peer.incarnation if peer is not None else 0)
         failed = sum(edge.current is EdgeState.FAILED for edge in judged.values())
         clean = sum(edge.missing <= SOUND_AT for edge in judged.values())
         # More than twice as many edges failed as are clean: this host is at fault, or most of the fleet died. Silence
@@ -228,7 +230,7 @@ class Edges:
             self._out.rumor(PacketType.ALERT, Alerts(told), now)
             self.on_alerts(told, now)
 
-    def _judge(self, edge: Edge, losses: list[int]) -> EdgeState:
+    def _judge(self, edge: Edge, losses: list[int], incarnation: int) -> EdgeState:
         others = list(losses)
         others.remove(edge.missing)
         shared = statistics.median_low(others) if others else 0
@@ -236,7 +238,9 @@ class Edges:
         limit = SOUND_AT + shared if edge.current is EdgeState.FAILED else threshold - 1
         if edge.missing > limit:
             return EdgeState.FAILED
-        return EdgeState.AGENT_DOWN if edge.lease_age >= self._timing.timeout else EdgeState.OK
+        # The age of a former run's lease says nothing about an agent that has started again.
+        expired = edge.lease_age >= self._timing.timeout and edge.lease_run == incarnation
+        return EdgeState.AGENT_DOWN if expired else EdgeState.OK
 
     def _is_news(self, edge: Edge, peer: Peer) -> bool:
         if edge.current is not edge.told:
@@ -324,7 +328,7 @@ class Edges:
             answered = edge.answered | (window << back & edge.asked)
             fresh, edge.answered = answered != edge.answered, answered
             if fresh:
-                edge.lease_age = age_ms / 1000
+                edge.lease_age, edge.lease_run = age_ms / 1000, incarnation
         if not fresh:
             return
         if newest > self._answered_in:
