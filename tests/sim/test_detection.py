@@ -26,6 +26,7 @@ JOBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("kind", JOBS)
 def test_a_hundred_members_remove_the_faulty_and_nobody_else(kind: str) -> None:
@@ -36,6 +37,7 @@ def test_a_hundred_members_remove_the_faulty_and_nobody_else(kind: str) -> None:
         pytest.fail("\n".join([*faults, "replay: python3 -m tests.sim.detection FAULT --seed SEED"]), pytrace=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_usual_cycle_changes_nothing(fault: str) -> None:
     assert attempt((fault, 1, 30, 120.0, 0.0)) == (1, None)
@@ -54,6 +56,7 @@ def listed(world: World) -> bool:
     return all(state_of(a, b) is State.ALIVE for a in world.up for b in world.up if a is not b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("direction", ["in", "out"])
 def test_a_member_of_one_direction_is_removed_knows_it_and_returns(direction: str, seed: int) -> None:
