@@ -13,7 +13,7 @@ from tests.kernel_model import Config, Entry
 from xdp_gossip.core.members.window import ReplayWindow
 from xdp_gossip.core.messages import BODILESS, Ack, Alert, Alerts, Documents, Message, RecordRumor
 from xdp_gossip.core.packets import Header, PacketType
-from xdp_gossip.core.types import Address, Document, Record, Verdict, Version
+from xdp_gossip.core.types import Address, Document, EdgeState, Record, Version
 from xdp_gossip.dataplane import headers
 from xdp_gossip.dataplane.libbpf import RunResult
 
@@ -91,7 +91,7 @@ def body(kind: PacketType, size: int = 0) -> Message | None:
     if kind in BODILESS:
         return None
     if kind is PacketType.ALERT:
-        return Alerts((Alert(address(4, 9), 7, Verdict.FAILED),))
+        return Alerts((Alert(address(4, 9), 7, EdgeState.FAILED),))
     if kind is PacketType.RECORD:
         return RecordRumor(Record("name", "data", "1.0.0", "XDP", (0, 1)))
     if kind is PacketType.METADATA:
