@@ -86,7 +86,8 @@ def test_who_is_no_member_has_observers_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("observers", "low", "high"), [(1, 1, 1), (2, 2, 2), (3, 2, 3), (4, 2, 4), (7, 2, 7), (9, 3, 9), (10, 3, 9)]
+    ("observers", "low", "high"),
+    [(1, 1, 1), (2, 2, 2), (3, 2, 3), (4, 2, 4), (5, 2, 4), (7, 2, 6), (9, 3, 8), (10, 3, 9)],
 )
 def test_the_watermarks(observers: int, low: int, high: int) -> None:
     assert watermarks(observers) == (low, high)
@@ -168,7 +169,7 @@ def test_a_subject_that_answers_nothing_is_told_once_and_then_more_and_more_seld
     fleet.deaf.add(fleet.others[0])
     fleet.run(6.0)
     assert fleet.told() == [Alert(fleet.others[0], 1, EdgeState.FAILED)]
-    pauses = [REPEATED_FIRST, 2 * REPEATED_FIRST, 4 * REPEATED_FIRST, REPEATED_AT_LAST, REPEATED_AT_LAST]
+    pauses = [REPEATED_FIRST * 2**n for n in range(6)] + [REPEATED_AT_LAST, REPEATED_AT_LAST]
     end = fleet.engine.edge_round + sum(pauses)
     while fleet.engine.edge_round < end:
         fleet.run(0.25)

@@ -50,6 +50,7 @@ class Drive(Parts):
         self._membership.on_forget = self._forget
         self._dispatcher.on_removed = self._cuts.on_removed = self._removed
         self._edges.on_alerts = lambda alerts, now: self._cuts.take(self._local.address, alerts, now)
+        self._cuts.on_stuck = self._compare
         self._detector.host_is_up = lambda peer, now: self._cuts.answers(peer.address, now)
         self._last_heartbeat = -math.inf
         self._next_heartbeat = math.inf
@@ -440,6 +441,11 @@ class Drive(Parts):
         self._out.count("refutations")
         self._raise_incarnation(incarnation)
         self._announce(now)
+
+    def _compare(self, now: Now) -> None:
+        """Sync with a random member."""
+        for member in self._membership.pick(1):
+            self._anti_entropy.request(member, now)
 
     def _removed(self, incarnation: int, now: Now) -> None:
         """Note that other members removed this node. A later round brings it back."""

@@ -8,6 +8,7 @@ stays between them for the suspicion time is removed, too, unless it refutes the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Callable
 
@@ -30,6 +31,8 @@ _HELD_BACK = 1
 #: Rounds between two refutations of this node. The suspicion time is longer, so a node that hears the reports and is
 #: heard always refutes in time; reports that come within these rounds reach the high watermark.
 _REFUTES_EVERY = 5
+#: Rounds for which a subject stays between the watermarks until this node asks another member about it, and again.
+_ASKS_EVERY = 2
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,9 @@ class Cuts:
         # Subjects that at least the low watermark of observers report.
         self._doubted: set[Address] = set()
         self._refuted_at: float | None = None
+        self._asked_at = -math.inf
+        #: Called when this node should compare its NodeList with that of another member.
+        self.on_stuck: Callable[[Now], None] = lambda now: None
         #: Called when enough observers report this node for its removal under an incarnation.
         self.on_removed: Callable[[int, Now], None] = lambda incarnation, now: None
 
@@ -167,8 +173,24 @@ class Cuts:
             return
         self._doubted = {subject for subject in self._reports if self._is_doubted(subject, now)}
         for subject in list(self._reports):
-            self._decide(subject, now)
+            if subject in self._rings:
+                self._decide(subject, now)
+            else:
+                self._forget(subject)
+                del self._reports[subject]
         self._remove(now)
+        self._ask_around(now)
+
+    def _ask_around(self, now: Now) -> None:
+        """Ask a member about subjects that stay between the watermarks: this node may have missed a report.
+
+        A member that has removed the subject reports and repeats nothing about it any more.
+        """
+        waits = [since for subject, since in self._between.items() if subject not in self._over]
+        pause = _ASKS_EVERY * self._timing.round_interval
+        if waits and now.mono - max(min(waits), self._asked_at) >= pause:
+            self._asked_at = now.mono
+            self.on_stuck(now)
 
     def _is_doubted(self, subject: Address, now: Now) -> bool:
         """Whether at least the low watermark of observers report a subject."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Callable
 
 from ..detector import Detector
@@ -30,6 +30,9 @@ from .rings import Rings
 WINDOW, FAILED_AT = 10, 4
 #: An edge that has failed is sound again when at most this many probes of its window are unanswered.
 SOUND_AT = 1
+#: Number of bits that are set in each number of ``WINDOW`` bits.
+_IN_WINDOW = (1 << WINDOW) - 1
+_ONES = bytes(sum(number >> bit & 1 for bit in range(WINDOW)) for number in range(_IN_WINDOW + 1))
 #: Rounds that acknowledgements may be late; the kernel's record of an edge has as many (bpf/maps.h).
 ROUNDS_KEPT = 64
 #: Rounds without any acknowledgement, from whomever, after which a member calls itself isolated.
@@ -38,7 +41,7 @@ ISOLATED_AFTER = 4
 #: number of these members. They show whether the subjects failed or this host did.
 _ASK_OTHERS_AFTER, _OTHERS = 2, 3
 #: Rounds after which an observer repeats an alert, for members that missed it: first, doubled each time, and at last.
-REPEATED_FIRST, REPEATED_AT_LAST = 10, 80
+REPEATED_FIRST, REPEATED_AT_LAST = 2, 80
 #: Other known nodes without which a node is not isolated: one silent peer proves nothing about this host.
 _LEAST_KNOWN = 2
 
@@ -69,8 +72,7 @@ class Edge:
     @property
     def missing(self) -> int:
         """Number of unanswered probes in the window."""
-        unanswered = self.asked & ~self.answered
-        return sum(unanswered >> back & 1 for back in range(WINDOW))
+        return _ONES[self.asked & ~self.answered & _IN_WINDOW]
 
     @property
     def newest_missing(self) -> bool:
@@ -97,6 +99,8 @@ class Edges:
         self._out = out
         self._timing = timing
         self._edges: dict[Address, Edge] = {}
+        # The list of members from which the subjects were chosen.
+        self._chosen_from: Sequence[Address] | None = None
         # Members asked in addition to the subjects, with the round in which they were last asked.
         self._others: dict[Address, int] = {}
         self._retracted: list[Alert] = []  # Alerts that end the reports of edges that are no more.
@@ -141,6 +145,7 @@ class Edges:
         """Let a round pass in which this node asks nobody, because it is paused or has left."""
         self._expected = self.due = now.mono + self._timing.round_interval
         self._edges.clear()
+        self._chosen_from = None
         self._others.clear()
         self._quiet = 0
 
@@ -188,7 +193,11 @@ class Edges:
 
     def _choose(self) -> None:
         """Follow the rings: forget the edges to members that are no subjects any more, and begin new ones."""
-        self._rings.update(self._membership.observed)
+        members = self._membership.observed
+        if members is self._chosen_from:
+            return
+        self._chosen_from = members
+        self._rings.update(members)
         subjects = self._rings.subjects(self._local.address)
         for address in sorted(self._edges.keys() - subjects):
             edge, peer = self._edges.pop(address), self._membership.get(address)
@@ -204,12 +213,14 @@ class Edges:
         if self.isolated:
             return
         judged = {address: edge for address, edge in self._edges.items() if edge.reached}
-        losses = sorted(edge.missing for edge in judged.values())
+        losses = {address: edge.missing for address, edge in judged.items()}
+        lossless = not any(losses.values())
         for address, edge in judged.items():
-            peer = self._membership.get(address)
-            edge.current = self._judge(edge, losses, peer.incarnation if peer is not None else 0)
+            missing = losses[address]
+            others = [] if lossless else [lost for other, lost in losses.items() if other != address]
+            edge.current = self._judge(edge, missing, others, self._membership.get(address))
         failed = sum(edge.current is EdgeState.FAILED for edge in judged.values())
-        clean = sum(edge.missing <= SOUND_AT for edge in judged.values())
+        clean = sum(missing <= SOUND_AT for missing in losses.values())
         # More than twice as many edges failed as are clean: this host is at fault, or most of the fleet died. Silence
         # decides then, which needs no judgement of this host's network.
         sick = len(judged) > 2 and failed > 2 * clean
@@ -230,17 +241,17 @@ class Edges:
             self._out.rumor(PacketType.ALERT, Alerts(told), now)
             self.on_alerts(told, now)
 
-    def _judge(self, edge: Edge, losses: list[int], incarnation: int) -> EdgeState:
-        others = list(losses)
-        others.remove(edge.missing)
+    def _judge(self, edge: Edge, missing: int, others: list[int], peer: Peer | None) -> EdgeState:
+        """The state of an edge with ``missing`` unanswered probes. ``others``: those of the other edges."""
         shared = statistics.median_low(others) if others else 0
         threshold = min(WINDOW, FAILED_AT + shared + self._detector.local_health)
         limit = SOUND_AT + shared if edge.current is EdgeState.FAILED else threshold - 1
-        if edge.missing > limit:
+        if missing > limit:
             return EdgeState.FAILED
         # The age of a former run's lease says nothing about an agent that has started again.
-        expired = edge.lease_age >= self._timing.timeout and edge.lease_run == incarnation
-        return EdgeState.AGENT_DOWN if expired else EdgeState.OK
+        expired = edge.lease_age > 0 and edge.lease_age >= self._timing.timeout
+        same_run = peer is not None and edge.lease_run == peer.incarnation
+        return EdgeState.AGENT_DOWN if expired and same_run else EdgeState.OK
 
     def _is_news(self, edge: Edge, peer: Peer) -> bool:
         if edge.current is not edge.told:

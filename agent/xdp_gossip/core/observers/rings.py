@@ -95,7 +95,8 @@ def watermarks(observers: int) -> tuple[int, int]:
     """L and H: from L observers on that report a failure, a member is suspect; from H on it is removed.
 
     Rapid's values, 3 and 9 of 10, scaled to the number of ``observers``. If there are two observers or more, the word
-    of a single observer is never enough for a suspicion, because one broken path proves nothing.
+    of a single observer is never enough for a suspicion, because one broken path proves nothing. From five observers
+    on, one report may be missing at the high watermark: a rumor does not reach every member.
     """
     low = max(min(2, observers), round(0.3 * observers))
-    return low, max(low, -(-9 * observers // 10))
+    return low, max(low, round(0.9 * observers))

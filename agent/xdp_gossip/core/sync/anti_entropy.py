@@ -416,6 +416,9 @@ class AntiEntropy:
             state = State.ALIVE if fresh else info.state if info.state not in PRESENT else State.DEAD
             self._detector.enter(peer, state, now.mono - age, now)
             return
+        if info.state is State.DEAD and info.incarnation == peer.incarnation and peer.liveness.accused:
+            # The observers' reports made it suspect here, and removed it there: this node has missed some of them.
+            self._detector.condemn(peer, now)
         if not after((info.incarnation, info.sequence), (peer.incarnation, peer.sighted)):
             if info.state is State.LEFT and (info.incarnation, info.sequence) == (peer.incarnation, peer.sighted):
                 self._detector.left(peer, info.incarnation, info.sequence, now)
