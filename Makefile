@@ -123,13 +123,6 @@ coverage: packages-test venv-dev ## How much of each wing the quick tests reach,
 	$(VENV)/dev/bin/coverage json --quiet -o $(CACHE)/coverage/report.json
 	.ci/coverage_by_wing $(CACHE)/coverage/report.json | tee "$(REPORTS)/summary.txt"
 
-.PHONY: sim-large
-sim-large: packages-test venv-dev ## Faults in a simulated fleet of a thousand members for a minute, and of a hundred with the usual cycle
-	for fault in crash loss_in loss_out loss_80; do \
-		$(VENV)/dev/bin/python -m tests.sim.detection $$fault --nodes 1000 --seconds 60 && \
-		$(VENV)/dev/bin/python -m tests.sim.detection $$fault --seconds 120 --cycle 0 || exit 1; \
-	done
-
 .PHONY: sim
 sim: packages-test venv-dev ## Simulated clusters: SIM_SEEDS (30) seeds a scenario
 	SIM_SEEDS=$(SIM_SEEDS) $(VENV)/dev/bin/pytest tests/sim --junitxml="$(REPORTS)/sim.xml" $(PYTEST_ARGS)
@@ -218,6 +211,13 @@ claims: packages-test venv-dev ## Each promised feature was proved by a test of 
 kernels: packages-test packages-plane packages-guests venv-dev ## The whole matrix, printed; all modes and devices in guests (root)
 	$(VENV)/dev/bin/python -m tests.kernels
 	$(VENV)/dev/bin/pytest tests/kernels -rs --junitxml="$(REPORTS)/kernels.xml" $(PYTEST_ARGS)
+
+.PHONY: sim-large
+sim-large: packages-test venv-dev ## Faults in a simulated fleet of a thousand members for a minute, and of a hundred with the usual cycle
+	for fault in crash loss_in loss_out loss_80; do \
+		$(VENV)/dev/bin/python -m tests.sim.detection $$fault --nodes 1000 --seconds 60 && \
+		$(VENV)/dev/bin/python -m tests.sim.detection $$fault --seconds 120 --cycle 0 || exit 1; \
+	done
 
 .PHONY: long
 long: packages-test packages-plane venv-dev venv-ansible link ## What takes too long for `make test`: a minute's lateness, variants of networks, 200 seeds, 10,000 requests given up, coverage of all unit tests, a deployment to 30 hosts (root)
