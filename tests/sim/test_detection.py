@@ -79,6 +79,7 @@ def test_a_member_of_one_direction_is_removed_knows_it_and_returns(direction: st
     assert not engine.isolated and listed(world)
 
 
+@pytest.mark.slow
 def test_a_blocked_pair_among_ten_removes_nobody() -> None:
     world = fleet(1, 10, 0.0)
     world.network.cut([3], [7])
@@ -109,6 +110,7 @@ def test_a_member_of_another_family_is_isolated(seed: int) -> None:
     assert views(world, six) <= {State.DEAD}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nodes", [5, 30])
 def test_probes_do_not_grow_with_the_fleet(nodes: int) -> None:
     world = fleet(1, nodes, 0.0)
