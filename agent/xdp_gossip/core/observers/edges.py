@@ -10,7 +10,6 @@ Rapid (USENIX ATC 2018, section 6): an edge has failed if 4 of the last 10 probe
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Sequence
 from typing import Callable
 
@@ -243,7 +242,7 @@ class Edges:
 
     def _judge(self, edge: Edge, missing: int, others: list[int], peer: Peer | None) -> EdgeState:
         """The state of an edge with ``missing`` unanswered probes. ``others``: those of the other edges."""
-        shared = statistics.median_low(others) if others else 0
+        shared = sorted(others)[(len(others) - 1) // 2] if others else 0  # the lower median
         threshold = min(WINDOW, FAILED_AT + shared + self._detector.local_health)
         limit = SOUND_AT + shared if edge.current is EdgeState.FAILED else threshold - 1
         if missing > limit:
