@@ -19,6 +19,7 @@ from tests.support.fleet import SECRET
 from tests.transports import Wrapped
 from xdp_gossip import AsyncNodeList, Node, State
 from xdp_gossip.core.events import Transmit
+from xdp_gossip.core.members.timing import ROUND_INTERVAL
 from xdp_gossip.core.observers.rings import K
 from xdp_gossip.core.packets import PacketType
 from xdp_gossip.transport import Transport
@@ -138,7 +139,7 @@ async def measure(count: int, cycle: float, seconds: float) -> Measured:
         sent=after["datagrams_sent"] + after["frames_sent"],
         noted=noted,
         heartbeats=after["tx_heartbeat"],
-        rounds=int((end - begin) / min(1.0, cycle)) + 1,
+        rounds=int((end - begin) / ROUND_INTERVAL) + 1,
         edges=after["tx_edge_probe"] + after["tx_edge_ack"],
         dropped=after["datagrams_dropped_kernel"] + after["datagrams_dropped_queue"],
         datagrams=[meter.datagrams[block] for block in complete],

@@ -49,6 +49,8 @@ class Checks:
         self._world = world
         self.forbid_suspicion = False
         self.forbid_removal = False
+        #: Nodes that may remove nobody.
+        self.forbid_removal_by: set[Address] = set()
         #: Heartbeat by its signed block -> datagrams that carried it.
         self.heartbeats: dict[bytes, int] = defaultdict(int)
         self._bodies: dict[bytes, int] = {}
@@ -143,7 +145,8 @@ class Checks:
             return
         if self.forbid_suspicion and member.state is MemberState.SUSPECT:
             raise Violation(f"{node.address} suspects {member.address}, which is well")
-        if self.forbid_removal and member.state is MemberState.DEAD:
+        forbidden = self.forbid_removal or node.address in self.forbid_removal_by
+        if forbidden and member.state is MemberState.DEAD:
             raise Violation(f"{node.address} removed {member.address}, which is well")
 
     def _on_incarnation(self, node: SimNode, incarnation: int) -> None:

@@ -16,7 +16,7 @@ from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor, Standing, Transmit
 from xdp_gossip.core.kernel_view import Observation
 from xdp_gossip.core.members.peer import key_of
-from xdp_gossip.core.members.timing import MAX_COPIES, WIDE
+from xdp_gossip.core.members.timing import MAX_COPIES, ROUND_INTERVAL, WIDE
 from xdp_gossip.core.observers.edges import Acknowledgement
 from xdp_gossip.core.packets import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED, Codec
 from xdp_gossip.core.settings import Settings
@@ -84,7 +84,7 @@ class SimPlane:
 
     def inform(self, engine: Engine, now: Now) -> None:
         """What the engine's timers need: acknowledgements, before a round of probes ends."""
-        if now.mono + min(1.0, engine.cycle) / 3 >= engine.edges_due:
+        if now.mono + ROUND_INTERVAL / 3 >= engine.edges_due:
             engine.acknowledged(self._acknowledgements(now), now)
 
     def steer(self, engine: Engine, now: Now) -> None:

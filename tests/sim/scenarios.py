@@ -189,7 +189,7 @@ def power_off(world: World) -> None:
 
 
 def freeze(world: World) -> None:
-    """Nodes freeze for a while. After a long freeze other nodes remove frozen nodes. A thawed node suspects no node."""
+    """Nodes freeze for a while. After a long freeze other nodes remove frozen nodes. A thawed node removes no node."""
     formed(world)
     sleepers = some(world, 1, 2)
     for sleeper in sleepers:
@@ -197,9 +197,12 @@ def freeze(world: World) -> None:
     for _ in range(2):
         publish_somewhere(world)
         world.run(world.rng.uniform(0.5, 10.0))
-    world.checks.forbid_removal = True
+    world.checks.forbid_removal_by = {sleeper.address for sleeper in sleepers}
     for sleeper in sleepers:
         sleeper.thaw()
+    # Observers may decide a moment after the end.
+    world.run(3.0)
+    world.checks.forbid_removal = True
     settle(world)
 
 

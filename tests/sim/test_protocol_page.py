@@ -81,7 +81,7 @@ def alike(heading: str, expected: list[Arrow]) -> list[list[Arrow]]:
 
 def join() -> tuple[World, list[Arrow]]:
     """A node joins a cluster that holds a document, and fetches it from its seed."""
-    world = World(2, 3, settings=SETTINGS)
+    world = World(3, 3, settings=SETTINGS)
     a, b, c = world.nodes
     for node in (b, c):
         node.boot([b])

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ..core.events import Standing
+from ..core.members.timing import ROUND_INTERVAL
 from ..core.packets import FLAG_CATCHING_UP, FLAG_PAUSED, FLAG_UNSTORED
 from ..core.types import Address, Now
 from ..transport import NoPlane
@@ -388,7 +389,7 @@ class Steering:
         if self._transport.plane is None:
             return min(self._look_at, self._asking.due)
         # The engine's timers come first, and one wake-up serves both (:meth:`handle_timer`).
-        return max(0.0, min(self._ring_at, self._due + _GRACE * self._interval))
+        return max(0.0, min(self._ring_at, self._due + _GRACE * ROUND_INTERVAL))
 
     @property
     def _due(self) -> float:
@@ -400,7 +401,7 @@ class Steering:
 
         A heartbeat may bring a round that is nearly due.
         """
-        if now.mono + self._interval / 3 >= self._engine.edges_due:
+        if now.mono + ROUND_INTERVAL / 3 >= self._engine.edges_due:
             self._guarded(lambda plane, now: self._engine.acknowledged(plane.acknowledgements(now), now), now)
 
     def handle_timer(self, now: Now) -> None:
@@ -510,17 +511,12 @@ class Steering:
         self._write_config(plane, now)
         self._cycle_at, self._ring_at = self._with_a_round(now.mono + self._engine.cycle), math.inf
 
-    @property
-    def _interval(self) -> float:
-        """Seconds between two rounds of probes."""
-        return min(1.0, self._engine.cycle)
-
     def _with_a_round(self, when: float) -> float:
         """The time of a round of probes near ``when``, so that one wake-up serves both."""
-        interval, due = self._interval, self._engine.edges_due
-        if due > when + interval / 3:
+        due = self._engine.edges_due
+        if due > when + ROUND_INTERVAL / 3:
             return when
-        return due + math.floor((when - due) / interval + 1 / 3) * interval
+        return due + math.floor((when - due) / ROUND_INTERVAL + 1 / 3) * ROUND_INTERVAL
 
     def _state(self) -> _Shown:
         engine = self._engine

@@ -17,6 +17,7 @@ from ..events import Event, HeartbeatSent, IncarnationChanged, Joined, MemberCha
 from ..interface import Known, ProtocolError
 from ..kernel_view import Observation
 from ..members.peer import Peer
+from ..members.timing import ROUND_INTERVAL
 from ..messages import RecordRumor
 from ..observers.edges import Acknowledgement
 from ..outbox import UnstoredSource
@@ -51,6 +52,8 @@ class Drive(Parts):
         self._dispatcher.on_removed = self._cuts.on_removed = self._removed
         self._edges.on_alerts = lambda alerts, now: self._cuts.take(self._local.address, alerts, now)
         self._cuts.on_stuck = self._compare
+        self._anti_entropy.misses_reports = self._cuts.misses_reports
+        self._cuts.has_stalled = self._edges.has_stalled
         self._detector.host_is_up = lambda peer, now: self._cuts.answers(peer.address, now)
         self._last_heartbeat = -math.inf
         self._next_heartbeat = math.inf
@@ -222,7 +225,7 @@ class Drive(Parts):
             self._tick(now)
         # A round that is nearly due takes place together with the heartbeat, because a wake-up of its own would cost
         # more than the round.
-        if now.mono >= self._edges.due - self._timing.round_interval / 4:
+        if now.mono >= self._edges.due - ROUND_INTERVAL / 4:
             self._run_round(now)
 
     def _round(self, now: Now) -> None:
@@ -241,8 +244,8 @@ class Drive(Parts):
 
     def _schedule_round(self) -> None:
         """Set the timer of the next round, a little late if a heartbeat will come before it and bring the round."""
-        shared = self.cycle <= self._timing.round_interval
-        self._round_at = self._edges.due + (self._timing.round_interval / 8 if shared else 0.0)
+        shared = self.cycle <= ROUND_INTERVAL
+        self._round_at = self._edges.due + (ROUND_INTERVAL / 8 if shared else 0.0)
         self._timers.at(self._round_at, self._round)
 
     def _schedule_heartbeat(self, when: float) -> None:

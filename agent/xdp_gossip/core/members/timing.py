@@ -13,6 +13,8 @@ from .membership import Membership
 WIDE = 3
 WIDE_RUMORS = frozenset({PacketType.METADATA, PacketType.LEAVE, PacketType.ALERT})
 MAX_COPIES = 64
+#: Seconds between two rounds of edge probes, whatever the size of the cluster.
+ROUND_INTERVAL = 1.0
 
 
 class Timing:
@@ -48,16 +50,6 @@ class Timing:
     def tick(self) -> float:
         """Seconds between two checks of all members."""
         return min(1.0, max(0.1, self.cycle / 6))
-
-    @property
-    def round_interval(self) -> float:
-        """Seconds between two rounds of edge probes, whatever the size of the cluster."""
-        return min(1.0, self.cycle)
-
-    @property
-    def suspicion(self) -> float:
-        """Seconds for which observers' reports may stay between the watermarks until the subject is removed."""
-        return 10 * self.round_interval
 
     @property
     def overdue(self) -> float:

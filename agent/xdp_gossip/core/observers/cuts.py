@@ -14,7 +14,7 @@ from typing import Callable
 
 from ..detector import Detector
 from ..members.membership import Membership
-from ..members.timing import Timing
+from ..members.timing import ROUND_INTERVAL
 from ..messages import Alert, Alerts
 from ..outbox import Local, Outbox
 from ..received import Received
@@ -23,6 +23,8 @@ from ..types import Address, EdgeState, Now, State
 from .edges import REPEATED_AT_LAST
 from .rings import NEIGHBOURS, Rings, watermarks
 
+#: Seconds for which reports may stay between the watermarks until the subject is removed.
+SUSPICION = 10.0
 #: Rounds after which a report ends that its observer did not repeat: the observer was restarted and forgot it.
 _REPORT_ENDS = 3 * REPEATED_AT_LAST
 #: Rounds for which a subject between the watermarks holds back the removal of others, so that members that fail
@@ -72,15 +74,12 @@ class Tally:
 class Cuts:
     """The reports about all subjects, and the state changes that follow from them."""
 
-    def __init__(
-        self, local: Local, membership: Membership, detector: Detector, rings: Rings, out: Outbox, timing: Timing
-    ) -> None:
+    def __init__(self, local: Local, membership: Membership, detector: Detector, rings: Rings, out: Outbox) -> None:
         self._local = local
         self._membership = membership
         self._detector = detector
         self._rings = rings
         self._out = out
-        self._timing = timing
         self._reports: dict[Address, dict[Address, Report]] = {}
         # Subjects between the watermarks, and subjects above the high one, each with the time since when.
         self._between: dict[Address, float] = {}
@@ -89,6 +88,8 @@ class Cuts:
         self._doubted: set[Address] = set()
         self._refuted_at: float | None = None
         self._asked_at = -math.inf
+        #: Whether this process did not run a moment ago, so that the reports that waited for it may be outdated.
+        self.has_stalled: Callable[[Now], bool] = lambda now: False
         #: Called when this node should compare its NodeList with that of another member.
         self.on_stuck: Callable[[Now], None] = lambda now: None
         #: Called when enough observers report this node for its removal under an incarnation.
@@ -152,7 +153,7 @@ class Cuts:
     def _valid(self, subject: Address, now: Now) -> dict[Address, EdgeState]:
         """The reports about the present run of ``subject``, by observer; outdated reports are dropped."""
         run = self._run_of(subject)
-        ends = now.mono - _REPORT_ENDS * self._timing.round_interval
+        ends = now.mono - _REPORT_ENDS * ROUND_INTERVAL
         kept = self._reports.get(subject, {})
         for observer in [o for o, report in kept.items() if report.when < ends or o not in self._rings]:
             del kept[observer]
@@ -181,14 +182,18 @@ class Cuts:
         self._remove(now)
         self._ask_around(now)
 
+    def misses_reports(self, subject: Address, now: Now) -> bool:
+        """Whether a subject has stayed between the watermarks for so long that reports may have missed this node."""
+        since = self._between.get(subject, math.inf)
+        return subject not in self._over and now.mono - since >= _ASKS_EVERY * ROUND_INTERVAL
+
     def _ask_around(self, now: Now) -> None:
         """Ask a member about subjects that stay between the watermarks: this node may have missed a report.
 
         A member that has removed the subject reports and repeats nothing about it any more.
         """
-        waits = [since for subject, since in self._between.items() if subject not in self._over]
-        pause = _ASKS_EVERY * self._timing.round_interval
-        if waits and now.mono - max(min(waits), self._asked_at) >= pause:
+        stuck = any(self.misses_reports(subject, now) for subject in self._between)
+        if stuck and now.mono - self._asked_at >= _ASKS_EVERY * ROUND_INTERVAL:
             self._asked_at = now.mono
             self.on_stuck(now)
 
@@ -213,7 +218,7 @@ class Cuts:
             since = self._between.setdefault(subject, now.mono)
             if peer is not None:
                 self._detector.accuse(peer, now)
-            if now.mono - since >= self._timing.suspicion:
+            if now.mono - since >= SUSPICION:
                 self._over[subject] = since
         else:
             self._forget(subject)
@@ -231,10 +236,10 @@ class Cuts:
 
         A subject that has just become suspect may fail together with the others, so it holds them back for a moment.
         """
-        if not self._over:
+        if not self._over or self.has_stalled(now):
             return
         waits = self._between.keys() - self._over.keys()
-        held = _HELD_BACK * self._timing.round_interval
+        held = _HELD_BACK * ROUND_INTERVAL
         if waits and now.mono - min(self._over.values()) < held:
             return
         for subject in list(self._over):
@@ -249,7 +254,7 @@ class Cuts:
         if tally.whole and tally.failed >= tally.agent_down:
             self.on_removed(self._local.incarnation, now)
             return
-        pause = _REFUTES_EVERY * self._timing.round_interval
+        pause = _REFUTES_EVERY * ROUND_INTERVAL
         if not tally.suspicious or (self._refuted_at is not None and now.mono - self._refuted_at < pause):
             return
         self._refuted_at = now.mono

@@ -17,7 +17,7 @@ from ..detector import Detector
 from ..events import Warned
 from ..members.membership import Membership
 from ..members.peer import Peer
-from ..members.timing import Timing
+from ..members.timing import ROUND_INTERVAL, Timing
 from ..messages import Alert, Alerts
 from ..outbox import Local, Outbox
 from ..packets import FLAG_PAUSED, Header, PacketType
@@ -41,6 +41,8 @@ ISOLATED_AFTER = 4
 _ASK_OTHERS_AFTER, _OTHERS = 2, 3
 #: Rounds after which an observer repeats an alert, for members that missed it: first, doubled each time, and at last.
 REPEATED_FIRST, REPEATED_AT_LAST = 2, 80
+#: Rounds after a late one in which this node removes nobody: the reports that waited for it may be outdated.
+_AFTER_STALL = 2
 #: Other known nodes without which a node is not isolated: one silent peer proves nothing about this host.
 _LEAST_KNOWN = 2
 
@@ -107,6 +109,7 @@ class Edges:
         self._quiet = 0  # Rounds without any acknowledgement.
         self._expected = math.inf
         self._clean_since: float | None = None
+        self._late_at = -math.inf
         #: Number of the newest round; 0 before the first. Random at first: nobody but the nodes that this run of the
         #: agent has asked knows a number that it accepts.
         self.round = 0
@@ -126,23 +129,27 @@ class Edges:
     def start(self, now: Now) -> None:
         """Begin with the first round, which follows within one interval."""
         self.round = self._out.rng.getrandbits(62) + ROUNDS_KEPT
-        self.due = now.mono + self._timing.round_interval * self._out.rng.uniform(0.1, 1.0)
+        self.due = now.mono + ROUND_INTERVAL * self._out.rng.uniform(0.1, 1.0)
         self._expected = self.due
 
     def run(self, now: Now) -> None:
         """End the round before, and begin a new one: judge the edges, tell the changes, and probe all subjects."""
-        interval = self._timing.round_interval
-        late = now.mono - self._expected > interval / 2
-        self._expected = self.due = now.mono + interval
+        late = now.mono - self._expected > ROUND_INTERVAL / 2
+        self._late_at = now.mono if late else self._late_at
+        self._expected = self.due = now.mono + ROUND_INTERVAL
         self._grade(late, now)
         self._choose()
         if not late:
             self._tell(now)
         self._probe(now)
 
+    def has_stalled(self, now: Now) -> bool:
+        """Whether the next round is late, or a round of the last moments was: this process does not run in time."""
+        return now.mono - self.due > ROUND_INTERVAL / 2 or now.mono - self._late_at < _AFTER_STALL * ROUND_INTERVAL
+
     def rest(self, now: Now) -> None:
         """Let a round pass in which this node asks nobody, because it is paused or has left."""
-        self._expected = self.due = now.mono + self._timing.round_interval
+        self._expected = self.due = now.mono + ROUND_INTERVAL
         self._edges.clear()
         self._chosen_from = None
         self._others.clear()

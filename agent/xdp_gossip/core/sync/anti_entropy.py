@@ -106,6 +106,8 @@ class AntiEntropy:
         self._catch_up = catch_up
         self._most_overdue = min(_OVERDUE_LIMIT, frame_bytes // _MEMBER_BYTES // 2)
         self.on_claimed: Callable[[int, Now], None] = lambda incarnation, now: None
+        #: Whether this node may have missed reports about a member that is suspect because of others.
+        self.misses_reports: Callable[[Address, Now], bool] = lambda address, now: False
         self.on_alias: Callable[[Address, Address], None] = lambda given, own: None
         # nonce of a sync request -> destination of the request, time of the request
         self._open: dict[int, tuple[Address, float]] = {}
@@ -416,7 +418,7 @@ class AntiEntropy:
             state = State.ALIVE if fresh else info.state if info.state not in PRESENT else State.DEAD
             self._detector.enter(peer, state, now.mono - age, now)
             return
-        if info.state is State.DEAD and info.incarnation == peer.incarnation and peer.liveness.accused:
+        if info.state is State.DEAD and info.incarnation == peer.incarnation and self.misses_reports(info.address, now):
             # The observers' reports made it suspect here, and removed it there: this node has missed some of them.
             self._detector.condemn(peer, now)
         if not after((info.incarnation, info.sequence), (peer.incarnation, peer.sighted)):

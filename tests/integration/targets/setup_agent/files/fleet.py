@@ -29,6 +29,8 @@ from pathlib import Path
 #: Documentation's network for benchmarks: real enough for the inventory, which refuses loopback addresses.
 NETWORK = "198.18.77"
 PORT = 8000
+#: Bytes of documents that the third member has room for.
+LITTLE = 2 * 1024 * 1024
 #: Seconds until the members must see each other.
 START_SECONDS = 60.0
 #: Seconds that a fleet may live at most, should its owner never end.
@@ -80,6 +82,8 @@ def write_config(directory: Path, number: int, timeout: float) -> Path:
         "state_dir": str(directory / f"state{number}"),
         "api": {"socket": str(directory / f"n{number}.sock")},
     }
+    if number == 3:  # it refuses what is long, so the tests have a member that lags for certain
+        config["limits"] = {"store": LITTLE}
     path = directory / f"n{number}.yml"
     path.write_text(json.dumps(config))  # JSON is YAML
     return path
