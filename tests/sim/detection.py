@@ -41,7 +41,7 @@ def fleet(seed: int, nodes: int, cycle: float, planes: Sequence[int] = ()) -> Wo
     """A world of ``nodes`` members that know each other, and remember every change of a state from now on."""
     world = World(seed, nodes, settings=Settings(cycle=cycle, amount=4), planes=planes, save_every=600.0)
     world.boot_all()
-    world.run_until(lambda: _strangers(world), 60.0)
+    world.run_until(lambda: _strangers(world), 300.0)
     # The windows of all edges fill.
     world.run(12.0)
     world.checks.moves = []
