@@ -26,10 +26,11 @@ class Answers:
 
     def answer(self, header: Header, now: Now) -> None:
         """Answer an authentic probe to the address of its origin, wherever it came from."""
-        if not header.origin.may_be_node(self._out.local.address):
+        known = self._askers.get(header.origin)
+        if known is None and not header.origin.may_be_node(self._out.local.address):
             self._out.count("rx_bad_address")
             return
-        run, newest = self._askers.get(header.origin, (header.incarnation, 0))
+        run, newest = known or (header.incarnation, 0)
         if later(run, header.incarnation) or (run == header.incarnation and header.sequence <= newest):
             self._out.count("rx_probe_again")
             return
