@@ -74,7 +74,7 @@ EXAMPLES = r"""
 - name: Forget a host that will never return, on every host on which this task runs
   xdp_gossip.fleet.xdp_gossip_node:
     forget:
-      - 198.18.0.13:8000
+      - 198.18.0.99:8000
 
 - name: And back
   xdp_gossip.fleet.xdp_gossip_node:
