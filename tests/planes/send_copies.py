@@ -46,7 +46,7 @@ async def main(directory: str, own: Address, targets: tuple[Address, ...]) -> No
         keys = [(KEYRING.active, slot.mac)] if slot else []
         plane = open_plane(Path(directory), "auto", own, cluster_id(KEYRING.cluster), 4, 12, keys, KEYRING.active, {})
         plane.write_targets(targets)
-        plane.write_config(Config(True, 1, 0, time.monotonic() + 60, 0, 2.0, 60.0))
+        plane.write_config(Config(True, 1, 0, time.monotonic() + 60, 0, 2.0, 60.0, 0, 0, 0, time.monotonic(), 0))
         transport.use(plane)
     for number in range(1, ROUNDS + 1):
         transport.send_rumor(Rumor(rumor(own, number), targets))

@@ -91,7 +91,7 @@ def worse(recorded: dict[PacketType, list[bytes]], rng: random.Random) -> Iterat
             # Every field of the signed block, the MAC, and the salt.
             for at in (0, 2, 4, 8, 9, 11, 15, 23, 31, 39, 45, 55, 63, 64, 79, 84):
                 yield framed(packet[:at] + bytes([packet[at] ^ 1 << rng.randrange(8)]) + packet[at + 1 :])
-            for other in range(10):
+            for other in range(12):
                 if other != kind:
                     yield framed(packet[:3] + bytes([other]) + packet[4:])
             yield framed(packet[:HEADER] + bytes(len(packet) - HEADER) + b"\0" * 16)
@@ -123,6 +123,8 @@ def every_type(fleet: Fleet, stranger: Stranger) -> None:
         fleet[1 + number % 3].publish(f"before/{number}", os.urandom(40 + number * 50))
         fleet[1 + number % 3].call("PATCH", "/v1/node", {"private_data": f"data {number}"})
         stranger.listen()
+    # A question to each member.
+    fleet[1].call("GET", "/v1/convergence?key=before/0&applied=1&timeout=1")
     # Who falls silent is probed, also by way of others.
     last.signal(signal.SIGSTOP)
     eventually(lambda: None if last.address not in fleet[0].listed("alive") else "still alive", TIMEOUT + 20)
