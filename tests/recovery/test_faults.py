@@ -50,7 +50,7 @@ def test_copies_that_vanish_because_the_peer_has_no_gro(world: World) -> None:
     try:
         watch.gone()
         publish_during(world, watch, "gro")
-        watch.noticed("copies vanished on eth0", "copies_lost")
+        watch.noticed("copies and answers vanished on eth0", "copies_lost")
         eventually(lambda: None if watch.host.status()["mode"] in (GENERIC, "TC") else "not in a lower mode", 60)
         reason = watch.host.status()["mode_reason"]
         assert "XDP (native)" in reason

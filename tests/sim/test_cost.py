@@ -17,12 +17,12 @@ from .world import SimNode, World
 pytestmark = pytest.mark.slow
 
 DOCUMENTS = 10_000
-_TYPE_AT, _HEARTBEAT, _REQUEST, _RESPONSE, _PROBE = 3, 1, 2, 3, 7
+_TYPE_AT, _HEARTBEAT, _REQUEST, _RESPONSE, _PROBE, _EDGE_PROBE, _EDGE_ACK = 3, 1, 2, 3, 7, 8, 9
 _IP_UDP = 28
 
 
 class Tap:
-    """Every packet that is sent, but for heartbeats and probes.
+    """Every packet that is sent, but for heartbeats, probes and the packets of observers.
 
     A request that was lost makes a member try what its path carries (``core.paths``): that costs 4 kB, once in a while.
     """
@@ -32,7 +32,7 @@ class Tap:
         send = world.send
 
         def tapped(sender: SimNode, transmit: Transmit) -> None:
-            if transmit.data[_TYPE_AT] not in (_HEARTBEAT, _PROBE):
+            if transmit.data[_TYPE_AT] not in (_HEARTBEAT, _PROBE, _EDGE_PROBE, _EDGE_ACK):
                 self.packets.append((sender.number, transmit.data))
             send(sender, transmit)
 
