@@ -38,7 +38,7 @@ def listed(world: World) -> list[list[int]]:
 
 
 def apart(hours: float, seeds: int) -> World:
-    world = World(1, 4, settings=SLOW, save_every=60.0)
+    world = World(1, 4, settings=SLOW, save_every=60.0, observers=False)
     world.boot_all(seeds)
     world.run(2 * HOUR)
     assert listed(world) == [[0, 1, 2, 3]] * 4
@@ -164,7 +164,7 @@ def test_twins_say_so_and_do_not_raise_each_other_for_ever(seed: int) -> None:
 
 
 def test_a_node_that_refutes_suspicions_again_and_again_is_no_twin() -> None:
-    world = World(4, 4, settings=replace(SLOW, cycle=1.0))
+    world = World(4, 4, settings=replace(SLOW, cycle=1.0), observers=False)
     quiet(world)
     world.boot_all()
     for _ in range(12):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import itertools
+import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -138,6 +139,8 @@ class SimNode:
                 self.engine.seed(Node(other.node.addr, other.node.port), now)
         self.world.note("boot", self.number, str(incarnation).encode())
         self.engine.start(now, snapshot.known, snapshot.documents)
+        if not self.world.observers:
+            self.engine._edges.due = self.engine._round_at = math.inf
         self.after_input()
 
     def crash(self) -> None:
@@ -302,15 +305,18 @@ class World:
         link: Link | None = None,
         planes: Iterable[int] = (),
         save_every: float = 1.0,
+        observers: bool = True,
         show: Callable[[str], None] | None = None,
     ) -> None:
         """``planes``: numbers of the nodes whose rumors go through a kernel data plane.
 
         ``save_every``: seconds between two writes of known nodes and of others' documents; more makes days cheap.
+        ``observers``: False leaves the rounds of probes out, of which a day has 86,400; silence alone decides then.
         ``show`` is called with a line for each event (``trace``).
         """
         self.show = show
         self._save_every = save_every
+        self.observers = observers
         self.seed = seed
         self.planes = frozenset(planes)
         self.rng = random.Random(f"world {seed}")

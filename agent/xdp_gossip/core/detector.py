@@ -99,7 +99,17 @@ class Detector:
         """
         if self.is_condemned(peer):
             self._out.count("signs_of_removed")
+            if peer.mark("unreached", True):
+                self._out.count("members_unreached")
+                text = (
+                    f"node {peer.address} is heard, and its observers removed it: it does not get what is sent to the "
+                    "address that it tells (a security group, a firewall, NAT without a forwarded port), or it waits "
+                    "until its own probes are answered"
+                )
+                self._out.emit(Warned("unreached", text))
             return
+        if peer.liveness.condemned:
+            peer.mark("unreached", False)
         if now.mono >= peer.liveness.vouched_until and not self._out.reaches(peer.address):
             self._doubt_reach(peer, now)
             return

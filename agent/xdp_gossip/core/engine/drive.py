@@ -433,12 +433,12 @@ class Drive(Parts):
         Raise this node's incarnation above ``incarnation``, and spread this node's record. While most others do not
         hear this node, a refutation would reach few of them, and spend an incarnation.
         """
-        if later(self.incarnation, incarnation) or self.status != "running" or self._readmission.waiting:
+        if later(self.incarnation, incarnation) or self.status != "running":
             return
         if later(incarnation, self.incarnation):
             self._go_beyond(incarnation, now)
             return
-        if not self._edges.heard:
+        if self._readmission.waiting or not self._edges.heard:
             self._out.count("refutations_withheld")
             return
         self._out.count("refutations")

@@ -174,6 +174,8 @@ class Cuts:
             return
         self._doubted = {subject for subject in self._reports if self._is_doubted(subject, now)}
         for subject in list(self._reports):
+            if subject not in self._reports:
+                continue  # a decision about another subject began a round
             if subject in self._rings:
                 self._decide(subject, now)
             else:
@@ -224,7 +226,7 @@ class Cuts:
             self._forget(subject)
             if peer is not None:
                 self._detector.acquit(peer, now)
-        if not self._reports[subject]:
+        if not self._reports.get(subject, True):
             del self._reports[subject]
 
     def _forget(self, subject: Address) -> None:
