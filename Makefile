@@ -223,7 +223,7 @@ sim-large: packages-test venv-dev ## Faults in a simulated fleet of a thousand m
 long: packages-test packages-plane venv-dev venv-ansible link ## What takes too long for `make test`: a minute's lateness, variants of networks, 200 seeds, 10,000 requests given up, coverage of all unit tests, a deployment to 30 hosts (root)
 	XDP_GOSSIP_LATE_SECONDS=60 $(VENV)/dev/bin/pytest tests/recovery/test_late.py $(PYTEST_ARGS)
 	$(VENV)/dev/bin/pytest tests/networks tests/recovery -m variant -rs $(PYTEST_ARGS)
-	SIM_SEEDS=200 $(VENV)/dev/bin/pytest tests/sim $(PYTEST_ARGS)
+	SIM_SEEDS=200 SIM_DETECTION_LONG=20 $(VENV)/dev/bin/pytest tests/sim $(PYTEST_ARGS)
 	GIVEN_UP_REQUESTS=10000 $(VENV)/dev/bin/pytest tests/agent/test_api_given_up.py $(PYTEST_ARGS)
 	$(VENV)/dev/bin/python -m tests.recovery
 	$(MAKE) coverage COVERED=

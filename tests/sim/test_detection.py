@@ -17,12 +17,16 @@ from .detection import FAULTS, NOTICED_WITHIN, attempt, exactly, fleet, removed,
 from .world import SimNode, World
 
 SEEDS = int(os.environ.get("SIM_DETECTION_SEEDS", "20"))
-#: Virtual seconds of a run at a hundred members: ten minutes, and what a crash takes.
-SECONDS = {"crash": 30.0}
-#: The faults of one direction share the seeds, because each takes half a minute of a processor.
+#: Seeds whose faults of one direction last for ten virtual minutes, which take most of a minute of a processor; the
+#: others last for two.
+LONG = int(os.environ.get("SIM_DETECTION_LONG", "6"))
+#: The faults of one direction share the seeds.
 JOBS = {
-    "crash": [("crash", seed, 100, SECONDS["crash"], 60.0) for seed in range(SEEDS)],
-    "loss": [(("loss_in", "loss_out", "loss_80")[seed % 3], seed, 100, 600.0, 60.0) for seed in range(SEEDS)],
+    "crash": [("crash", seed, 100, 30.0, 60.0) for seed in range(SEEDS)],
+    "loss": [
+        (("loss_in", "loss_out", "loss_80")[seed % 3], seed, 100, 600.0 if seed < LONG else 120.0, 60.0)
+        for seed in range(SEEDS)
+    ],
 }
 
 
