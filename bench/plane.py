@@ -82,6 +82,12 @@ class Plane:
             _HOUR,
             0,
             self._ring,
+            0,  # no probe was sent
+            time.time_ns() - now,
+            0,
+            now,
+            0,
+            0,
         )
         self._write("config", struct.pack("=I", 0), config)
 
