@@ -29,6 +29,7 @@ class _Members:
 
     revision = 1
     cluster = "bench"
+    isolated = False
 
     def __init__(self, count: int) -> None:
         chance = random.Random(count)
