@@ -158,6 +158,7 @@ class Life:
         self.engine.take_transmits()
 
 
+@pytest.mark.slow
 def test_random_lives_make_every_transition_of_the_table_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[tuple[State, State]] = set()
 

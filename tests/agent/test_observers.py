@@ -40,6 +40,7 @@ def rings(members: list[Address]) -> Rings:
 # -- rings -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.sets(st.integers(0, 5000), min_size=2, max_size=60), st.randoms())
 def test_all_members_compute_the_same_rings_in_whatever_order_they_learn_of_each_other(
     numbers: set[int], order: random.Random

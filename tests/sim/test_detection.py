@@ -94,6 +94,7 @@ def test_a_blocked_pair_among_ten_removes_nobody() -> None:
     world.run_until(world.checks.disagreement, 10.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_member_of_another_family_is_isolated(seed: int) -> None:
     """A member that tells an IPv6 address, among members whose hosts lose theirs: it sends, and nobody answers."""

@@ -10,6 +10,8 @@ from xdp_gossip.core.types import State
 
 from .world import SimNode, World
 
+pytestmark = pytest.mark.slow
+
 NODES = 6
 #: Seconds until all have noticed.
 NOTICED = 15.0

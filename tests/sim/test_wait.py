@@ -11,6 +11,8 @@ from xdp_gossip.node.convergence import Voters, enough_for
 
 from .world import SimNode, World
 
+pytestmark = pytest.mark.slow
+
 
 def engine_of(node: SimNode) -> Engine:
     """The engine of a node that runs."""
