@@ -24,6 +24,8 @@ from xdp_gossip.transport.frames import encode
 from xdp_gossip.transport.tcp import TcpTransport
 from xdp_gossip.transport.udp import UdpTransport
 
+pytestmark = pytest.mark.slow
+
 AnyTransport = Union[TcpTransport, UdpTransport]
 
 

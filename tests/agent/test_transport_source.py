@@ -19,6 +19,8 @@ from xdp_gossip.transport import normalised, source
 from xdp_gossip.transport.tcp import TcpTransport
 from xdp_gossip.transport.udp import UdpTransport
 
+pytestmark = pytest.mark.slow
+
 AnyTransport = Union[UdpTransport, TcpTransport, OneShotTransport]
 #: An address of this host that no route would choose, and one that it does not have (RFC 2544).
 SECOND, NOT_HERE = Address("127.64.0.2", 8000), Address("198.18.64.2", 8000)
