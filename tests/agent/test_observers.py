@@ -181,6 +181,27 @@ def test_a_subject_that_answers_nothing_is_told_once_and_then_more_and_more_seld
     assert fleet.told()[-1] == Alert(fleet.others[0], 1, EdgeState.OK)
 
 
+@pytest.mark.parametrize("removed", [True, False])
+def test_what_a_former_run_left_unanswered_does_not_accuse_the_present_run(removed: bool) -> None:
+    """The agent is killed, and starts again between a probe and the end of its round."""
+    fleet = Fleet(3)
+    fleet.run(12.0)
+    subject, *observers = fleet.others
+    fleet.deaf.add(subject)
+    while Alert(subject, 1, EdgeState.FAILED) not in fleet.told():
+        fleet.run(0.25)
+    if removed:
+        for observer in observers:
+            fleet.alert(observer, subject)
+        assert fleet.state(subject) is State.DEAD
+    fleet.deaf.clear()
+    fleet.runs[subject] = 2
+    fleet.receive(subject, PacketType.HEARTBEAT)
+    fleet.run(15.0)
+    assert [alert for alert in fleet.told() if alert.incarnation == 2 and alert.state is EdgeState.FAILED] == []
+    assert fleet.state(subject) is State.ALIVE
+
+
 def test_what_all_lose_the_observer_loses() -> None:
     """Every subject leaves half of the probes unanswered: this host accuses nobody."""
     fleet = Fleet(8)

@@ -54,7 +54,7 @@ class Liveness(Shown):
 
     __slots__ = (
         "state", "introduced", "last_heard", "gone_at", "vouched_until", "probes", "pinged", "probe_due", "probe_nonce",
-        "helped", "accused", "condemned",
+        "helped", "accused", "condemned", "removals",
     )  # fmt: skip
 
     SHOWN = frozenset({"state"})
@@ -76,6 +76,7 @@ class Liveness(Shown):
         # The incarnation under which the observers' reports removed the peer; 0: they did not. Only a later incarnation
         # makes it a member again: it proves that the peer hears others.
         self.condemned = 0
+        self.removals = 0  # Number of times that the peer died or left.
 
     def move(self, state: State) -> None:
         """Change the state. If ``state`` is the current state, nothing changes.
@@ -87,6 +88,8 @@ class Liveness(Shown):
         if state not in TRANSITIONS[self.state]:
             raise ValueError(f"{self.state.value} -> {state.value}: expected one of core.members.liveness.TRANSITIONS")
         self.state = state
+        if state in (State.DEAD, State.LEFT):
+            self.removals += 1
 
     def restart_probes(self) -> None:
         """Reset the probes for a new suspicion.

@@ -56,11 +56,15 @@ Acknowledgement = tuple[bytes, int, int, int, float, float, int, int, int, int]
 class Edge:
     """The probes of one subject: bit i of ``asked`` and ``answered`` belongs to the round before the last i ones."""
 
-    __slots__ = ("asked", "answered", "lease_age", "lease_run", "current", "told", "told_run", "again_in", "reached")
+    __slots__ = (
+        "asked", "answered", "asked_run", "lease_age", "lease_run", "current", "told", "told_run", "again_in",
+        "reached", "removals",
+    )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, removals: int = 0) -> None:
         self.asked = 0
         self.answered = 0
+        self.asked_run = 0  # The subject's incarnation at the last probe.
         # Seconds, in the newest acknowledgement, and the subject's incarnation in it.
         self.lease_age, self.lease_run = 0.0, 0
         self.current = EdgeState.OK
@@ -69,6 +73,8 @@ class Edge:
         # Rounds until the state is told again, and the pause after that.
         self.again_in = (0, 0)
         self.reached = True  # Whether this host can send to the address family of the subject.
+        # How often the subject had died or left when the edge began. A subject that returned has a new edge.
+        self.removals = removals
 
     @property
     def missing(self) -> int:
@@ -209,8 +215,12 @@ class Edges:
             edge, peer = self._edges.pop(address), self._membership.get(address)
             if edge.told is not EdgeState.OK and peer is not None and address in self._rings:
                 self._retracted.append(Alert(address, peer.incarnation, EdgeState.OK))
-        for address in sorted(subjects - self._edges.keys()):
-            self._edges[address] = Edge()
+        for address in sorted(subjects):
+            peer, edge = self._membership.get(address), self._edges.get(address)
+            removals = peer.liveness.removals if peer is not None else 0
+            # Within one round a subject may be removed and return. What it left unanswered before is no evidence.
+            if edge is None or edge.removals != removals:
+                self._edges[address] = Edge(removals)
 
     # -- states ----------------------------------------------------------------------------------------------
 
@@ -267,7 +277,7 @@ class Edges:
             return False
         if edge.told_run != peer.incarnation:
             # The subject began a new incarnation. What it left unanswered before is no evidence against it.
-            return edge.current is EdgeState.AGENT_DOWN or edge.newest_missing
+            return edge.current is EdgeState.AGENT_DOWN or (edge.newest_missing and edge.asked_run == peer.incarnation)
         rounds, pause = edge.again_in
         if rounds > 1:
             edge.again_in = (rounds - 1, pause)
@@ -284,6 +294,8 @@ class Edges:
         for address, edge in self._edges.items():
             edge.asked = (edge.asked << 1 | 1) & mask
             edge.answered = edge.answered << 1 & mask
+            peer = self._membership.get(address)
+            edge.asked_run = peer.incarnation if peer is not None else 0
             edge.reached = self._out.reaches(address)
             if edge.reached:
                 targets.append(address)
