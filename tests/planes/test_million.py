@@ -195,7 +195,7 @@ def test_a_million_hostile_packets_change_nothing(fleet: Fleet) -> None:
         stranger.socket.close()
     assert not worker.is_alive() and not failures, failures
     grown = {name: n - kernel.get(name, 0) for name, n in victim.kernel().items()}
-    taken = sum(grown[f"take_{kind}"] for kind in ("heartbeat", "metadata", "leave", "record"))
+    taken = sum(grown[f"take_{kind}"] for kind in ("heartbeat", "metadata", "leave", "record", "alert"))
     woken = {name: n - agent.get(name, 0) for name, n in victim.counters().items() if name.startswith("rx_")}
     made = rumors() - made
     slots = ((time.monotonic_ns() - began) >> LIMITS["XG_SLOT_BITS"]) + 2
