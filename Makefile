@@ -213,8 +213,9 @@ kernels: packages-test packages-plane packages-guests venv-dev ## The whole matr
 	$(VENV)/dev/bin/pytest tests/kernels -rs --junitxml="$(REPORTS)/kernels.xml" $(PYTEST_ARGS)
 
 .PHONY: sim-large
-sim-large: packages-test venv-dev ## Faults in a simulated fleet of a thousand members for a minute, and of a hundred with the usual cycle
+sim-large: packages-test venv-dev ## Faults in simulated fleets: ten thousand members, one of them full; a thousand; a hundred with the usual cycle
 	for fault in crash loss_in loss_out loss_80; do \
+		$(VENV)/dev/bin/python -m tests.sim.crowd $$fault --seeds 20 && \
 		$(VENV)/dev/bin/python -m tests.sim.detection $$fault --nodes 1000 --seconds 60 && \
 		$(VENV)/dev/bin/python -m tests.sim.detection $$fault --seconds 120 --cycle 0 || exit 1; \
 	done

@@ -139,9 +139,10 @@ class Checks:
             self.moves.append(Move(self._world.time, node.address, member.address, event.previous, member.state))
         if member.address == node.address:
             raise Violation(f"{node.address} holds itself for another member")
-        others = {other.address: other for other in self._world.nodes}
-        alive = member.address in others and others[member.address].up
-        if not alive or event.previous is None:
+        if event.previous is None or not (self.forbid_suspicion or self.forbid_removal or self.forbid_removal_by):
+            return
+        other = self._world.by_address.get(member.address)
+        if other is None or not other.up:
             return
         if self.forbid_suspicion and member.state is MemberState.SUSPECT:
             raise Violation(f"{node.address} suspects {member.address}, which is well")

@@ -101,7 +101,7 @@ def test_a_member_of_another_family_is_isolated(seed: int) -> None:
     world = World(seed, 5, settings=Settings(cycle=0.0, amount=4))
     six = world.nodes[4]
     six.node = replace(six.node, addr="fd00::5")
-    world._by_address = {node.address: node for node in world.nodes}
+    world.by_address = {node.address: node for node in world.nodes}
     world.boot_all()
     world.run(10.0)
     engine = six.engine

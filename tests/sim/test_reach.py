@@ -126,7 +126,7 @@ def twins(world: World) -> list[SimNode]:
     """The last two nodes have one address from now on."""
     pair = world.nodes[-2:]
     pair[1].node = Node(pair[0].node.addr, pair[0].node.port, pair[1].node.name)
-    world._by_address = Mail(world._by_address, world=(world, pair))
+    world.by_address = Mail(world.by_address, world=(world, pair))
     return pair
 
 
@@ -156,7 +156,7 @@ def test_twins_say_so_and_do_not_raise_each_other_for_ever(seed: int) -> None:
         assert node.engine.counters["paths_limited"] == 0
         assert node.engine.counters["twins_seen"] == 1
     second.crash()
-    world._by_address = {node.address: node for node in world.nodes[:4]}
+    world.by_address = {node.address: node for node in world.nodes[:4]}
     world.run(1300)
     for node in world.nodes[:4]:
         assert node.engine is not None

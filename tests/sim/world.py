@@ -325,7 +325,8 @@ class World:
         self.checks = Checks(self)
         self.time = 0.0
         self.nodes = [SimNode(self, number) for number in range(nodes)]
-        self._by_address = {node.address: node for node in self.nodes}
+        #: The node at an address, for whatever is sent there.
+        self.by_address = {node.address: node for node in self.nodes}
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._trace = hashlib.blake2b(digest_size=16)
@@ -387,7 +388,7 @@ class World:
     def send(self, sender: SimNode, transmit: Transmit) -> None:
         """Put a packet on the network."""
         self.checks.on_transmit(sender, transmit)
-        receiver = self._by_address.get(transmit.to)
+        receiver = self.by_address.get(transmit.to)
         if receiver is None:
             return
         if self.recording is not None:

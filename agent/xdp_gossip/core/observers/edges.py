@@ -216,10 +216,10 @@ class Edges:
             if edge.told is not EdgeState.OK and peer is not None and address in self._rings:
                 self._retracted.append(Alert(address, peer.incarnation, EdgeState.OK))
         for address in sorted(subjects):
-            peer, edge = self._membership.get(address), self._edges.get(address)
+            peer, known = self._membership.get(address), self._edges.get(address)
             removals = peer.liveness.removals if peer is not None else 0
             # Within one round a subject may be removed and return. What it left unanswered before is no evidence.
-            if edge is None or edge.removals != removals:
+            if known is None or known.removals != removals:
                 self._edges[address] = Edge(removals)
 
     # -- states ----------------------------------------------------------------------------------------------
