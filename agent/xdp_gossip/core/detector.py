@@ -64,6 +64,8 @@ class Detector:
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
         #: Whether observers report that the host of a silent peer answers, so that its silence is no death.
         self.host_is_up: Callable[[Peer, Now], bool] = lambda peer, now: False
+        #: Whether nobody answers this node at the moment. Then the silence of a peer may be the fault of this host.
+        self.is_quiet: Callable[[], bool] = lambda: False
 
     # -- what the engine reports -------------------------------------------------------------------------------
 
@@ -329,7 +331,7 @@ class Detector:
             if peer.liveness.probes < ROUNDS:
                 self._probe(peer, now, gap)
                 return
-            if self.host_is_up(peer, now):
+            if self.host_is_up(peer, now) or self.is_quiet():
                 return
             if peer.liveness.probe_nonce and not peer.liveness.helped:
                 self.local_health = min(MAX_LOCAL_HEALTH, self.local_health + 1)

@@ -180,6 +180,11 @@ class Edges:
         if self._quiet >= ISOLATED_AFTER and not self.isolated and len(self._known()) >= _LEAST_KNOWN:
             self._isolate(now)
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nobody answered the last round. If this lasts, this node is isolated."""
+        return self._quiet > 0 and len(self._known()) >= _LEAST_KNOWN
+
     def _known(self) -> list[Address]:
         """All nodes that were heard and have not left, dead ones included."""
         return [peer.address for peer in self._membership if peer.heard and peer.liveness.state is not State.LEFT]
