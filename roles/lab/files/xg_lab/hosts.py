@@ -210,8 +210,9 @@ def wait_ready(config: Config, host: Host, timeout: float) -> str:
                 last = str(error) if attempts == 1 else last
             else:
                 state = done.stdout.strip()
-                if state in ("running", "degraded"):
+                if state in ("running", "degraded") and time.monotonic() < deadline:
                     return state
+                # An attempt gets at least a second, so the host may answer after the deadline.
                 last = done.stderr.strip() or state or f"ssh ended with status {done.returncode}"
         time.sleep(0.1)
     raise LabError(
