@@ -168,11 +168,27 @@ def agent_sockets(unit: str, run: Run) -> set[str]:
         except OSError:
             continue
         for process in processes:
-            try:
-                links = [os.readlink(entry.path) for entry in os.scandir("/proc/%s/fd" % process)]
-            except OSError:  # the process has ended
-                continue
-            found |= {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
+            found |= _sockets_of("/proc/%s/fd" % process)
+    return found
+
+
+def _sockets_of(directory: str) -> set[str]:
+    """Return the inodes of the sockets among the file descriptors in ``directory``, the directory ``fd`` of a process.
+
+    A running agent opens and closes connections all the time, so each descriptor may be gone when it is read.
+    """
+    found = set()
+    try:
+        descriptors = os.listdir(directory)
+    except OSError:  # the process has ended
+        return found
+    for descriptor in descriptors:
+        try:
+            link = os.readlink("%s/%s" % (directory, descriptor))
+        except OSError:
+            continue
+        if link.startswith("socket:["):
+            found.add(link[len("socket:[") : -1])
     return found
 
 

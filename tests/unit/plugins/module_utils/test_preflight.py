@@ -110,6 +110,20 @@ def test_a_port_that_somebody_has(
     assert preflight.check_ports(question, run) == []
 
 
+def test_a_descriptor_that_is_closed_meanwhile_hides_no_socket(tmp_path: t.Any) -> None:
+    for number, link in (("3", "socket:[11]"), ("5", "socket:[12]"), ("6", "/dev/null")):
+        (tmp_path / number).symlink_to(link)
+    (tmp_path / "4").touch()  # its link cannot be read, as that of a descriptor that is closed meanwhile
+    assert preflight._sockets_of(str(tmp_path)) == {"11", "12"}
+    assert preflight._sockets_of(str(tmp_path / "ended")) == set()
+
+
+def test_the_sockets_of_a_process_are_found() -> None:
+    with socket.socket() as one:
+        inode = os.readlink("/proc/self/fd/%d" % one.fileno())[len("socket:[") : -1]
+        assert inode in preflight._sockets_of("/proc/self/fd")
+
+
 def test_an_address_of_another_host(question: dict[str, t.Any]) -> None:
     away = {**question, "addr": "198.51.100.1", "listen": ""}
     (error,) = preflight.check_ports(away, run)
