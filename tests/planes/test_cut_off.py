@@ -81,7 +81,7 @@ def test_only_the_side_of_three_confirms_with_a_majority(fleet: Fleet) -> None:
     try:
         for host in small:
             command("ip", "-n", host.hub, "link", "set", f"v{host.number}", "master", bridges[True])
-        for side, rest in ((small, large), (large, small)):
+        for side in (small, large):
             addresses = {host.address for host in side}
             for host in side:
                 eventually(
