@@ -177,7 +177,7 @@ def _sockets_of(directory: str) -> set[str]:
 
     A running agent opens and closes connections all the time, so each descriptor may be gone when it is read.
     """
-    found = set()
+    found: set[str] = set()
     try:
         descriptors = os.listdir(directory)
     except OSError:  # the process has ended
