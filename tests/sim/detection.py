@@ -41,14 +41,15 @@ def fleet(seed: int, nodes: int, cycle: float, planes: Sequence[int] = ()) -> Wo
     """A world of ``nodes`` members that know each other, and remember every change of a state from now on."""
     world = World(seed, nodes, settings=Settings(cycle=cycle, amount=4), planes=planes, save_every=600.0)
     world.boot_all()
-    world.run_until(lambda: _strangers(world), 300.0)
+    world.run_until(lambda: strangers(world), 300.0)
     # The windows of all edges fill.
     world.run(12.0)
     world.checks.moves = []
     return world
 
 
-def _strangers(world: World) -> str | None:
+def strangers(world: World) -> str | None:
+    """Who does not list all others as alive; None when all do."""
     for node in world.up:
         assert node.engine is not None
         missing = len(world.nodes) - node.engine.tally()[State.ALIVE]

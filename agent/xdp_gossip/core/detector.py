@@ -17,7 +17,7 @@ from .events import MemberChanged, Standing, Warned
 from .members.liveness import Liveness
 from .members.membership import Membership
 from .members.peer import Peer
-from .members.timing import Timing
+from .members.timing import ROUND_INTERVAL, Timing
 from .messages import Ack, IndirectAck, Ping, PingRequest, Sighting
 from .outbox import Local, Outbox
 from .received import Received
@@ -43,6 +43,9 @@ _STANDINGS = {
 _VOUCHED, _ASK_OTHERS_AGAIN = 600.0, 60.0
 #: Seconds between two searches for nodes that have been dead for so long that they must be removed from the NodeList.
 _FORGET_EVERY = 10.0
+#: Seconds for which a silent peer stays suspect beyond the timeout. Within this time its observers report whether its
+#: host answers: the age of its lease passes the timeout, and then come one round and one rumor.
+_OBSERVERS_FIRST = 3 * ROUND_INTERVAL
 
 
 class Detector:
@@ -64,6 +67,8 @@ class Detector:
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
         #: Whether observers report that the host of a silent peer answers, so that its silence is no death.
         self.host_is_up: Callable[[Peer, Now], bool] = lambda peer, now: False
+        #: Whether observers decide about members, so that silence is only the backstop.
+        self.has_observers: Callable[[], bool] = lambda: False
         #: Whether nobody answers this node at the moment. Then the silence of a peer may be the fault of this host.
         self.is_quiet: Callable[[], bool] = lambda: False
 
@@ -166,9 +171,21 @@ class Detector:
         self._move(peer, State.DEAD, now)
 
     def host_answers(self, peer: Peer, now: Now) -> None:
-        """Record that the host of a peer answers its observers although its agent does not run."""
-        if peer.liveness.state in PRESENT:
+        """Record that the host of a peer answers its observers although its agent does not run.
+
+        Also a peer that its silence has removed here enters this state: the reports may come late.
+        """
+        if peer.liveness.state in PRESENT or self.is_gone_by_silence(peer):
             self._move(peer, State.AGENT_DOWN, now)
+
+    @staticmethod
+    def is_gone_by_silence(peer: Peer) -> bool:
+        """Whether the peer is dead, and no reports of its observers removed it."""
+        return peer.liveness.state is State.DEAD and not peer.liveness.condemned
+
+    def is_silent(self, peer: Peer, now: Now) -> bool:
+        """Whether the peer was not heard for the timeout."""
+        return self._membership.silence(peer, now) > self._timing.timeout
 
     def suspend(self) -> None:
         """Suspect, remove and forget no peer from now on, because the fault is this node's own."""
@@ -330,6 +347,8 @@ class Detector:
                 return  # its observers decide
             if peer.liveness.probes < ROUNDS:
                 self._probe(peer, now, gap)
+                return
+            if silence <= timeout + _OBSERVERS_FIRST and self.has_observers():
                 return
             if self.host_is_up(peer, now) or self.is_quiet():
                 return

@@ -54,6 +54,7 @@ class Drive(Parts):
         self._cuts.on_stuck = self._compare
         self._anti_entropy.misses_reports = self._cuts.misses_reports
         self._cuts.has_stalled = self._edges.has_stalled
+        self._detector.has_observers = lambda: self._edges.active
         self._detector.is_quiet = lambda: self._edges.is_quiet
         self._detector.host_is_up = lambda peer, now: self._cuts.answers(peer.address, now)
         self._last_heartbeat = -math.inf

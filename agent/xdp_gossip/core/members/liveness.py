@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..revision import Shown
-from ..types import Now, State
+from ..types import PRESENT, Now, State
 
 #: All allowed transitions between two states of a peer, each with its cause. A new peer is SUSPECT: it counts as
 #: present, but this member has not heard it yet. No peer goes from ALIVE directly to DEAD, because this member suspects
@@ -38,6 +38,7 @@ TRANSITIONS: Mapping[State, Mapping[State, str]] = {
         State.ALIVE: "it was heard again",
         State.SUSPECT: "it was heard, and this host cannot reach it: others are asked to probe it",
         State.LEFT: "it said that it goes, and that came late",
+        State.AGENT_DOWN: "its silence removed it, and observers report that its host answers",
     },
     State.LEFT: {
         State.ALIVE: "it came back: a packet later than its leave",
@@ -54,7 +55,7 @@ class Liveness(Shown):
 
     __slots__ = (
         "state", "introduced", "last_heard", "gone_at", "vouched_until", "probes", "pinged", "probe_due", "probe_nonce",
-        "helped", "accused", "condemned", "removals",
+        "helped", "accused", "condemned", "returns",
     )  # fmt: skip
 
     SHOWN = frozenset({"state"})
@@ -76,7 +77,7 @@ class Liveness(Shown):
         # The incarnation under which the observers' reports removed the peer; 0: they did not. Only a later incarnation
         # makes it a member again: it proves that the peer hears others.
         self.condemned = 0
-        self.removals = 0  # Number of times that the peer died or left.
+        self.returns = 0  # Number of times that the peer came back after it had died or left.
 
     def move(self, state: State) -> None:
         """Change the state. If ``state`` is the current state, nothing changes.
@@ -87,9 +88,9 @@ class Liveness(Shown):
             return
         if state not in TRANSITIONS[self.state]:
             raise ValueError(f"{self.state.value} -> {state.value}: expected one of core.members.liveness.TRANSITIONS")
+        if self.state in (State.DEAD, State.LEFT) and state in PRESENT:
+            self.returns += 1
         self.state = state
-        if state in (State.DEAD, State.LEFT):
-            self.removals += 1
 
     def restart_probes(self) -> None:
         """Reset the probes for a new suspicion.

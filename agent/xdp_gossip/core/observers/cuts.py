@@ -14,6 +14,7 @@ from typing import Callable
 
 from ..detector import Detector
 from ..members.membership import Membership
+from ..members.peer import Peer
 from ..members.timing import ROUND_INTERVAL
 from ..messages import Alert, Alerts
 from ..outbox import Local, Outbox
@@ -84,6 +85,8 @@ class Cuts:
         # Subjects between the watermarks, and subjects above the high one, each with the time since when.
         self._between: dict[Address, float] = {}
         self._over: dict[Address, float] = {}
+        # Silent subjects whose host answers without an agent, as some observers report, with the time since when.
+        self._agentless: dict[Address, float] = {}
         # Subjects that at least the low watermark of observers report.
         self._doubted: set[Address] = set()
         self._refuted_at: float | None = None
@@ -119,11 +122,19 @@ class Cuts:
     def _counts(self, observer: Address, alert: Alert) -> bool:
         """Whether an alert is about a present run of a member, and its sender may be an observer of that member."""
         subject = alert.subject
-        if observer == subject or observer not in self._rings or subject not in self._rings:
+        if observer == subject or observer not in self._rings:
+            return False
+        if subject not in self._rings and not (
+            alert.state is EdgeState.AGENT_DOWN and self._is_gone_by_silence(subject)
+        ):
             return False
         return not later(self._run_of(subject), alert.incarnation) and observer in self._rings.observers(
             subject, NEIGHBOURS
         )
+
+    def _is_gone_by_silence(self, subject: Address) -> bool:
+        peer = self._membership.get(subject)
+        return peer is not None and self._detector.is_gone_by_silence(peer)
 
     def _run_of(self, subject: Address) -> int:
         if subject == self._local.address:
@@ -176,10 +187,11 @@ class Cuts:
         for subject in list(self._reports):
             if subject not in self._reports:
                 continue  # a decision about another subject began a round
-            if subject in self._rings:
+            if subject in self._rings or self._is_gone_by_silence(subject):
                 self._decide(subject, now)
             else:
                 self._forget(subject)
+                self._agentless.pop(subject, None)
                 del self._reports[subject]
         self._remove(now)
         self._ask_around(now)
@@ -226,8 +238,22 @@ class Cuts:
             self._forget(subject)
             if peer is not None:
                 self._detector.acquit(peer, now)
+                self._wait_for_agent(peer, tally, now)
         if not self._reports.get(subject, True):
             del self._reports[subject]
+
+    def _wait_for_agent(self, peer: Peer, tally: Tally, now: Now) -> None:
+        """Believe a few observers that a host answers without an agent, if that lasts and the agent is silent.
+
+        When many members fail together, members may differ in whom they observe, and no subject gets all its reports.
+        """
+        own = self._reports.get(peer.address, {}).get(self._local.address)
+        silent = (own is not None and own.state is EdgeState.AGENT_DOWN) or self._detector.is_silent(peer, now)
+        if not tally.agent_down or not silent:
+            self._agentless.pop(peer.address, None)
+        elif now.mono - self._agentless.setdefault(peer.address, now.mono) >= SUSPICION:
+            del self._agentless[peer.address]
+            self._detector.host_answers(peer, now)
 
     def _forget(self, subject: Address) -> None:
         self._between.pop(subject, None)

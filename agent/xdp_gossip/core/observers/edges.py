@@ -58,10 +58,10 @@ class Edge:
 
     __slots__ = (
         "asked", "answered", "asked_run", "lease_age", "lease_run", "current", "told", "told_run", "again_in",
-        "reached", "removals",
+        "reached", "returns",
     )  # fmt: skip
 
-    def __init__(self, removals: int = 0) -> None:
+    def __init__(self, returns: int = 0) -> None:
         self.asked = 0
         self.answered = 0
         self.asked_run = 0  # The subject's incarnation at the last probe.
@@ -73,8 +73,8 @@ class Edge:
         # Rounds until the state is told again, and the pause after that.
         self.again_in = (0, 0)
         self.reached = True  # Whether this host can send to the address family of the subject.
-        # How often the subject had died or left when the edge began. A subject that returned has a new edge.
-        self.removals = removals
+        # How often the subject had returned when the edge began. A subject that returns has a new edge.
+        self.returns = returns
 
     @property
     def missing(self) -> int:
@@ -122,8 +122,8 @@ class Edges:
         #: Monotonic time of the next round.
         self.due = math.inf
         self.isolated = False
-        #: Whether at least half of the subjects answered the last probe, so that others hear what this node says. It is
-        #: true before the first answers can be expected.
+        #: Whether at least half of the subjects answered the last probe, so that others hear what this node says. A
+        #: node without subjects is heard if any node answered. It is true before the first answers can be expected.
         self.heard = True
         #: Called with the alerts of this node.
         self.on_alerts: Callable[[tuple[Alert, ...], Now], None] = lambda alerts, now: None
@@ -171,12 +171,17 @@ class Edges:
                 edge.asked &= edge.answered | ~1
             return
         self._quiet = 0 if self._answered_in == self.round else self._quiet + 1
-        sound = sum(not edge.newest_missing for edge in self._edges.values() if edge.reached)
-        self.heard = bool(sound) and sound * 2 >= len(self._edges)
-        if self._edges and sound * 5 >= len(self._edges) * 4:
-            self._clean_since = now.mono if self._clean_since is None else self._clean_since
+        if self._edges:
+            sound = sum(not edge.newest_missing for edge in self._edges.values() if edge.reached)
+            self.heard = bool(sound) and sound * 2 >= len(self._edges)
+            clean = sound * 5 >= len(self._edges) * 4
         else:
+            # Two members that removed each other have no subjects. The nodes that are probed instead show the path.
+            self.heard = clean = self._answered_in == self.round
+        if not clean:
             self._clean_since = None
+        elif self._clean_since is None:
+            self._clean_since = now.mono
         if self._quiet >= ISOLATED_AFTER and not self.isolated and len(self._known()) >= _LEAST_KNOWN:
             self._isolate(now)
 
@@ -184,6 +189,11 @@ class Edges:
     def is_quiet(self) -> bool:
         """Whether nobody answered the last round. If this lasts, this node is isolated."""
         return self._quiet > 0 and len(self._known()) >= _LEAST_KNOWN
+
+    @property
+    def active(self) -> bool:
+        """Whether this node has subjects, so that observers decide about members."""
+        return bool(self._edges)
 
     def _known(self) -> list[Address]:
         """All nodes that were heard and have not left, dead ones included."""
@@ -222,10 +232,10 @@ class Edges:
                 self._retracted.append(Alert(address, peer.incarnation, EdgeState.OK))
         for address in sorted(subjects):
             peer, known = self._membership.get(address), self._edges.get(address)
-            removals = peer.liveness.removals if peer is not None else 0
+            returns = peer.liveness.returns if peer is not None else 0
             # Within one round a subject may be removed and return. What it left unanswered before is no evidence.
-            if known is None or known.removals != removals:
-                self._edges[address] = Edge(removals)
+            if known is None or known.returns != returns:
+                self._edges[address] = Edge(returns)
 
     # -- states ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""Many members end, freeze or restart at once: all others agree about them, nobody else is removed, all meet again."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from xdp_gossip.core.settings import Settings
+from xdp_gossip.core.types import State
+
+from .detection import exactly, removed, strangers
+from .test_detection import views
+from .world import SimNode, World
+
+pytestmark = pytest.mark.slow
+
+#: Half of the hosts have a kernel data plane in odd seeds.
+SEEDS = range(4)
+
+
+def fleet(seed: int, nodes: int) -> World:
+    """Members that list each other, and whose windows of probes are full."""
+    planes = range(0, nodes, 2) if seed % 2 else ()
+    world = World(seed, nodes, settings=Settings(cycle=1.0, amount=4), planes=planes, save_every=60.0)
+    world.boot_all()
+    meet(world, 120.0)
+    world.run(12.0)
+    world.checks.moves = []
+    return world
+
+
+def meet(world: World, seconds: float = 60.0) -> None:
+    """All that run list each other."""
+    world.run_until(lambda: strangers(world), seconds)
+
+
+def some(world: World, count: int) -> list[SimNode]:
+    return world.rng.sample(world.nodes, count)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_all_agree_about_the_half_of_a_fleet_whose_agents_end(seed: int) -> None:
+    """Some held a host with a kernel for dead, some for agentless, and some for alive, as long as it lasted."""
+    world = fleet(seed, 20)
+    gone = some(world, 10)
+    for node in gone:
+        node.crash()
+    world.run(30.0)
+    exactly(world, gone)
+    for node in gone:
+        assert views(world, node) == {State.DEAD if node.plane is None else State.AGENT_DOWN}, node.address
+    for node in gone:
+        node.boot()
+    meet(world)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("count", [5, 8])
+def test_agents_that_freeze_together_remove_nobody_and_come_back(count: int, seed: int) -> None:
+    world = fleet(seed, 10)
+    frozen = some(world, count)
+    for node in frozen:
+        node.freeze()
+    world.run(world.rng.uniform(3.0, 30.0))
+    for node in frozen:
+        node.thaw()
+    meet(world)
+    exactly(world, frozen)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_an_agent_that_starts_while_it_is_removed_is_removed_once(seed: int) -> None:
+    """What its former run left unanswered removed the new run, too."""
+    world = fleet(seed, 6)
+    node = world.nodes[2]
+    node.crash()
+    world.run(world.rng.uniform(3.0, 6.0))
+    node.boot()
+    world.run(20.0)
+    times = Counter(move.observer for move in removed(world))
+    assert max(times.values(), default=0) <= 1
+    exactly(world, [node])
+    meet(world)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_agent_that_fails_again_and_again_hurts_nobody_else(seed: int) -> None:
+    world = fleet(seed, 8)
+    node = world.nodes[3]
+    for _ in range(10):
+        node.crash()
+        world.run(world.rng.uniform(0.2, 6.0))
+        node.boot()
+        world.run(world.rng.uniform(0.2, 6.0))
+    exactly(world, [node])
+    meet(world, 200.0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_members_that_return_while_others_are_removed(seed: int) -> None:
+    """The rings change while alerts are under way."""
+    world = fleet(seed, 12)
+    gone = [*world.nodes[:2], *world.rng.sample(world.nodes[2:], 2)]
+    for node in gone:
+        node.crash()
+    world.run(world.rng.uniform(0.0, 5.0))
+    for node in gone[:2]:
+        node.boot()
+    world.run(25.0)
+    exactly(world, gone)
+    for node in gone[2:]:
+        node.boot()
+    meet(world)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_two_members_that_removed_each_other_meet_again(seed: int) -> None:
+    """Neither had a subject any more that could prove its path, so neither came back, ever."""
+    world = fleet(seed, 2)
+    world.network.cut([0], [1], both_ways=False)
+    world.run(60.0)
+    assert views(world, world.nodes[0]) == views(world, world.nodes[1]) == {State.DEAD}
+    world.network.heal()
+    meet(world)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("both_ways", [True, False])
+def test_a_partition_heals(both_ways: bool, seed: int) -> None:
+    world = fleet(seed, 10)
+    size = world.rng.randint(1, 5)
+    world.network.cut(range(size), range(size, 10), both_ways)
+    world.run(world.rng.uniform(3.0, 120.0))
+    world.network.heal()
+    meet(world)
