@@ -330,6 +330,26 @@ def test_a_node_defends_itself_and_returns_when_it_was_removed() -> None:
     assert fleet.engine.incarnation == was + 3
 
 
+def test_a_refutation_that_was_withheld_is_made_up_for_at_the_next_round() -> None:
+    """Ten rounds of suspicion leave no time to wait five rounds after each bad one."""
+    fleet = Fleet(10)
+    fleet.run(12.0)
+    low, _ = watermarks(10)
+    fleet.deaf = set(fleet.others)
+    fleet.run(3.0)
+    for observer in fleet.others[:low]:
+        fleet.alert(observer, fleet.engine.node.address)
+    assert fleet.count("refutations_withheld") > 0 and fleet.engine.incarnation == 5
+    fleet.deaf.clear()
+    fleet.run(2.5)
+    assert fleet.engine.incarnation == 6
+    withheld = fleet.count("refutations_withheld")
+    for observer in fleet.others[:low]:
+        fleet.alert(observer, fleet.engine.node.address)
+    fleet.run(2.0)
+    assert (fleet.engine.incarnation, fleet.count("refutations_withheld")) == (6, withheld), "once in five rounds"
+
+
 def test_a_node_that_nobody_answers_spends_no_incarnation() -> None:
     fleet = Fleet(10)
     fleet.run(12.0)

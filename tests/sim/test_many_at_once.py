@@ -135,3 +135,15 @@ def test_a_partition_heals(both_ways: bool, seed: int) -> None:
     world.run(world.rng.uniform(3.0, 120.0))
     world.network.heal()
     meet(world)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_network_that_loses_much_everywhere_removes_nobody(seed: int) -> None:
+    """A node that could not refute its reports at one moment waited five rounds, and was removed after ten."""
+    world = fleet(seed, 10)
+    for number in range(10):
+        world.network.loss_in[number] = world.rng.choice([0.1, 0.2, 0.3])
+    world.run(60.0)
+    exactly(world, [])
+    world.network.heal()
+    meet(world)

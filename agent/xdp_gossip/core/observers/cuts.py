@@ -285,5 +285,8 @@ class Cuts:
         pause = _REFUTES_EVERY * ROUND_INTERVAL
         if not tally.suspicious or (self._refuted_at is not None and now.mono - self._refuted_at < pause):
             return
-        self._refuted_at = now.mono
-        self._detector.on_accused(self._local.incarnation, now)
+        accused = self._local.incarnation
+        self._detector.on_accused(accused, now)
+        if self._local.incarnation != accused:
+            # Otherwise most others do not hear this node at this moment, and it tries again at the next report or round.
+            self._refuted_at = now.mono
