@@ -239,7 +239,7 @@ class Drive(Parts):
             self._edges.run(now)
             self._cuts.tick(now)
             if self._edges.heard and self._readmission.may_return(self._edges.clean_for(now), now):
-                self._refute(self.incarnation, now)
+                self._renew(self.incarnation, now)
         else:
             self._edges.rest(now)
         self._schedule_round()
@@ -433,19 +433,19 @@ class Drive(Parts):
         """Refute a report that this node is dead.
 
         Raise this node's incarnation above ``incarnation``, and spread this node's record. While most others do not
-        hear this node, a refutation would reach few of them, and spend an incarnation.
+        hear this node, a refutation would reach few of them, and spend an incarnation. After a removal nearly all must
+        hear it, so that a host with a bad cable does not refute in its lucky moments.
         """
         if later(self.incarnation, incarnation) or self.status != "running":
             return
         if later(incarnation, self.incarnation):
             self._go_beyond(incarnation, now)
             return
-        if self._readmission.waiting or not self._edges.heard:
+        sound = self._edges.clean_for(now) > 0 if self._readmission.was_removed(now) else self._edges.heard
+        if self._readmission.waiting or not sound:
             self._out.count("refutations_withheld")
             return
-        self._out.count("refutations")
-        self._raise_incarnation(incarnation)
-        self._announce(now)
+        self._renew(incarnation, now)
 
     def _compare(self, now: Now) -> None:
         """Sync with a random member."""
@@ -471,9 +471,13 @@ class Drive(Parts):
         An earlier run of this node, or another host with its address, used ``incarnation``.
         """
         if self._identity.may_go_beyond(now):
-            self._out.count("refutations")
-            self._raise_incarnation(incarnation)
-            self._announce(now)
+            self._renew(incarnation, now)
+
+    def _renew(self, beyond: int, now: Now) -> None:
+        """Raise this node's incarnation above ``beyond``, and tell all members."""
+        self._out.count("refutations")
+        self._raise_incarnation(beyond)
+        self._announce(now)
 
     def _raise_incarnation(self, beyond: int) -> None:
         self._local.incarnation = following(latest(beyond, self.incarnation))

@@ -90,6 +90,8 @@ class Cuts:
         # Subjects that at least the low watermark of observers report.
         self._doubted: set[Address] = set()
         self._refuted_at: float | None = None
+        # Since when enough observers for a suspicion report this node under its present incarnation.
+        self._accused_since: float | None = None
         self._asked_at = -math.inf
         #: Whether this process did not run a moment ago, so that the reports that waited for it may be outdated.
         self.has_stalled: Callable[[Now], bool] = lambda now: False
@@ -279,7 +281,13 @@ class Cuts:
 
     def _defend(self, tally: Tally, now: Now) -> None:
         """Refute reports about this node, if they are enough for a suspicion, but not if they remove it."""
-        if tally.whole and tally.failed >= tally.agent_down:
+        if not tally.suspicious:
+            self._accused_since = None
+        elif self._accused_since is None:
+            self._accused_since = now.mono
+        # Like any subject, this node is removed by reports that stay. It is told so only if it is heard.
+        lasted = self._accused_since is not None and now.mono - self._accused_since >= SUSPICION
+        if lasted or (tally.whole and tally.failed >= tally.agent_down):
             self.on_removed(self._local.incarnation, now)
             return
         pause = _REFUTES_EVERY * ROUND_INTERVAL
@@ -288,5 +296,5 @@ class Cuts:
         accused = self._local.incarnation
         self._detector.on_accused(accused, now)
         if self._local.incarnation != accused:
-            # Otherwise most others do not hear this node at this moment, and it tries again at the next report or round.
-            self._refuted_at = now.mono
+            # Otherwise most others do not hear this node at this moment, and it tries again at the next report.
+            self._refuted_at, self._accused_since = now.mono, None

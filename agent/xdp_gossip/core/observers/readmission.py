@@ -31,10 +31,15 @@ class Readmission:
         """Whether this node was removed and may not return yet."""
         return self._wait is not None
 
-    def removed(self, now: Now) -> float:
-        """Note that the others removed this node. Returns the seconds of clean probes that its return needs."""
+    def was_removed(self, now: Now) -> bool:
+        """Whether the others removed this node within the last ten minutes."""
         while self._removals and now.mono - self._removals[0] > _WITHIN:
             self._removals.popleft()
+        return bool(self._removals)
+
+    def removed(self, now: Now) -> float:
+        """Note that the others removed this node. Returns the seconds of clean probes that its return needs."""
+        self.was_removed(now)
         self._removals.append(now.mono)
         former = len(self._removals) - 1
         self._wait = CLEAN_FOR * 2.0 ** (former - 1) if former else 0.0
