@@ -245,13 +245,13 @@ class Cuts:
             del self._reports[subject]
 
     def _wait_for_agent(self, peer: Peer, tally: Tally, now: Now) -> None:
-        """Believe a few observers that a host answers without an agent, if that lasts and the agent is silent.
+        """Believe the low watermark of observers that a host has no agent, if that lasts and the agent is silent.
 
         When many members fail together, members may differ in whom they observe, and no subject gets all its reports.
         """
         own = self._reports.get(peer.address, {}).get(self._local.address)
         silent = (own is not None and own.state is EdgeState.AGENT_DOWN) or self._detector.is_silent(peer, now)
-        if not tally.agent_down or not silent:
+        if tally.agent_down < tally.low or not silent:
             self._agentless.pop(peer.address, None)
         elif now.mono - self._agentless.setdefault(peer.address, now.mono) >= SUSPICION:
             del self._agentless[peer.address]
@@ -274,6 +274,7 @@ class Cuts:
             return
         for subject in list(self._over):
             self._forget(subject)
+            self._agentless.pop(subject, None)
             self._reports.pop(subject, None)
             peer = self._membership.get(subject)
             if peer is not None and peer.liveness.state not in (State.LEFT, State.DEAD):
