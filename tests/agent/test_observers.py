@@ -287,10 +287,17 @@ def test_a_host_without_its_agent() -> None:
     assert fleet.told() == [Alert(subject, 1, EdgeState.AGENT_DOWN)]
     for observer in observers[:8]:
         fleet.alert(observer, subject, EdgeState.AGENT_DOWN)
+    assert fleet.state(subject) is State.ALIVE, "it was heard a moment ago, so the reports are of an earlier time"
+    fleet.run(fleet.engine.timeout)
     assert fleet.state(subject) is State.AGENT_DOWN
     fleet.run(120.0)
     assert fleet.state(subject) is State.AGENT_DOWN
     fleet.lease.clear()
+    fleet.run(0.75)
+    fleet.receive(subject, PacketType.HEARTBEAT)
+    for observer in observers[:8]:
+        fleet.alert(observer, subject, EdgeState.AGENT_DOWN)
+    assert fleet.state(subject) is State.ALIVE, "alerts that come late"
     fleet.run(2.0)
     assert fleet.state(subject) is State.ALIVE
 

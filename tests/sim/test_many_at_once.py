@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from xdp_gossip.core.observers.readmission import CLEAN_FOR
 from xdp_gossip.core.settings import Settings
 from xdp_gossip.core.types import State
 
@@ -147,3 +148,47 @@ def test_a_network_that_loses_much_everywhere_removes_nobody(seed: int) -> None:
     exactly(world, [])
     world.network.heal()
     meet(world)
+
+
+def happen(world: World, node: SimNode, what: str) -> None:
+    """Let something happen to a member, if it can."""
+    rng, numbers = world.rng, list(range(len(world.nodes)))
+    if what == "crash" and node.engine is not None:
+        node.crash()
+    elif what == "boot" and node.engine is None:
+        node.boot()
+    elif what == "freeze" and node.up:
+        node.freeze()
+    elif what == "thaw" and node.frozen:
+        node.thaw()
+    elif what == "leave" and node.up:
+        world.leave(node)
+    elif what == "pause" and node.up:
+        world.pause(node)
+    elif what == "resume" and node.up:
+        world.resume(node)
+    elif what == "split":
+        rng.shuffle(numbers)
+        world.network.cut(numbers[:1], numbers[1 : rng.randint(2, len(numbers))], both_ways=rng.random() < 0.5)
+    elif what == "loss":
+        rng.choice([world.network.loss_in, world.network.loss_out])[node.number] = rng.choice([0.3, 0.8, 1.0])
+    elif what == "heal":
+        world.network.heal()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_happened_all_meet_again_and_stay(seed: int) -> None:
+    """Twice as long as the wait after a second removal; who was removed more often waits longer, by the protocol."""
+    world = fleet(seed, 2 + seed % 9)
+    kinds = ["crash", "boot", "boot", "freeze", "thaw", "leave", "pause", "resume", "split", "loss", "heal"]
+    for _ in range(40):
+        happen(world, world.rng.choice(world.nodes), world.rng.choice(kinds))
+        world.run(world.rng.uniform(0.2, 8.0))
+    world.network.heal()
+    for node in world.nodes:
+        for what in ("thaw", "boot", "resume"):
+            happen(world, node, what)
+    meet(world, 2 * CLEAN_FOR)
+    world.checks.moves = []
+    world.run(60.0)
+    assert removed(world) == []

@@ -144,9 +144,8 @@ class Detector:
             return
         if not agent_down:
             self.heard(peer, now, now.mono - last_seen)
-        elif live.state is not State.DEAD:
+        elif live.state is State.AGENT_DOWN:
             live.last_heard = max(live.last_heard, last_seen)
-            live.probes = 0
 
     def accuse(self, peer: Peer, now: Now) -> None:
         """Suspect a peer because enough of its observers report it."""
@@ -173,9 +172,11 @@ class Detector:
     def host_answers(self, peer: Peer, now: Now) -> None:
         """Record that the host of a peer answers its observers although its agent does not run.
 
-        Also a peer that its silence has removed here enters this state: the reports may come late.
+        Reports from before the agent's last sign of life are outdated, so only a silent peer enters this state. So does
+        a peer that its silence has removed here, because the reports may come late.
         """
-        if peer.liveness.state in PRESENT or self.is_gone_by_silence(peer):
+        present = peer.liveness.state in PRESENT
+        if (present and self.is_silent(peer, now)) or self.is_gone_by_silence(peer):
             self._move(peer, State.AGENT_DOWN, now)
 
     @staticmethod

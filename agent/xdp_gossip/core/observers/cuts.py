@@ -249,9 +249,7 @@ class Cuts:
 
         When many members fail together, members may differ in whom they observe, and no subject gets all its reports.
         """
-        own = self._reports.get(peer.address, {}).get(self._local.address)
-        silent = (own is not None and own.state is EdgeState.AGENT_DOWN) or self._detector.is_silent(peer, now)
-        if tally.agent_down < tally.low or not silent:
+        if tally.agent_down < tally.low or not self._detector.is_silent(peer, now):
             self._agentless.pop(peer.address, None)
         elif now.mono - self._agentless.setdefault(peer.address, now.mono) >= SUSPICION:
             del self._agentless[peer.address]
