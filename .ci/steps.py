@@ -29,7 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / ".cache" / "logs"
 REPORTS = ROOT / ".cache" / "reports"
 
-#: Seconds after which a target is ended: nothing may hang. A polite one has twice as long: it gets what others leave.
+#: Seconds after which a target is ended: nothing may hang. A polite one has three times as long: it gets what others
+#: leave.
 LIMIT = 15 * 60 * float(os.environ.get("PATIENCE", "1"))
 #: Seconds between two looks at a target, and between two signs of life of one that prints nothing.
 POLL, QUIET = 5.0, 60
@@ -86,7 +87,7 @@ class Step:
 
     def __init__(self, target: str, *, prefix: str = "", polite: bool = False) -> None:
         self.target, self.prefix, self.polite = target, prefix.encode(), polite
-        self.limit = LIMIT * (2 if polite else 1)
+        self.limit = LIMIT * (3 if polite else 1)
         self.log, self.reports = LOGS / f"{target}.log", REPORTS / target
         self.process: subprocess.Popen[bytes] | None = None
         self.last_output = time.monotonic()

@@ -17,9 +17,9 @@ from .detection import FAULTS, NOTICED_WITHIN, attempt, exactly, fleet, removed,
 from .world import SimNode, World
 
 SEEDS = int(os.environ.get("SIM_DETECTION_SEEDS", "20"))
-#: Seeds whose faults of one direction last for ten virtual minutes, which take most of a minute of a processor; the
-#: others last for two.
-LONG = int(os.environ.get("SIM_DETECTION_LONG", "6"))
+#: Seeds whose faults of one direction last for ten virtual minutes, which take most of a minute of a processor, one for
+#: each fault; the others last for two.
+LONG = int(os.environ.get("SIM_DETECTION_LONG", "3"))
 #: The faults of one direction share the seeds.
 JOBS = {
     "crash": [("crash", seed, 100, 30.0, 60.0) for seed in range(SEEDS)],
