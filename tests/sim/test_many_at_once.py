@@ -140,7 +140,7 @@ def test_a_partition_heals(both_ways: bool, seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_network_that_loses_much_everywhere_removes_nobody(seed: int) -> None:
-    """A node that could not refute its reports at one moment waited five rounds, and was removed after ten."""
+    """Each of ten members loses 10, 20 or 30 % of what is sent to it."""
     world = fleet(seed, 10)
     for number in range(10):
         world.network.loss_in[number] = world.rng.choice([0.1, 0.2, 0.3])

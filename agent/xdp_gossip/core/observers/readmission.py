@@ -33,13 +33,12 @@ class Readmission:
 
     def was_removed(self, now: Now) -> bool:
         """Whether the others removed this node within the last ten minutes."""
-        while self._removals and now.mono - self._removals[0] > _WITHIN:
-            self._removals.popleft()
-        return bool(self._removals)
+        return bool(self._removals) and now.mono - self._removals[-1] <= _WITHIN
 
     def removed(self, now: Now) -> float:
         """Note that the others removed this node. Returns the seconds of clean probes that its return needs."""
-        self.was_removed(now)
+        while self._removals and now.mono - self._removals[0] > _WITHIN:
+            self._removals.popleft()
         self._removals.append(now.mono)
         former = len(self._removals) - 1
         self._wait = CLEAN_FOR * 2.0 ** (former - 1) if former else 0.0
