@@ -28,6 +28,8 @@ CYCLE, TIMEOUT = 0.5, 4.0
 PINS = f"bpf/v{headers.constants()['XG_LAYOUT']}"
 #: Cycles within which a fault must show.
 NOTICED = 2
+#: Counters that grow with each rumor that a fault may touch.
+_SIGNS = ("plane_passed_by", "carriers_lost", "copy_due")
 #: Seconds for what must happen by itself: a loader compiles meanwhile, on a machine that does other things too.
 PATIENCE = 60.0
 
@@ -156,18 +158,29 @@ class Watch:
     def __init__(self, world: World, host: Host) -> None:
         self.world, self.host = world, host
         self.before = host.counters()
+        self.before = self.at = self.first = self.host.counters()
         self.marks = [found.revision() for found in world]
 
     def gone(self) -> None:
-        """Take the faults's time: call it as soon as the fault is there."""
-        self.at = self.host.counters()
+        """Take the fault's time: call it as soon as the fault is there."""
+        self.at = self.first = self.host.counters()
+
+    def look(self) -> dict[str, int]:
+        """Take the fault's time again while no rumor has met the fault: call it as often as possible.
+
+        Only rumors show some faults, and on a busy machine the other members may send none for some cycles.
+        """
+        then = self.host.counters()
+        if all(then.get(name) == self.first.get(name) for name in _SIGNS):
+            self.at = then
+        return then
 
     def noticed(self, words: str, *proofs: str) -> str:
         """The agent has stepped down for one of ``proofs`` within two cycles of the fault; the line that says so, which
         has ``words`` (a regular expression)."""
 
         def stepped() -> str | None:
-            self.then = self.host.counters()
+            self.then = self.look()
             return None if self.then["plane_stepped_down"] > self.before["plane_stepped_down"] else "not noticed"
 
         eventually(stepped, 20, 0.02)
@@ -215,7 +228,12 @@ def publish_during(world: World, watch: Watch, key: str) -> None:
     other = next(host for host in world if host is not watch.host)
     other.publish(f"{key}/to", b"to it")
     watch.host.publish(f"{key}/from", b"from it")
-    eventually(lambda: world.lacking(f"{key}/to", b"to it") or world.lacking(f"{key}/from", b"from it"), 15, 0.02)
+
+    def lacking() -> str | None:
+        watch.look()
+        return world.lacking(f"{key}/to", b"to it") or world.lacking(f"{key}/from", b"from it")
+
+    eventually(lacking, 15, 0.02)
 
 
 def plug(host: Host) -> None:
