@@ -7,12 +7,17 @@ file STOP exists, at most ten minutes. Then the script waits until every member 
 writes the JSON file REPORT.
 
 REPORT has these keys. ``members`` contains for each member the numbers ``samples`` (of answers) and ``unanswered``,
-``seen_away`` (all hosts that it saw in another state than alive) and ``most_away`` (the largest number of such hosts at
-one time). ``acknowledged`` and ``refused`` are numbers of publishes. ``lost`` maps members to acknowledged documents
-that they do not hold.
+``restarted`` (all hosts whose incarnation it saw change) and ``most_away`` (the largest number of hosts that it saw in
+another state than alive at one time); ``moment`` maps those hosts to their states (null: not listed), beside the
+``second`` of the run. ``acknowledged`` and ``refused`` are numbers of publishes. ``lost`` maps members to acknowledged
+documents that they do not hold.
 
-The answers of a member count only from its tenth second of uptime on, because a restarted member needs a few seconds to
-learn which members are alive. Each member therefore observes the upgrades of the other members, not its own.
+For ``samples`` and ``most_away``, the answers of a member count only from its tenth second of uptime on, because a
+restarted member needs a few seconds to learn which members are alive. Each member therefore observes the upgrades of
+the other members, not its own.
+
+A host whose agent restarts need not be away for anybody: its kernel answers the probes, and its agent is back before
+the other members miss it. The incarnations prove that the members saw the restarts.
 """
 
 from __future__ import annotations
@@ -70,7 +75,8 @@ class Run:
     def __init__(self, members: dict[str, str], publisher: str, secrets: Path, stop: Path) -> None:
         self._urls, self._publisher, self._secrets = members, publisher, secrets
         self._stop = stop
-        self._deadline = time.monotonic() + LIMIT
+        self._began = time.monotonic()
+        self._deadline = self._began + LIMIT
         self.report: dict = {"members": {}, "acknowledged": 0, "refused": 0, "lost": {}}
         self._written: dict[str, str] = {}
 
@@ -81,9 +87,10 @@ class Run:
     def watch(self, name: str) -> None:
         """Ask the member ``name`` who is alive until the run stops, and count its answers in the report."""
         member = Member(self._urls[name], self._secrets)
-        seen = {"samples": 0, "unanswered": 0, "seen_away": [], "most_away": 0}
+        seen = {"samples": 0, "unanswered": 0, "restarted": [], "most_away": 0, "moment": {}}
         self.report["members"][name] = seen
         since = 0.0
+        runs: dict[str, int] = {}
         while self._goes_on():
             try:
                 if not since:
@@ -93,12 +100,18 @@ class Run:
                 seen["unanswered"] += 1
                 since = 0.0  # the next answer may come from a new process
                 continue
+            told = {node["name"]: node["incarnation"] for node in nodes if node["name"] in self._urls}
+            again = {host for host, incarnation in told.items() if runs.get(host, incarnation) != incarnation}
+            seen["restarted"] = sorted(again.union(seen["restarted"]))
+            runs.update(told)
             if time.monotonic() - since < GROWN_UP:
                 continue
-            away = set(self._urls) - {node["name"] for node in nodes if node["state"] == "alive"}
+            states = dict.fromkeys(self._urls) | {n["name"]: n["state"] for n in nodes if n["name"] in self._urls}
+            away = {host: state for host, state in states.items() if state != "alive"}
             seen["samples"] += 1
-            seen["most_away"] = max(seen["most_away"], len(away))
-            seen["seen_away"] = sorted(away.union(seen["seen_away"]))
+            if len(away) > seen["most_away"]:
+                second = round(time.monotonic() - self._began, 1)
+                seen.update(most_away=len(away), moment={"second": second, **away})
 
     def publish(self) -> None:
         """Publish documents with different names until the run stops, and count them in the report."""
