@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import hosts, image, inventory, network
+from . import hosts, image, inventory, limits, network
 from .config import Config, Host
 from .system import LabError, locked, mounts_under, read_json, remove_tree, run, write_file
 
@@ -68,6 +68,7 @@ def plan(config: Config, state: str) -> list[str]:
         ]
     base = image.image_path(config)
     steps = [] if base.is_dir() else [f"build image {base}"]
+    steps += limits.missing(len(config.wanted()))
     steps += network.missing(config)
     wanted = config.wanted()
     steps += [f"remove {host.name}" for host in existing(config) if host not in wanted]
@@ -94,6 +95,7 @@ def present(config: Config) -> dict[str, Any]:
         raise LabError(f"{base}: no base image; build it first (lab.py image)")
     with locked(config.home / ".lock", LOCK_TIMEOUT):
         steps = _leave_old_network(config) if _moved(config) else []
+        steps += limits.ensure(len(config.wanted()))
         steps += network.ensure(config)
         _make_key(config)
         write_file(config.home / "config.json", config.to_json(), 0o600)
