@@ -25,6 +25,9 @@ from .types import Address, Now, State
 _CLOCK_STEP = 0.5
 #: Maximum number of open challenges. A challenge is a sync request whose answer proves that a node is alive.
 _MAX_CHALLENGES = 1024
+#: From this number of alive peers on, the median of their clocks is computed again only once a cycle, or when a
+#: sixteenth of them has come or gone.
+_MANY_CLOCKS = 64
 
 
 class Admission:
@@ -59,6 +62,8 @@ class Admission:
         self._clocks_apart: float | None = None  # Wall clock minus monotonic clock, seconds.
         self._slept = 0.0  # Seconds suspended since boot.
         self._known_offset = 0.0
+        # The cluster's offset when it was computed last, and the number of alive peers at that time.
+        self._computed = (0.0, 0)
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
         self.on_stale_run: Callable[[Peer, Header, Now], None] = lambda peer, header, now: None
 
@@ -112,10 +117,18 @@ class Admission:
 
     # -- clocks ------------------------------------------------------------------------------------------------
 
-    def cluster_offset(self) -> float | None:
-        """Seconds by which the cluster's clock is ahead of the local clock; None while no other member is alive."""
-        samples = self._samples()
-        return cluster_offset(samples) if samples else None
+    def _expected_offset(self) -> float:
+        """Seconds by which a newcomer's clock is expected to be ahead of the local clock: the cluster's offset, or 0.
+
+        The median of many clocks hardly changes with one of them. If it were computed for each newcomer, the joining of
+        n nodes would cost n squared.
+        """
+        offset, alive = self._computed
+        number = self._membership.number_alive
+        if number < _MANY_CLOCKS or abs(number - alive) * 16 > alive:
+            offset = cluster_offset(self._samples())
+            self._computed = (offset, number)
+        return offset
 
     def _samples(self) -> list[float]:
         alive = (peer for peer in self._membership if peer.liveness.state is State.ALIVE)
@@ -133,7 +146,11 @@ class Admission:
         still the last known difference.
         """
         samples = self._samples()
-        self._known_offset = cluster_offset(samples) if len(samples) > 1 else min(0.0, self._known_offset)
+        if len(samples) > 1:
+            self._known_offset = cluster_offset(samples)
+            self._computed = (self._known_offset, self._membership.number_alive)
+        else:
+            self._known_offset = min(0.0, self._known_offset)
         return self._known_offset
 
     def mark_clocks(self, offset: float) -> None:
@@ -171,6 +188,7 @@ class Admission:
         for peer in self._membership:
             if peer.clock_ahead is not None:
                 peer.clock_ahead -= step
+        self._computed = (0.0, 0)
         if self._known_offset < 0.0:
             self._known_offset -= step
         return True
@@ -203,7 +221,7 @@ class Admission:
         would challenge each other forever. Raises ``Rejected``: stale_time.
         """
         known = peer.clock_ahead if peer is not None else None
-        expected = self.cluster_offset() or 0.0 if known is None else known
+        expected = self._expected_offset() if known is None else known
         age = expected - (header.wall_ns - now.wall_ns) / 1e9
         limit = self._timing.timeout
         if peer is not None and peer.liveness.state is State.ALIVE and known is not None:

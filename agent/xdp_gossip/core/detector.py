@@ -57,10 +57,11 @@ class Detector:
         self._out = outbox
         self._timing = timing
         self._expected: float | None = None
-        self._oldest = -math.inf  # every alive peer was last heard at this time or later
         self._forget_at = 0.0
         # nonce of a ping sent on request -> requesting member, nonce of its request
         self._asked: dict[int, tuple[Address, int]] = {}
+        # nonce of a peer's last ping, or of its last ping with helpers -> the peer
+        self._pinged: dict[int, Peer] = {}
         self.local_health = 0
         #: Whether this node is isolated. Meanwhile no peer is suspected, removed or forgotten.
         self.suspended = False
@@ -262,9 +263,9 @@ class Detector:
         with the silent target (Lifeguard's NACK).
         """
         self.local_health = max(0, self.local_health - 1)
-        for suspect in self._membership:
-            if suspect.liveness.probe_nonce == ack.nonce and suspect is not packet.peer:
-                suspect.liveness.helped = True
+        suspect = self._pinged.get(ack.nonce)
+        if suspect is not None and suspect.liveness.probe_nonce == ack.nonce and suspect is not packet.peer:
+            suspect.liveness.helped = True
         asked = self._asked.pop(ack.nonce, None)
         if asked is not None:
             asker, nonce = asked
@@ -273,7 +274,8 @@ class Detector:
 
     def answered(self, nonce: int) -> bool:
         """Whether a ping that this node sent with ``nonce`` is still unanswered."""
-        return nonce in self._asked or any(peer.liveness.pinged == nonce for peer in self._membership)
+        peer = self._pinged.get(nonce)
+        return nonce in self._asked or (peer is not None and peer.liveness.pinged == nonce)
 
     def on_ping_request(self, request: PingRequest, packet: Received) -> None:
         """Ping a node on behalf of another member, and acknowledge the request at once."""
@@ -313,28 +315,20 @@ class Detector:
             return
         for peer in list(self._membership.suspects.values()):
             self._tick_suspect(peer, now.mono - peer.liveness.last_heard, timeout, now, gap)
-        if min(now.mono, self._membership.informed_until) - self._oldest > timeout:
-            self._suspect_silent(timeout, gap, now)
+        self._suspect_silent(timeout, gap, now)
         if now.mono >= self._forget_at:
             self._forget_at = now.mono + _FORGET_EVERY
             self._membership.forget_old(now)
+            self._pinged = {nonce: peer for nonce, peer in self._pinged.items() if self._awaits(peer, nonce)}
+
+    def _awaits(self, peer: Peer, nonce: int) -> bool:
+        """Whether an acknowledgement with ``nonce`` may still tell something about ``peer``."""
+        live = peer.liveness
+        return self._membership.get(peer.address) is peer and nonce in (live.pinged, live.probe_nonce)
 
     def _suspect_silent(self, timeout: float, gap: float, now: Now) -> None:
-        """Suspect the live peers that are silent for longer than ``timeout``, and probe them.
-
-        The method also stores the earliest time at which a peer that stays alive was last heard. Until that time is
-        more than ``timeout`` seconds ago, :meth:`tick` need not search all peers.
-        """
-        silent = []
-        self._oldest = math.inf
-        for peer in self._membership:
-            if peer.liveness.state is not State.ALIVE:
-                continue
-            if self._membership.silence(peer, now) > timeout:
-                silent.append(peer)
-            elif peer.liveness.last_heard < self._oldest:
-                self._oldest = peer.liveness.last_heard
-        for peer in silent:
+        """Suspect the alive peers that are silent for longer than ``timeout``, and probe them."""
+        for peer in self._membership.alive_but_silent(timeout, now):
             peer.liveness.restart_probes()
             self._move(peer, State.SUSPECT, now)
             self._probe(peer, now, gap)
@@ -362,11 +356,17 @@ class Detector:
         live = peer.liveness
         live.probes += 1
         live.probe_due = now.mono + gap
-        nonce = live.pinged = self._out.rng.getrandbits(63)
+        nonce = self._out.rng.getrandbits(63)
+        if live.pinged != live.probe_nonce:
+            self._pinged.pop(live.pinged, None)
+        live.pinged = nonce
+        self._pinged[nonce] = peer
         ping = Ping(nonce, peer.address, peer.incarnation, True)
         self._out.send(ping, peer.address, now, reliable=live.probes > 1)
         helpers = self._membership.pick(INDIRECT, peer.address) if live.probes > 1 else []
         if helpers and not live.helped:
+            if live.probe_nonce != nonce:
+                self._pinged.pop(live.probe_nonce, None)
             live.probe_nonce = nonce
         for helper in helpers:
             self._out.send(PingRequest(nonce, peer.address, peer.incarnation), helper, now)
@@ -400,7 +400,7 @@ class Detector:
         live.introduced = True
         live.accused = live.accused and state is State.SUSPECT
         if state is State.ALIVE:
-            self._oldest = min(self._oldest, live.last_heard)
+            self._membership.heard_since = min(self._membership.heard_since, live.last_heard)
         self._membership.changed(peer)
         self._out.count(f"members_became_{state.value}")
         self._out.emit(MemberChanged(snapshot(peer, now), previous))

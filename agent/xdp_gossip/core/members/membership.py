@@ -42,6 +42,7 @@ class Membership:
         self.gone: dict[Address, Peer] = {}
         self.incomplete: dict[Address, Peer] = {}
         self._left: dict[Address, Peer] = {}
+        self._watched: dict[Address, Peer] = {}
         #: Absent peers whose host answers although the agent does not run.
         self.down: dict[Address, Peer] = {}
         #: The revision number, which increases with every visible change of a peer.
@@ -57,6 +58,9 @@ class Membership:
         #: no data plane is active, ``informed_until`` is infinite. While a data plane is active, this member reads the
         #: recorded signs of life only once a cycle.
         self.informed_until = math.inf
+        #: Every alive peer was last heard at this monotonic time or later, so that nobody has to search all peers for
+        #: silent ones. Whoever sets an earlier time lowers the bound.
+        self.heard_since = -math.inf
         self._present: list[Address] | None = None
         self._observed: list[Address] | None = None
         self._ordered: list[Address] | None = None
@@ -89,6 +93,8 @@ class Membership:
         self._ordered = None
         peer.watched_by(self.revision)
         self.revision.advance()
+        if self._present is not None:
+            self._present.append(address)
         self.changed(peer)
         return peer
 
@@ -141,7 +147,7 @@ class Membership:
         """Remove a peer from the NodeList and from all indexes."""
         del self._peers[peer.address]
         del self.by_key[peer.key]
-        for kind in (self.suspects, self.gone, self.incomplete, self._left, self.down):
+        for kind in (self.suspects, self.gone, self.incomplete, self._left, self._watched, self.down):
             kind.pop(peer.address, None)
         self._digest = (self._digest - peer.token) & _MASK
         self._present = self._observed = self._ordered = None
@@ -154,12 +160,27 @@ class Membership:
         token = _token(peer.address, peer.incarnation, peer.record_digest) if peer.present and peer.heard else 0
         self._digest = (self._digest + token - peer.token) & _MASK
         peer.token = token
-        self._present = self._observed = None
+        if peer.present is (peer.address in self.gone):
+            self._present = None
+        watched = peer.heard and (peer.present or peer.liveness.state is State.AGENT_DOWN)
+        if watched is (peer.address not in self._watched):
+            self._observed = None
+        _sort(self._watched, peer, watched)
         _sort(self.suspects, peer, peer.liveness.state is State.SUSPECT)
         _sort(self.gone, peer, not peer.present)
         _sort(self._left, peer, peer.liveness.state is State.LEFT)
         _sort(self.down, peer, peer.liveness.state is State.AGENT_DOWN)
         _sort(self.incomplete, peer, peer.present and peer.record_missing)
+
+    @property
+    def number_present(self) -> int:
+        """Number of present peers."""
+        return len(self._peers) - len(self.gone)
+
+    @property
+    def number_alive(self) -> int:
+        """Number of alive peers."""
+        return self.number_present - len(self.suspects)
 
     def digest(self, local_incarnation: int, local_record_digest: int) -> int:
         """64-bit digest over all present members, including the local member. Equal NodeLists have equal digests."""
@@ -175,11 +196,10 @@ class Membership:
     @property
     def observed(self) -> list[Address]:
         """Addresses of the members that observe each other: the local node, and all peers that were heard and are
-        present or whose host answers. The same object is returned until a member changes.
+        present or whose host answers. The same object is returned until one comes or goes.
         """
         if self._observed is None:
-            peers = (p for p in self._peers.values() if p.heard and (p.present or p.liveness.state is State.AGENT_DOWN))
-            self._observed = [self._local, *(peer.address for peer in peers)]
+            self._observed = [self._local, *self._watched]
         return self._observed
 
     def after(self, address: Address | None) -> Iterator[Peer]:
@@ -305,7 +325,7 @@ class Membership:
         """The number of nodes in each state, including the local node, whose state is ``local``."""
         left = len(self._left)
         counts = {
-            State.ALIVE: len(self._peers) - len(self.suspects) - len(self.gone),
+            State.ALIVE: self.number_alive,
             State.SUSPECT: len(self.suspects),
             State.DEAD: len(self.gone) - left - len(self.down),
             State.LEFT: left,
@@ -320,10 +340,30 @@ class Membership:
 
     def overdue(self, silence: float, limit: int, now: Now) -> tuple[Sighting, ...]:
         """Sightings of up to ``limit`` present peers silent for at least ``silence`` seconds, longest silence first."""
-        before = min(now.mono, self.informed_until) - silence
-        late = [peer for peer in self if peer.liveness.last_heard < before and peer.present and peer.heard]
+        late = [p for p in self.suspects.values() if p.heard and self.silence(p, now) > silence]
+        late += (peer for peer in self.alive_but_silent(silence, now) if peer.heard)
         late.sort(key=lambda peer: peer.liveness.last_heard)
         return tuple(Sighting(peer.address, peer.incarnation, peer.sighted) for peer in late[:limit])
+
+    def alive_but_silent(self, silence: float, now: Now) -> list[Peer]:
+        """The alive peers that have been silent for more than ``silence`` seconds.
+
+        All peers are searched only if :attr:`heard_since` does not exclude that there are such peers.
+        """
+        before = min(now.mono, self.informed_until) - silence
+        if self.heard_since >= before:
+            return []
+        found = []
+        oldest = math.inf
+        for peer in self._peers.values():
+            live = peer.liveness
+            if live.state is State.ALIVE:
+                if live.last_heard < oldest:
+                    oldest = live.last_heard
+                if live.last_heard < before:
+                    found.append(peer)
+        self.heard_since = oldest
+        return found
 
     def info(self, peer: Peer, now: Now) -> MemberInfo:
         """The data about ``peer`` that this member sends to other members."""

@@ -67,4 +67,4 @@ class Timing:
     @property
     def members(self) -> int:
         """Number of present members, including the local member."""
-        return len(self._membership.present) + 1
+        return self._membership.number_present + 1
