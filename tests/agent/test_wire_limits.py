@@ -79,7 +79,7 @@ def _limits() -> dict[tuple[str, str], int]:
 @functools.cache
 def _example(kind: str) -> Any:
     """An item of an array of that type, from the vectors."""
-    if kind in ("u8", "u32", "u64"):
+    if kind in ("u7", "u8", "u32", "u64"):
         return 1
     if kind == "key":
         return "k"
@@ -108,7 +108,7 @@ def _taken(place: str, name: str, length: int) -> bool:
     if place == "document":
         target += [0, [], []][len(target) - 8 :]
     position, of = next((position, of) for position, (each, of) in enumerate(fields) if each == name)
-    target += [[]] * (position + 1 - len(target))
+    target += [False if each == "bool" else [] for _, each in fields[len(target) : position + 1]]
     of = of.rstrip("?")
     target[position] = {"text": "x", "bytes": b"x"}[of] * length if of[0] != "[" else [_example(of[1:-1])] * length
     try:

@@ -66,10 +66,13 @@ BODIES = {
         st.builds(m.ListRequest, some(st.integers(0, 255))),
         st.builds(m.FetchRequest, some(st.builds(m.Want, keys, versions, u64))),
         st.builds(m.RecordsRequest, some(addresses)),
+        st.builds(m.NodeListRequest, some(st.integers(0, 127)), some(u64)),
     ),
     PacketType.SWAP_RESPONSE: st.one_of(
-        st.builds(m.SyncResponse, u64, some(infos), st.booleans(), some(entries), st.booleans(), some(u32)),
-        st.builds(m.MemberList, some(infos)),
+        st.builds(
+            m.SyncResponse, u64, some(infos), st.booleans(), some(entries), st.booleans(), some(u32), some(u32), u32
+        ),
+        st.builds(m.MemberList, some(infos), st.booleans(), some(u64)),
         st.builds(m.ListResponse, some(entries), some(st.integers(0, 255))),
         st.builds(m.Documents, some(documents)),
         st.builds(m.Chunk, documents, u64, hashes, u64, st.binary(max_size=99)),

@@ -44,7 +44,7 @@ TYPES = {
 }
 WITHOUT_BODY = (1, 5, 8, 9)
 
-INTEGERS = {"u8": 8, "u32": 32, "u64": 64}
+INTEGERS = {"u7": 7, "u8": 8, "u32": 32, "u64": 64}
 STATES = ("alive", "suspect", "dead", "left", "agent_down")
 EDGE_STATES = ("sound", "failed", "agent_down")
 
@@ -71,10 +71,11 @@ MESSAGES = {
     1: ("SyncRequest", "nonce:u64 members_digest:u64 overdue:[sighting]", (2,)),
     2: (
         "SyncResponse",
-        "nonce:u64 members:[member] want_members:bool entries:[entry] entries_complete:bool buckets:[u32]",
+        "nonce:u64 members:[member] want_members:bool entries:[entry] entries_complete:bool buckets:[u32]"
+        " member_buckets:[u32]* nodes:u32*",
         (3,),
     ),
-    3: ("MemberList", "members:[member]", (3,)),
+    3: ("MemberList", "members:[member] last:bool* unknown:[u64]*", (3,)),
     4: ("ListRequest", "buckets:[u8] known:[u64]*", (2,)),
     5: ("ListResponse", "entries:[entry] finished:[u8] unknown:[u64]?*", (3,)),
     6: ("FetchRequest", "wants:[want]", (2,)),
@@ -97,6 +98,7 @@ MESSAGES = {
     23: ("FilesAnswer", "nonce:u64 templates:u32 troubled:u32 files:[file]", (7,)),
     24: ("Alerts", "alerts:[alert]", (10,)),
     25: ("Removed", "incarnation:u32", (7,)),
+    26: ("NodeListRequest", "buckets:[u7] known:[u64]", (2,)),
 }
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from xdp_gossip.core.sync import nodelists
+
 from .__main__ import attempt
 from .checks import Violation
 from .network import Link
@@ -24,14 +26,26 @@ SEEDS = int(os.environ.get("SIM_SEEDS", "30"))
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_scenario(name: str) -> None:
-    with multiprocessing.get_context("fork").Pool(min(os.cpu_count() or 1, SEEDS)) as pool:
-        results = pool.imap_unordered(attempt, [(name, seed) for seed in range(SEEDS)], chunksize=4)
+    play_seeds(name, SEEDS)
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_scenario_with_long_lists(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Members compare their NodeLists by buckets, as in large fleets."""
+    monkeypatch.setattr(nodelists, "FEW_NODES", 0)
+    play_seeds(name, max(1, SEEDS // 6))
+
+
+def play_seeds(name: str, seeds: int) -> None:
+    with multiprocessing.get_context("fork").Pool(min(os.cpu_count() or 1, seeds)) as pool:
+        results = pool.imap_unordered(attempt, [(name, seed) for seed in range(seeds)], chunksize=4)
         faults = sorted((seed, fault) for _name, seed, fault, _trace, _seconds in results if fault is not None)
     if faults:
         shown = "\n".join(
             f"{fault}\n  replay: python3 -m tests.sim --scenario {name} --seed {seed}" for seed, fault in faults[:5]
         )
-        pytest.fail(f"{len(faults)} of {SEEDS} seeds of {name!r} failed:\n{shown}", pytrace=False)
+        pytest.fail(f"{len(faults)} of {seeds} seeds of {name!r} failed:\n{shown}", pytrace=False)
 
 
 @pytest.mark.parametrize("name", ["churn", "catch_up"])

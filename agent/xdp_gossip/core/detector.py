@@ -10,7 +10,6 @@ others dead. Unlike in SWIM, heartbeats travel as rumors, and a member probes on
 
 from __future__ import annotations
 
-import math
 from typing import Callable
 
 from .events import MemberChanged, Standing, Warned

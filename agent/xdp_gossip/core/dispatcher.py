@@ -29,6 +29,7 @@ from .messages import (
     ListRequest,
     ListResponse,
     MemberList,
+    NodeListRequest,
     NotHere,
     Ping,
     PingRequest,
@@ -55,6 +56,7 @@ from .runs import after
 from .sync.anti_entropy import AntiEntropy
 from .sync.catchup import CatchUp
 from .sync.fetch import Fetcher
+from .sync.nodelists import NodeLists
 from .sync.records import NodeRecords
 from .sync.supply import Supply
 from .types import Address, Now, State
@@ -77,6 +79,7 @@ class Dispatcher:
         detector: Detector,
         selection: PeerSelection,
         anti_entropy: AntiEntropy,
+        lists: NodeLists,
         fetcher: Fetcher,
         supply: Supply,
         records: NodeRecords,
@@ -97,6 +100,7 @@ class Dispatcher:
         self._detector = detector
         self._selection = selection
         self._anti_entropy = anti_entropy
+        self._lists = lists
         self._records = records
         self._kernel_view = kernel_view
         self._identity = identity
@@ -113,6 +117,7 @@ class Dispatcher:
             SyncRequest: anti_entropy.on_request,
             SyncResponse: anti_entropy.on_response,
             MemberList: self._on_members,
+            NodeListRequest: lists.on_request,
             ListRequest: anti_entropy.on_list_request,
             ListResponse: anti_entropy.on_list,
             Documents: anti_entropy.on_documents,
@@ -224,7 +229,7 @@ class Dispatcher:
 
     def _on_members(self, message: MemberList, packet: Received) -> None:
         self._identity.met(packet.peer, message.members, packet.now)
-        self._anti_entropy.on_members(message, packet)
+        self._lists.on_list(message, packet)
 
     def _on_ack(self, ack: Ack, packet: Received) -> None:
         self._detector.on_ack(ack, packet)

@@ -22,6 +22,7 @@ from .schema import (
     HASH,
     KEY,
     STATE,
+    U7,
     U8,
     U32,
     U64,
@@ -121,21 +122,25 @@ class SyncRequest(Message):
 @message(
     2,
     PacketType.SWAP_RESPONSE,
+    later=("member_buckets", "nodes"),
     nonce=U64,
     members=many(MEMBER.field),
     want_members=BOOLEAN,
     entries=many(ENTRY.field),
     entries_complete=BOOLEAN,
     buckets=many(U32, 256),
+    member_buckets=many(U32, 128),
+    nodes=U32,
 )
 @dataclass(frozen=True)
 class SyncResponse(Message):
     """Answers a ``SyncRequest`` with the differences between requester and responder.
 
     ``members``: the responder's data about the nodes that the field ``overdue`` of the request names, if these data are
-    newer than the requester's data. If the digests of the NodeLists differ, the responder also sends its whole NodeList
-    in ``MemberList`` messages, and sets ``want_members`` to request the NodeList of the requester. If the documents
-    digests differ, the response has either all ``entries`` (``entries_complete``) or the digests of the 256
+    newer than the requester's data. If the digests of the NodeLists differ, the response has the digests of the 128
+    ``member_buckets``, and the number of ``nodes`` in them. A responder that knows few nodes sends its whole NodeList
+    in ``MemberList`` messages instead, and sets ``want_members`` to request the NodeList of the requester. If the
+    documents digests differ, the response has either all ``entries`` (``entries_complete``) or the digests of the 256
     ``buckets``.
     """
 
@@ -145,14 +150,29 @@ class SyncResponse(Message):
     entries: tuple[Entry, ...] = ()
     entries_complete: bool = False
     buckets: tuple[int, ...] = ()
+    member_buckets: tuple[int, ...] = ()
+    nodes: int = 0
 
 
-@message(3, PacketType.SWAP_RESPONSE, members=many(MEMBER.field))
+@message(
+    3,
+    PacketType.SWAP_RESPONSE,
+    later=("last", "unknown"),
+    members=many(MEMBER.field),
+    last=BOOLEAN,
+    unknown=many(U64),
+)
 @dataclass(frozen=True)
 class MemberList(Message):
-    """Some or all of the nodes in the sender's NodeList."""
+    """Some or all of the nodes in the sender's NodeList.
+
+    ``last``: this message ends a whole NodeList, or the answer to a ``NodeListRequest``. ``unknown``: those hashes in
+    the field ``known`` of that request that match no present node in the sender's NodeList.
+    """
 
     members: tuple[MemberInfo, ...]
+    last: bool = False
+    unknown: tuple[int, ...] = ()
 
 
 @message(4, PacketType.SWAP_REQUEST, later=("known",), buckets=many(U8, 256), known=many(U64))
@@ -399,6 +419,18 @@ class Removed(Message):
     """Tells a node that the sender removed it under ``incarnation``. A later incarnation makes it a member again."""
 
     incarnation: int
+
+
+@message(26, PacketType.SWAP_REQUEST, buckets=many(U7, 128), known=many(U64))
+@dataclass(frozen=True)
+class NodeListRequest(Message):
+    """Requests the nodes of some buckets, without present nodes whose state hash is in ``known``.
+
+    The state hash of a node is its summand in the digest of the NodeList.
+    """
+
+    buckets: tuple[int, ...]
+    known: tuple[int, ...]
 
 
 #: The registrations of all messages: one mapping by tag, and one mapping by message class.

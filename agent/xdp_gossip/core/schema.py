@@ -169,7 +169,7 @@ def _unpack_state(raw: Any) -> State:
     return _STATES[index]
 
 
-U8, U32, U64 = uint(8), uint(32), uint(64)
+U7, U8, U32, U64 = uint(7), uint(8), uint(32), uint(64)
 BOOLEAN = Field(_same, _boolean)
 ADDRESS = Field(_pack_address, _unpack_address)
 VERSION = Field(lambda value: value.hlc.to_bytes(8, "big") + _pack_address(value.origin), _unpack_version)

@@ -47,12 +47,12 @@ class Drive(Parts):
         self.documents.before_write = self._look_at_clocks
         self.documents.on_change = self._state_changed
         self._detector.on_accused = self._refute
-        self._anti_entropy.on_claimed = self._go_beyond
+        self._lists.on_claimed = self._go_beyond
         self._membership.on_forget = self._forget
         self._dispatcher.on_removed = self._cuts.on_removed = self._removed
         self._edges.on_alerts = lambda alerts, now: self._cuts.take(self._local.address, alerts, now)
         self._cuts.on_stuck = self._compare
-        self._anti_entropy.misses_reports = self._cuts.misses_reports
+        self._lists.misses_reports = self._cuts.misses_reports
         self._cuts.has_stalled = self._edges.has_stalled
         self._detector.has_observers = lambda: self._edges.active
         self._detector.is_quiet = lambda: self._edges.is_quiet

@@ -29,6 +29,7 @@ from ..settings import Settings
 from ..sync.anti_entropy import AntiEntropy
 from ..sync.catchup import CatchUp
 from ..sync.fetch import Fetcher
+from ..sync.nodelists import NodeLists
 from ..sync.records import NodeRecords
 from ..sync.supply import Supply
 from ..timers import Timers
@@ -73,10 +74,13 @@ class Parts:
         frame = settings.size
         self._supply = Supply(table, self._out, frame)
         self._fetcher = Fetcher(self.documents, self._out, self._supply, self._membership, settings.limits.documents)
+        self._lists = NodeLists(
+            self._local, self._membership, self._detector, self._out, self._timing, frame, self._catch_up
+        )
         self._anti_entropy = AntiEntropy(
             self._local,
             self._membership,
-            self._detector,
+            self._lists,
             self.documents,
             self._fetcher,
             self._supply,
@@ -123,6 +127,7 @@ class Parts:
             self._detector,
             self._selection,
             self._anti_entropy,
+            self._lists,
             self._fetcher,
             self._supply,
             self._records,

@@ -16,7 +16,7 @@ from ..packets import FLAG_CATCHING_UP, FLAG_UNSTORED, RUMORS, Header, Rejected
 from ..revision import Revision
 from ..runs import later
 from ..types import Address, Now, State
-from .peer import DIRECT_WINDOW, RUMOR_WINDOW, Peer, SyncState
+from .peer import DIRECT_WINDOW, MEMBER_BUCKETS, RUMOR_WINDOW, Peer, SyncState, bucket_of
 from .window import ReplayWindow
 
 #: Minimum seconds for which a dead node stays in the NodeList (see :meth:`Membership.forget_old`). While a dead
@@ -65,6 +65,10 @@ class Membership:
         self._observed: list[Address] | None = None
         self._ordered: list[Address] | None = None
         self._digest = 0
+        #: The bucket of the local node.
+        self.local_bucket = bucket_of(local)
+        self._buckets = [0] * MEMBER_BUCKETS
+        self._by_bucket: list[dict[Address, Peer]] = [{} for _ in range(MEMBER_BUCKETS)]
 
     def __len__(self) -> int:
         return len(self._peers)
@@ -89,7 +93,7 @@ class Membership:
             self._make_room()
         self.displaced.pop(address, None)
         peer = Peer(address, now)
-        self._peers[address] = self.by_key[peer.key] = peer
+        self._peers[address] = self.by_key[peer.key] = self._by_bucket[peer.bucket][address] = peer
         self._ordered = None
         peer.watched_by(self.revision)
         self.revision.advance()
@@ -146,20 +150,28 @@ class Membership:
     def forget(self, peer: Peer) -> None:
         """Remove a peer from the NodeList and from all indexes."""
         del self._peers[peer.address]
-        del self.by_key[peer.key]
+        del self.by_key[peer.key], self._by_bucket[peer.bucket][peer.address]
         for kind in (self.suspects, self.gone, self.incomplete, self._left, self._watched, self.down):
             kind.pop(peer.address, None)
-        self._digest = (self._digest - peer.token) & _MASK
+        self._set_state_hash(peer, 0)
         self._present = self._observed = self._ordered = None
         peer.watched_by(None)
         self.revision.advance()
         self.on_forget(peer)
 
+    def _set_state_hash(self, peer: Peer, state_hash: int) -> None:
+        """Make ``state_hash`` the summand of a peer in the digests of the NodeList and of the peer's bucket."""
+        change = state_hash - peer.state_hash
+        peer.state_hash = state_hash
+        self._digest = (self._digest + change) & _MASK
+        self._buckets[peer.bucket] = (self._buckets[peer.bucket] + change) & _MASK
+
     def changed(self, peer: Peer) -> None:
         """Update the digest and the indexes after a change of a peer's state, incarnation or record digest."""
-        token = _token(peer.address, peer.incarnation, peer.record_digest) if peer.present and peer.heard else 0
-        self._digest = (self._digest + token - peer.token) & _MASK
-        peer.token = token
+        state_hash = (
+            _state_hash(peer.address, peer.incarnation, peer.record_digest) if peer.present and peer.heard else 0
+        )
+        self._set_state_hash(peer, state_hash)
         if peer.present is (peer.address in self.gone):
             self._present = None
         watched = peer.heard and (peer.present or peer.liveness.state is State.AGENT_DOWN)
@@ -184,7 +196,22 @@ class Membership:
 
     def digest(self, local_incarnation: int, local_record_digest: int) -> int:
         """64-bit digest over all present members, including the local member. Equal NodeLists have equal digests."""
-        return (self._digest + _token(self._local, local_incarnation, local_record_digest)) & _MASK
+        return (self._digest + self.local_hash(local_incarnation, local_record_digest)) & _MASK
+
+    def buckets(self, local_incarnation: int, local_record_digest: int) -> list[int]:
+        """64-bit digests of the buckets: each is :meth:`digest` over the nodes of one bucket."""
+        buckets = list(self._buckets)
+        state_hash = self.local_hash(local_incarnation, local_record_digest)
+        buckets[self.local_bucket] = (buckets[self.local_bucket] + state_hash) & _MASK
+        return buckets
+
+    def in_bucket(self, bucket: int) -> Iterator[Peer]:
+        """Iterate over the known peers in the bucket with the number ``bucket``."""
+        return iter(self._by_bucket[bucket].values())
+
+    def local_hash(self, incarnation: int, record_digest: int) -> int:
+        """The summand of the local node in the digest of the NodeList."""
+        return _state_hash(self._local, incarnation, record_digest)
 
     @property
     def present(self) -> list[Address]:
@@ -385,7 +412,7 @@ def _sort(kind: dict[Address, Peer], peer: Peer, belongs: bool) -> None:
         kind.pop(peer.address, None)
 
 
-def _token(address: Address, incarnation: int, record_digest: int) -> int:
+def _state_hash(address: Address, incarnation: int, record_digest: int) -> int:
     raw = address.packed + address.port.to_bytes(2, "big") + incarnation.to_bytes(4, "big")
     raw += record_digest.to_bytes(8, "big")
     return int.from_bytes(hashlib.blake2b(raw, digest_size=8, person=b"xg-member").digest(), "big")

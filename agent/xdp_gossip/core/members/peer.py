@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from ..revision import Revision, Shown
 from ..types import PRESENT, Address, Now, Record
 from .liveness import Liveness
@@ -14,6 +16,9 @@ RUMOR_WINDOW = 64
 #: Number of packets in the replay window for direct packets, which a node sends to one node only. Packets over UDP and
 #: TCP arrive out of order, and a transfer has a few dozen packets in flight.
 DIRECT_WINDOW = 1024
+#: Number of buckets into which the nodes of a NodeList are divided, so that two members find what differs in their
+#: NodeLists.
+MEMBER_BUCKETS = 128
 
 
 class PeerRecord(Shown):
@@ -58,8 +63,8 @@ class Peer(Shown):
     """
 
     __slots__ = (
-        "address", "key", "incarnation", "sighted", "rumors", "directs", "record_digest", "key_slot", "clock_ahead",
-        "token", "problems", "liveness", "record", "sync",
+        "address", "key", "bucket", "incarnation", "sighted", "rumors", "directs", "record_digest", "key_slot",
+        "clock_ahead", "state_hash", "problems", "liveness", "record", "sync",
     )  # fmt: skip
 
     SHOWN = frozenset({"incarnation", "problems", "key_slot"})
@@ -68,6 +73,7 @@ class Peer(Shown):
         self.revision = None
         self.address = address
         self.key = key_of(address)
+        self.bucket = bucket_of(address)
         self.incarnation = 0
         self.sighted = 0  # sequence of the peer's newest rumor that any member has received
         self.rumors = ReplayWindow(RUMOR_WINDOW)
@@ -75,7 +81,7 @@ class Peer(Shown):
         self.record_digest = 0  # Record digest in the node's newest packet.
         self.key_slot: int | None = None  # Key slot with which the node's newest packet is signed.
         self.clock_ahead: float | None = None  # The node's wall clock minus ours, in seconds.
-        self.token = 0  # The term for this peer in the digest of the NodeList, which is a sum.
+        self.state_hash = 0  # The term for this peer in the digest of the NodeList, which is a sum.
         self.problems: tuple[str, ...] = ()  # The node's problems (``types.PROBLEMS``).
         self.liveness = Liveness(now)
         self.record = PeerRecord()
@@ -119,6 +125,12 @@ def with_mark(problems: tuple[str, ...], problem: str, on: bool) -> tuple[str, .
     if (problem in problems) is on:
         return problems
     return tuple(sorted({*problems, problem})) if on else tuple(name for name in problems if name != problem)
+
+
+def bucket_of(address: Address) -> int:
+    """The number of a node's bucket (docs/wire.md)."""
+    raw = address.packed + address.port.to_bytes(2, "big")
+    return hashlib.blake2b(raw, digest_size=1, person=b"xg-node-bucket").digest()[0] % MEMBER_BUCKETS
 
 
 def key_of(address: Address) -> bytes:

@@ -27,11 +27,18 @@ class Allowance:
         The allowance is ``most`` units of work per window. Returns the part of ``amount`` for which the allowance was
         sufficient.
         """
-        since, used = self._used.pop(address, (now.mono, 0))
-        if now.mono - since >= WINDOW:
-            since, used = now.mono, 0
+        since, used = self._window(address, now)
+        self._used.pop(address, None)
         granted = max(0, min(amount, most - used))
         if len(self._used) >= _MOST:
             del self._used[next(iter(self._used))]
         self._used[address] = (since, used + granted)
         return granted
+
+    def left(self, address: Address, most: int, now: Now) -> int:
+        """What is left of the allowance ``most`` of the member ``address`` in the present window."""
+        return max(0, most - self._window(address, now)[1])
+
+    def _window(self, address: Address, now: Now) -> tuple[float, int]:
+        since, used = self._used.get(address, (now.mono, 0))
+        return (now.mono, 0) if now.mono - since >= WINDOW else (since, used)

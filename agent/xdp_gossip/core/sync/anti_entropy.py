@@ -9,14 +9,14 @@ of the buckets that differ. Finally each member fetches the documents that it la
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Callable
 
-from ..detector import Detector
 from ..documents.metadata import Metadata
 from ..documents.table import BUCKETS, bucket_of, entry_of
 from ..events import SwapAnswered, SwapRequested, Warned
-from ..members.membership import FORGET_AFTER, Membership
+from ..members.membership import Membership
 from ..members.peer import Peer
 from ..members.timing import Timing
 from ..messages import (
@@ -25,20 +25,17 @@ from ..messages import (
     Entry,
     ListRequest,
     ListResponse,
-    MemberInfo,
-    MemberList,
-    Sighting,
     SyncRequest,
     SyncResponse,
 )
 from ..outbox import Local, Outbox
-from ..packets import RUMORS, Rejected
+from ..packets import RUMORS
 from ..received import Received
-from ..runs import after, later
-from ..types import PRESENT, Address, Document, Now, State
+from ..types import Address, Document, Now, State
 from .allowance import Allowance
 from .catchup import CatchUp
 from .fetch import Fetcher
+from .nodelists import NodeLists
 from .supply import Supply
 
 #: Maximum number of documents for which a response lists all entries at once, without bucket digests.
@@ -58,17 +55,12 @@ BUSY, _BUSY_LISTS = 256, 10.0
 #: no hashes.
 KNOWN = 512
 MOSTLY_EQUAL = 192
-#: Maximum bytes on the wire of one state hash, of one member's data, and of one entry without its key.
+#: Maximum bytes on the wire of one state hash, and of one entry without its key.
 _HASH_BYTES = 9
-_MEMBER_BYTES = 80
 _ENTRY_BYTES = 112
-_OVERDUE_LIMIT = 200
-#: Limits for one member in each window of its allowance. The member gets at most _LISTS complete member lists. The
-#: member gets at most _ENTRIES list entries, plus four list entries for each document of this node. The member may
-#: report at most _NEWCOMERS unknown nodes.
-_LISTS = 10
+#: A member gets at most _ENTRIES list entries in each window of its allowance, plus four list entries for each document
+#: of this node.
 _ENTRIES = 4096
-_NEWCOMERS = 2048
 #: Seconds within which a member answers a request if no datagram is lost.
 _ANSWER_WITHIN = 0.5
 #: If a member has left this number of requests unanswered although its heartbeats arrive, the member gets the problem
@@ -85,7 +77,7 @@ class AntiEntropy:
         self,
         local: Local,
         membership: Membership,
-        detector: Detector,
+        lists: NodeLists,
         metadata: Metadata,
         fetcher: Fetcher,
         supply: Supply,
@@ -96,7 +88,7 @@ class AntiEntropy:
     ) -> None:
         self._local = local
         self._membership = membership
-        self._detector = detector
+        self._lists = lists
         self._metadata = metadata
         self._fetcher = fetcher
         self._supply = supply
@@ -104,16 +96,10 @@ class AntiEntropy:
         self._timing = timing
         self._frame_bytes = frame_bytes
         self._catch_up = catch_up
-        self._most_overdue = min(_OVERDUE_LIMIT, frame_bytes // _MEMBER_BYTES // 2)
-        self.on_claimed: Callable[[int, Now], None] = lambda incarnation, now: None
-        #: Whether this node may have missed reports about a member that is suspect because of others.
-        self.misses_reports: Callable[[Address, Now], bool] = lambda address, now: False
         self.on_alias: Callable[[Address, Address], None] = lambda given, own: None
         # nonce of a sync request -> destination of the request, time of the request
         self._open: dict[int, tuple[Address, float]] = {}
-        self._lists = Allowance()
         self._entries = Allowance()
-        self._newcomers = Allowance()
         # Per address: time of the first unanswered request, number of unanswered requests.
         self._silent: dict[Address, tuple[float, int]] = {}
         self._asked: dict[Address, float] = {}  # Member -> time of the last request for entries.
@@ -133,8 +119,7 @@ class AntiEntropy:
         """Open a sync with the node ``to`` by sending a sync request."""
         nonce = self._out.rng.getrandbits(63)
         self._open[nonce] = (to, now.mono)
-        overdue = self._membership.overdue(self._timing.overdue, self._most_overdue, now)
-        request = SyncRequest(nonce, self._members_digest(), overdue)
+        request = SyncRequest(nonce, self._lists.digest, self._lists.overdue(now))
         self._out.send(request, to, now, reliable=self._stays_silent(to, now))
         self._out.emit(SwapRequested(self._local.address, to))
 
@@ -173,11 +158,7 @@ class AntiEntropy:
         peer.mark("unreached", False)
         self._forget_alias(opened[0], peer)
         self._out.emit(SwapAnswered(self._local.address, peer.address))
-        self.merge_members(response.members, peer.address, now)
-        if response.want_members:
-            self.send_members(peer.address, now)
-        else:
-            self._catch_up.members_told(peer, now)
+        self._lists.on_response(response, packet)
         if response.entries_complete:
             self._catch_up.compared(peer, self._compare(response.entries, range(BUCKETS), peer.address, now))
         elif response.buckets:
@@ -273,6 +254,7 @@ class AntiEntropy:
 
     def tick(self, now: Now) -> None:
         """Forget requests that got no answer within 30 s, and entry lists that stayed incomplete for 30 s."""
+        self._lists.tick(now)
         self._open = {nonce: item for nonce, item in self._open.items() if now.mono - item[1] < _LIST_LIFETIME}
         for to, (since, _) in list(self._silent.items()):
             peer = self._membership.get(to)
@@ -302,11 +284,12 @@ class AntiEntropy:
                 complete = self._out.codec.size_of(SyncResponse(0, (), False, entries)) <= self._frame_bytes // 2
             if not complete:
                 entries, buckets = (), self._folded_buckets(request.nonce)
-        differ = request.members_digest != self._members_digest()
-        members = () if differ else tuple(self._newer(request.overdue[: self._most_overdue], now))
-        self._out.send(SyncResponse(request.nonce, members, differ, entries, complete, buckets), requester, now)
-        if differ:
-            self.send_members(requester, now)
+        response = replace(
+            self._lists.answer(request, now), entries=entries, entries_complete=complete, buckets=buckets
+        )
+        self._out.send(response, requester, now)
+        if response.want_members:
+            self._lists.send_all(requester, now)
         self._out.emit(SwapAnswered(requester, self._local.address))
 
     def on_list_request(self, request: ListRequest, packet: Received) -> None:
@@ -358,99 +341,6 @@ class AntiEntropy:
                 if not self._buried(entry, holder, packet.now):
                     self._fetcher.want(entry, holder, packet.now)
         self._fetcher.pump(packet.now)
-
-    # -- members -----------------------------------------------------------------------------------------------
-
-    def on_members(self, message: MemberList, packet: Received) -> None:
-        """Merge the part of another member's NodeList that one message contains."""
-        self.merge_members(message.members, packet.origin, packet.now)
-        self._catch_up.members_told(packet.peer, packet.now)
-
-    def merge_members(self, infos: Iterable[MemberInfo], teller: Address, now: Now) -> None:
-        """Update the NodeList from ``infos``, another member's data, where these data are newer than this node's.
-
-        The member ``teller`` may report at most ``_NEWCOMERS`` unknown nodes per window of its allowance. The limit
-        does no harm to nodes that exist, because this node also hears such nodes directly or from other members.
-        Without the limit, a member could report nodes that do not exist, and this node would probe these nodes in vain.
-        """
-        for info in infos:
-            if info.address == self._local.address:
-                self._hear_of_myself(info, now)
-            elif self._membership.get(info.address) is not None:
-                self._merge_member(info, now)
-            elif self._newcomers.take(teller, 1, _NEWCOMERS, now):
-                self._merge_member(info, now)
-            else:
-                self._out.count("members_withheld")
-
-    def _hear_of_myself(self, info: MemberInfo, now: Now) -> None:
-        """Refute a report that this node left, or that this node has a later incarnation than it really has.
-
-        A report that this node is dead needs no answer: the next sign of life ends it, or ``Removed`` tells more.
-        If the report contains a rumor sequence that this node has not reached in this incarnation, a twin (another host
-        with this address) uses the same incarnation.
-        """
-        if self._local.status != "running":
-            return
-        if info.incarnation == self._local.incarnation and info.sequence > self._out.rumor_sequence:
-            self.on_claimed(info.incarnation, now)
-            return
-        if later(info.incarnation, self._local.incarnation) or (
-            info.incarnation == self._local.incarnation and info.state is State.LEFT
-        ):
-            self._detector.on_accused(info.incarnation, now)
-
-    def _merge_member(self, info: MemberInfo, now: Now) -> None:
-        age = info.age_ms / 1000
-        if info.incarnation == 0 or age > FORGET_AFTER:
-            return
-        peer = self._membership.get(info.address)
-        fresh = info.state in PRESENT and age < self._timing.timeout
-        if peer is None and not fresh and self._membership.disowns(info.address):
-            return
-        if peer is None:
-            try:
-                peer = self._membership.add(info.address, now)
-            except Rejected as rejected:
-                self._out.count(f"rx_{rejected.reason}")
-                return
-            self._membership.told(peer, info)
-            state = State.ALIVE if fresh else info.state if info.state not in PRESENT else State.DEAD
-            self._detector.enter(peer, state, now.mono - age, now)
-            return
-        if info.state is State.DEAD and info.incarnation == peer.incarnation and self.misses_reports(info.address, now):
-            # The observers' reports made it suspect here, and removed it there: this node has missed some of them.
-            self._detector.condemn(peer, now)
-        if not after((info.incarnation, info.sequence), (peer.incarnation, peer.sighted)):
-            if info.state is State.LEFT and (info.incarnation, info.sequence) == (peer.incarnation, peer.sighted):
-                self._detector.left(peer, info.incarnation, info.sequence, now)
-            return
-        self._membership.told(peer, info)
-        if info.state is State.LEFT:
-            self._detector.left(peer, info.incarnation, info.sequence, now)
-        elif fresh:
-            self._detector.heard(peer, now, age)
-
-    def send_members(self, to: Address, now: Now) -> None:
-        """Send ``to`` the data of all peers that were ever heard, if the member ``to`` has some allowance left."""
-        if not self._lists.take(to, 1, _LISTS, now):
-            self._out.count("member_lists_withheld")
-            return
-        infos = [self._membership.info(peer, now) for peer in self._membership if peer.heard]
-        step = max(1, (self._frame_bytes - 256) // _MEMBER_BYTES)
-        for start in range(0, len(infos), step):
-            self._out.send(MemberList(tuple(infos[start : start + step])), to, now)
-
-    def _newer(self, overdue: Iterable[Sighting], now: Now) -> Iterator[MemberInfo]:
-        for sighting in overdue:
-            peer = self._membership.get(sighting.address)
-            if peer is None or peer.liveness.state is State.DEAD:
-                continue
-            if after((peer.incarnation, peer.sighted), (sighting.incarnation, sighting.sequence)):
-                yield self._membership.info(peer, now)
-
-    def _members_digest(self) -> int:
-        return self._membership.digest(self._local.incarnation, self._local.record.digest)
 
     # -- documents ---------------------------------------------------------------------------------------------
 
