@@ -173,4 +173,4 @@ def test_a_request_that_names_many_silent_members_is_answered_in_one_frame() -> 
     target = world.nodes[0].engine
     assert target is not None
     silent = (Sighting(world.nodes[1].address, 1, 0),) * 400
-    assert frames(world, SyncRequest(1, target._anti_entropy._members_digest(), silent)) <= 2  # too long is a Violation
+    assert frames(world, SyncRequest(1, target._lists.digest, silent)) <= 2  # too long is a Violation
