@@ -53,9 +53,10 @@ NEAR = {
         st.builds(m.ListRequest, st.just(tuple(range(256))), st.lists(U64, max_size=3).map(tuple)),
         st.builds(m.FetchRequest, st.lists(st.builds(m.Want, KEYS, VERSIONS, U64), max_size=3).map(tuple)),
         st.builds(m.RecordsRequest, st.lists(ADDRESSES, max_size=3).map(tuple)),
+        st.builds(m.NodeListRequest, st.just(tuple(range(128))), st.lists(U64, max_size=3).map(tuple)),
     ),
     PacketType.SWAP_RESPONSE: st.one_of(
-        st.builds(m.MemberList, INFOS.map(tuple)),
+        st.builds(m.MemberList, INFOS.map(tuple), st.booleans(), st.lists(U64, max_size=3).map(tuple)),
         st.builds(m.ListResponse, ENTRIES, st.just(tuple(range(256)))),
         st.builds(m.Documents, st.lists(DOCUMENTS, max_size=3).map(tuple)),
         st.builds(m.Chunk, DOCUMENTS, SIZES, HASHES, U64, st.sampled_from([b"", b"x", bytes(9000)])),

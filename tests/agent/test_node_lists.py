@@ -61,10 +61,10 @@ class World:
     def now(self) -> Now:
         return Now(self.mono, int(self.mono * 1e9))
 
-    def tell(self, engine: Engine, infos: list[MemberInfo]) -> None:
-        """Let others tell ``engine`` of members."""
+    def tell(self, engine: Engine, infos: list[MemberInfo], friends: int = 0) -> None:
+        """Let others tell ``engine`` of members. ``friends``: which others."""
         for start in range(0, len(infos), 1000):
-            origin = Address(f"198.19.0.{1 + start // 1000}", 8000)
+            origin = Address(f"198.19.{friends}.{1 + start // 1000}", 8000)
             self.receive(engine, origin, MemberList(tuple(infos[start : start + 1000])), PacketType.SWAP_RESPONSE)
 
     def receive(self, engine: Engine, origin: Address, message: Message, kind: PacketType) -> None:
@@ -92,6 +92,13 @@ class World:
                     self.longest = max(self.longest, len(transmit.data))
                     self.sent[type(message).__name__] += 1
                     other.receive(transmit.data, own, self.now)
+
+    def grow_up(self) -> None:
+        """Let the two run for longer than a fleet takes to form."""
+        for engine in self.engines.values():
+            engine._identity.tick(self.now)
+        self.mono += 700.0
+        self.deliver()
 
     def sync(self, engine: Engine, times: int = 1) -> None:
         """Let ``engine`` open syncs with the other one."""
@@ -259,6 +266,43 @@ def test_known_hashes_beyond_the_bound_are_not_looked_at(world: World) -> None:
     )
     assert isinstance(answer, MemberList)
     assert len(answer.unknown) == KNOWN
+
+
+@pytest.mark.parametrize("asks", [0, 1])
+def test_newcomers_of_a_long_list_are_no_other_fleet(world: World, asks: int) -> None:
+    everybody = [info(number) for number in range(200)]
+    world.tell(world.a, everybody)
+    world.tell(world.b, everybody)
+    world.grow_up()
+    for number in (300, 301):
+        world.tell(world.a, [info(number)])
+    world.sync((world.a, world.b)[asks])
+    assert world.known(world.b).keys() >= {address(300), address(301)}
+    assert world.a.counters["fleets_met"] == world.b.counters["fleets_met"] == 0
+
+
+@pytest.mark.parametrize("asks", [0, 1])
+def test_two_large_fleets_that_meet_are_told_apart(world: World, asks: int) -> None:
+    world.tell(world.a, [info(number) for number in range(150)], friends=1)
+    world.tell(world.b, [info(number) for number in range(1000, 1150)], friends=2)
+    world.grow_up()
+    world.sync((world.a, world.b)[asks])
+    assert world.a.counters["fleets_met"] == world.b.counters["fleets_met"] == 1
+
+
+def test_nothing_stays_of_a_member_that_is_forgotten(world: World) -> None:
+    for engine in world.engines.values():
+        world.tell(engine, [info(number) for number in range(200)])
+    world.tell(world.a, [info(300)])
+    world.sync(world.b)
+    lists = world.b._lists
+    lists._withheld.add(world.a.node.address)
+    lists._awaited[world.a.node.address] = (1, world.mono)
+    assert lists.shares_nodes(world.a.node.address)
+    peer = world.b._membership.get(world.a.node.address)
+    assert peer is not None
+    world.b._membership.forget(peer)
+    assert (lists._sharing, lists._withheld, lists._awaited) == (set(), set(), {})
 
 
 def test_a_wrong_digest_costs_bucket_digests_only(world: World) -> None:

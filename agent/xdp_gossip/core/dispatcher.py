@@ -228,7 +228,8 @@ class Dispatcher:
             self._out.send(Removed(peer.liveness.condemned), peer.address, now)
 
     def _on_members(self, message: MemberList, packet: Received) -> None:
-        self._identity.met(packet.peer, message.members, packet.now)
+        if not self._lists.shares_nodes(packet.origin):
+            self._identity.met(packet.peer, message.members, packet.now)
         self._lists.on_list(message, packet)
 
     def _on_ack(self, ack: Ack, packet: Received) -> None:

@@ -491,4 +491,5 @@ class Drive(Parts):
             self._selection.seeds.add_former(peer.address)
         self._identity.forget(peer)
         self._paths.forget(peer.address)
+        self._lists.forget(peer.address)
         self._out.emit(standing_of(peer, "forgotten"))

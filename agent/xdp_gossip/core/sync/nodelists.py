@@ -72,6 +72,8 @@ class NodeLists:
         self._awaited: dict[Address, tuple[int, float]] = {}
         # Members that have told more unknown nodes, in a list that has not ended, than they may at once.
         self._withheld: set[Address] = set()
+        # Members whose NodeLists had a bucket in common with this node's at the last comparison.
+        self._sharing: set[Address] = set()
         self.on_claimed: Callable[[int, Now], None] = lambda incarnation, now: None
         #: Whether this node may have missed reports about a member that is suspect because of others.
         self.misses_reports: Callable[[Address, Now], bool] = lambda address, now: False
@@ -109,6 +111,9 @@ class NodeLists:
             return
         own = self._folded_buckets(response.nonce)
         differing = [i for i, digest in enumerate(response.member_buckets) if digest != own[i]]
+        of_these_two = (peer.bucket, self._membership.local_bucket)
+        equal = (i for i, digest in enumerate(response.member_buckets) if digest == own[i] and i not in of_these_two)
+        self._shares(peer.address, any(own[i] for i in equal))
         if differing:
             self._ask(differing, response.nodes, peer.address, now)
         else:
@@ -158,6 +163,8 @@ class NodeLists:
             held.update(self._hashes(bucket))
             told += (peer for peer in self._in_bucket(bucket) if peer.state_hash not in known)
         unknown = tuple(sorted(known - held))
+        differing = sum(peer.present for peer in told if peer is not packet.peer)
+        self._shares(requester, self._membership.number_present - packet.peer.present > differing)
         if self._allowed(requester, len(told) + len(request.buckets), now):
             self._send(told, requester, now, unknown, last=True)
 
@@ -176,6 +183,22 @@ class NodeLists:
         unknown = set(message.unknown[:KNOWN]) - {0}
         if unknown and self._allowed(peer.address, len(unknown), now):
             self._send([each for each in self._membership if each.state_hash in unknown], peer.address, now)
+
+    def shares_nodes(self, member: Address) -> bool:
+        """Whether a part of the NodeList of ``member`` is known to be equal here, so that it is no other fleet's."""
+        return member in self._sharing
+
+    def _shares(self, member: Address, shares: bool) -> None:
+        if shares:
+            self._sharing.add(member)
+        else:
+            self._sharing.discard(member)
+
+    def forget(self, member: Address) -> None:
+        """Forget what was compared with ``member``."""
+        self._awaited.pop(member, None)
+        self._withheld.discard(member)
+        self._sharing.discard(member)
 
     def tick(self, now: Now) -> None:
         """Forget requests that got no answer within 30 s."""
