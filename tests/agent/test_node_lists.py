@@ -100,6 +100,11 @@ class World:
         self.mono += 700.0
         self.deliver()
 
+    def outgoing(self, engine: Engine) -> list[Message | None]:
+        """What ``engine`` sends to single nodes now; nobody gets it."""
+        direct = [each for each in engine.take_transmits() if not isinstance(each, Rumor)]
+        return [CODEC.open(each.data, CODEC.parse(each.data)) for each in direct]
+
     def sync(self, engine: Engine, times: int = 1) -> None:
         """Let ``engine`` open syncs with the other one."""
         (other,) = (each for each in self.engines.values() if each is not engine)
@@ -218,24 +223,30 @@ def test_a_member_that_asks_all_the_time_is_told_within_its_allowance(world: Wor
         asks = NodeListRequest(tuple(range(128)), ())
         world.receive(world.a, world.b.node.address, asks, PacketType.SWAP_REQUEST)
     assert world.a.counters["member_lists_withheld"] >= 40
-    told = 0
-    for transmit in world.a.take_transmits():
-        message = None if isinstance(transmit, Rumor) else CODEC.open(transmit.data, CODEC.parse(transmit.data))
-        told += len(message.members) if isinstance(message, MemberList) else 0
+    told = sum(len(message.members) for message in world.outgoing(world.a) if isinstance(message, MemberList))
     assert 0 < told <= 10 * 1003
 
 
-def test_a_member_that_says_not_to_know_anybody_gets_what_it_names_and_no_more(world: World) -> None:
-    everybody = [info(number) for number in range(200)]
-    world.tell(world.a, [*everybody, *(info(number, state=State.LEFT) for number in range(200, 400))])
-    known = world.a._membership.get(address(3)).state_hash  # type: ignore[union-attr]
-    world.deliver()
+def test_a_member_that_says_not_to_know_anybody_gets_what_it_was_asked_for_and_no_more(world: World) -> None:
+    for engine in (world.a, world.b):
+        world.tell(engine, [info(number) for number in range(200)])
+        world.tell(engine, [info(number, state=State.LEFT) for number in range(200, 400)])
+    hashes = tuple(peer.state_hash for peer in world.a._membership if peer.state_hash)
     world.sent.clear()
-    unknown = MemberList((), True, (0, known, 99))
+    unknown = MemberList((), True, (0, *hashes, 99))
     world.receive(world.a, world.b.node.address, unknown, PacketType.SWAP_RESPONSE)
     world.deliver()
-    assert world.sent == {"MemberList": 1}
-    assert set(world.known(world.b)) == {address(3)}
+    assert world.sent == {}, "it was not asked for anything"
+    assert world.a.counters["rx_unasked_response"] == 1
+    bucket = world.a._membership.get(address(3)).bucket  # type: ignore[union-attr]
+    world.a._lists._ask([bucket], 200, world.b.node.address, world.now)
+    world.a.take_transmits()
+    for _ in range(3):
+        world.receive(world.a, world.b.node.address, unknown, PacketType.SWAP_RESPONSE)
+    answers = [message for message in world.outgoing(world.a) if isinstance(message, MemberList)]
+    assert len(answers) == 1
+    present = {peer.address for peer in world.a._membership.in_bucket(bucket) if peer.state_hash}
+    assert {told.address for told in answers[0].members} == present
 
 
 def test_a_node_has_caught_up_when_all_buckets_were_told(world: World) -> None:
@@ -259,12 +270,7 @@ def test_known_hashes_beyond_the_bound_are_not_looked_at(world: World) -> None:
     world.tell(world.a, [info(number) for number in range(100)])
     known = NodeListRequest((0,), tuple(range(1, KNOWN + 500)))
     world.receive(world.a, world.b.node.address, known, PacketType.SWAP_REQUEST)
-    (answer,) = (
-        CODEC.open(transmit.data, CODEC.parse(transmit.data))
-        for transmit in world.a.take_transmits()
-        if not isinstance(transmit, Rumor) and transmit.to == world.b.node.address
-    )
-    assert isinstance(answer, MemberList)
+    (answer,) = (message for message in world.outgoing(world.a) if isinstance(message, MemberList))
     assert len(answer.unknown) == KNOWN
 
 
@@ -297,7 +303,7 @@ def test_nothing_stays_of_a_member_that_is_forgotten(world: World) -> None:
     world.sync(world.b)
     lists = world.b._lists
     lists._withheld.add(world.a.node.address)
-    lists._awaited[world.a.node.address] = (1, world.mono)
+    lists._ask([0], 200, world.a.node.address, world.now)
     assert lists.shares_nodes(world.a.node.address)
     peer = world.b._membership.get(world.a.node.address)
     assert peer is not None

@@ -205,6 +205,10 @@ class Membership:
         buckets[self.local_bucket] = (buckets[self.local_bucket] + state_hash) & _MASK
         return buckets
 
+    def size_of_bucket(self, bucket: int) -> int:
+        """Number of known peers in the bucket with the number ``bucket``."""
+        return len(self._by_bucket[bucket])
+
     def in_bucket(self, bucket: int) -> Iterator[Peer]:
         """Iterate over the known peers in the bucket with the number ``bucket``."""
         return iter(self._by_bucket[bucket].values())

@@ -8,7 +8,7 @@ then the nodes in the buckets that differ. So one new node among ten thousand co
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Callable
 
 from ..detector import Detector
@@ -42,6 +42,18 @@ _NEWCOMERS = 2048
 _ANSWER_LIFETIME = 30.0
 
 
+@dataclass(frozen=True)
+class _Awaited:
+    """What a member was asked for: the ``buckets``, and when.
+
+    ``due``: number of answers until all buckets that differ are compared.
+    """
+
+    due: int
+    buckets: tuple[int, ...]
+    when: float
+
+
 class NodeLists:
     """Compares, sends and merges NodeLists."""
 
@@ -67,9 +79,7 @@ class NodeLists:
         self._whole = Allowance()
         self._parts = Allowance()
         self._newcomers = Allowance()
-        # For each member that was asked for the nodes of buckets: the number of answers that are due until all that
-        # differ are compared, and when it was asked.
-        self._awaited: dict[Address, tuple[int, float]] = {}
+        self._awaited: dict[Address, _Awaited] = {}
         # Members that have told more unknown nodes, in a list that has not ended, than they may at once.
         self._withheld: set[Address] = set()
         # Members whose NodeLists had a bucket in common with this node's at the last comparison.
@@ -148,7 +158,7 @@ class NodeLists:
                 requests.append(former)
             requests[-1] = NodeListRequest((*former.buckets, bucket), (*former.known, *hashes[: self._most_known]))
             absent += (peer for peer in self._in_bucket(bucket) if not peer.state_hash)
-        self._awaited[to] = (len(requests) + (len(part) < len(buckets)), now.mono)
+        self._awaited[to] = _Awaited(len(requests) + (len(part) < len(buckets)), tuple(part), now.mono)
         for request in requests:
             self._out.send(request, to, now)
         self._send(absent, to, now)
@@ -156,33 +166,41 @@ class NodeLists:
     def on_request(self, request: NodeListRequest, packet: Received) -> None:
         """Send the nodes of some buckets that the requester does not know as this node does, and the absent ones."""
         requester, now = packet.origin, packet.now
+        buckets = sorted(set(request.buckets))
+        wanted = sum(self._membership.size_of_bucket(bucket) for bucket in buckets) + len(buckets)
+        if self._parts.take(requester, wanted, _MEMBERS + 4 * len(self._membership), now) < wanted:
+            self._out.count("member_lists_withheld")
+            return
         known = set(request.known[:KNOWN])
         told: list[Peer] = []
         held: set[int] = set()
-        for bucket in sorted(set(request.buckets)):
+        for bucket in buckets:
             held.update(self._hashes(bucket))
             told += (peer for peer in self._in_bucket(bucket) if peer.state_hash not in known)
         unknown = tuple(sorted(known - held))
         differing = sum(peer.present for peer in told if peer is not packet.peer)
         self._shares(requester, self._membership.number_present - packet.peer.present > differing)
-        if self._allowed(requester, len(told) + len(request.buckets), now):
-            self._send(told, requester, now, unknown, last=True)
+        self._send(told, requester, now, unknown, last=True)
 
     def on_list(self, message: MemberList, packet: Received) -> None:
         """Merge nodes that another member tells of, and tell it of those that it says not to know."""
         peer, now = packet.peer, packet.now
         self.merge(message.members, peer.address, now)
-        if message.last and peer.address not in self._withheld:
-            awaited, since = self._awaited.pop(peer.address, (1, now.mono))
-            if awaited > 1:
-                self._awaited[peer.address] = (awaited - 1, since)
-            else:
-                self._catch_up.members_told(peer, now)
-        if message.last:
-            self._withheld.discard(peer.address)
-        unknown = set(message.unknown[:KNOWN]) - {0}
-        if unknown and self._allowed(peer.address, len(unknown), now):
-            self._send([each for each in self._membership if each.state_hash in unknown], peer.address, now)
+        if not message.last:
+            return
+        asked = self._awaited.pop(peer.address, None)
+        whole = peer.address not in self._withheld
+        self._withheld.discard(peer.address)
+        if asked is not None and (asked.due > 1 or not whole):
+            self._awaited[peer.address] = replace(asked, due=asked.due - whole)
+        elif whole:
+            self._catch_up.members_told(peer, now)
+        if asked is None and message.unknown:
+            self._out.count("rx_unasked_response")
+        elif asked is not None:
+            unknown = set(message.unknown[:KNOWN]) - {0}
+            nodes = (each for bucket in asked.buckets for each in self._in_bucket(bucket))
+            self._send([each for each in nodes if each.state_hash in unknown], peer.address, now)
 
     def shares_nodes(self, member: Address) -> bool:
         """Whether a part of the NodeList of ``member`` is known to be equal here, so that it is no other fleet's."""
@@ -202,7 +220,7 @@ class NodeLists:
 
     def tick(self, now: Now) -> None:
         """Forget requests that got no answer within 30 s."""
-        self._awaited = {to: item for to, item in self._awaited.items() if now.mono - item[1] < _ANSWER_LIFETIME}
+        self._awaited = {to: item for to, item in self._awaited.items() if now.mono - item.when < _ANSWER_LIFETIME}
 
     def _hashes(self, bucket: int) -> list[int]:
         """The hashes of the present nodes in a bucket, this node included."""
@@ -229,12 +247,6 @@ class NodeLists:
             self._send(self._out.rng.sample(peers, _NEWCOMERS), to, now)
         else:
             self._send(peers, to, now, last=True)
-
-    def _allowed(self, to: Address, amount: int, now: Now) -> bool:
-        if self._parts.take(to, amount, _MEMBERS + 4 * len(self._membership), now) == amount:
-            return True
-        self._out.count("member_lists_withheld")
-        return False
 
     def _send(
         self, peers: list[Peer], to: Address, now: Now, unknown: tuple[int, ...] = (), last: bool = False
