@@ -25,6 +25,7 @@ BUILDER = os.path.join(COLLECTION, "agent", "build_release.py")
 BUILT = "~/.cache/xdp-gossip"
 
 _NAME = re.compile(r"xdp-gossip-([0-9][^/]*)\.tar\.gz\Z")
+_CHECKSUM = re.compile(r"sha256:([0-9a-fA-F]{64})\Z")
 
 
 class ActionModule(ActionBase):
@@ -36,7 +37,14 @@ class ActionModule(ActionBase):
     def run(self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Find or build the release archive, and return its path, versions and name. Raises ``AnsibleActionFail``."""
         super().run(tmp, task_vars)
-        options = self.validate_argument_spec(argument_spec={"archive": {"type": "str", "default": ""}})[1]
+        spec = {"archive": {"type": "str", "default": ""}, "checksum": {"type": "str", "default": ""}}
+        options = self.validate_argument_spec(argument_spec=spec)[1]
+        wanted = _CHECKSUM.match(options["checksum"])
+        if options["checksum"] and not wanted:
+            raise AnsibleActionFail(
+                "checksum: expected sha256: and 64 hexadecimal digits, got %s: set xdp_gossip_agent_release_checksum"
+                % options["checksum"]
+            )
         path = os.path.realpath(os.path.expanduser(options["archive"])) if options["archive"] else _own()
         named = _NAME.match(os.path.basename(path))
         if not named or not os.path.isfile(path):
@@ -47,6 +55,11 @@ class ActionModule(ActionBase):
         try:
             with open(path, "rb") as stream:
                 digest = hashlib.sha256(stream.read()).hexdigest()
+            if wanted and digest != wanted.group(1).lower():
+                raise AnsibleActionFail(
+                    "%s: expected an archive with the checksum sha256:%s, got sha256:%s: it is another release, or was "
+                    "changed" % (path, wanted.group(1).lower(), digest)
+                )
             with tarfile.open(path) as archive:
                 wire = _wire(archive)
         except (OSError, tarfile.TarError, UnicodeError) as exc:

@@ -28,6 +28,12 @@ options:
         release of the collection.
     type: str
     default: ""
+  checksum:
+    description:
+      - The SHA-256 that the archive must have, as V(sha256:HEX). If the archive has another SHA-256, the module fails
+        before anything of the archive is read.
+    type: str
+    default: ""
 seealso:
   - module: xdp_gossip.fleet.xdp_gossip_preflight
 """
