@@ -28,6 +28,8 @@ TEST_PACKAGES := $(AGENT_PACKAGES) $(BASE_PACKAGES) curl faketime fish iproute2 
 
 # Simulated clusters per scenario.
 SIM_SEEDS ?= 30
+# Seconds that `make soak` lasts, after some minutes of preparation.
+SOAK_SECONDS ?= 7200
 # What `make coverage` measures: all tests of `unit` take half as long again.
 COVERED ?= -m "not slow and not root"
 # What `make sanity` and `make ansible-units` test with: 2.18, 2.19, newest or a version; and a Python for it, if not the
@@ -234,6 +236,10 @@ long: packages-test packages-plane venv-dev venv-ansible link ## What takes too 
 .PHONY: bench
 bench: packages-test packages-plane packages-bench venv-dev venv-ansible link ## What the data plane and the plugins cost and bring, as tables and JSON (root)
 	$(VENV)/dev/bin/python -m bench $(BENCH_ARGS)
+
+.PHONY: soak
+soak: packages-test packages-plane packages-bench venv-dev link ## Thirty agents for SOAK_SECONDS (7200) under changes and faults: what grows, what is lost (root)
+	$(VENV)/dev/bin/python -m bench soak --seconds $(SOAK_SECONDS)
 
 ##@ Artifacts
 .PHONY: release

@@ -21,8 +21,10 @@ from .report import DIRECTORY, SHORT, Report, machine, save, wait_for_quiet  # n
 
 BENCHMARKS = (
     *("dataplane", "planes", "forged", "convergence", "atrest", "members"),
-    *("faults", "sync", "inventory", "push", "applied", "deploy"),
+    *("faults", "sync", "inventory", "push", "applied", "deploy", "soak"),
 )
+#: Benchmarks that last for hours, so that ``all`` leaves them out except with --short.
+_HOURS = ("soak",)
 
 
 def main() -> int:
@@ -45,7 +47,7 @@ def main() -> int:
         help="directory with an earlier release's BPF sources, which 'dataplane' measures as well",
     )
     parser.add_argument(
-        "--hosts", metavar="N[,N]", type=_numbers, default=(), help="numbers of hosts that 'faults' measures with"
+        "--hosts", metavar="N[,N]", type=_numbers, default=(), help="numbers of hosts of 'faults'; the first for 'soak'"
     )
     parser.add_argument(
         "--plane",
@@ -54,6 +56,7 @@ def main() -> int:
         default=(),
         help=f"data planes that 'faults' measures: {', '.join(PLANES)}",
     )
+    parser.add_argument("--seconds", type=float, default=0.0, help="duration of 'soak' (default: two hours)")
     args = parser.parse_args()
     unknown = [name for name in args.names if name not in (*BENCHMARKS, "all")]
     if unknown:
@@ -65,7 +68,8 @@ def main() -> int:
     if args.short:
         os.environ[SHORT] = "1"
     lock = _only_one(parser)
-    names = BENCHMARKS if "all" in args.names else tuple(dict.fromkeys(args.names))
+    every = tuple(name for name in BENCHMARKS if args.short or name not in _HOURS)
+    names = every if "all" in args.names else tuple(dict.fromkeys(args.names))
     about = machine()
     print("machine: " + ", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
     reports: list[Report] = []
@@ -77,6 +81,7 @@ def main() -> int:
             beside = {
                 "dataplane": {"former": args.former},
                 "faults": {"hosts": args.hosts, "planes": args.plane},
+                "soak": {"hosts": args.hosts, "seconds": args.seconds},
             }.get(name, {})
             report = importlib.import_module(f"bench.{name}").run(args.quick or args.short, **beside)
         except BenchError as error:
