@@ -35,7 +35,7 @@ from ..types import Address, Document, Now, State
 from .allowance import Allowance
 from .catchup import CatchUp
 from .fetch import Fetcher
-from .nodelists import NodeLists
+from .nodelists import NodeLists, halves
 from .supply import Supply
 
 #: Maximum number of documents for which a response lists all entries at once, without bucket digests.
@@ -162,7 +162,7 @@ class AntiEntropy:
         if response.entries_complete:
             self._catch_up.compared(peer, self._compare(response.entries, range(BUCKETS), peer.address, now))
         elif response.buckets:
-            own = self._folded_buckets(response.nonce)
+            own = halves(self._metadata.table.buckets, response.nonce)
             differing = tuple(i for i, digest in enumerate(response.buckets) if digest != own[i])
             if differing and not self._busy("asked", now):
                 self._catch_up.compared(peer, (), differing)
@@ -178,15 +178,6 @@ class AntiEntropy:
             return True
         self._listed_at[what] = now.mono
         return False
-
-    def _folded_buckets(self, nonce: int) -> tuple[int, ...]:
-        """For each bucket: the lower or the upper 32 bits of the 64-bit digest of the bucket.
-
-        The nonce selects the half of the digest. Therefore, if the digests of two different buckets match in one half
-        by chance, a later sync detects the difference.
-        """
-        shift = 32 if nonce & 1 else 0
-        return tuple(digest >> shift & 0xFFFFFFFF for digest in self._metadata.table.buckets)
 
     def _ask_for_lists(self, buckets: tuple[int, ...], peer: Address, now: Now) -> None:
         self._asked[peer] = now.mono
@@ -283,7 +274,7 @@ class AntiEntropy:
                 entries = tuple(entry for _, group in table.entries() for entry in group)
                 complete = self._out.codec.size_of(SyncResponse(0, (), False, entries)) <= self._frame_bytes // 2
             if not complete:
-                entries, buckets = (), self._folded_buckets(request.nonce)
+                entries, buckets = (), halves(table.buckets, request.nonce)
         response = replace(
             self._lists.answer(request, now), entries=entries, entries_complete=complete, buckets=buckets
         )

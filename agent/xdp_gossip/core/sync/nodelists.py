@@ -32,9 +32,9 @@ KNOWN = 1024
 _MEMBER_BYTES = 80
 _HASH_BYTES = 9
 _OVERDUE_LIMIT = 200
-#: Limits for one member in each window of its allowance. The member gets at most _LISTS complete member lists. It gets
-#: at most _MEMBERS nodes of single buckets, plus four for each node that this node knows. The member may report at most
-#: _NEWCOMERS unknown nodes.
+#: Limits for one member in each window of its allowance. The member gets at most _LISTS complete member lists. Its
+#: requests may name buckets with at most _MEMBERS nodes, plus four for each node that this node knows. The member may
+#: report at most _NEWCOMERS unknown nodes.
 _LISTS = 10
 _MEMBERS = 4096
 _NEWCOMERS = 2048
@@ -52,6 +52,15 @@ class _Awaited:
     due: int
     buckets: tuple[int, ...]
     when: float
+
+
+def halves(digests: Iterable[int], nonce: int) -> tuple[int, ...]:
+    """The lower or the upper 32 bits of each 64-bit digest, as the nonce of a sync selects.
+
+    If two different digests match in one half by chance, their other halves differ, and a later sync detects it.
+    """
+    shift = 32 if nonce & 1 else 0
+    return tuple(digest >> shift & 0xFFFFFFFF for digest in digests)
 
 
 class NodeLists:
@@ -110,7 +119,7 @@ class NodeLists:
             return replace(answer, members=tuple(self._newer(request.overdue[: self._most_overdue], now)))
         if len(self._membership) <= FEW_NODES:
             return replace(answer, want_members=True)
-        return replace(answer, member_buckets=self._folded_buckets(request.nonce), nodes=len(self._membership) + 1)
+        return replace(answer, member_buckets=self._halves(request.nonce), nodes=len(self._membership) + 1)
 
     def on_response(self, response: SyncResponse, packet: Received) -> None:
         """Merge what an answer tells of members, and go on with the comparison if the NodeLists differ."""
@@ -119,7 +128,7 @@ class NodeLists:
         if response.want_members:
             self.send_all(peer.address, now)
             return
-        own = self._folded_buckets(response.nonce)
+        own = self._halves(response.nonce)
         differing = [i for i, digest in enumerate(response.member_buckets) if digest != own[i]]
         of_these_two = (peer.bucket, self._membership.local_bucket)
         equal = (i for i, digest in enumerate(response.member_buckets) if digest == own[i] and i not in of_these_two)
@@ -129,14 +138,8 @@ class NodeLists:
         else:
             self._catch_up.members_told(peer, now)
 
-    def _folded_buckets(self, nonce: int) -> tuple[int, ...]:
-        """For each bucket: the lower or the upper 32 bits of its digest, as the nonce selects.
-
-        If two different buckets match in one half by chance, a later sync detects the difference.
-        """
-        shift = 32 if nonce & 1 else 0
-        buckets = self._membership.buckets(self._local.incarnation, self._local.record.digest)
-        return tuple(digest >> shift & 0xFFFFFFFF for digest in buckets)
+    def _halves(self, nonce: int) -> tuple[int, ...]:
+        return halves(self._membership.buckets(self._local.incarnation, self._local.record.digest), nonce)
 
     def _ask(self, buckets: list[int], nodes: int, to: Address, now: Now) -> None:
         """Request what ``to``, which knows ``nodes`` nodes, has in ``buckets``, and tell it which are absent here.
