@@ -125,6 +125,7 @@ class AsyncNodeList:
 
     ``wire``: the format of packets, native or pekonode.
     ``cluster``: the name of the cluster.
+    ``zone``: the zone of the node, such as a data centre; members send most copies of a rumor within their own zone.
     ``keys``: cluster keys as (slot, state, secret), instead of ``secret_key``, so that keys can be rotated.
     ``dataplane``: the directory in which the loader of the kernel data plane stores its state.
     ``allow``: networks from which packets are accepted; an empty list accepts all packets.
@@ -164,6 +165,7 @@ class AsyncNodeList:
         timeout_cycles: int = NodeSettings.timeout_cycles,
         wire: str = NodeSettings.wire,
         cluster: str = NodeSettings.cluster,
+        zone: str = NodeSettings.zone,
         keys: Sequence[tuple[int, str, str]] = (),
         state_dir: str | Path | None = None,
         max_clock_drift: float = NodeSettings.max_clock_drift,

@@ -36,7 +36,7 @@ versions = st.builds(Version, u64, addresses)
 texts = st.text(max_size=20)
 hashes = st.binary(min_size=32, max_size=32)
 records = st.builds(
-    Record, texts, texts, texts.filter(lambda t: len(t.encode()) <= 32), st.just("UDP"), st.tuples(u32, u64)
+    Record, texts, texts, texts.filter(lambda t: len(t.encode()) <= 32), st.just("UDP"), st.tuples(u32, u64), texts
 )
 sightings = st.builds(m.Sighting, addresses, u32, u64)
 infos = st.builds(m.MemberInfo, addresses, u32, u64, st.sampled_from(State), u64, u64, u64)

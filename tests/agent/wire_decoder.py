@@ -56,7 +56,7 @@ STRUCTURES = {
     "entry": "key:key version:version deleted:bool content_hash:hash size:u64",
     # The page does not name the two fields of the stamp.
     "stamp": "incarnation:u32 sequence:u64",
-    "record": "name:text private_data:text agent_version:text data_plane:text stamp:stamp",
+    "record": "name:text private_data:text agent_version:text data_plane:text stamp:stamp zone:text*",
     "document": "key:key version:version value:bytes content_type:text author:text comment:text deleted:bool"
     " base:version? expires:u64* batch:[key]* ancestors:[version]*",
     "alert": "subject:address incarnation:u32 state:edge_state",
@@ -225,7 +225,8 @@ def documents_digest(documents: Iterable[Mapping[str, Any]]) -> int:
 def record_digest(record: Mapping[str, Any]) -> int:
     """Return the digest of a record as it comes out of `Decoder.decode`, never 0."""
     names = ("name", "private_data", "agent_version", "data_plane")
-    return _digest_of_parts(b"xg-record", [record[name].encode() for name in names]) or 1
+    zone = [record["zone"].encode()] if record["zone"] else []
+    return _digest_of_parts(b"xg-record", [record[name].encode() for name in names] + zone) or 1
 
 
 def bucket_of(key: str) -> int:
@@ -277,6 +278,9 @@ def _message(kind: int, body: Any) -> tuple[str, dict[str, Any]]:
     return name, fields
 
 
+_EMPTY = {"text*": ""}
+
+
 def _fields(where: str, specification: str, values: list[Any]) -> dict[str, Any]:
     """Check an array against its fields; what stands behind them is passed over."""
     fields: dict[str, Any] = {}
@@ -285,7 +289,7 @@ def _fields(where: str, specification: str, values: list[Any]) -> dict[str, Any]
         if index < len(values):
             fields[name] = _value(f"{where}.{name}", kind.rstrip("*"), values[index])
         elif kind.endswith("*"):
-            fields[name] = None if kind.endswith("?*") else [] if kind.startswith("[") else 0
+            fields[name] = None if kind.endswith("?*") else [] if kind.startswith("[") else _EMPTY.get(kind, 0)
         else:
             raise ValueError(f"{where}: {len(values)} fields, expected also {name} ({kind})")
     return fields

@@ -130,7 +130,8 @@ class SimNode:
         incarnation = self.disk.next_incarnation(now.wall_ns // 10**9)
         rng = random.Random(f"{self.world.seed}/{self.number}/{self.runs}")
         codec = RunCodec(rng.randbytes(4))
-        self.engine = Engine(self.node, self.world.settings, codec, rng, incarnation)
+        settings = replace(self.world.settings, zone=self.world.zone(self.number))
+        self.engine = Engine(self.node, settings, codec, rng, incarnation)
         snapshot = self.disk.load()
         self.world.checks.on_boot(self, snapshot.documents)
         self._seeds = list(seeds) or self._seeds
@@ -306,17 +307,20 @@ class World:
         planes: Iterable[int] = (),
         save_every: float = 1.0,
         observers: bool = True,
+        zone: Callable[[int], str] = lambda number: "",
         show: Callable[[str], None] | None = None,
     ) -> None:
         """``planes``: numbers of the nodes whose rumors go through a kernel data plane.
 
         ``save_every``: seconds between two writes of known nodes and of others' documents; more makes days cheap.
         ``observers``: False leaves the rounds of probes out, of which a day has 86,400; silence alone decides then.
+        ``zone``: the zone of the node with a number.
         ``show`` is called with a line for each event (``trace``).
         """
         self.show = show
         self._save_every = save_every
         self.observers = observers
+        self.zone = zone
         self.seed = seed
         self.planes = frozenset(planes)
         self.rng = random.Random(f"world {seed}")

@@ -184,6 +184,8 @@ def _build(top: Section, path: str) -> AgentConfig | None:
     seeds, seed_names = _seeds(top)
     known_services = services(top)
     _check_timing(top, values["cycle"], values["timeout"])
+    if values["zone"] and wire == "pekonode":
+        top.expected("zone", "none with wire pekonode, whose packets contain no zone", show(values["zone"]))
     values.update(
         timeout_cycles=declared["timeout_cycles"].agent_default,
         listen_addr=_listen_addr(top, node),

@@ -241,6 +241,6 @@ class Dispatcher:
         if onward is None:
             self._out.count("relay_ttl_exceeded")
             return
-        targets = self._membership.pick(self._timing.copies(header.type), header.origin, source)
+        targets = self._membership.targets(self._timing.copies(header.type), header.origin, source)
         self._out.forward(onward, targets)
         self._out.count("relayed", len(targets))

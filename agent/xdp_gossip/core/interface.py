@@ -29,6 +29,7 @@ class Known:
     last_heard_ns: int
     name: str = ""
     private_data: str = ""
+    zone: str = ""
 
     @property
     def is_former(self) -> bool:
@@ -46,6 +47,7 @@ def remembered(members: Iterable[Member], now: Now) -> list[Known]:
             now.wall_ns - int(member.last_heard * 1e9),
             member.record.name if member.record else "",
             member.record.private_data if member.record else "",
+            member.record.zone if member.record else "",
         )
         for member in members
         if not member.local and member.state is not State.LEFT and (member.incarnation or member.sequence)

@@ -93,7 +93,7 @@ class Outbox:
     def rumor(self, kind: PacketType, message: Message | None, now: Now) -> None:
         """Start a rumor: send one packet to random members, which relay the packet to further members."""
         ttl = math.ceil(math.log2(self._timing.members + 1)) + 4
-        targets = self._membership.pick(self._timing.copies(kind))
+        targets = self._membership.targets(self._timing.copies(kind))
         self.rumor_sequence += 1
         data = self.codec.encode(self._header(kind, self.rumor_sequence, ttl, now), message)
         near = [target for target in targets if len(data) <= self.datagram_limits.get(target, len(data))]

@@ -155,7 +155,7 @@ class PeerSelection:
         ]
         self._rounds += 1
         calm = self._rounds % _CALM and not self._membership.overdue(self._timing.overdue, 1, now)
-        members = [] if calm else self._membership.pick(1)
+        members = [] if calm else self._membership.targets(1)
         second_chances = self._rng.sample(gone, min(len(gone), _RETRIES))
         for address in dict.fromkeys((*members, *second_chances, *self._seeds.round(now))):
             self._anti_entropy.request(address, now)
@@ -172,6 +172,6 @@ class PeerSelection:
             self._out.count(f"rx_{rejected.reason}")
             return False
         self._membership.remember(peer, item.incarnation, item.sequence)
-        self._records.remember(peer, item.name, item.private_data)
+        self._records.remember(peer, item.name, item.private_data, item.zone)
         self._detector.remember(peer, now.mono - max(0.0, (now.wall_ns - item.last_heard_ns) / 1e9))
         return True

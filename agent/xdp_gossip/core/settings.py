@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import checks
+from .types import MAX_ZONE
 
 #: Maximum payload of a UDP datagram over IPv4, in bytes: 65,535 less the headers of IP and UDP.
 MAX_DATAGRAM = 65_507
@@ -244,6 +245,16 @@ class Settings:
         least=0.001,
         most=_TEN_YEARS,
         agent=AgentYml(least=0.1, most=_DAY),
+    )
+    zone: str = setting(
+        "",
+        "zone of the node, such as a data centre: members send most copies of a rumor to members of their own zone",
+        unit="bytes of UTF-8",
+        most=MAX_ZONE,
+        agent=AgentYml(
+            pattern="(?:[A-Za-z0-9][A-Za-z0-9._-]{0,63})?",
+            words="empty, or 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit",
+        ),
     )
     limits: Limits = setting(Limits(), "bounds on the nodes and documents that this node stores", words="`Limits`")
     tombstone_grace: float = setting(

@@ -20,17 +20,20 @@ from .types import (
     MAX_CONTENT_TYPE,
     MAX_NAME,
     MAX_PRIVATE_DATA,
+    MAX_ZONE,
     Document,
     Record,
 )
 
 RECORD = Struct(
     Record,
+    ("zone",),
     name=text(MAX_NAME),
     private_data=text(MAX_PRIVATE_DATA),
     agent_version=text(64),
     plane=text(32),
     stamp=pair(U32, U64),
+    zone=text(MAX_ZONE),
 )
 FILE = Struct(TroubledFile, template=text(64), path=text(255), state=text(16), since_ms=U64, error=text(256))
 

@@ -23,6 +23,8 @@ DEFAULT_KEY = "default"
 #: private data fits one datagram at IPv6's minimum MTU (1,280 bytes). A longer record travels over TCP.
 MAX_NAME = 255
 MAX_PRIVATE_DATA = 4096
+#: Maximum length of the name of a zone, in bytes of UTF-8.
+MAX_ZONE = 64
 MAX_KEY = 512
 MAX_CONTENT_TYPE = 32
 MAX_AUTHOR = 255
@@ -210,7 +212,7 @@ PRESENT = frozenset({State.ALIVE, State.SUSPECT})
 
 @dataclass(frozen=True)
 class Record:
-    """A node's description of itself: name, private data, agent version, mode.
+    """A node's description of itself: name, private data, agent version, mode, zone.
 
     A node spreads its record after each change. Every heartbeat has the digest of its origin's record. ``plane``: the
     mode. The pair ``stamp`` is the node's incarnation and sequence at the last change; a record with a higher stamp
@@ -222,12 +224,15 @@ class Record:
     agent_version: str = ""
     plane: str = ""
     stamp: tuple[int, int] = (0, 0)
+    zone: str = ""
 
     @functools.cached_property
     def digest(self) -> int:
         """64-bit digest over all fields except the stamp. The digest is never 0, because 0 means an unknown record."""
         digest = hashlib.blake2b(digest_size=8, person=b"xg-record")
-        for text in (self.name, self.private_data, self.agent_version, self.plane):
+        # The record of a node without a zone has the digest that members compute that know no zones.
+        zone = (self.zone,) if self.zone else ()
+        for text in (self.name, self.private_data, self.agent_version, self.plane, *zone):
             raw = text.encode()
             digest.update(len(raw).to_bytes(4, "big") + raw)
         return int.from_bytes(digest.digest(), "big") or 1

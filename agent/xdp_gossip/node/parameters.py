@@ -71,6 +71,8 @@ def settings(given: Mapping[str, object]) -> NodeSettings:
     )
     if values["keys"] and wire == "pekonode":
         raise ValueError("keys: expected none with wire='pekonode', which supports only secret_key")
+    if values["zone"] and wire == "pekonode":
+        raise ValueError("zone: expected none with wire='pekonode', whose packets contain no zone")
     if values["keys"] and values["secret_key"]:
         raise ValueError("keys: expected either keys or secret_key, got both")
     return NodeSettings(**values)

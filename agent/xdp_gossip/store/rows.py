@@ -13,7 +13,7 @@ import struct
 from typing import TypeVar, Union
 
 from ..core.interface import Known
-from ..core.types import Document, Node, Version
+from ..core.types import MAX_ZONE, Document, Node, Version, check_text
 
 #: Type of a column's value in SQLite.
 Value = Union[None, int, float, str, bytes]
@@ -34,6 +34,7 @@ COLUMNS = {
         "last_heard_ns": "INTEGER",
         "name": "TEXT",
         "private_data": "TEXT",
+        "zone": "TEXT",
         "checksum": "BLOB",
     },
     "document": {
@@ -219,13 +220,14 @@ def known_row(known: Known) -> Row:
             known.last_heard_ns,
             known.name,
             known.private_data,
+            known.zone,
         ),
     )
 
 
 def row_known(row: Row) -> Known:
     """Convert a row to a known node: the inverse of :func:`known_row`. Raises ``ValueError`` for wrong values."""
-    ip, port, incarnation, sequence, heard, name, private_data = row[:7]
+    ip, port, incarnation, sequence, heard, name, private_data, zone = row[:8]
     node = Node(_typed(ip, str), _typed(port, int), _typed(name, str), _typed(private_data, str))
     numbers = _whole(incarnation, 2**32), _whole(int(_typed(sequence, str)), 2**64), _typed(heard, int)
-    return Known(node.address, *numbers, node.name, node.private_data)
+    return Known(node.address, *numbers, node.name, node.private_data, check_text("zone", _typed(zone, str), MAX_ZONE))

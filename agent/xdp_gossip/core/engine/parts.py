@@ -57,10 +57,10 @@ class Parts:
     ) -> None:
         self.settings = settings
         self._rng = rng
-        record = Record(node.name, node.private_data, agent_version, plane, (incarnation, 0))
+        record = Record(node.name, node.private_data, agent_version, plane, (incarnation, 0), settings.zone)
         self._local = Local(node, record, incarnation)
         table = DocumentTable()
-        self._membership = Membership(node.address, settings.limits.nodes, rng)
+        self._membership = Membership(node.address, settings.limits.nodes, rng, settings.zone)
         self._timing = Timing(settings, self._membership)
         self._out = Outbox(codec, self._local, self._membership, self._timing, lambda: table.digest, rng)
         self.documents = Metadata(node.address, settings, self._out, table)
@@ -142,4 +142,4 @@ class Parts:
             self._timing,
             self._catch_up,
         )
-        self._ring = RelayRing(self._membership, rng)
+        self._ring = RelayRing(self._membership, self._timing)

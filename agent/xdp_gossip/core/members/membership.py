@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Callable
 
 from ..messages import MemberInfo, Sighting
@@ -18,6 +18,7 @@ from ..runs import later
 from ..types import Address, Now, State
 from .peer import DIRECT_WINDOW, MEMBER_BUCKETS, RUMOR_WINDOW, Peer, SyncState, bucket_of
 from .window import ReplayWindow
+from .zones import RENEWED, Zones
 
 #: Minimum seconds for which a dead node stays in the NodeList (see :meth:`Membership.forget_old`). While a dead
 #: node is in the NodeList, this member tries from time to time to contact it.
@@ -29,8 +30,9 @@ _MASK = (1 << 64) - 1
 class Membership:
     """All known peers by address."""
 
-    def __init__(self, local: Address, max_nodes: int, rng: random.Random) -> None:
+    def __init__(self, local: Address, max_nodes: int, rng: random.Random, zone: str = "") -> None:
         self._local = local
+        self._zones = Zones(zone, rng)
         self._max_nodes = max_nodes
         self._rng = rng
         self._peers: dict[Address, Peer] = {}
@@ -154,6 +156,7 @@ class Membership:
         for kind in (self.suspects, self.gone, self.incomplete, self._left, self._watched, self.down):
             kind.pop(peer.address, None)
         self._set_state_hash(peer, 0)
+        self._zones.place(peer.address, None)
         self._present = self._observed = self._ordered = None
         peer.watched_by(None)
         self.revision.advance()
@@ -177,12 +180,17 @@ class Membership:
         watched = peer.heard and (peer.present or peer.liveness.state is State.AGENT_DOWN)
         if watched is (peer.address not in self._watched):
             self._observed = None
+        self.zoned(peer)
         _sort(self._watched, peer, watched)
         _sort(self.suspects, peer, peer.liveness.state is State.SUSPECT)
         _sort(self.gone, peer, not peer.present)
         _sort(self._left, peer, peer.liveness.state is State.LEFT)
         _sort(self.down, peer, peer.liveness.state is State.AGENT_DOWN)
         _sort(self.incomplete, peer, peer.present and peer.record_missing)
+
+    def zoned(self, peer: Peer) -> None:
+        """Update the index of zones after a change of a peer's state or record."""
+        self._zones.place(peer.address, peer.zone if peer.present else None)
 
     @property
     def number_present(self) -> int:
@@ -252,6 +260,36 @@ class Membership:
             return chosen
         chosen = self._rng.sample(present, min(len(present), amount + len(exclude)))
         return [address for address in chosen if address not in exclude][:amount]
+
+    def targets(self, copies: int, *exclude: Address) -> list[Address]:
+        """Addresses of up to ``copies`` present peers for one rumor, chosen at random, most of them in the own zone.
+
+        Addresses in ``exclude`` are never chosen.
+        """
+        return self._zones.targets(copies, exclude) if self._zones.several else self.pick(copies, *exclude)
+
+    def sample(self, limit: int, least: int, former: Sequence[Address]) -> list[Address]:
+        """Up to ``limit`` present peers in random order, from which a data plane takes the targets of its rumors.
+
+        The sample replaces a part of the sample ``former``. ``least``: the largest number of copies of a rumor.
+        """
+        if self._zones.several:
+            return self._zones.sample(limit, least, former)
+        present, rng = self.present, self._rng
+        sample = list(present)
+        if len(present) > limit:
+            members = set(present)
+            sample = [address for address in former if address in members]
+            rng.shuffle(sample)
+            del sample[limit - limit // RENEWED :]
+            chosen = set(sample)
+            while len(sample) < limit:
+                address = rng.choice(present)
+                if address not in chosen:
+                    chosen.add(address)
+                    sample.append(address)
+        rng.shuffle(sample)
+        return sample
 
     def screen(self, header: Header, screened: bool = False) -> Peer | None:
         """Check a header against the replay window, without cryptography.

@@ -105,6 +105,11 @@ class Peer(Shown):
         return self.incarnation > 0
 
     @property
+    def zone(self) -> str:
+        """The zone in the stored record; "" if the record is unknown."""
+        return self.record.value.zone if self.record.value is not None else ""
+
+    @property
     def record_missing(self) -> bool:
         """Whether the record digest in the peer's newest packet differs from the digest of the stored record."""
         held = self.record.value

@@ -45,13 +45,14 @@ class NodeRecords:
         self._frame_bytes = frame_bytes
         self._sent = Allowance()
 
-    def remember(self, peer: Peer, name: str, private_data: str) -> None:
-        """Give a peer that was not heard in this run a provisional record from stored ``name`` and ``private_data``.
+    def remember(self, peer: Peer, name: str, private_data: str, zone: str = "") -> None:
+        """Give a peer that was not heard in this run a provisional record from stored values.
 
         The peer's own record will replace this record.
         """
-        if name or private_data:
-            peer.record.value = Record(name, private_data)
+        if name or private_data or zone:
+            peer.record.value = Record(name, private_data, zone=zone)
+            self._membership.zoned(peer)
 
     def expect(self, peer: Peer, now: Now) -> None:
         """Schedule a request for the record of ``peer``, whose newest packet has a new incarnation or record digest.
@@ -117,6 +118,7 @@ class NodeRecords:
             return
         fresh = peer.record.value is None or peer.record.value.digest != record.digest
         peer.record.value = record
+        self._membership.zoned(peer)
         if fresh:
             self._identity.named(peer)
         if peer.record_missing:
