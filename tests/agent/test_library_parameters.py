@@ -76,6 +76,7 @@ CONSTRUCTOR: dict[str, tuple[Any, ...]] = {
     "is_print": NO_FLAG,
     "timeout_cycles": (None, 0, *NO_INTEGER),
     "wire": (None, "", "Native", "egossip", *NO_TEXT),
+    "zone": (None, "z" * 65, "\ud800", *NO_TEXT),
     "cluster": (None, "", "\ud800", "x" * 300, *NO_TEXT),
     "keys": (
         *(None, 5, "staged", [5], [(0, "active")], [(256, "active", "s")], [(-1, "active", "s")], [(0, "old", "s")]),
@@ -435,6 +436,11 @@ def test_keys_that_would_not_protect(wrong: dict[str, Any]) -> None:
     """Packets in clear, or a secret that is passed over, are no surprise for later."""
     with pytest.raises(ValueError, match=r"^keys: "):
         NodeList(**wrong)
+
+
+def test_a_zone_on_a_wire_that_has_none() -> None:
+    with pytest.raises(ValueError, match=r"^zone: expected none with wire='pekonode'"):
+        NodeList(wire="pekonode", zone="a", size=1024)
 
 
 @pytest.mark.parametrize("addr", ["fe80::1%lo", "::1%lo0", "fe80::1%a]:1", "fe80::1%lo\n"])

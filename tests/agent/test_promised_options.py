@@ -166,6 +166,7 @@ def test_tls_of_the_api_and_the_page(tmp_path: Path) -> None:
 #: Setting -> a value that is not its default; see the test for where it shows.
 SETTINGS: dict[str, Any] = {
     "cluster": "other",
+    "zone": "dc-1.west",
     "protocol": "TCP",
     "amount": 7,
     "cycle": 3.5,
@@ -194,6 +195,7 @@ def test_every_setting_reaches_the_node(tmp_path: Path) -> None:
     assert node_list.settings is config  # one object from the file to the engine
     engine = node_list._assembly.engine(config.node, 1, "UDP", random.Random(1)).settings
     assert (config.cluster, config.protocol) == ("other", "TCP")
+    assert (config.zone, engine.zone) == ("dc-1.west", "dc-1.west")
     assert (config.queue, config.size, config.is_print) == (123, 20_000, True)
     assert config.listen_addr == "127.0.0.2"
     assert (engine.amount, engine.cycle, engine.timeout, engine.size) == (7, 3.5, 77.5, 20_000)
@@ -251,6 +253,17 @@ def test_parameters_of_the_library() -> None:
         assert getattr(node_list._inner.settings, name) == value
     with pytest.raises(ValueError, match="tombstone_grace"):
         NodeList(tombstone_grace=0)
+
+
+def test_every_member_learns_the_zone_of_every_other() -> None:
+    with joined(zone="dc-1") as first, joined(zone="größer") as second:
+        second.set(first.members()[0].node)
+        deadline = time.monotonic() + 60
+        for node_list in (first, second):
+            while {member.record.zone for member in node_list.members() if member.record} != {"dc-1", "größer"}:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        assert first.status()["node"]["zone"] == "dc-1"
 
 
 def test_the_random_source_is_the_callers() -> None:

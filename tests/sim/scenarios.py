@@ -98,6 +98,25 @@ def partition(world: World) -> None:
     settle(world, SETTLED_WITHIN + CLEAN_FOR)
 
 
+def zone_cut(world: World) -> None:
+    """A zone is cut off while nodes publish on both sides. After the cut, everybody holds everything."""
+    zones = world.rng.randint(2, 3)
+    world.zone = lambda number: "abc"[number % zones]
+    formed(world)
+    numbers = range(len(world.nodes))
+    for _ in range(world.rng.randint(1, 2)):
+        lost = world.rng.randrange(zones)
+        inside = [number for number in numbers if number % zones == lost]
+        world.network.cut(inside, [number for number in numbers if number % zones != lost])
+        for _ in range(3):
+            publish_somewhere(world)
+            world.run(world.rng.uniform(0.1, 8.0))
+        world.network.heal()
+        world.run(world.rng.uniform(0.0, 4.0))
+    world.run(3.0)
+    settle(world, SETTLED_WITHIN + CLEAN_FOR)
+
+
 def lonely_link(world: World) -> None:
     """Two nodes cannot reach each other, but all other nodes reach both. No member is removed."""
     formed(world)
@@ -530,6 +549,7 @@ SCENARIOS: dict[str, tuple[Scenario, int, int]] = {
         (loss, 4, 7),
         (simultaneous, 3, 8),
         (partition, 3, 7),
+        (zone_cut, 5, 9),
         (lonely_link, 4, 6),
         (crash, 4, 7),
         (agent_gone, 4, 7),
@@ -567,6 +587,14 @@ def _planes(name: str, seed: int, size: int) -> list[int]:
     return numbers if seed % 3 else []
 
 
+def _zones(name: str, seed: int, size: int) -> list[str]:
+    """The zones of the nodes: in half of the worlds there is none, in the others some nodes may be in no zone."""
+    if seed // 3 % 2 == 0:
+        return [""] * size
+    rng = random.Random(f"zones {name} {seed}")
+    return rng.choices(rng.sample(["", "a", "b", "c"], rng.randint(2, 4)), k=size)
+
+
 def play(name: str, seed: int, show: Callable[[str], None] | None = None) -> World:
     """Run one scenario under one seed to its end; returns the world. Raises what went wrong.
 
@@ -574,7 +602,15 @@ def play(name: str, seed: int, show: Callable[[str], None] | None = None) -> Wor
     """
     scenario, least, most = SCENARIOS[name]
     size = random.Random(f"size {name} {seed}").randint(least, most)
-    world = World(seed, size, settings=_SETTINGS.get(name, SETTINGS), planes=_planes(name, seed, size), show=show)
+    zones = _zones(name, seed, size)
+    world = World(
+        seed,
+        size,
+        settings=_SETTINGS.get(name, SETTINGS),
+        planes=_planes(name, seed, size),
+        zone=zones.__getitem__,
+        show=show,
+    )
     try:
         scenario(world)
     except Exception as error:

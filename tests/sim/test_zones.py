@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+"""Three zones of a hundred members: how many copies pass between zones, and how long a publish takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from xdp_gossip.core.events import Transmit
+from xdp_gossip.core.messages import MemberInfo, MemberList, Records
+from xdp_gossip.core.packets import RUMORS, Header, PacketType
+from xdp_gossip.core.settings import Settings
+from xdp_gossip.core.types import State
+
+from .network import Link
+from .world import _CODEC, SimNode, World
+
+ZONES, MEMBERS = 3, 100
+#: The default of agent.yml; the cycle is so long that only publishes bring heartbeats about.
+FLEET = Settings(amount=4, cycle=60.0)
+#: In one packet to an engine, which no network carries.
+LISTED_AT_ONCE = 150
+
+
+def zone_of(number: int) -> str:
+    return f"zone{number % ZONES}"
+
+
+def introduced(seed: int, zone: Callable[[int], str], planes: bool) -> World:
+    """A fleet whose members know each other, without the traffic by which they would meet."""
+    nodes = ZONES * MEMBERS
+    numbers = range(nodes) if planes else ()
+    world = World(seed, nodes, settings=FLEET, planes=numbers, zone=zone, observers=False, link=Link(loss=1.0))
+    for node in world.nodes:
+        node.boot()
+    world.run(0.01)
+    for node in world.nodes:
+        introduce(node, world.nodes[node.number - 1], world)
+    # What was sent meanwhile goes nowhere.
+    world.run(10.0)
+    world.network.link = Link()
+    return world
+
+
+def introduce(node: SimNode, teller: SimNode, world: World) -> None:
+    assert node.engine is not None and teller.engine is not None
+    sequence = 1000
+    for at in range(0, len(world.nodes), LISTED_AT_ONCE):
+        some = [other.engine.local for other in world.nodes[at : at + LISTED_AT_ONCE] if other.engine is not None]
+        infos = tuple(MemberInfo(m.address, m.incarnation, 9, State.ALIVE, 0, m.record.digest, 0) for m in some)
+        records = tuple((member.address, member.record) for member in some)
+        for message in (MemberList(infos), Records(records)):
+            sequence += 1
+            kind = PacketType.SWAP_RESPONSE
+            header = Header(kind, teller.address, teller.engine.incarnation, sequence, node.now.wall_ns, 0, 0)
+            node.engine.receive(_CODEC.encode(header, message), teller.address, node.now)
+    node.after_input()
+    assert node.engine.tally()[State.ALIVE] == len(world.nodes)
+
+
+@dataclass
+class Seen:
+    """``copies``: of rumors, by type and by whether they passed between zones. ``seconds``: until everywhere."""
+
+    copies: Counter[tuple[PacketType, bool]]
+    seconds: list[float]
+
+    def crossing(self, kind: PacketType) -> float:
+        return self.copies[kind, True] / (self.copies[kind, True] + self.copies[kind, False])
+
+
+def publish(world: World, publishes: int) -> Seen:
+    """Publish documents at several members, one after the other, and look at the copies of all rumors."""
+    seen = Seen(Counter(), [])
+    send = world.send
+
+    def tapped(sender: SimNode, transmit: Transmit) -> None:
+        kind = _CODEC.parse(transmit.data).type
+        receiver = world.by_address[transmit.to]
+        if kind in RUMORS:
+            seen.copies[kind, zone_of(sender.number) != zone_of(receiver.number)] += 1
+        send(sender, transmit)
+
+    world.send = tapped  # type: ignore[method-assign]
+    for number in range(publishes):
+        author = world.rng.choice(world.nodes)
+        world.publish(author, f"key{number}", b"value")
+        assert author.engine is not None
+        digest = author.engine.documents.digest
+
+        def missing(digest: int = digest) -> str | None:
+            behind = sum(node.engine.documents.digest != digest for node in world.nodes if node.engine is not None)
+            return f"{behind} members lack the document" if behind else None
+
+        seen.seconds.append(world.run_until(missing, 10.0, 0.0005))
+    world.run(0.02)
+    return seen
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("planes", [False, True], ids=["agent", "kernel"])
+def test_few_copies_pass_between_zones_and_a_publish_takes_no_longer(planes: bool) -> None:
+    """At most a tenth of the copies, two thirds without zones; in at most 1.5 times the time without zones."""
+    zoned, plain = (publish(introduced(7, zone, planes), 8) for zone in (zone_of, lambda number: ""))
+    for kind in (PacketType.METADATA, PacketType.HEARTBEAT):
+        assert zoned.copies[kind, True] > 0
+        assert zoned.crossing(kind) <= 0.10
+        assert plain.crossing(kind) > 0.6
+    print(
+        f"crossing {zoned.crossing(PacketType.METADATA):.3f}, {plain.crossing(PacketType.METADATA):.3f} without zones"
+    )
+    print(f"seconds {zoned.seconds}, {plain.seconds} without zones")
+    assert sum(zoned.seconds) <= 1.5 * sum(plain.seconds)
+    assert sum(zoned.copies.values()) <= 1.1 * sum(plain.copies.values())
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("planes", [False, True], ids=["agent", "kernel"])
+def test_a_zone_that_is_cut_off_and_returns_loses_nothing(planes: bool) -> None:
+    """Members of the zone and of the others publish and delete meanwhile; after the cut, all hold the same."""
+    world = introduced(11, zone_of, planes)
+    inside = [node.number for node in world.nodes if zone_of(node.number) == "zone1"]
+    outside = [node.number for node in world.nodes if zone_of(node.number) != "zone1"]
+    world.publish(world.nodes[inside[0]], "before", b"value")
+    world.run(0.1)
+    world.network.cut(inside, outside)
+    for number in range(3):
+        world.publish(world.nodes[inside[number]], f"inside{number}", b"value")
+        world.publish(world.nodes[outside[number]], f"outside{number}", b"value")
+        world.publish(world.nodes[inside[number]], "both", b"%d" % number)
+        world.run(0.1)
+    world.delete(world.nodes[inside[5]], "before")
+    world.publish(world.nodes[outside[5]], "both", b"outside")
+    world.run(0.1)
+    world.network.heal()
+    world.run_until(world.checks.disagreement, 300.0)
+    world.checks.finally_sound()
+    world.checks.nothing_lost()
+    held = world.nodes[0].engine.documents.get("both") if world.nodes[0].engine is not None else None
+    assert held is not None and held.value == b"outside"
