@@ -47,6 +47,7 @@ from .core.events import (
     MemberChanged,
     MemberForgotten,
     QueryAnswered,
+    ZoneChanged,
 )
 from .core.interface import ProtocolError
 from .core.settings import Limits
@@ -54,7 +55,7 @@ from .core.shown import shown
 from .core.types import DEFAULT_KEY, PRESENT, Address, Document, Member, Node, State, TypeChanged, Version, Write
 from .node import parameters, shapes
 from .node.assembly import Assembly
-from .node.changes import KINDS, Change, ChangeLog, Changes, Filter
+from .node.changes import KINDS, Change, ChangeLog, Changes, Filter, Zone
 from .node.console import format_event
 from .node.convergence import Convergence, Inquiry, Wanted, enough_for
 from .node.fleetfiles import FilesInquiry, FleetFiles
@@ -610,8 +611,8 @@ class AsyncNodeList:
 
         If there are no such changes yet, wait up to ``timeout`` seconds for the first such change.
 
-        ``kind``: return only changes of this kind, document or node. ``prefix``: return only changes of documents whose
-        key starts with ``prefix``. Raises ``NotReadyError`` after :meth:`close`.
+        ``kind``: return only changes of this kind (document, node or zone). ``prefix``: of the changes of documents,
+        return only those whose key starts with ``prefix``. Raises ``NotReadyError`` after :meth:`close`.
         """
         chosen = _filter(prefix, kind)
         parameters.integer("since", since, 0, 2**63 - 1)
@@ -914,6 +915,12 @@ class AsyncNodeList:
             self._log.add("node", _event_of(event), member=event.member)
         elif isinstance(event, MemberForgotten):
             self._log.add("node", "forgotten", member=event.member)
+        elif isinstance(event, ZoneChanged):
+            if event.lost:
+                _log.warning("zone %s is lost: none of its %d members is present", shown(event.zone), event.members)
+            else:
+                _log.info("zone %s is back", shown(event.zone))
+            self._log.add("zone", "lost" if event.lost else "returned", zone=Zone(event.zone, event.members))
         elif isinstance(event, CaughtUp):
             _log.info("caught up with the cluster: %s", event.how)
         elif isinstance(event, QueryAnswered):

@@ -183,4 +183,4 @@ def test_a_member_whose_record_tells_another_zone_moves() -> None:
     assert peer is not None
     peer.record.value = Record("host101", zone="a")
     membership.zoned(peer)
-    assert not membership._zones.several
+    assert not membership.zones.several

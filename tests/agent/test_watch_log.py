@@ -11,7 +11,7 @@ import pytest
 
 from xdp_gossip import AsyncNodeList, Node, NotReadyError
 from xdp_gossip.core.types import Address, Document, Member, State, Version
-from xdp_gossip.node.changes import ALL, Change, ChangeLog, Filter
+from xdp_gossip.node.changes import ALL, Change, ChangeLog, Filter, Zone
 
 ADDRESS = Address("198.18.0.11", 8000)
 
@@ -92,6 +92,11 @@ def test_filters() -> None:
     assert keys(log.since(0, Filter("app/", "document")).changes) == ["app/a"]
     assert keys(log.since(0, Filter("", "document")).changes) == ["app/a", "other"]
     assert keys(log.since(0, Filter("app/", "node")).changes) == ["node"]
+    log.add("zone", "lost", zone=Zone("east", 3))
+    assert [(change.event, change.zone) for change in log.since(0, Filter("", "zone")).changes] == [
+        ("lost", Zone("east", 3))
+    ]
+    assert [change.kind for change in log.since(3, Filter("app/")).changes] == ["zone"]
 
 
 def test_who_does_not_wait_for_a_change_is_not_woken_by_it() -> None:

@@ -108,7 +108,7 @@ class SimPlane:
         if engine.observation_due <= now.mono + ROUNDING or self.lost:
             self.lost = 0
             engine.observe(self._observations(now), now)
-        members = len(engine.members(now))
+        members = sum(engine.tally().values())
         if now.mono >= self._ring_at or members != self._members:
             self._ring_at, self._members = now.mono + engine.cycle, members
             self.model.targets = engine.relay_targets(RING)

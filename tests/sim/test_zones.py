@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Three zones of a hundred members: how many copies pass between zones, and how long a publish takes."""
+"""Zones: how many copies pass between them, how long a publish takes, and what the loss of a zone tells."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
 
-from xdp_gossip.core.events import Transmit
+from xdp_gossip.core.events import Event, Transmit, ZoneChanged
 from xdp_gossip.core.messages import MemberInfo, MemberList, Records
 from xdp_gossip.core.packets import RUMORS, Header, PacketType
 from xdp_gossip.core.settings import Settings
-from xdp_gossip.core.types import State
+from xdp_gossip.core.types import PRESENT, State
 
 from .network import Link
+from .steps import formed
 from .world import _CODEC, SimNode, World
 
 ZONES, MEMBERS = 3, 100
@@ -141,3 +142,94 @@ def test_a_zone_that_is_cut_off_and_returns_loses_nothing(planes: bool) -> None:
     world.checks.nothing_lost()
     held = world.nodes[0].engine.documents.get("both") if world.nodes[0].engine is not None else None
     assert held is not None and held.value == b"outside"
+
+
+def events_of_zones(world: World) -> list[tuple[int, ZoneChanged]]:
+    """What all nodes tell of zones from now on, with the numbers of the nodes."""
+    told: list[tuple[int, ZoneChanged]] = []
+    tell = world.tell
+
+    def tapped(number: int, event: Event) -> None:
+        if isinstance(event, ZoneChanged):
+            told.append((number, event))
+        tell(number, event)
+
+    world.tell = tapped  # type: ignore[method-assign]
+    return told
+
+
+def away(world: World, numbers: Sequence[int]) -> Callable[[], str | None]:
+    """Whether every other node lists the nodes with these numbers as gone."""
+    gone = {world.nodes[number].address for number in numbers}
+
+    def missing() -> str | None:
+        for node in world.up:
+            assert node.engine is not None
+            listed = {member.address for member in node.engine.members(node.now) if member.state in PRESENT}
+            if node.number not in numbers and listed & gone:
+                return f"node {node.number} lists {len(listed & gone)} of them"
+        return None
+
+    return missing
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_loss_of_a_zone_is_one_event_on_each_member(seed: int) -> None:
+    planes = range(0, 12, 2) if seed % 2 else ()
+    world = World(seed, 12, settings=Settings(cycle=1.0), planes=planes, zone=zone_of)
+    told = events_of_zones(world)
+    formed(world)
+    lost = [number for number in range(12) if zone_of(number) == "zone1"]
+    kept = [number for number in range(12) if number not in lost]
+    assert told == []
+    for number in lost:
+        world.nodes[number].crash()
+    if planes:
+        world.network.cut(lost, kept)
+    world.run_until(away(world, lost), 120.0)
+    assert sorted(told) == [(number, ZoneChanged("zone1", True, 4)) for number in kept]
+    told.clear()
+    world.network.heal()
+    for number in lost:
+        world.nodes[number].boot()
+    world.run_until(world.checks.disagreement, 120.0)
+    backs = [(number, event.zone, event.lost) for number, event in told]
+    assert sorted(backs) == [(number, "zone1", False) for number in kept]
+
+
+def test_a_cut_is_the_loss_of_the_other_zones_on_either_side_and_isolation_is_none() -> None:
+    world = World(3, 9, settings=Settings(cycle=1.0), zone=zone_of)
+    told = events_of_zones(world)
+    formed(world)
+    inside = [number for number in range(9) if zone_of(number) == "zone1"]
+    outside = [number for number in range(9) if number not in inside]
+    world.network.cut(inside, outside)
+    world.run_until(away(world, inside), 120.0)
+    world.run(60.0)
+    seen = sorted((number, event.zone, event.members) for number, event in told)
+    assert [one for one in seen if one[0] in outside] == [(number, "zone1", 3) for number in outside]
+    assert [one for one in seen if one[0] in inside] == [(n, zone, 3) for n in inside for zone in ("zone0", "zone2")]
+    told.clear()
+    world.network.heal()
+    world.run_until(world.checks.disagreement, 200.0)
+    told.clear()
+    world.network.cut([0], range(1, 9))
+    world.run(60.0)
+    assert world.nodes[0].engine is not None and world.nodes[0].engine.isolated
+    assert told == []
+
+
+def test_a_zone_that_leaves_and_nodes_of_an_earlier_run_are_no_loss() -> None:
+    world = World(4, 6, settings=Settings(cycle=1.0), zone=zone_of)
+    told = events_of_zones(world)
+    formed(world)
+    for number in (1, 4):
+        world.leave(world.nodes[number])
+    world.run(20.0)
+    assert told == []
+    for node in world.nodes:
+        if node.engine is not None:
+            node.stop()
+    world.nodes[0].boot()
+    world.run(60.0)
+    assert told == []

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
@@ -52,6 +53,8 @@ def change_json(change: Any) -> dict[str, Any]:
         entry["conflict"] = str(change.conflict)
     if change.member is not None:
         entry["node"] = shapes.node(change.member)
+    if change.zone is not None:
+        entry["zone"] = asdict(change.zone)
     return entry
 
 

@@ -117,6 +117,8 @@ def _line(change: Change) -> str:
         what = f"{printable(document['key'])} {document['version']} ({document['size']} bytes)"
         if "conflict" in change:
             what += f", which took the place of {change['conflict']} unread"
+    elif change["kind"] == "zone":
+        what = f"{printable(change['zone']['name'])} ({change['zone']['members']} members gone)"
     else:
         node = change["node"]
         what = f"{tables.address(node)} {printable(node['name'])} ({node['state']})"

@@ -65,6 +65,8 @@ class Detector:
         #: Whether this node is isolated. Meanwhile no peer is suspected, removed or forgotten.
         self.suspended = False
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
+        #: Called after each change of a peer's state, with the former state; None for a new peer.
+        self.on_moved: Callable[[Peer, State | None], None] = lambda peer, previous: None
         #: Whether observers report that the host of a silent peer answers, so that its silence is no death.
         self.host_is_up: Callable[[Peer, Now], bool] = lambda peer, now: False
         #: Whether observers decide about members, so that silence is only the backstop.
@@ -403,6 +405,7 @@ class Detector:
         self._membership.changed(peer)
         self._out.count(f"members_became_{state.value}")
         self._out.emit(MemberChanged(snapshot(peer, now), previous))
+        self.on_moved(peer, previous)
         if peer.heard:
             self._out.emit(standing_of(peer))
 

@@ -84,6 +84,18 @@ class MemberForgotten:
 
 
 @dataclass(frozen=True)
+class ZoneChanged:
+    """No node of a zone is present any more (``lost``), or a node of a lost zone is present again.
+
+    ``members``: number of nodes of the zone that are dead or agent_down. A zone whose nodes have all left is not lost.
+    """
+
+    zone: str
+    lost: bool
+    members: int
+
+
+@dataclass(frozen=True)
 class Standing:
     """The state of a peer that a data plane needs in order to check the peer's packets without the engine.
 
@@ -209,6 +221,7 @@ Event = Union[
     HeartbeatSent,
     MemberChanged,
     MemberForgotten,
+    ZoneChanged,
     Standing,
     IncarnationChanged,
     DocumentChanged,

@@ -17,18 +17,27 @@ KEPT_BYTES = 32 * 1024 * 1024
 
 _LONG = 3600.0
 
-KINDS = ("document", "node")
+KINDS = ("document", "node", "zone")
+
+
+@dataclass(frozen=True)
+class Zone:
+    """A zone. ``members``: number of its nodes that are dead or agent_down."""
+
+    name: str
+    members: int
 
 
 @dataclass(frozen=True)
 class Change:
-    """One change. ``kind`` is document or node; either ``document`` or ``member`` is set, the other is None.
+    """One change. ``kind`` is document, node or zone. ``document``, ``member`` or ``zone`` is set; the others are None.
 
     Events of documents: published, deleted. Events of nodes: joined, updated, suspected, recovered, removed, left,
-    agent_down, forgotten. If the reader missed changes, ``watch`` yields a change with the kind resync, the event gap,
-    and None for ``document`` and ``member``. The reader must then read everything again. ``conflict`` is the version
-    that the new version replaced on this node although the author of the new version had not seen the replaced version,
-    because two nodes published concurrently; None if there was no conflict.
+    agent_down, forgotten. Events of zones: lost, returned. The event of a lost zone follows those of its nodes. If the
+    reader missed changes, ``watch`` yields a change with the kind resync, the event gap, and None for ``document``,
+    ``member`` and ``zone``. The reader must then read everything again. ``conflict`` is the version that the new
+    version replaced on this node although the author of the new version had not seen the replaced version, because two
+    nodes published concurrently; None if there was no conflict.
     """
 
     revision: int
@@ -37,11 +46,12 @@ class Change:
     document: Document | None = None
     member: Member | None = None
     conflict: Version | None = None
+    zone: Zone | None = None
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Selects changes by ``kind`` (document or node; "" for both). Selects documents by a ``prefix`` of the key."""
+    """Selects changes by ``kind`` ("" for all). Selects documents by a ``prefix`` of the key."""
 
     prefix: str = ""
     kind: str = ""
@@ -97,12 +107,13 @@ class ChangeLog:
         document: Document | None = None,
         member: Member | None = None,
         conflict: Version | None = None,
+        zone: Zone | None = None,
     ) -> None:
         """Append a change and wake the callers whose filter selects the change."""
         if self.revision - self._oldest + 1 >= len(self._ring):
             self._drop_oldest()
         self.revision += 1
-        change = Change(self.revision, kind, event, document, member, conflict)
+        change = Change(self.revision, kind, event, document, member, conflict, zone)
         self._ring[self.revision % len(self._ring)] = change
         self._bytes += _size(change)
         while self._bytes > self._most_bytes and self._oldest < self.revision:

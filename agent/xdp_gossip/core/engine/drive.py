@@ -25,6 +25,7 @@ from ..packets import Codec, PacketType
 from ..runs import following, later, latest
 from ..settings import Settings
 from ..types import Address, Document, Member, Node, Now, Record, State
+from ..zone_losses import ZoneLosses
 from .parts import Parts
 
 
@@ -47,6 +48,7 @@ class Drive(Parts):
         self.documents.before_write = self._look_at_clocks
         self.documents.on_change = self._state_changed
         self._detector.on_accused = self._refute
+        self._detector.on_moved = ZoneLosses(self._membership, self._out).moved
         self._lists.on_claimed = self._go_beyond
         self._membership.on_forget = self._forget
         self._dispatcher.on_removed = self._cuts.on_removed = self._removed

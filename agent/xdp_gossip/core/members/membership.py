@@ -32,7 +32,7 @@ class Membership:
 
     def __init__(self, local: Address, max_nodes: int, rng: random.Random, zone: str = "") -> None:
         self._local = local
-        self._zones = Zones(zone, rng)
+        self.zones = Zones(zone, rng)
         self._max_nodes = max_nodes
         self._rng = rng
         self._peers: dict[Address, Peer] = {}
@@ -156,7 +156,7 @@ class Membership:
         for kind in (self.suspects, self.gone, self.incomplete, self._left, self._watched, self.down):
             kind.pop(peer.address, None)
         self._set_state_hash(peer, 0)
-        self._zones.place(peer.address, None)
+        self.zones.place(peer.address, None)
         self._present = self._observed = self._ordered = None
         peer.watched_by(None)
         self.revision.advance()
@@ -190,7 +190,7 @@ class Membership:
 
     def zoned(self, peer: Peer) -> None:
         """Update the index of zones after a change of a peer's state or record."""
-        self._zones.place(peer.address, peer.zone if peer.present else None)
+        self.zones.place(peer.address, peer.zone if peer.present else None)
 
     @property
     def number_present(self) -> int:
@@ -266,15 +266,15 @@ class Membership:
 
         Addresses in ``exclude`` are never chosen.
         """
-        return self._zones.targets(copies, exclude) if self._zones.several else self.pick(copies, *exclude)
+        return self.zones.targets(copies, exclude) if self.zones.several else self.pick(copies, *exclude)
 
     def sample(self, limit: int, least: int, former: Sequence[Address]) -> list[Address]:
         """Up to ``limit`` present peers in random order, from which a data plane takes the targets of its rumors.
 
         The sample replaces a part of the sample ``former``. ``least``: the largest number of copies of a rumor.
         """
-        if self._zones.several:
-            return self._zones.sample(limit, least, former)
+        if self.zones.several:
+            return self.zones.sample(limit, least, former)
         present, rng = self.present, self._rng
         sample = list(present)
         if len(present) > limit:

@@ -54,7 +54,7 @@ class Zones:
     """The present members by zone. ``own`` is the local node's zone; "" is the zone of nodes without one."""
 
     def __init__(self, own: str, rng: random.Random) -> None:
-        self._own = own
+        self.own = own
         self._rng = rng
         self._pools: dict[str, _Pool] = {}
         self._zone_of: dict[Address, str] = {}
@@ -66,7 +66,11 @@ class Zones:
     @property
     def several(self) -> bool:
         """Whether the present nodes, including the local node, are in several zones, and in few enough."""
-        return 1 < len(self._pools) + (self._own not in self._pools) <= MOST_ZONES
+        return 1 < len(self._pools) + (self.own not in self._pools) <= MOST_ZONES
+
+    def has_members(self, zone: str) -> bool:
+        """Whether a peer in ``zone`` is present."""
+        return zone in self._pools
 
     def place(self, address: Address, zone: str | None) -> None:
         """Note the zone of a present member; None: the node is no present member."""
@@ -95,7 +99,7 @@ class Zones:
         """
         self._update()
         crossing = self._ends[-1] if self._ends else 0.0
-        own = self._pools.get(self._own, ())
+        own = self._pools.get(self.own, ())
         # If the sample contained more members, the own zone would be a smaller part of the sample than of the targets.
         size = max(least, round(len(own) / (1 - crossing))) if crossing < 1 else limit
         kept = [address for address in former if self._rng.random() >= 1 / RENEWED]
@@ -108,7 +112,7 @@ class Zones:
         if not self._outdated:
             return
         self._outdated = False
-        self._others = [pool for zone, pool in self._pools.items() if zone != self._own]
+        self._others = [pool for zone, pool in self._pools.items() if zone != self.own]
         self._ends = []
         end, peers = 0.0, len(self._zone_of)
         for pool in self._others:
@@ -119,7 +123,7 @@ class Zones:
     def _draw(self, amount: int, exclude: Container[Address], prefer: Collection[Address]) -> list[Address]:
         self._update()
         chosen: dict[Address, None] = {}
-        own = self._pools.get(self._own) or _Pool()
+        own = self._pools.get(self.own) or _Pool()
         wanted = [0] * (len(self._others) + 1)
         # One random number for all copies, so that the parts of the zones vary by less than one copy.
         offset = self._rng.random()
