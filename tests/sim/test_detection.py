@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
+from xdp_gossip.core.events import Event, MemberChanged
 from xdp_gossip.core.observers.rings import K
 from xdp_gossip.core.settings import Settings
 from xdp_gossip.core.types import PRESENT, Node, State
 
 from .detection import FAULTS, NOTICED_WITHIN, attempt, exactly, fleet, removed, together
+from .steps import formed
 from .world import SimNode, World
 
 SEEDS = int(os.environ.get("SIM_DETECTION_SEEDS", "20"))
@@ -143,3 +147,46 @@ def test_a_member_that_seeds_know_is_no_first_node() -> None:
     world.run(60.0)
     assert state_of(first, second) is State.DEAD and not first.engine.isolated
     assert first.engine.node == Node("198.18.0.1", 8000, "host0", "data 0")
+
+
+@pytest.mark.parametrize("planes", [range(0), range(5)], ids=["agent", "kernel"])
+@pytest.mark.parametrize("seconds", [7.0, 12.0, 16.0])
+def test_who_was_gone_by_silence_is_not_removed_by_reports_from_before_its_return(
+    planes: Sequence[int], seconds: float
+) -> None:
+    """One observer tells nothing, so its silence removes a host before the reports about it are complete."""
+    world = World(5, 5, settings=Settings(cycle=0.3, timeout=2.5, amount=4), planes=planes)
+    formed(world)
+    world.run(5.0)
+    mute, victim = world.nodes[1], world.nodes[3]
+    assert mute.engine is not None
+    mute.engine._edges.due = mute.engine._round_at = math.inf
+    world.checks.moves = []
+    world.network.loss_out = {victim.number: 1.0}
+    world.run(seconds)
+    world.network.loss_out = {}
+    world.run(20.0)
+    for node in world.nodes:
+        if node is not victim:
+            moves = [move for move in removed(world) if move.observer == node.address]
+            assert [move.subject for move in moves] == [victim.address]
+            assert victim.address in {m.address for m in node.engine.members(node.now) if m.state is State.ALIVE}
+
+
+def test_a_suspicion_of_a_suspect_is_no_event() -> None:
+    """Its silence made it suspect; then its observers report it. The change feed would call that a recovery."""
+    world = World(5, 5, settings=Settings(cycle=0.3, timeout=2.5, amount=4))
+    formed(world)
+    world.run(5.0)
+    told: list[tuple[State | None, State]] = []
+    tell = world.tell
+
+    def tapped(number: int, event: Event) -> None:
+        if isinstance(event, MemberChanged):
+            told.append((event.previous, event.member.state))
+        tell(number, event)
+
+    world.tell = tapped  # type: ignore[method-assign]
+    world.network.loss_out = {3: 1.0}
+    world.run(16.0)
+    assert (State.ALIVE, State.SUSPECT) in told and (State.SUSPECT, State.SUSPECT) not in told

@@ -153,7 +153,8 @@ class Detector:
         """Suspect a peer because enough of its observers report it."""
         if peer.liveness.state in PRESENT and not peer.liveness.accused:
             peer.liveness.accused = True
-            self._move(peer, State.SUSPECT, now)
+            if peer.liveness.state is not State.SUSPECT:
+                self._move(peer, State.SUSPECT, now)
 
     def acquit(self, peer: Peer, now: Now) -> None:
         """End a suspicion because too few observers report the peer now."""

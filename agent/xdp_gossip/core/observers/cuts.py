@@ -40,11 +40,16 @@ _ASKS_EVERY = 2
 
 @dataclass(frozen=True)
 class Report:
-    """The state of the edge from one observer to one subject, as the observer told it last."""
+    """The state of the edge from one observer to one subject, as the observer told it last.
+
+    ``returns``: how often the subject had returned at this node. What is told of a subject before it returns is no
+    evidence afterwards.
+    """
 
     incarnation: int
     state: EdgeState
     when: float
+    returns: int
 
 
 @dataclass(frozen=True)
@@ -144,12 +149,16 @@ class Cuts:
         peer = self._membership.get(subject)
         return peer.incarnation if peer is not None else 0
 
+    def _returns_of(self, subject: Address) -> int:
+        peer = self._membership.get(subject)
+        return peer.liveness.returns if peer is not None else 0
+
     def _note(self, observer: Address, alert: Alert, now: Now) -> None:
         reports = self._reports.setdefault(alert.subject, {})
         if alert.state is EdgeState.OK:
             reports.pop(observer, None)
         else:
-            reports[observer] = Report(alert.incarnation, alert.state, now.mono)
+            reports[observer] = Report(alert.incarnation, alert.state, now.mono, self._returns_of(alert.subject))
 
     def tally(self, subject: Address, now: Now) -> Tally:
         """Count the valid reports about ``subject``.
@@ -165,11 +174,12 @@ class Cuts:
 
     def _valid(self, subject: Address, now: Now) -> dict[Address, EdgeState]:
         """The reports about the present run of ``subject``, by observer; outdated reports are dropped."""
-        run = self._run_of(subject)
+        run, returns = self._run_of(subject), self._returns_of(subject)
         ends = now.mono - _REPORT_ENDS * ROUND_INTERVAL
         kept = self._reports.get(subject, {})
-        for observer in [o for o, report in kept.items() if report.when < ends or o not in self._rings]:
-            del kept[observer]
+        for observer, report in list(kept.items()):
+            if report.when < ends or report.returns != returns or observer not in self._rings:
+                del kept[observer]
         return {o: report.state for o, report in kept.items() if not later(run, report.incarnation)}
 
     def _is_silent(self, observer: Address) -> bool:
@@ -226,6 +236,11 @@ class Cuts:
             self._forget(subject)
             if peer is not None:
                 self._detector.host_answers(peer, now)
+        elif peer is not None and self._detector.is_gone_by_silence(peer):
+            # It may return at any moment. A suspicion from before its return would remove it again.
+            self._forget(subject)
+            if not tally.suspicious:
+                self._wait_for_agent(peer, tally, now)
         elif tally.whole:
             self._between.setdefault(subject, now.mono)
             self._over.setdefault(subject, now.mono)
