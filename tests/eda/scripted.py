@@ -29,6 +29,7 @@ def node(last: int, state: str = "alive", **fields: Any) -> dict[str, Any]:
         "sequence": 10,
         "version": "0.1.0",
         "protocol": "UDP",
+        "zone": "",
         "last_heard": 0.1,
         "digest": DIGEST,
         "local": False,

@@ -25,6 +25,7 @@ def node(state: str = "alive", sequence: int = 10, incarnation: int = 1, **field
         "sequence": sequence,
         "version": "0.1.0",
         "protocol": "UDP",
+        "zone": "",
         "digest": "0011223344556677",
         "last_heard": 0.5,
         "local": False,

@@ -26,6 +26,10 @@ description:
     source therefore reports each change of state at least once, even after a lost connection, a restart of the agent or
     a move to another member. The source does not report a change that was undone before the source compared the lists
     again.
+  - If all hosts of a zone are lost, the source reports one event C(zone_lost) with the list of these hosts, instead of
+    the events C(suspect), C(agent_down) and C(dead) for each host. The source holds back these events of a host with a
+    zone for two seconds, and for up to 30 seconds while at least half of the hosts of the zone are not alive. If
+    I(events) does not contain C(zone_lost), the source holds back no events.
   - Nodes and publishers can write any text into their names, private data and documents. The source removes text that
     Ansible would evaluate as a template. The field I(withheld) of the event lists the paths of the fields whose text
     was removed. Never put text of an event into a shell command.
@@ -77,8 +81,8 @@ options:
       - Types of events to report. By default, the source reports events of all types.
     type: list
     elements: str
-    choices: [join, recover, suspect, agent_down, dead, leave, update, document_changed, document_deleted,
-      convergence_reached, convergence_lost, fleet_unreachable, fleet_reachable]
+    choices: [join, recover, suspect, agent_down, dead, leave, update, zone_lost, zone_returned, document_changed,
+      document_deleted, convergence_reached, convergence_lost, fleet_unreachable, fleet_reachable]
   states:
     description:
       - Report an event about a node only if I(states) contains the node's state after the event. By default, the source

@@ -19,10 +19,11 @@ _TOLD = (
     "sequence",
     "version",
     "protocol",
+    "zone",
     "last_heard",
     "record_known",
 )
-_WATCHED = ("name", "private_data", "incarnation", "version", "protocol")
+_WATCHED = ("name", "private_data", "incarnation", "version", "protocol", "zone")
 
 #: Rank of each state. A change to a lower rank requires a newer heartbeat, see ``_Known.refutes``. A host without a
 #: running agent sends no heartbeats, so a change between dead and agent_down requires none.

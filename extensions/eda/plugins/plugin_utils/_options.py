@@ -10,12 +10,13 @@ import typing as t
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import STATES
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError, Settings
 
-#: Types of events about nodes, documents, convergence and the source itself.
+#: Types of events about nodes, zones, documents, convergence and the source itself.
 NODE_EVENTS = ("join", "recover", "suspect", "agent_down", "dead", "leave", "update")
+ZONE_EVENTS = ("zone_lost", "zone_returned")
 DOCUMENT_EVENTS = ("document_changed", "document_deleted")
 AGREEMENT_EVENTS = ("convergence_reached", "convergence_lost")
 SOURCE_EVENTS = ("fleet_unreachable", "fleet_reachable")
-EVENTS = NODE_EVENTS + DOCUMENT_EVENTS + AGREEMENT_EVENTS + SOURCE_EVENTS
+EVENTS = NODE_EVENTS + ZONE_EVENTS + DOCUMENT_EVENTS + AGREEMENT_EVENTS + SOURCE_EVENTS
 
 #: Name of an argument -> Python types that its YAML value may have.
 ARGUMENTS: dict[str, tuple[type, ...]] = {

@@ -27,6 +27,7 @@ from ansible_collections.xdp_gossip.fleet.extensions.eda.plugins.plugin_utils._m
 )
 from ansible_collections.xdp_gossip.fleet.extensions.eda.plugins.plugin_utils._nodes import NodeView
 from ansible_collections.xdp_gossip.fleet.extensions.eda.plugins.plugin_utils._options import Options
+from ansible_collections.xdp_gossip.fleet.extensions.eda.plugins.plugin_utils._zones import ZoneView
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError, Endpoint, Settings
 
 #: Minimum seconds between two reads of the lists. A read finds all changes since the previous read.
@@ -90,6 +91,8 @@ class Watcher:
         self._options = options
         self._settings = options.settings()
         self._nodes = NodeView()
+        # A rulebook that does not want events about zones gets those about all nodes.
+        self._zones = ZoneView() if "zone_lost" in options.events else None
         self._documents = DocumentView()
         self._agreement = Agreement(options.settle)
         self._cluster: str | None = None
@@ -157,7 +160,8 @@ class Watcher:
         now, tell = _now(), self._options.initial
         events = [{"type": "fleet_reachable"}] if self._told_silence else []
         self._heard, self._told_silence = now, False
-        events += self._nodes.compare(nodes.nodes, now, tell)
+        changes = self._nodes.compare(nodes.nodes, now, tell)
+        events += changes if self._zones is None else self._zones.sift(changes, nodes.nodes, now)
         events += self._documents.compare(documents.documents, tombstones, agreed, tell)
         events += self._agreement.observe(finding, now, tell)
         for event in events:
@@ -187,7 +191,8 @@ class Watcher:
 
     def _patience(self, finding: Finding) -> float:
         """Return the seconds after which to read the lists again even if the feed reports no change."""
-        due = [when - _now() for when in (self._nodes.due(), self._agreement.due()) if when is not None]
+        zones_due = None if self._zones is None else self._zones.due()
+        due = [when - _now() for when in (self._nodes.due(), zones_due, self._agreement.due()) if when is not None]
         if not finding.converged:
             due.append(_LOOK_LATER if self._agreement.due() is None else _LOOK_AGAIN)
         return max(0.0, min(due, default=2 * self._options.poll))

@@ -62,7 +62,7 @@ class ZoneView:
 
     def _decide(self, zone: str, nodes: t.Sequence[Node], now: float) -> list[Event]:
         waiting = self._waiting[zone]
-        if nodes and not any(node["state"] in _PRESENT for node in nodes):
+        if len(nodes) > 1 and not any(node["state"] in _PRESENT for node in nodes):
             del self._waiting[zone]
             if zone in self._lost:
                 return []  # a node of a lost zone changed between dead and agent_down
@@ -81,15 +81,14 @@ class ZoneView:
         return told
 
     def _earlier(self, zone: str, node: Node) -> list[Event]:
-        found, kept = [], []
-        for since, event in self._waiting.get(zone, ()):
-            same = (event["node"]["addr"], event["node"]["port"]) == (node["addr"], node["port"])
-            (found if same else kept).append((since, event))
-        if found:
+        identity = (node["addr"], node["port"])
+        waiting = self._waiting.pop(zone, [])
+        kept = [
+            (since, event) for since, event in waiting if (event["node"]["addr"], event["node"]["port"]) != identity
+        ]
+        if kept:
             self._waiting[zone] = kept
-            if not kept:
-                del self._waiting[zone]
-        return [event for _since, event in found]
+        return [event for _since, event in waiting if (event["node"]["addr"], event["node"]["port"]) == identity]
 
 
 def _by_zone(nodes: t.Iterable[Node]) -> dict[str, list[Node]]:
