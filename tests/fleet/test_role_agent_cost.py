@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from test_role_agent_runs import Controller, controller, pytestmark  # noqa: F401  (the same needs)
 
 PLAY = """
@@ -65,7 +66,7 @@ if words[0] == "show":
 elif words[0] == "enable":
     unit["enabled"] = "enabled"
 elif words[0] in ("start", "restart", "reload"):
-    unit.update(active="active", since=int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6))
+    unit.update(active="active", since=int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6), last=words[0])
 json.dump(units, open(place, "w"))
 """
 PROGRAM = """#!/bin/sh
@@ -179,6 +180,28 @@ def test_a_host_in_order_is_one_execution_whatever_the_number_of_hosts(
         assert executed == dict.fromkeys(names, 1), executed
         found[size] = tasks
     assert found[3]["host0"] == found[10]["host0"] <= 8, found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
+def test_a_changed_zone_restarts_the_agent(controller: Controller, agent: None) -> None:  # noqa: F811
+    place = controller.directory
+    host = place / "host0"
+    (place / "play.yml").write_text(PLAY)
+    program(place / "programs/systemctl", SYSTEMCTL)
+    program(host / "opt/releases/1-aa/bin/xdp-gossip", PROGRAM)
+    (host / "opt/releases/1-aa/VERSION").write_text("1\n")
+    (host / "units").mkdir()
+    (host / "opt/current").symlink_to(host / "opt/releases/1-aa")
+    # The first one makes the host.
+    for zone, data, verb in [("a", "", ""), ("b", "", "restart"), ("b", "new", "reload"), ("", "new", "restart")]:
+        given = {"xdp_gossip_agent_zone": zone, "xdp_gossip_agent_private_data": data}
+        controller.inventory({"host0": {"directory": str(host), **given}})
+        done = controller.play("play.yml", "-e", "way=change")
+        assert done.returncode == 0 and "changed=1" in done.stdout, done.stdout
+        written = yaml.safe_load((host / "etc/agent.yml").read_text())
+        assert ("zone" in written) == bool(zone) and written.get("zone", "") == zone
+        told = json.loads((host / "systemd.json").read_text())["xdp-gossip.service"]["last"]
+        assert told == verb or not verb, (zone, data)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")

@@ -373,3 +373,26 @@ def test_a_secret_that_is_given_is_one_line(controller: Controller, secret: str,
     for name in ("xdp_gossip_agent_secret_key", "xdp_gossip_agent_api_token"):
         assert (f"host1: {name}: expected one line of at least 16 characters, got another text" in told) == refused
     assert secret not in told or len(secret) < 6
+
+
+def test_a_zone_that_no_agent_takes_is_refused(controller: Controller) -> None:
+    refused = {
+        "space": "fra 1",
+        "hyphen": "-fra",
+        "letter": "f\u00e4r",
+        "break": "fra\n",
+        "long": "z" * 65,
+        "boolean": False,
+        "two": ["fra", "ams"],
+    }
+    taken = {"usual": "fra-1.a_b", "longest": "z" * 64, "number": 1, "none": None, "empty": ""}
+    hosts = {name: {"xdp_gossip_agent_zone": zone} for name, zone in {**refused, **taken}.items()}
+    hosts["pekonode"] = {"xdp_gossip_agent_zone": "fra", "xdp_gossip_agent_wire": "pekonode"}
+    controller.inventory({name: {"xdp_gossip_agent_addr": "127.0.0.1", **given} for name, given in hosts.items()})
+    told = preflight(controller, "-e", "xdp_gossip_serial=100%")
+    rule = "expected 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit, got"
+    for name in hosts:
+        assert (f"{name}: xdp_gossip_agent_zone: {rule} " in told) == (name in refused), (name, told)
+    assert f"boolean: xdp_gossip_agent_zone: {rule} false" in told
+    wire = "expected none with xdp_gossip_agent_wire: pekonode, whose packets contain no zone, got fra"
+    assert told.count("whose packets contain no zone") == told.count(f"pekonode: xdp_gossip_agent_zone: {wire}") > 0

@@ -16,6 +16,7 @@ VARIABLES = {
     "xdp_gossip_agent_port": (9100, ["node", "port"]),
     "xdp_gossip_agent_name": ("somebody", ["node", "name"]),
     "xdp_gossip_agent_private_data": ("rack 7", ["node", "private_data"]),
+    "xdp_gossip_agent_zone": ("fra-1.a", ["zone"]),
     "xdp_gossip_agent_protocol": ("TCP", ["protocol"]),
     "xdp_gossip_agent_wire": ("native", ["wire"]),
     "xdp_gossip_agent_amount": (7, ["amount"]),
@@ -86,6 +87,24 @@ def test_without_tcp_without_a_key_and_with_key_slots(controller: Controller) ->
     written = config(directory)
     assert written["api"]["listen"] == "" and written["allow_insecure"] is True
     assert "secret_key_file" not in written
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ("xdp_gossip_agent_zone:", None),
+        ("xdp_gossip_agent_zone: 0", "0"),
+        ("{xdp_gossip_agent_zone: '{{ datacenter }}', datacenter: 'no'}", "no"),
+    ],
+)
+def test_a_zone_is_text_and_none_is_left_out(
+    controller: Controller,  # noqa: F811
+    variables: str,
+    expected: str | None,
+) -> None:
+    written = config(write(controller, variables))
+    assert written.get("zone") == expected and ("zone" in written) == (expected is not None)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
