@@ -14,8 +14,11 @@ description:
     inventory file must end in C(nodelist.yml), C(nodelist.yaml), C(xdp_gossip.yml) or C(xdp_gossip.yaml).
   - The plugin sets exactly two variables of each host. C(ansible_host) is the node's address, and C(xdp_gossip) is a
     dictionary with C(addr), C(port), C(name), C(private_data), C(state), C(incarnation), C(sequence), C(version),
-    C(protocol), C(last_heard), C(digest), C(local) and C(record_known). With O(private_data_format), the dictionary
-    C(xdp_gossip) also has the key C(data). O(compose) adds more variables.
+    C(protocol), C(zone), C(last_heard), C(digest), C(local) and C(record_known). With O(private_data_format), the
+    dictionary C(xdp_gossip) also has the key C(data). O(compose) adds more variables.
+  - C(xdp_gossip.zone) is empty for a node without a zone. With C(xdp_gossip.zone) as the key of an entry of
+    O(keyed_groups), a node without a zone joins no group. To collect the nodes without a zone in a group, set
+    C(default_value) in this entry. With O(strict), an empty key without C(default_value) causes an error.
   - Data from members never becomes a template, the name of a variable, or the name of a group without a prefix.
   - The inventory leaves a node out if no entry of O(hostnames) gives a valid host name. The inventory also leaves a
     node out if the node's name is reserved, is the name of another node or of a group, or is the name of a host that
@@ -164,7 +167,7 @@ EXAMPLES = r"""
 plugin: xdp_gossip.fleet.nodelist
 
 ---
-# Ask members over the network. Groups are xdp_gossip_alive, zone_a and so on.
+# Ask members over the network. Groups are xdp_gossip_alive, zone_a and so on. Nodes without a zone are in zone_none.
 plugin: xdp_gossip.fleet.nodelist
 endpoints:
   - https://198.18.0.11:8001
@@ -174,24 +177,25 @@ token_file: ~/.config/xdp-gossip/token
 states: [alive, suspect]
 keyed_groups:
   - key: xdp_gossip.state
-  - key: (xdp_gossip.private_data | from_json).zone
+  - key: xdp_gossip.zone
     prefix: zone
+    default_value: none
 groups:
   outdated: xdp_gossip.version is version('0.1.0', '<')
 compose:
   rack: (xdp_gossip.private_data | from_json).rack | default('unknown')
 
 ---
-# Private data such as {"zone": "a", "role": "db"} as data, and only some of the nodes.
+# Private data such as {"role": "db"} as data, and only some of the nodes of one zone.
 plugin: xdp_gossip.fleet.nodelist
 private_data_format: json
 filters:
-  - exclude: (xdp_gossip.data or {}).maintenance | default(false)
+  - exclude: xdp_gossip.zone != 'b' or (xdp_gossip.data or {}).maintenance | default(false)
   - include: (xdp_gossip.data or {}).role | default('') in ['db', 'web']
   - exclude: true
 keyed_groups:
-  - key: xdp_gossip.data.zone
-    prefix: zone
+  - key: xdp_gossip.data.role
+    prefix: role
 
 ---
 # What most members agree on.

@@ -102,11 +102,11 @@ class Fleet:
 
     def local_node(self) -> dict[str, t.Any]:
         """Return the member itself as a node (``GET /v1/node``)."""
-        return self.client.request("GET", "/v1/node").json()
+        return _node(self.client.request("GET", "/v1/node"))
 
     def update_node(self, changes: dict[str, str], body: bytes) -> dict[str, t.Any]:
         """Change the member's name or private data (``PATCH /v1/node``). ``body`` is the JSON of ``changes``."""
-        return self._send("PATCH", "/v1/node", body).json()
+        return _node(self._send("PATCH", "/v1/node", body))
 
     def join(self, body: bytes) -> int:
         """Tell the member to contact the nodes in ``body`` (``POST /v1/node/join``).
@@ -304,6 +304,11 @@ def _clock(headers: t.Mapping[str, str]) -> float:
 
 def _path(key: str) -> str:
     return "/v1/documents/" + quote(key, safe="/")
+
+
+def _node(response: Response) -> dict[str, t.Any]:
+    """Return the node in an answer. Older agents do not know zones, so the zone of their nodes is empty."""
+    return dict({"zone": ""}, **response.json())
 
 
 def _describe(answer: dict[str, t.Any]) -> dict[str, t.Any]:

@@ -20,7 +20,7 @@ MAX_NODES = 50 * 1000
 
 #: Maximum bytes of UTF-8 of each text field. The limits of name and private_data are those of the agent. The limits of
 #: the other fields are longer than any value that an agent writes.
-_TEXTS = {"name": 255, "private_data": 4096, "version": 255, "protocol": 64, "digest": 64}
+_TEXTS = {"name": 255, "private_data": 4096, "version": 255, "protocol": 64, "zone": 255, "digest": 64}
 _COUNTS = {"incarnation": 2**32 - 1, "sequence": 2**64 - 1}
 _FLAGS = ("local", "record_known")
 
@@ -29,7 +29,8 @@ def parse_nodes(nodes: t.Any) -> tuple[list[dict[str, t.Any]], list[str]]:
     """Check the list ``nodes`` in a member's answer.
 
     Returns the valid nodes, sorted by address and port, and one line of text for each invalid node. The function
-    ignores unknown fields, so that the collection also accepts answers of newer agents. Raises ``ValueError`` if
+    ignores unknown fields, so that the collection also accepts answers of newer agents. A missing field becomes "", 0,
+    false or None, so that the collection also accepts answers of older agents. Raises ``ValueError`` if
     ``nodes`` is not a list or has more than ``MAX_NODES`` entries.
     """
     if not isinstance(nodes, list):

@@ -12,7 +12,7 @@ version_added: 0.1.0
 author: XDP Gossip contributors (@xdp-gossip)
 description:
   - Reads the members, documents and status of a fleet from the first member that answers. Changes nothing.
-  - Each member chooses its own name and private data. Treat names and private data as untrusted text.
+  - Each member chooses its own name, private data and zone. Treat names, private data and zones as untrusted text.
 extends_documentation_fragment:
   - xdp_gossip.fleet.attributes.read_only
   - xdp_gossip.fleet.connection
@@ -67,6 +67,10 @@ EXAMPLES = r"""
     that:
       - fleet.status.state == 'running'
       - fleet.nodes | length > 1
+
+- name: Name the nodes of zone a
+  ansible.builtin.debug:
+    msg: "{{ fleet.nodes | selectattr('zone', 'equalto', 'a') | map(attribute='name') }}"
 
 - name: List the documents below app/
   xdp_gossip.fleet.xdp_gossip_info:
@@ -126,6 +130,13 @@ nodes:
       description: Data plane that the node uses.
       type: str
       returned: always
+    zone:
+      description:
+        - Zone of the node, from the node's configuration (O(xdp_gossip.fleet.agent#role:main:xdp_gossip_agent_zone)).
+        - C(zone) is empty if the node has no zone, if the asked member has not received the node's zone, or if the
+          asked member's release does not know zones.
+      type: str
+      returned: always
     last_heard:
       description: Seconds since the asked member last received news of the node. C(last_heard) is 0 for the asked
         member itself.
@@ -140,7 +151,7 @@ nodes:
       type: bool
       returned: always
     record_known:
-      description: Whether the asked member has received the node's name and private data.
+      description: Whether the asked member has received the node's name, private data and zone.
       type: bool
       returned: always
 isolated:

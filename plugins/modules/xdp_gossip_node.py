@@ -59,7 +59,7 @@ seealso:
 EXAMPLES = r"""
 - name: Tell the fleet which role this host has
   xdp_gossip.fleet.xdp_gossip_node:
-    private_data: {role: db, zone: a}
+    private_data: {role: db, rack: r7}
 
 - name: Get acquainted with two other nodes
   xdp_gossip.fleet.xdp_gossip_node:
@@ -83,10 +83,19 @@ EXAMPLES = r"""
 
 RETURN = r"""
 node:
-  description: The node's data after the task. In check mode, RV(node) is the node as it would be after the task.
+  description:
+    - The node's data after the task. In check mode, RV(node) is the node as it would be after the task.
+    - RV(node) has at least the fields of an entry of RV(xdp_gossip.fleet.xdp_gossip_info#module:nodes).
   returned: success
   type: dict
-  sample: {"addr": "198.18.0.11", "port": 8000, "name": "host1", "private_data": "", "state": "alive", "local": true}
+  sample:
+    addr: 198.18.0.11
+    port: 8000
+    name: host1
+    private_data: ""
+    zone: a
+    state: alive
+    local: true
 state:
   description: V(running), V(paused) or V(left).
   returned: success

@@ -74,14 +74,19 @@ PROMISED = {
         "ansible-playbook publish.yml": [r"ok=2 +changed=1 "],
         "PYTHONPATH=../agent ": ["app/settings\nheld by all\nfirst second\n"],
     },
-    "docs/inventory.md": {"private_data_format: json": ['"xdp_gossip_alive": {', '"zone_a": {', '"zone_b": {']},
+    "docs/inventory.md": {
+        "private_data_format: json": ['"xdp_gossip_alive": {', '"zone_a": {', '"zone_b": {', '"role_web": {'],
+        "- exclude: xdp_gossip.zone == 'c'": ['"zone_a": {', '"zone_b": {'],
+    },
     "docs/api.md": {"sock=/run/xdp-gossip/api.sock": [r'"name": ?"host3"', r'"converged": ?true']},
     "docs/toolkit.md": {
         "import time": ["test-data", "b'test metadata'"],
         "from xdp_gossip import NodeList, Node, ProtocolError": [r"\['[0-9a-f]{16}@\S+', '[0-9a-f]{16}@\S+'\]"],
         "import asyncio": ["converged=True"],
     },
-    "plugins/inventory/nodelist.py": {"plugin: xdp_gossip.fleet.nodelist": ['"zone_a": {', '"zone_b": {']},
+    "plugins/inventory/nodelist.py": {
+        "plugin: xdp_gossip.fleet.nodelist": ['"zone_a": {', '"zone_b": {', '"role_web": {']
+    },
     "plugins/lookup/metadata.py": {"- name: Show a document": ['"msg": "[^"]+"']},
 }
 

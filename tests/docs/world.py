@@ -42,6 +42,7 @@ class Member:
     port: int
     name: str
     private_data: str = ""
+    zone: str = ""
 
     @property
     def address(self) -> str:
@@ -49,11 +50,11 @@ class Member:
         return f"{self.addr}:{self.port}"
 
 
-#: The fleet of the examples. Private data as they describe it.
+#: The fleet of the examples. Private data and zones as they describe them.
 HOSTS = [
-    Member("198.18.0.11", 8000, "host1", '{"zone": "a", "role": "db", "rack": "1"}'),
-    Member("198.18.0.12", 8000, "host2", '{"zone": "b", "role": "web", "rack": "2"}'),
-    Member("198.18.0.13", 8000, "host3", '{"zone": "b", "role": "web", "rack": "3"}'),
+    Member("198.18.0.11", 8000, "host1", '{"role": "db", "rack": "1"}', "a"),
+    Member("198.18.0.12", 8000, "host2", '{"role": "web", "rack": "2"}', "b"),
+    Member("198.18.0.13", 8000, "host3", '{"role": "web", "rack": "3"}', "b"),
 ]
 #: The fleet of the sessions in docs/cli.md.
 SESSION = [Member("127.0.0.1", 18101, "n1", "rack 1"), Member("127.0.0.1", 18102, "n2")]
@@ -144,6 +145,7 @@ class World:
                 "name": member.name,
                 "private_data": member.private_data,
             },
+            "zone": member.zone,
             "listen_addr": member.addr,
             "protocol": "UDP",
             "cycle": 0.3,

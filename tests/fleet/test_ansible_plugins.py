@@ -89,6 +89,7 @@ class Fleet:
                 "cluster": "plugins",
                 "node": {"addr": address, "port": 8000, "name": f"host{number}"},
                 "listen_addr": address,
+                "zone": "" if number == 3 else "a",
                 "protocol": "UDP",
                 "cycle": 0.3,
                 "timeout": timeout,

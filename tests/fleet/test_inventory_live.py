@@ -186,6 +186,22 @@ def test_filters_and_parsed_data_of_real_nodes(fleet: Fleet) -> None:
     assert fleet.hosts(path)["a-host2"]["xdp_gossip"]["data"] == {"zone": "a"}
 
 
+def test_zones_of_real_nodes(fleet: Fleet) -> None:
+    by_zone = {"key": "xdp_gossip.zone", "prefix": "zone", "default_value": "none"}
+    path = fleet.inventory(strict=True, keyed_groups=[by_zone])
+    fleet.wait_for_hosts(path, HOSTS, 60)
+    assert {name: node["xdp_gossip"]["zone"] for name, node in fleet.hosts(path).items()} == {
+        "host1": "a",
+        "host2": "a",
+        "host3": "",
+    }
+    shown = fleet.run("ansible-inventory", "-i", str(path), "--list")
+    listed = json.JSONDecoder().raw_decode(shown[shown.index("{") :])[0]
+    assert sorted(listed["zone_a"]["hosts"]) == ["host1", "host2"] and listed["zone_none"]["hosts"] == ["host3"]
+    path = fleet.inventory(filters=[{"exclude": "xdp_gossip.zone == 'a'"}])
+    assert set(fleet.hosts(path)) == {"host3"}
+
+
 def test_a_majority_does_without_one_member_but_not_without_two(fleet: Fleet) -> None:
     path = fleet.inventory(
         endpoints=urls(fleet), consistency="majority", retries=0, timeout=2, states=["alive", "suspect", "dead"]

@@ -17,7 +17,8 @@ import pytest
 
 from xdp_gossip.api import documents, waits
 from xdp_gossip.api.client import Client
-from xdp_gossip.core.types import MAX_NAME, MAX_PRIVATE_DATA, Address, Node, Version, check_key
+from xdp_gossip.config.settings import NodeSettings, rules
+from xdp_gossip.core.types import MAX_NAME, MAX_PRIVATE_DATA, MAX_ZONE, Address, Node, Version, check_key
 
 ROOT = Path(__file__).resolve().parents[2]
 Plugin = Callable[[str], types.ModuleType]
@@ -220,6 +221,14 @@ def test_private_data(plugin: Plugin, size: int) -> None:
     entry = {"addr": "198.18.0.11", "port": 8000, "state": "alive", "private_data": "x" * size}
     ours = Node("198.18.0.11", 8000, "", "x" * size).private_data
     assert plugin("module_utils._nodes").parse_node(entry)["private_data"] == ours
+
+
+@pytest.mark.parametrize("zone", ["", "fra-1", "z" * MAX_ZONE, "\u00e4" * (MAX_ZONE // 2)])
+def test_a_zone(plugin: Plugin, zone: str) -> None:
+    """The plugin takes every zone that a library's node may have."""
+    entry = {"addr": "198.18.0.11", "port": 8000, "state": "alive", "zone": zone}
+    assert plugin("module_utils._nodes").parse_node(entry)["zone"] == zone
+    assert rules(NodeSettings, "native", "UDP")["zone"].check("zone", zone) == zone
 
 
 @pytest.mark.parametrize(

@@ -189,19 +189,19 @@ def test_the_marker_would_be_seen(world):
     assert world.marker.exists()
 
 
-@pytest.mark.parametrize("field", ["private_data", "version", "protocol", "digest"])
+@pytest.mark.parametrize("field", ["private_data", "version", "protocol", "zone", "digest"])
 @pytest.mark.parametrize("form", ["%s", "{%% set x = %s %%}", "{{ '%s' }}", "{{ [%s] }}"])
 def test_a_value_is_never_a_template(world, field, form):
     inner = world.template()
     text = form % (inner[2:-2] if form != "%s" else inner)
-    limit = {"private_data": 4096, "version": 255, "protocol": 64, "digest": 64}[field]
+    limit = {"private_data": 4096, "version": 255, "protocol": 64, "zone": 255, "digest": 64}[field]
     inventory = world.read(node("198.18.0.66", "evil", **{field: text}))
     world.check(inventory, {"evil": "198.18.0.66"} if len(text) <= limit else {})
     if len(text) <= limit:
         assert inventory.hosts["evil"].vars["xdp_gossip"][field] == text
 
 
-@pytest.mark.parametrize("field", ["name", "private_data", "version", "protocol", "addr", "state"])
+@pytest.mark.parametrize("field", ["name", "private_data", "version", "protocol", "zone", "addr", "state"])
 def test_a_cache_file_cannot_make_a_value_trusted(world, field):
     """From 2.19 on, a cache file keeps the mark that makes a string a template."""
     text = world.template() if field == "private_data" else node("198.18.0.66", "evil")[field]

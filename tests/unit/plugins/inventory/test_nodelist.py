@@ -183,6 +183,56 @@ def test_constructed_features(member, read):
     assert str(inventory.hosts["host13"].vars["port"]) == "8000"  # 2.18 makes text of it, as everywhere
 
 
+# Zones
+
+
+@pytest.fixture(name="zoned")
+def fixture_zoned(member):
+    """Two hosts in zones, one without."""
+    for entry, zone in zip(member.nodes, ("a", "eu-1", "")):
+        entry["zone"] = zone
+    return member
+
+
+BY_ZONE = {"key": "xdp_gossip.zone", "prefix": "zone"}
+
+
+def test_the_zone_is_a_variable_and_a_group(zoned, read, warnings):
+    inventory = read(zoned, keyed_groups=[BY_ZONE])
+    assert [inventory.hosts[name].vars["xdp_gossip"]["zone"] for name in names(inventory)] == ["a", "eu-1", ""]
+    assert groups(inventory) == {"zone_a": ["host11"], "zone_eu_1": ["host12"]} and not warnings
+
+
+def test_hosts_without_a_zone_have_a_group_if_it_is_named(zoned, read, warnings):
+    with pytest.raises(AnsibleError):
+        read(zoned, keyed_groups=[BY_ZONE], strict=True)
+    assert "xdp_gossip.zone" in "".join(warnings)
+    inventory = read(zoned, keyed_groups=[dict(BY_ZONE, default_value="none")], strict=True)
+    assert groups(inventory) == {"zone_a": ["host11"], "zone_eu_1": ["host12"], "zone_none": ["host13"]}
+
+
+@pytest.mark.parametrize(
+    "filters, expected",
+    [
+        ([{"include": "xdp_gossip.zone == 'a'"}, {"exclude": True}], ["host11"]),
+        ([{"exclude": "xdp_gossip.zone in ['a', 'b']"}], ["host12", "host13"]),
+        ([{"exclude": "not xdp_gossip.zone"}], ["host11", "host12"]),
+    ],
+)
+def test_zones_are_filtered_like_any_field(zoned, read, filters, expected):
+    assert names(read(zoned, filters=filters)) == expected
+
+
+@pytest.mark.parametrize("consistency", ["one", "majority"])
+def test_an_older_agent_knows_no_zones(member, read, warnings, consistency):
+    for entry in member.nodes:
+        del entry["zone"]
+    inventory = read(member, keyed_groups=[BY_ZONE], consistency=consistency)
+    assert names(inventory) == ["host11", "host12", "host13"] and groups(inventory) == {} and not warnings
+    assert inventory.hosts["host11"].vars["xdp_gossip"]["zone"] == ""
+    assert names(read(member, filters=[{"exclude": "xdp_gossip.zone == 'a'"}])) == names(inventory)
+
+
 def test_extra_vars_may_be_used(member, read):
     # set by the manager of a play; the plugin only has to accept the option
     assert names(read(member, use_extra_vars=True)) == ["host11", "host12", "host13"]

@@ -144,7 +144,36 @@ def test_info_leaves_malformed_nodes_out_and_says_so(member):
     assert "expected an IP address" in result["output"]
 
 
+def test_info_returns_the_zone_of_each_node(member):
+    member.nodes[0]["zone"] = "a"
+    assert [entry["zone"] for entry in run("info", member, gather=["nodes"])["nodes"]] == ["a", "", ""]
+
+
+def test_info_leaves_a_node_out_whose_zone_is_no_text(member):
+    member.nodes[0]["zone"], member.nodes[1]["zone"] = ["a"], "z" * 256
+    result = run("info", member, gather=["nodes"])
+    assert [entry["name"] for entry in result["nodes"]] == ["host13"]
+    assert "zone: expected text, got list" in result["output"]
+    assert "zone: expected at most 255 bytes, got 256" in result["output"]
+
+
+def test_info_returns_no_zone_that_an_older_agent_does_not_know(member):
+    for entry in member.nodes:
+        del entry["zone"]
+    result = run("info", member, gather=["nodes"])
+    assert [entry["zone"] for entry in result["nodes"]] == ["", "", ""] and "malformed" not in result["output"]
+
+
 # node
+
+
+@pytest.mark.parametrize("zone", ["a", None])
+def test_node_returns_the_zone_and_an_older_agent_has_none(member, zone):
+    member.nodes[0].pop("zone")
+    if zone:
+        member.nodes[0]["zone"] = zone
+    for options in ({"state": "started"}, {"private_data": "new", "check": True}, {"private_data": "new"}):
+        assert run("node", member, **options)["node"]["zone"] == (zone or "")
 
 
 def test_private_data_changes_once(member):

@@ -74,6 +74,7 @@ def write_config(directory: Path, number: int, timeout: float) -> Path:
         "cluster": "integration",
         "node": {"addr": address, "port": PORT, "name": f"host{number}"},
         "listen_addr": address,
+        "zone": {1: "a", 2: "b"}.get(number, ""),
         "protocol": "UDP",
         "cycle": 0.3,
         "timeout": timeout,
