@@ -502,15 +502,19 @@ class AsyncNodeList:
         return self._joined().engine.local
 
     def page(
-        self, states: frozenset[State] | None = PRESENT, after: Address | None = None, limit: int | None = None
+        self,
+        states: frozenset[State] | None = PRESENT,
+        after: Address | None = None,
+        limit: int | None = None,
+        zones: frozenset[str] | None = None,
     ) -> list[Member]:
-        """Return the nodes in ``states`` and the local node, ordered by address.
+        """Return the nodes in ``states`` and ``zones``, ordered by address.
 
         ``states``: None for all states. ``after``: return only nodes whose address comes after this address. ``limit``:
-        maximum number of nodes to return. The cost grows with the number of returned nodes, not with the number of
-        known nodes.
+        maximum number of nodes to return. ``zones``: None for all zones; "" is the zone of nodes without one. The cost
+        grows with the number of nodes up to the last returned node, not with the number of known nodes.
         """
-        wanted = parameters.states("states", states)
+        wanted, places = parameters.states("states", states), parameters.zones("zones", zones)
         if after is not None:
             parameters.instance("after", after, Address, "an Address, or None")
         if limit is not None:
@@ -520,7 +524,11 @@ class AsyncNodeList:
         local = engine.local
         first = [local] if after is None or after < local.address else []
         merged = heapq.merge(first, engine.members_after(after, now), key=lambda member: member.address.order())
-        found = (member for member in merged if wanted is None or member.state in wanted)
+        found = (
+            member
+            for member in merged
+            if (wanted is None or member.state in wanted) and (places is None or member.zone in places)
+        )
         return list(itertools.islice(found, limit))
 
     def tag(self) -> str:

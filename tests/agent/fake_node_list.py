@@ -100,11 +100,16 @@ class FakeNodeList:
         return self.members()[0]
 
     def page(
-        self, states: frozenset[State] | None = PRESENT, after: Address | None = None, limit: int | None = None
+        self,
+        states: frozenset[State] | None = PRESENT,
+        after: Address | None = None,
+        limit: int | None = None,
+        zones: frozenset[str] | None = None,
     ) -> list[Member]:
         """The same by address."""
         members = sorted(self.members(states), key=lambda member: member.address.order())
         found = [member for member in members if states is None or member.state in states]
+        found = [member for member in found if zones is None or member.zone in zones]
         return [member for member in found if after is None or after < member.address][:limit]
 
     def tag(self) -> str:

@@ -15,7 +15,7 @@ from fake_node_list import Convergence, FakeNodeList
 from xdp_gossip.api.app import build_app
 from xdp_gossip.common.internal_errors import RECORD
 from xdp_gossip.core.interface import ProtocolError
-from xdp_gossip.core.types import Address, Member, Node, State
+from xdp_gossip.core.types import Address, Member, Node, Record, State
 from xdp_gossip.nodelist import NotReadyError
 from xdp_gossip.store.sqlite import StoreError
 
@@ -98,6 +98,42 @@ def test_nodes_by_state(tmp_path: Path) -> None:
         local = (await api("GET", "/v1/nodes")).json["nodes"][0]
         assert local["local"] is True
         assert (local["last_heard"], local["name"], local["record_known"]) == (0.0, "host1", True)
+
+    run(tmp_path, test)
+
+
+def test_nodes_by_zone(tmp_path: Path) -> None:
+    async def test(api: Any, fake: Any) -> None:
+        zones = ("paris", "paris", "lyon", "a b", "größe")
+        fake.others = [
+            Member(Address(f"198.18.0.{number}", 8000), state, 1, 2, Record(f"n{number}", zone=zone), 3.25, 0)
+            for number, (state, zone) in enumerate(zip(State, zones), 12)
+        ]
+
+        async def names(params: str) -> list[str]:
+            answer = await api("GET", "/v1/nodes", params=params)
+            assert answer.status == 200
+            return [node["name"] for node in answer.json["nodes"]]
+
+        assert await names("zone=paris") == ["n12", "n13"]
+        assert await names("zone=lyon") == [] and await names("zone=lyon&state=all") == ["n14"]
+        assert await names("zone=paris,lyon&state=all") == ["n12", "n13", "n14"]
+        assert await names("zone=&state=all") == ["host1"]
+        assert await names("zone=,lyon&state=all") == ["host1", "n14"]
+        assert await names("zone=a%20b,gr%C3%B6%C3%9Fe&state=all") == ["n15", "n16"]
+        assert await names("zone=nowhere&state=all") == []
+        for bad in ("zone=a&zone=b", f"zone={'x' * 65}", f"zone=a,{'%C3%B6' * 33}"):
+            assert (await api("GET", "/v1/nodes", params=bad)).status == 400
+        # A page of the nodes of a zone, and the next one.
+        first = (await api("GET", "/v1/nodes", params="zone=paris&limit=1")).json
+        assert [node["name"] for node in first["nodes"]] == ["n12"]
+        rest = (await api("GET", "/v1/nodes", params=f"zone=paris&limit=1&cursor={first['next_cursor']}")).json
+        assert [node["name"] for node in rest["nodes"]] == ["n13"] and rest["next_cursor"] is None
+        tags = {(await api("GET", "/v1/nodes", params=f"{one}state=all")).headers["ETag"] for one in ("", "zone=&")}
+        tags |= {
+            (await api("GET", "/v1/nodes", params=f"zone={one}&state=all")).headers["ETag"] for one in ("a", "a,b")
+        }
+        assert len(tags) == 4
 
     run(tmp_path, test)
 

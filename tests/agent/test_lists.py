@@ -23,7 +23,7 @@ from tests.support.agents import cluster
 from xdp_gossip import AsyncNodeList
 from xdp_gossip.api import lists
 from xdp_gossip.api.client import Client
-from xdp_gossip.core.types import Address, Member, State
+from xdp_gossip.core.types import Address, Member, Record, State
 
 NODES = 23
 
@@ -165,6 +165,11 @@ def test_pages_of_a_node_list() -> None:
             pages = [made[2].page(None, after, 1)[0] for after in (None, *(member.address for member in whole[:-1]))]
             assert [member.address for member in pages] == [member.address for member in whole]
             assert made[2].page(None, whole[-1].address) == made[2].page(frozenset({State.DEAD})) == []
+            assert made[2].page(None, zones=frozenset({"paris"})) == []
+            assert [each.address for each in made[2].page(None, zones=frozenset({""}))] == [m.address for m in whole]
+            for bad in ("paris", {1}, 7):
+                with pytest.raises(TypeError, match="zones: expected a set of zones"):
+                    made[2].page(None, zones=bad)  # type: ignore[arg-type]
 
     asyncio.run(main())
 
@@ -268,6 +273,11 @@ def test_the_client_reads_page_by_page(tmp_path: Path, monkeypatch: pytest.Monke
             await fake.publish(b"v", f"app/{number}", content_type="raw")
         async with serving_tcp(fake) as (_, _, where), Client(f"http://{where}", token=TOKEN) as client:
             assert [node async for node in client.each_node("all")] == (await client.nodes("all"))["nodes"]
+            odd = [replace(member, record=Record(zone="odd")) for member in fake.others[1::2]]
+            fake.others[1::2] = odd
+            found = [node async for node in client.each_node("all", zone="odd")]
+            assert len(found) == len(odd) > 8 and all(node["zone"] == "odd" for node in found)
+            assert found == (await client.nodes("all", zone="odd"))["nodes"]
             keys = [document["key"] async for document in client.each_document("app/")]
             assert keys == [f"app/{number}" for number in range(9)]
             assert [document async for document in client.each_document("none")] == []

@@ -232,20 +232,25 @@ class Client:
         return dict(await self.json("GET", "/v1/status"))
 
     async def nodes(
-        self, state: str | None = None, *, limit: int | None = None, cursor: str | None = None
+        self,
+        state: str | None = None,
+        *,
+        zone: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
     ) -> dict[str, Any]:
-        """GET /v1/nodes; ``state``, ``limit`` and ``cursor`` have the same meaning as in the API."""
-        params = _params(state=state, limit=limit, cursor=cursor)
+        """GET /v1/nodes; ``state``, ``zone``, ``limit`` and ``cursor`` have the same meaning as in the API."""
+        params = _params(state=state, zone=zone, limit=limit, cursor=cursor)
         return dict(await self.json("GET", "/v1/nodes", params=params, headers=self._lists))
 
-    async def each_node(self, state: str | None = None) -> AsyncIterator[dict[str, Any]]:
-        """Yield all nodes, ordered by address.
+    async def each_node(self, state: str | None = None, *, zone: str | None = None) -> AsyncIterator[dict[str, Any]]:
+        """Yield all nodes in ``state`` and ``zone``, ordered by address.
 
         The client requests the nodes page by page to keep each response short.
         """
         cursor: str | None = None
         while True:
-            found = await self.nodes(state, limit=_PAGE, cursor=cursor)
+            found = await self.nodes(state, zone=zone, limit=_PAGE, cursor=cursor)
             for node in found["nodes"]:
                 yield node
             cursor = found["next_cursor"]

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from ..core.interface import ProtocolError
 from ..core.shown import shown
-from ..core.types import PRESENT, Address, Node, State
+from ..core.types import MAX_ZONE, PRESENT, Address, Node, State, check_text
 from ..node import parameters, shapes
 from . import lists, params, render
 from .context import Context
@@ -34,6 +34,19 @@ def parse_states(text: str | None) -> frozenset[State]:
             raise bad_request(f"state: expected all, or some of {','.join(known)}, got {shown(word)}")
         chosen.add(known[word])
     return frozenset(chosen)
+
+
+def parse_zones(text: str | None) -> frozenset[str] | None:
+    """Parse the parameter ``zone`` into a set of zones; None: all zones. Raises :class:`Fault` 400.
+
+    The empty name is the zone of the nodes that have none.
+    """
+    if text is None:
+        return None
+    try:
+        return frozenset(check_text("zone", name, MAX_ZONE) for name in text.split(","))
+    except ValueError as error:
+        raise bad_request(str(error)) from None
 
 
 def _address(cursor: str) -> Address:
@@ -64,18 +77,24 @@ class Nodes:
         ]
 
     async def list(self, request: web.Request) -> web.Response:
-        """List the nodes in the requested states. The entity tag does not change if only heartbeats have changed."""
-        query = params.query(request, ("state", "limit", "cursor"))
-        wanted, page = parse_states(query.get("state")), lists.page(query, _CURSOR)
+        """List the nodes in the requested states and zones.
+
+        The entity tag does not change if only heartbeats have changed.
+        """
+        query = params.query(request, ("state", "zone", "limit", "cursor"))
+        wanted, zones = parse_states(query.get("state")), parse_zones(query.get("zone"))
+        page = lists.page(query, _CURSOR)
         after = _address(page.cursor) if page.cursor else None
         digest = self._node_list.documents_digest()
         isolated = self._node_list.isolated
         states = sorted(state.value for state in wanted)
-        etag = render.etag_of([states, page, self._node_list.tag(), digest, isolated])
+        places = None if zones is None else sorted(zones)
+        etag = render.etag_of([states, places, page, self._node_list.tag(), digest, isolated])
         headers = {"ETag": etag, "Cache-Control": "no-cache"}
         if params.matches(request.headers.get("If-None-Match"), etag):
             return web.Response(status=304, headers=headers)
-        nodes, following = page.cut(self._node_list.page(wanted, after, page.more), lambda member: str(member.address))
+        found = self._node_list.page(wanted, after, page.more, zones)
+        nodes, following = page.cut(found, lambda member: str(member.address))
         more = {
             "revision": self._node_list.revision,
             "cluster": self._node_list.cluster,

@@ -47,7 +47,7 @@ def remembered(members: Iterable[Member], now: Now) -> list[Known]:
             now.wall_ns - int(member.last_heard * 1e9),
             member.record.name if member.record else "",
             member.record.private_data if member.record else "",
-            member.record.zone if member.record else "",
+            member.zone,
         )
         for member in members
         if not member.local and member.state is not State.LEFT and (member.incarnation or member.sequence)

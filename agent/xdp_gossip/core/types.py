@@ -268,6 +268,11 @@ class Member:
         record = self.record or Record()
         return Node(self.address.ip, self.address.port, record.name, record.private_data)
 
+    @property
+    def zone(self) -> str:
+        """The zone of the node; "" if the node has no zone or its record is unknown."""
+        return self.record.zone if self.record else ""
+
 
 _VERSION = re.compile(r"([0-9a-f]{16})@(.+)")
 

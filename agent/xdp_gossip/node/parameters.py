@@ -176,6 +176,15 @@ def states(name: str, value: object) -> frozenset[State] | None:
     return frozenset(instance(name, each, State, "a set of State") for each in value)
 
 
+def zones(name: str, value: object) -> frozenset[str] | None:
+    """Return ``value`` as a frozen set of zones, or None."""
+    if value is None:
+        return None
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}: expected a set of zones, or None, got {shown(value)}")
+    return frozenset(instance(name, each, str, "a set of zones as text") for each in value)
+
+
 def generator(name: str, value: object) -> random.Random:
     """Return ``value`` if it is a random number generator; create a new one for None."""
     return random.Random() if value is None else instance(name, value, random.Random, "a random.Random, or None")

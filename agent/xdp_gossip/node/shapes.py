@@ -25,7 +25,7 @@ def node(member: Member) -> dict[str, Any]:
         "sequence": member.sequence,
         "version": record.agent_version if record else "",
         "protocol": record.plane if record else "",
-        "zone": record.zone if record else "",
+        "zone": member.zone,
         "last_heard": 0.0 if member.local else round(max(0.0, member.last_heard), 3),
         "digest": f"{member.digest:016x}",
         "local": member.local,
