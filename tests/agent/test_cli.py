@@ -28,7 +28,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentProcess]:
     """Two agents; the commands talk to the first."""
     directory = tmp_path_factory.mktemp("cli")
     port = free_port()
-    with agent(directory / "a", port) as first, agent(directory / "b", seeds=[f"127.0.0.1:{port}"]):
+    with agent(directory / "a", port, zone="paris") as first, agent(directory / "b", seeds=[f"127.0.0.1:{port}"]):
         deadline = time.monotonic() + patient(60)
         while sum(node["record_known"] for node in first.json("members")["nodes"]) < 2:
             assert time.monotonic() < deadline
@@ -60,6 +60,26 @@ def test_members_status_and_keys(running: AgentProcess) -> None:
     assert {node["name"] for node in running.json("members", "--all")["nodes"]} == {"a", "b"}
     # The options may stand before or after the command.
     assert json.loads(command("members", "--json", "--socket", str(running.socket)).stdout)["cluster"] == "default"
+
+
+def test_members_of_a_zone(running: AgentProcess) -> None:
+    table = lines(running.command("members"))
+    assert [line.split()[2] for line in table] == ["ZONE", "paris", "-"]
+    for words, names in (
+        (["--zone", "paris"], ["a"]),
+        (["--zone", ""], ["b"]),
+        (["--zone", "lyon", "--zone=paris"], ["a"]),
+        (["--zone", ",paris", "--all"], ["a", "b"]),
+        (["--zone", "lyon"], []),
+    ):
+        assert sorted(node["name"] for node in running.json("members", *words)["nodes"]) == names, words
+    # Without a zone among what is listed, the table is that of a fleet without zones.
+    assert lines(running.command("members", "--zone", ""))[0].split()[:3] == ["NAME", "ADDRESS", "STATE"]
+    assert "zone: expected at most 64 bytes" in failure(running.command("members", "--zone", "x" * 65), 2)
+    assert "zone:      paris" in lines(running.command("status"))
+    assert running.json("node", "show")["zone"] == "paris"
+    top = lines(running.command("top", "--once"))
+    assert "zone:      paris" in top and any(line.split()[2:3] == ["paris"] for line in top)
 
 
 def test_publish_read_history_delete(running: AgentProcess) -> None:

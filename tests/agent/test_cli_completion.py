@@ -34,6 +34,8 @@ pytestmark = pytest.mark.slow
 
 #: Keys that shells have to quote, or that bash parts.
 KEYS = ("app/a b'c", "app/one", "app/ti:me=1", "web/größe")
+#: Zones of nodes. A shell cannot be given a control character, and a comma parts two zones.
+ZONES = ("paris", "lyon", "paris", "lille", "evil\n\x1b[2J", "a,b")
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,9 @@ def socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         node_list._write(f"many/{number % 3}/{number:03}", b"x", "text", "alice", "", False)
     record = Record("\x1b[2Jother", "", "0.1.0", "UDP")
     node_list.others.append(Member(Address("198.18.0.12", 8000), State.ALIVE, 1, 1, record, 0.5, 0, False))
+    for number, zone in enumerate(ZONES):
+        record = Record(f"n{number}", zone=zone)
+        node_list.others.append(Member(Address("198.18.1.12", number + 1), State.DEAD, 1, 1, record, 0.5, 0, False))
     with served(node_list, tmp_path_factory.mktemp("completion")) as path:
         yield path
 
@@ -106,7 +111,15 @@ def test_keys_versions_and_addresses_come_from_the_agent(socket: str) -> None:
     assert len(values(*at, "read", "many/1/")) == 100
     (version,) = values(*at, "rollback", "app/one", "")
     assert values(*at, "read", "app/one", "--version", version[:5]) == [version]
-    assert candidates([*at, "node", "join", "x", "198"]) == [("198.18.0.12:8000", "\\x1b[2Jother")]
+    assert candidates([*at, "node", "join", "x", "198.18.0."]) == [("198.18.0.12:8000", "\\x1b[2Jother")]
+
+
+def test_zones_come_from_the_agent(socket: str) -> None:
+    at = ("--socket", socket)
+    assert candidates([*at, "members", "--zone", ""]) == [("lille", "1 node"), ("lyon", "1 node"), ("paris", "2 nodes")]
+    assert values(*at, "members", "--zone=ly") == ["--zone=lyon"]
+    assert values(*at, "members", "--zone", "paris", "--zone", "li") == ["lille"]
+    assert values(*at, "members", "--zone", "paris,l") == ["paris,lille", "paris,lyon"]
 
 
 @pytest.fixture

@@ -6,11 +6,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+from typing import Any
 
 import pytest
 
 from xdp_gossip.cli import tables
 from xdp_gossip.cli.text import escaped, middle, printable, width
+from xdp_gossip.core.types import Address, Member, Record, State
+from xdp_gossip.node import shapes
 
 
 @pytest.mark.parametrize(
@@ -109,6 +112,46 @@ def test_the_last_columns_give_way_where_that_is_wanted(monkeypatch: pytest.Monk
         "NAME             STATE  ADDRESS",
         "nnnnnnn…nnnnnnn  alive  198.18.0.11:8000",
     ]
+
+
+def node(number: int, zone: str | None = "") -> dict[str, Any]:
+    """A node as the API has it; zone None: as an agent has it that knows no zones."""
+    member = Member(Address(f"198.18.0.{number}", 8000), State.ALIVE, 1, 1, Record(f"n{number}"), 0.5, 0, number == 2)
+    found = {**shapes.node(member), "zone": zone, "version": "0.1.0", "protocol": "UDP"}
+    return found if zone is not None else {name: value for name, value in found.items() if name != "zone"}
+
+
+@pytest.mark.parametrize("zones", [("", ""), (None, None), ("", None)])
+def test_nodes_without_zones_have_no_column_for_them(zones: tuple[str | None, ...]) -> None:
+    columns, rows = tables.node_table([node(1, zones[0]), node(2, zones[1])], f"{0:016x}")
+    assert columns == ["name", "address", "state", "heard", "agent", "plane", "in sync", "private data"]
+    assert rows[0] == ["n1", "198.18.0.1:8000", "alive", "0.5 s", "0.1.0", "UDP", True, ""]
+
+
+def test_one_zone_makes_a_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    nodes = tables.local_first([node(1, "alive"), node(2, "\x1b[2J\u202e" + "z" * 50), node(3), node(4, None)])
+    columns, rows = tables.node_table(nodes, f"{0:016x}")
+    assert columns == list(tables.NODE_COLUMNS) and columns[2] == "zone"
+    assert [row[0] for row in rows] == ["n2", "n1", "n3", "n4"]
+    stream = io.StringIO()
+    tables.plain(columns, rows, stream)
+    text = [line.split() for line in stream.getvalue().splitlines()]
+    assert [line[2] for line in text] == ["ZONE", "\\x1b[2J\\u202e" + "z" * 50, "alive", "-", "-"]
+    assert len(tables.drawn(columns, rows, 100)) == 5 and max(map(width, tables.drawn(columns, rows, 100))) <= 100
+    # A narrow terminal shows each node as a block, as it does without zones.
+    lines = tables.drawn(columns, rows, 40)
+    assert max(map(width, lines)) <= 40
+    assert lines[:3] == [
+        "name:         n2",
+        "address:      198.18.0.2:8000",
+        "zone:         \\x1b[2J\\u202e…zzzzzzzzzzzz",
+    ]
+    assert lines.count("zone:         -") == 2
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "xterm")
+    row = tables.drawn(columns, rows, 120)[2]
+    assert row.count("\x1b[32malive\x1b[0m") == 1, "a zone that has the name of a state has no colour"
 
 
 def test_nothing_is_cut_in_a_pipe_or_with_wide(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -245,6 +245,23 @@ def test_failed_and_drifted_files_stand_before_the_others() -> None:
     assert len(shown) <= 24
 
 
+@pytest.mark.parametrize(("columns", "shown"), [(200, True), (80, True), (40, False)])
+def test_zones_have_a_column_where_there_is_room(columns: int, shown: bool) -> None:
+    found = view([])
+    here = found.nodes[0]
+    before = screen(found, columns, 24)
+    assert "ZONE" not in str(before)
+    found.nodes = [{**here, "name": "host2", "state": "dead", "local": False, "zone": "paris"}, here]
+    text = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in screen(found, columns, 24)]
+    head = next(number for number, line in enumerate(text) if line.startswith("NAME"))
+    assert ("ZONE" in text[head].split()) is shown
+    assert text[head].split()[:4] == ["NAME", "STATE", "HEARD", "ADDRESS"]
+    if shown:
+        place = text[head].index("ZONE")
+        assert [line[place:].split()[0] for line in text[head + 1 : head + 3]] == ["paris", "-"]
+    assert max(map(width, text)) <= columns
+
+
 @pytest.mark.parametrize("lines", range(1, 30))
 @pytest.mark.parametrize("columns", [1, 2, 10, 39])
 def test_no_terminal_is_too_small(columns: int, lines: int) -> None:

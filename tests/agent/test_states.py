@@ -88,8 +88,9 @@ def test_the_command_line_colours_each_state_and_ranks_problems_first(state: Sta
     assert state.value in tables.STYLES
     problem = state not in (State.ALIVE, State.LEFT)
     assert (state.value in livescreen.URGENT) is problem
-    row = tables.node_rows([shapes.node(member(state))], f"{0:016x}")[0]
-    assert row[2] == state.value and (row[6] is not None) is (state in PRESENT)
+    columns, (row,) = tables.node_table([shapes.node(member(state))], f"{0:016x}")
+    cells = dict(zip(columns, row))
+    assert cells["state"] == state.value and (cells["in sync"] is not None) is (state in PRESENT)
 
 
 @pytest.mark.parametrize("state", State)

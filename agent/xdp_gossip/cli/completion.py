@@ -2,7 +2,7 @@
 """The command ``completion``: prints completion scripts for bash, zsh and fish, and the candidates for these scripts.
 
 The scripts contain no candidates. Each script calls the command ``completion``, which takes commands and options from
-the argument parser, and keys, versions and addresses from the agent. The candidates are therefore always current.
+the argument parser, and keys, versions, addresses and zones from the agent. So the candidates are always current.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         "completion",
         "print a script for completion in bash, zsh or fish",
         "Print a script with which a shell completes xdp-gossip's command line: commands, options, and the document "
-        "keys, versions and addresses that the agent knows.",
+        "keys, versions, addresses and zones that the agent knows.",
         [
             "source <(xdp-gossip completion bash)",
             "xdp-gossip completion zsh >~/.zfunc/_xdp-gossip",
@@ -153,7 +154,7 @@ def _described(action: argparse.Action) -> str:
 def _values(action: argparse.Action, word: str, given: dict[str, str]) -> Candidates:
     """Return the candidates for an option's value or a positional argument.
 
-    Keys, versions and addresses are read from the agent.
+    Keys, versions, addresses and zones are read from the agent.
     """
     if isinstance(action, argparse._SubParsersAction):
         return [(str(choice.dest), choice.help or "") for choice in action._choices_actions]
@@ -164,7 +165,8 @@ def _values(action: argparse.Action, word: str, given: dict[str, str]) -> Candid
     for name in action.option_strings:
         if name in _WORDS:
             return [(value, "") for value in _WORDS[name]]
-    asked = {"KEY": _keys, "PREFIX": _keys, "VERSION": _versions, "ADDRESS:PORT": _addresses}.get(str(action.metavar))
+    from_agent = {"KEY": _keys, "PREFIX": _keys, "VERSION": _versions, "ADDRESS:PORT": _addresses, "ZONE": _zones}
+    asked = from_agent.get(str(action.metavar))
     found: list[tuple[str, str]] = []
     if asked is None:
         return found
@@ -205,6 +207,15 @@ async def _addresses(client: Client, word: str, given: dict[str, str]) -> list[t
 
     nodes = [node async for node in client.each_node("all")]
     return [(address(node), printable(node["name"])) for node in nodes if not node["local"]]
+
+
+async def _zones(client: Client, word: str, given: dict[str, str]) -> list[tuple[str, str]]:
+    """Complete the last zone of a list separated by commas."""
+    counts = Counter([str(node.get("zone", "")) async for node in client.each_node("all")])
+    before = word.rpartition(",")[0].split(",") if "," in word else []
+    # Programs that use the library choose the names of their zones: a name could contain control characters.
+    found = sorted(zone for zone in counts if zone and zone.isprintable() and "," not in zone and zone not in before)
+    return [(",".join([*before, zone]), f"{counts[zone]} node{'s' * (counts[zone] != 1)}") for zone in found]
 
 
 # -- bash ------------------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def run_top(args: argparse.Namespace) -> int:
 def _print(view: View, args: argparse.Namespace) -> None:
     tables.show_pairs(summary(view.status))
     print()
-    tables.show(tables.NODE_COLUMNS, tables.node_rows(view.nodes, view.status["digest"]), args)
+    tables.show(*tables.node_table(tables.local_first(view.nodes), view.status["digest"]), args)
     files = [[one["name"], one["path"], one["state"], one["error"]] for one in view.files]
     for columns, rows in ((_DOCUMENT_COLUMNS, view.rows()), (_FILE_COLUMNS, files)):
         if rows:

@@ -19,7 +19,8 @@ URGENT = ("suspect", "agent_down", "dead")
 #: value than the one given here.
 _HEAD = ("plane", "kernel", "members", "documents")
 _FINE = {"storage": "ok", "state": "running"}
-_NODES = ("name", "state", "heard", "address", "in sync", "plane", "agent", "private data")
+#: Columns of the table of nodes. If the terminal is too narrow, the rightmost column is dropped first.
+_NODES = ("name", "state", "heard", "address", "zone", "in sync", "plane", "agent", "private data")
 _DOCUMENTS = ("document", "held by", "applied by", "published", "size", "author")
 _FILES = ("rendered file", "state", "error", "path")
 #: A terminal with at least this many lines gets empty lines between the tables.
@@ -117,14 +118,10 @@ def _trouble(view: View) -> str:
 
 
 def _nodes(view: View) -> _Section:
-    digest = view.status["digest"]
-    rows = []
-    for node in view.nodes:
-        name, address, state, heard, agent, plane, synced, data = tables.node_rows([node], digest)[0]
-        rows.append([name, state, heard, address, synced, plane, agent, data])
+    columns, rows = tables.node_table(view.nodes, view.status["digest"], _NODES)
     urgent = sum(node["state"] in URGENT for node in view.nodes)
     members = view.status["members"]
-    return _Section("nodes", _NODES, rows, urgent, max(len(rows), sum(members.values()) - members.get("left", 0)))
+    return _Section("nodes", columns, rows, urgent, max(len(rows), sum(members.values()) - members.get("left", 0)))
 
 
 def _documents(view: View) -> _Section:

@@ -26,10 +26,16 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         "members",
         "list the nodes of the cluster",
         "List the nodes as the agent sees them: state, last sign of life, and whether a node has the same documents.",
-        ["xdp-gossip members", "xdp-gossip members --all --json"],
+        ["xdp-gossip members", "xdp-gossip members --all --json", "xdp-gossip members --zone paris --zone lyon"],
         common,
     )
     members.add_argument("--all", action="store_true", help="also list nodes that died or left")
+    members.add_argument(
+        "--zone",
+        metavar="ZONE",
+        action="append",
+        help="list only the nodes of this zone ('': the nodes without a zone); several: repeat, or separate by commas",
+    )
     members.set_defaults(handler=run_members)
 
     forget = add_command(
@@ -123,9 +129,10 @@ def run_members(args: argparse.Namespace) -> int:
     """List the nodes."""
 
     def text(found: dict[str, Any]) -> None:
-        tables.show(tables.NODE_COLUMNS, tables.node_rows(found["nodes"], found["digest"]), args)
+        tables.show(*tables.node_table(tables.local_first(found["nodes"]), found["digest"]), args)
 
-    return answer(args, lambda client: client.nodes("all" if args.all else _LISTED), text)
+    zone = None if args.zone is None else ",".join(args.zone)
+    return answer(args, lambda client: client.nodes("all" if args.all else _LISTED, zone=zone), text)
 
 
 def run_forget(args: argparse.Namespace) -> int:
@@ -144,6 +151,7 @@ def summary(status: dict[str, Any]) -> dict[str, object]:
     return {
         "node": f"{node['name']} ({tables.address(node)})",
         "cluster": status["cluster"],
+        **({"zone": node["zone"]} if node.get("zone") else {}),
         "state": status["state"],
         **({"isolated": "no other member answers this one; look at its network"} if status.get("isolated") else {}),
         **({"waiting for": status["waiting"]} if status.get("waiting") else {}),

@@ -151,22 +151,37 @@ def ago(seconds: float) -> str:
     return f"{seconds / 3600:.0f} h"
 
 
-#: Columns of the node table. If the terminal is too narrow, the rightmost column is dropped first.
-NODE_COLUMNS = ("name", "address", "state", "heard", "agent", "plane", "in sync", "private data")
+#: Columns of the node table.
+NODE_COLUMNS = ("name", "address", "zone", "state", "heard", "agent", "plane", "in sync", "private data")
 
 
-def node_rows(nodes: Sequence[Mapping[str, Any]], digest: str) -> list[list[object]]:
-    """Return the table rows of ``nodes``. The first row is the queried member, whose documents digest is ``digest``."""
-    return [
-        [
-            node["name"],
-            address(node),
-            node["state"],
-            "here" if node["local"] else ago(node["last_heard"]),
-            node["version"],
-            node["protocol"],
-            node["digest"] == digest if node["state"] in ("alive", "suspect") else None,
-            node["private_data"],
-        ]
-        for node in sorted(nodes, key=lambda node: not node["local"])
-    ]
+def node_table(
+    nodes: Sequence[Mapping[str, Any]], digest: str, columns: Sequence[str] = NODE_COLUMNS
+) -> tuple[list[str], list[list[object]]]:
+    """Return the columns and the rows of a table of ``nodes``, in the order of ``nodes``.
+
+    ``digest`` is the documents digest of the queried member. If no node has a zone, the table has no column "zone".
+    """
+    zoned = any(node.get("zone") for node in nodes)
+    shown = [column for column in columns if column != "zone" or zoned]
+    rows = [_node_cells(node, digest) for node in nodes]
+    return shown, [[cells[column] for column in shown] for cells in rows]
+
+
+def local_first(nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return ``nodes`` with the queried member at the beginning."""
+    return sorted(nodes, key=lambda node: not node["local"])
+
+
+def _node_cells(node: Mapping[str, Any], digest: str) -> dict[str, object]:
+    return {
+        "name": node["name"],
+        "address": address(node),
+        "zone": node.get("zone"),  # an agent of an older release tells none
+        "state": node["state"],
+        "heard": "here" if node["local"] else ago(node["last_heard"]),
+        "agent": node["version"],
+        "plane": node["protocol"],
+        "in sync": node["digest"] == digest if node["state"] in ("alive", "suspect") else None,
+        "private data": node["private_data"],
+    }
