@@ -8,16 +8,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from xdp_gossip.api import metrics
 from xdp_gossip.cli import nodes
-from xdp_gossip.core.types import Address, Member, State
+from xdp_gossip.core.types import Address, Member, Record, State
 from xdp_gossip.dataplane import headers
 
 
 def scrape(fake: FakeNodeList) -> dict[tuple[str, str], float]:
     """(name, value of the only label or "") -> value."""
-    body, content_type = metrics.render(fake.status(), fake.members())
+    body, content_type = metrics.render(fake.status(), fake.members(None))
     assert content_type.startswith("text/plain")
     samples = [sample for family in text_string_to_metric_families(body.decode()) for sample in family.samples]
-    found = {(sample.name, "".join(sample.labels.values())): sample.value for sample in samples}
+    found = {(sample.name, "".join(sample.labels.values())): sample.value for sample in samples}  # no two are the same
     assert len(found) == len(samples)
     return found
 
@@ -41,6 +41,61 @@ def test_metrics_follow_the_status() -> None:
     fake.stop()
     found = scrape(fake)
     assert (found["xdp_gossip_state", "running"], found["xdp_gossip_state", "paused"]) == (0, 1)
+
+
+def zones_of(fake: FakeNodeList) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
+    """The number of zones by state, and the number of nodes by zone and state."""
+    body = metrics.render(fake.status(), fake.members(None))[0].decode()
+    samples = [sample for family in text_string_to_metric_families(body) for sample in family.samples]
+    zones = {one.labels["state"]: one.value for one in samples if one.name == "xdp_gossip_zones"}
+    nodes = [one for one in samples if one.name == "xdp_gossip_zone_nodes"]
+    found = {(one.labels["zone"], one.labels["state"]): one.value for one in nodes}
+    assert len(found) == len(nodes)
+    return zones, found
+
+
+def in_zone(number: int, zone: str | None, state: State = State.ALIVE) -> Member:
+    record = None if zone is None else Record(f"n{number}", zone=zone)
+    return Member(Address(f"198.18.{number // 250 + 1}.{number % 250}", 8000), state, 1, 1, record, 0.1, 0)
+
+
+def test_a_fleet_without_zones_has_no_series_of_zones() -> None:
+    fake = FakeNodeList()
+    fake.others = [in_zone(1, ""), in_zone(2, None, State.DEAD)]
+    assert b"xdp_gossip_zone" not in metrics.render(fake.status(), fake.members(None))[0]
+
+
+def test_nodes_are_counted_by_zone_and_a_lost_zone_is_told() -> None:
+    fake = FakeNodeList()
+    states = {
+        "b": (State.ALIVE, State.SUSPECT, State.DEAD, State.LEFT),
+        "lost": (State.DEAD, State.AGENT_DOWN, State.LEFT),
+        "closed": (State.LEFT,),
+        'odd "\\\n': (State.SUSPECT,),
+    }
+    fake.others = [in_zone(number, zone, state) for zone, some in states.items() for number, state in enumerate(some)]
+    fake.others.append(in_zone(9, None, State.SUSPECT))
+    zones, nodes = zones_of(fake)
+    assert zones == {"present": 2, "lost": 1}
+    expected = {(zone, state.value): float(some.count(state)) for zone, some in states.items() for state in State}
+    none = {("", state.value): float(state in (State.ALIVE, State.SUSPECT)) for state in State}  # this node has no zone
+    assert nodes == {**expected, **none}
+    # Every node is in one of the series.
+    status = fake.status()["members"]
+    assert {state: sum(count for (_, word), count in nodes.items() if word == state) for state in status} == status
+    fake.record = Record("host1", zone="a")
+    assert zones_of(fake)[1]["a", "alive"] == 1
+
+
+def test_the_number_of_zones_with_series_is_bounded() -> None:
+    fake = FakeNodeList()
+    most = metrics.MOST_ZONES
+    fake.others = [in_zone(number, f"z{number:04}") for number in reversed(range(most + 50))]
+    fake.others.append(in_zone(most + 50, "z9999", State.DEAD))
+    zones, nodes = zones_of(fake)
+    assert zones == {"present": most + 50, "lost": 1}
+    assert {zone for zone, _ in nodes} == {"", *(f"z{number:04}" for number in range(most))}
+    assert (nodes["", "alive"], nodes["", "dead"]) == (51, 1)  # this node, which has no zone, and the rest
 
 
 def test_nothing_is_left_in_a_global_registry() -> None:

@@ -92,7 +92,7 @@ class Info:
         from . import metrics  # imported late: saves 1 MB of memory if nothing scrapes the metrics
 
         status = self._status()
-        members = self._node_list.members()
+        members = self._node_list.members(None)
         body, content_type = metrics.render(status, members, self._rendered())
         return web.Response(body=body, headers={"Content-Type": content_type})
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from ..core.types import PROBLEMS, Member
+from ..core.types import PRESENT, PROBLEMS, Member, State
 from ..dataplane import headers
 
 _PROCESS = {
@@ -20,19 +21,35 @@ _PROCESS = {
     "memory_limit": "Maximum bytes of memory; 0 for no limit.",
 }
 _STATES = ("running", "paused", "left")
+#: Maximum number of zones with a series of their own: the first ones by name. A node chooses the name of its zone, so
+#: without a maximum, members could fill the database of Prometheus.
+MOST_ZONES = 256
 
 
 class StatusCollector:
-    """A Prometheus collector: computes metrics from one status (GET /v1/status, docs/api.md) and the nodes that are
-    alive or suspect.
-    """
+    """A Prometheus collector: computes metrics from one status (GET /v1/status, docs/api.md) and all known nodes."""
 
     def __init__(
         self, status: Mapping[str, Any], members: Sequence[Member], rendered: Sequence[Mapping[str, Any]] = ()
     ) -> None:
         self._status = status
-        self._members = members
         self._rendered = rendered
+        self._problems: Counter[str] = Counter()
+        self._digests: Counter[int] = Counter()
+        self._zones: dict[str, Counter[State]] = {}
+        self._count(members)
+
+    def _count(self, members: Sequence[Member]) -> None:
+        """Count in one pass over the nodes, because a fleet may have 10,000 of them."""
+        for member in members:
+            counts = self._zones.get(member.zone)
+            if counts is None:
+                counts = self._zones[member.zone] = Counter()
+            counts[member.state] += 1
+            if member.state in PRESENT or member.local:
+                self._digests[member.digest] += 1
+                if member.problems:
+                    self._problems.update(member.problems)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metric families."""
@@ -56,8 +73,9 @@ class StatusCollector:
             "xdp_gossip_problems", "Number of present nodes with a problem, by kind of problem.", labels=["problem"]
         )
         for problem in PROBLEMS:
-            problems.add_metric([problem], sum(problem in member.problems for member in self._members))
+            problems.add_metric([problem], self._problems[problem])
         yield problems
+        yield from self._of_zones()
         for name, text, value in self._gauges():
             yield GaugeMetricFamily(name, text, value=value)
         counters = CounterMetricFamily("xdp_gossip_events", "The counters of the agent, by name.", labels=["name"])
@@ -107,6 +125,35 @@ class StatusCollector:
                 renderings.add_metric([entry["name"]], entry["renderings"])
             yield renderings
 
+    def _of_zones(self) -> Iterator[Metric]:
+        """Yield the metrics of a fleet with zones; nothing if no known node has a zone."""
+        names = sorted(name for name in self._zones if name)
+        if not names:
+            return
+        zones = GaugeMetricFamily(
+            "xdp_gossip_zones",
+            "Number of zones: present, or lost, which means that no node is present and a node is dead or agent_down.",
+            labels=["state"],
+        )
+        states = Counter(_state_of_zone(self._zones[name]) for name in names)
+        zones.add_metric(["present"], states["present"])
+        zones.add_metric(["lost"], states["lost"])
+        yield zones
+        nodes = GaugeMetricFamily(
+            "xdp_gossip_zone_nodes",
+            f"Number of known nodes, by zone and state. The empty zone counts the nodes without a zone, and the nodes "
+            f"of all zones after the first {MOST_ZONES} by name.",
+            labels=["zone", "state"],
+        )
+        rest: Counter[State] = Counter()
+        for name in ("", *names[MOST_ZONES:]):
+            rest.update(self._zones.get(name, {}))
+        shown = {**({"": rest} if rest else {}), **{name: self._zones[name] for name in names[:MOST_ZONES]}}
+        for name, counts in shown.items():
+            for state in State:
+                nodes.add_metric([name, state.value], counts[state])
+        yield nodes
+
     def _gauges(self) -> Iterator[tuple[str, str, float]]:
         status = self._status
         yield (
@@ -141,12 +188,18 @@ class StatusCollector:
             "1 once the agent has caught up with the cluster after its start, otherwise 0.",
             int(status["caught_up"]),
         )
-        same = sum(f"{member.digest:016x}" == status["digest"] for member in self._members)
         yield (
             "xdp_gossip_members_in_sync",
             "Number of present nodes, including this node, whose last heartbeat showed this node's documents.",
-            same,
+            sum(count for digest, count in self._digests.items() if f"{digest:016x}" == status["digest"]),
         )
+
+
+def _state_of_zone(counts: Counter[State]) -> str:
+    """Return present, lost or left. A zone whose nodes have all left was closed down on purpose, so it is not lost."""
+    if any(counts[state] for state in PRESENT):
+        return "present"
+    return "lost" if counts[State.DEAD] or counts[State.AGENT_DOWN] else "left"
 
 
 def _verdicts(status: Mapping[str, Any]) -> Mapping[str, int]:
@@ -169,9 +222,7 @@ def _verdicts(status: Mapping[str, Any]) -> Mapping[str, int]:
 def render(
     status: Mapping[str, Any], members: Sequence[Member], rendered: Sequence[Mapping[str, Any]] = ()
 ) -> tuple[bytes, str]:
-    """Return the Prometheus text for ``status`` and ``members`` (the nodes that are alive or suspect), and the content
-    type of the text.
-    """
+    """Return the Prometheus text for ``status`` and ``members`` (all known nodes), and the content type of the text."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(StatusCollector(status, members, rendered))  # type: ignore[arg-type]  # a base class only since 0.15
     return generate_latest(registry), CONTENT_TYPE_LATEST
