@@ -42,6 +42,7 @@ FILES = {
     "table.js": _SCRIPT,
     "tree.js": _SCRIPT,
     "trouble.js": _SCRIPT,
+    "zones.js": _SCRIPT,
 }
 _PAGE = "index.html"
 _PREFIX = "/ui/"

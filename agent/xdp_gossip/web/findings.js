@@ -3,10 +3,13 @@
 // remedy.
 
 import { address, bytes, clock, duration, plural } from "./format.js";
+import { zonesOf } from "./zones.js";
 
 // Milliseconds for which a node's documents may differ without a finding, because a publish takes time to spread.
 const BEHIND = 30_000;
 const NEARLY_FULL = 0.8;
+// Number of lost zones that are named.
+const NAMED = 8;
 
 // Problems of nodes (docs/protocol.md), worst first: severity, explanation, remedy.
 const PROBLEMS = {
@@ -47,6 +50,13 @@ const each = (number, one, many) => (number === 1 ? one : many);
 
 function* ofNodes(store) {
   const nodes = [...store.nodes.values()];
+  const lost = zonesOf(nodes).filter((zone) => zone.lost);
+  if (lost.length) {
+    const named = lost.slice(0, NAMED).map((zone) => `${zone.name} (${plural(zone.all, "node")})`).join(", ");
+    yield { id: "zones", kind: "bad", title: `${plural(lost.length, "zone")} lost`, show: lost.length === 1 ? `zone/${encodeURIComponent(lost[0].name)}` : "",
+      about: `No node is present in ${named}${lost.length > NAMED ? ` and ${plural(lost.length - NAMED, "more zone")}` : ""}.`,
+      todo: "Look at the network between the zones, then at the power of the zone." };
+  }
   const dead = nodes.filter((node) => node.state === "dead");
   if (dead.length) {
     yield { id: "dead", kind: "bad", title: `${plural(dead.length, "node")} dead`, who: dead, show: "dead",

@@ -5,6 +5,7 @@ import { copyButton } from "./copy.js";
 import { h, note, remote, state } from "./dom.js";
 import { address, collator, count, duration } from "./format.js";
 import { Table } from "./table.js";
+import { Zones, zonesOf } from "./zones.js";
 
 const KINDS = { alive: "ok", suspect: "warn", agent_down: "bad", dead: "bad", left: "off" };
 const RANK = { dead: 0, agent_down: 1, suspect: 2, alive: 3, left: 4 };
@@ -17,6 +18,8 @@ const WORDS = { agent_down: "agent down", behind: "out of sync", problems: "with
 // Sort order: nodes with problems come first.
 const rank = (node) => RANK[node.state] * 2 - (node.problems?.length ? 1 : 0);
 const present = (node) => node.state === "alive" || node.state === "suspect";
+// What the address of the page names: a zone behind this prefix, or a group of nodes.
+const IN_ZONE = "zone/";
 
 export function name(node) {
   if (node.name) return remote(node.name, { class: "name" });
@@ -29,6 +32,8 @@ export class Fleet {
     this.trouble = trouble;
     this.title = "Fleet";
     this.only = null;
+    this.zones = new Zones(() => (this.only?.startsWith(IN_ZONE) ? this.only.slice(IN_ZONE.length) : null),
+      (zone) => { location.hash = zone === null ? "#/fleet" : `#/fleet/${IN_ZONE}${encodeURIComponent(zone)}`; });
     const synced = (node) => (present(node) ? (node.digest === store.digest ? "yes" : "no") : "–");
     this.inSync = synced;
     this.chips = h("div", { class: "chips", role: "group", "aria-label": "Show only" });
@@ -38,7 +43,7 @@ export class Fleet {
       noun: "node",
       key: address,
       sort: "state",
-      search: (node) => `${node.name} ${address(node)} ${node.state} ${node.protocol} ${node.version} ${node.private_data}`,
+      search: (node) => `${node.name} ${address(node)} ${node.zone ?? ""} ${node.state} ${node.protocol} ${node.version} ${node.private_data}`,
       extra: this.chips,
       empty: () => note("", "No node is known."),
       columns: [
@@ -46,6 +51,8 @@ export class Fleet {
           order: (a, b) => collator.compare(a.name, b.name), cell: (node) => this.nameCell(node) },
         { id: "address", title: "Address", kind: "mono", value: address,
           cell: (node) => h("div", { class: "at" }, address(node), copyButton("address", address(node))) },
+        { id: "zone", title: "Zone", kind: "zoned", value: (node) => node.zone ?? "", when: (nodes) => nodes.some((node) => node.zone),
+          cell: (node) => (node.zone ? remote(node.zone, null, 64) : "–") },
         { id: "state", title: "State", value: (node) => [node.state, ...(node.problems ?? [])].join(" "),
           order: (a, b) => rank(a) - rank(b) || collator.compare(a.name, b.name), cell: (node) => this.stateCell(node) },
         { id: "mode", title: "Mode", value: (node) => node.protocol, cell: (node) => remote(node.protocol || "–") },
@@ -56,7 +63,8 @@ export class Fleet {
           cell: (node) => (present(node) ? state(synced(node), synced(node) === "yes" ? "ok" : "warn") : "–") },
       ],
     });
-    this.element = h("section", { "aria-label": "Fleet" }, h("h1", null, "Fleet"), trouble.element, this.local, this.table.element);
+    this.element = h("section", { "aria-label": "Fleet" }, h("h1", null, "Fleet"), trouble.element, this.local, this.zones.element,
+      this.table.element);
   }
 
   stateCell(node) {
@@ -64,15 +72,17 @@ export class Fleet {
       (node.problems ?? []).map((one) => state(PROBLEMS[one] ?? one, "warn")));
   }
 
-  // Shows only the nodes in the group `word`; "" shows all.
+  // Shows only the nodes in the group `word`, or of the zone that `word` names; "" shows all.
   choose(word) {
-    const found = this.wanted([]).find((one) => one.id === word);
+    const found = word.startsWith(IN_ZONE) ? { accept: (node) => (node.zone ?? "") === word.slice(IN_ZONE.length) }
+      : this.wanted([]).find((one) => one.id === word);
     this.only = found ? word : null;
     this.table.restrict(found ? found.accept : () => true);
     if (this.store.nodes) this.draw();
     if (!found || !this.element.isConnected) return;
-    this.table.tools.scrollIntoView();
-    this.chips.querySelector("[aria-pressed=true]")?.focus({ preventScroll: true });
+    const place = word.startsWith(IN_ZONE) ? this.zones : null;
+    (place?.element ?? this.table.tools).scrollIntoView();
+    (place?.list ?? this.chips).querySelector("[aria-pressed=true]")?.focus({ preventScroll: true });
   }
 
   nameCell(node) {
@@ -103,11 +113,13 @@ export class Fleet {
     }
     const nodes = [...store.nodes.values()];
     this.drawChips(nodes);
+    this.zones.draw(zonesOf(nodes));
     this.table.update(nodes);
     const { status } = store;
     if (status) {
       const reason = status.mode_reason && [" (", remote(status.mode_reason), ")"];
-      this.local.replaceChildren("As seen by ", name(status.node), ": mode ", remote(status.mode), ...(reason || []),
+      const zone = status.node.zone ? ["zone ", remote(status.node.zone, null, 64), ", "] : [];
+      this.local.replaceChildren("As seen by ", name(status.node), ": ", ...zone, "mode ", remote(status.mode), ...(reason || []),
         `, cycle ${duration(status.cycle)}, timeout ${duration(status.timeout)}`);
     }
   }

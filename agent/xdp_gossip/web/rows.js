@@ -3,7 +3,7 @@
 
 import { h } from "./dom.js";
 
-// columns: [{ title, kind?, value(item) -> text, cell(item)? -> node }]. `key(item)` identifies a row.
+// columns: [{ title, kind?, value(item) -> text, cell(item)? -> node, hidden? }]. `key(item)` identifies a row.
 export class Rows {
   constructor(columns, key) {
     Object.assign(this, { columns, key });
@@ -32,8 +32,14 @@ export class Rows {
 
   row() {
     const cells = this.columns.map((column) =>
-      h("td", { role: "cell", "data-label": column.title, class: column.kind }));
+      h("td", { role: "cell", "data-label": column.title, class: column.kind, hidden: column.hidden }));
     return { element: h("tr", { role: "row" }, cells), cells, values: [] };
+  }
+
+  // Shows or hides a column whose `hidden` has changed.
+  reveal(column) {
+    const index = this.columns.indexOf(column);
+    for (const { cells } of this.rows.values()) cells[index].hidden = column.hidden;
   }
 
   refresh(row, item) {

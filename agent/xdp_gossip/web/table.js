@@ -10,8 +10,9 @@ const TYPING = 120;
 // A list of at most this many items has no filter.
 const SHORT = 8;
 
-// columns: those of Rows, each with an `id` and, if its values cannot be compared, `order(a, b)`. `search(item)`
-// returns the text to filter by; without it there is no filter. `filtered()` is called when the filter changes.
+// columns: those of Rows, each with an `id` and, if its values cannot be compared, `order(a, b)`. A column with
+// `when(items)` is shown only while the function returns true. `search(item)` returns the text to filter by; without it
+// there is no filter. `filtered()` is called when the filter changes.
 export class Table {
   constructor({ label, columns, key, search, sort, empty, extra, noun = "row", hint = "Filter", filtered = () => {} }) {
     Object.assign(this, { columns, key, search, empty, extra, noun, filtered });
@@ -24,6 +25,7 @@ export class Table {
     this.words = [];
     this.accept = () => true;
     this.headers = new Map();
+    for (const column of columns) if (column.when) column.hidden = true;
     const head = columns.map((column) => this.header(column));
     this.told = h("p", { class: "count" });
     this.more = h("button", { type: "button", class: "quiet", hidden: true, click: () => this.showMore() }, `Show ${ROWS} more`);
@@ -41,7 +43,7 @@ export class Table {
 
   header(column) {
     const button = h("button", { type: "button", click: () => this.order(column.id) }, column.title);
-    const cell = h("th", { role: "columnheader", scope: "col", class: column.kind }, button);
+    const cell = h("th", { role: "columnheader", scope: "col", class: column.kind, hidden: column.hidden }, button);
     this.headers.set(column.id, cell);
     return cell;
   }
@@ -86,6 +88,12 @@ export class Table {
 
   update(items) {
     this.items = items;
+    for (const column of this.columns) {
+      if (!column.when || column.hidden !== column.when(items)) continue;
+      column.hidden = !column.hidden;
+      this.headers.get(column.id).hidden = column.hidden;
+      this.rows.reveal(column);
+    }
     this.draw();
   }
 
