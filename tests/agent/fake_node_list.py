@@ -58,6 +58,7 @@ class Change:
     document: Document | None = None
     member: Member | None = None
     conflict: Version | None = None
+    zone: Any = None
 
 
 class FakeNodeList:

@@ -169,6 +169,7 @@ CALLS: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
             "states": (5, "alive", b"alive", True, ["alive"], [None], {5}, object()),
             "after": (5, "198.18.0.11:8000", b"x", True, ["x"], 1.5, {}, object()),
             "limit": (0, *NO_INTEGER),
+            "zones": (5, "east", b"east", True, [b"east"], [None], {5}, 1.5, object()),
         },
         {},
     ),

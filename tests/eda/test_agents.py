@@ -139,3 +139,24 @@ def test_a_fleet_that_does_not_agree_is_told_with_those_behind(tmp_path: Path, c
             assert [laggard["addr"] for laggard in found["laggards"]] == [agents[1].ip]
             agents[0].call("DELETE", "/v1/documents/large")
             source.next("convergence_reached")
+
+
+def test_the_loss_of_a_zone_is_one_event(tmp_path: Path, collections: Path) -> None:
+    with Cluster(tmp_path / "zones", 5, **PACE) as cluster:
+        for number, agent in enumerate(cluster):
+            agent.settings["zone"] = "west" if number < 2 else "east"
+            agent.write_config()
+        cluster.form()
+        west, east = list(cluster)[:2], list(cluster)[2:]
+        with _watch(collections, *west) as source:
+            source.next("convergence_reached")
+            for agent in east:
+                agent.kill()
+            event = source.next("zone_lost")
+            assert (event["zone"], event["members"]) == ("east", 3)
+            assert {(node["addr"], node["name"]) for node in event["nodes"]} == {(a.ip, a.name) for a in east}
+            cluster.start(east)
+            assert source.next("zone_returned")["zone"] == "east"
+            assert {_port_of(source.next("join")) for _ in east} == {(agent.ip, agent.port) for agent in east}
+            alone = {event["type"] for event in source.told if "node" in event and not event["initial"]}
+            assert alone <= {"join", "recover", "update"}

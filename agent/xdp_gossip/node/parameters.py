@@ -24,7 +24,7 @@ from ..core.checks import text as text
 from ..core.interface import InvalidError
 from ..core.settings import KEY_STATES, Limits, knobs
 from ..core.shown import shown
-from ..core.types import Address, Document, Node, State, Version, Write, check_key
+from ..core.types import MAX_ZONE, Address, Document, Node, State, Version, Write, check_key
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _STATE_DIGEST = re.compile(r"[0-9a-f]{16}")
@@ -182,7 +182,7 @@ def zones(name: str, value: object) -> frozenset[str] | None:
         return None
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(f"{name}: expected a set of zones, or None, got {shown(value)}")
-    return frozenset(instance(name, each, str, "a set of zones as text") for each in value)
+    return frozenset(text(name, each, 0, MAX_ZONE) for each in value)
 
 
 def generator(name: str, value: object) -> random.Random:
