@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -184,3 +186,16 @@ def test_a_member_whose_record_tells_another_zone_moves() -> None:
     peer.record.value = Record("host101", zone="a")
     membership.zoned(peer)
     assert not membership.zones.several
+
+
+def test_the_table_of_the_page() -> None:
+    """docs/scaling.md has the shares of the protocol's formula; ``Zones`` computes them for its targets."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
+    rows = re.findall(r"(?m)^\| (\d+) x ([\d,]+) \| ([\d.]+) % \| ([\d.]+) % \|$", page)
+    assert len(rows) == 8
+    for count, size, without, shares in rows:
+        sizes = [int(size.replace(",", ""))] * int(count)
+        zones, others = view(sizes, 0)
+        zones.targets(1, ())
+        foreign = sum(zone != 0 for zone in others.values()) / len(others)
+        assert (float(without), float(shares)) == (round(foreign * 100, 1), round(zones._ends[-1] * 100, 1))

@@ -168,7 +168,7 @@ def test_pages_of_a_node_list() -> None:
             assert made[2].page(None, zones=frozenset({"paris"})) == []
             assert [each.address for each in made[2].page(None, zones=frozenset({""}))] == [m.address for m in whole]
             for bad in ("paris", {1}, 7):
-                with pytest.raises(TypeError, match="zones: expected (a set of zones|text)"):
+                with pytest.raises(TypeError, match=r"zones: expected (a set of zones|text)"):
                     made[2].page(None, zones=bad)  # type: ignore[arg-type]
 
     asyncio.run(main())

@@ -149,6 +149,7 @@ def test_a_member_that_seeds_know_is_no_first_node() -> None:
     assert first.engine.node == Node("198.18.0.1", 8000, "host0", "data 0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planes", [range(0), range(5)], ids=["agent", "kernel"])
 @pytest.mark.parametrize("seconds", [7.0, 12.0, 16.0])
 def test_who_was_gone_by_silence_is_not_removed_by_reports_from_before_its_return(
