@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 import random
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from ..types import Address
 
@@ -20,9 +20,9 @@ MOST_ZONES = 256
 #: :meth:`Zones.sample` replaces 1/8 of a sample, so each target stays in the sample for a few cycles. If each call
 #: replaced the whole sample, the kernel would have to resolve a next hop for every target in each cycle.
 RENEWED = 8
-#: Among up to ``_FEW`` + 4 x amount members, targets are chosen from a list of those that are left. Among more members,
-#: targets are drawn at random, up to ``_TRIES`` times each. A draw fails in less than a quarter of all cases.
-_FEW = 64
+#: Among more than ``_MANY`` times as many members as targets, targets are drawn at random, ``_TRIES`` times each, and a
+#: draw rarely fails. Among fewer members, targets are chosen from a list of those that are left.
+_MANY = 4
 _TRIES = 8
 
 
@@ -32,9 +32,6 @@ class _Pool:
     def __init__(self) -> None:
         self.members: list[Address] = []
         self._places: dict[Address, int] = {}
-
-    def __contains__(self, address: Address) -> bool:
-        return address in self._places
 
     def __len__(self) -> int:
         return len(self.members)
@@ -58,8 +55,8 @@ class Zones:
         self._rng = rng
         self._pools: dict[str, _Pool] = {}
         self._zone_of: dict[Address, str] = {}
-        self._others: list[_Pool] = []
-        #: Where the share of each pool in ``_others`` ends, as running totals. The rest, up to 1, is the own zone's.
+        self._others: list[str] = []
+        #: Where the share of each zone in ``_others`` ends, as running totals. The rest, up to 1, is the own zone's.
         self._ends: list[float] = []
         self._outdated = False
 
@@ -90,7 +87,7 @@ class Zones:
 
     def targets(self, copies: int, exclude: Container[Address]) -> list[Address]:
         """Up to ``copies`` different members for one rumor, none of them in ``exclude``."""
-        return self._draw(copies, exclude, ())
+        return self._draw(copies, exclude, {})
 
     def sample(self, limit: int, least: int, former: Iterable[Address]) -> list[Address]:
         """Up to ``limit`` different members from which a data plane takes the targets of all rumors in turn.
@@ -99,10 +96,14 @@ class Zones:
         """
         self._update()
         crossing = self._ends[-1] if self._ends else 0.0
-        own = self._pools.get(self.own, ())
+        own = self._pools.get(self.own)
         # If the sample contained more members, the own zone would be a smaller part of the sample than of the targets.
-        size = max(least, round(len(own) / (1 - crossing))) if crossing < 1 else limit
-        kept = [address for address in former if self._rng.random() >= 1 / RENEWED]
+        size = max(least, round(len(own) / (1 - crossing))) if own else limit
+        kept: dict[str, list[Address]] = {}
+        for address in former:
+            zone = self._zone_of.get(address)
+            if zone is not None and self._rng.random() >= 1 / RENEWED:
+                kept.setdefault(zone, []).append(address)
         drawn = self._draw(min(limit, size), (), kept)
         self._rng.shuffle(drawn)
         return drawn
@@ -112,58 +113,60 @@ class Zones:
         if not self._outdated:
             return
         self._outdated = False
-        self._others = [pool for zone, pool in self._pools.items() if zone != self.own]
+        self._others = [zone for zone in self._pools if zone != self.own]
         self._ends = []
         end, peers = 0.0, len(self._zone_of)
-        for pool in self._others:
+        for zone in self._others:
+            members = len(self._pools[zone])
             # The second value is the share without zones: no zone gets more copies than that.
-            end += min(LINKS / (peers + 1 - len(pool)), len(pool) / peers)
+            end += min(LINKS / (peers + 1 - members), members / peers)
             self._ends.append(end)
 
-    def _draw(self, amount: int, exclude: Container[Address], prefer: Collection[Address]) -> list[Address]:
+    def _draw(self, amount: int, exclude: Container[Address], prefer: Mapping[str, Sequence[Address]]) -> list[Address]:
+        """Up to ``amount`` different members, each zone with its share; of a zone first those in ``prefer``."""
         self._update()
         chosen: dict[Address, None] = {}
-        own = self._pools.get(self.own) or _Pool()
         wanted = [0] * (len(self._others) + 1)
         # One random number for all copies, so that the parts of the zones vary by less than one copy.
         offset = self._rng.random()
         for copy in range(amount):
             wanted[bisect.bisect_right(self._ends, (copy + offset) / amount)] += 1
-        for pool, number in zip([*self._others, own], wanted):
-            if number:
-                chosen.update(dict.fromkeys(self._of(pool, number, exclude, prefer)))
+        for zone, number in zip([*self._others, self.own], wanted):
+            if number and zone in self._pools:
+                chosen.update(dict.fromkeys(self._of(self._pools[zone], number, exclude, prefer.get(zone, ()))))
         # What a small zone cannot take goes to any member, so zones never reduce the number of copies.
         self._fill(chosen, amount, exclude)
         return list(chosen)
 
-    def _of(self, pool: _Pool, amount: int, exclude: Container[Address], prefer: Collection[Address]) -> list[Address]:
+    def _of(self, pool: _Pool, amount: int, exclude: Container[Address], prefer: Sequence[Address]) -> list[Address]:
         """Up to ``amount`` members of one zone, first those in ``prefer``."""
-        found = dict.fromkeys([address for address in prefer if address in pool][:amount])
-        if len(pool) <= _FEW + 4 * amount:
-            rest = [address for address in pool.members if address not in found and address not in exclude]
-            found.update(dict.fromkeys(self._rng.sample(rest, min(len(rest), amount - len(found)))))
-            return list(found)
-        for _ in range(_TRIES * amount):
-            if len(found) == amount:
-                break
-            address = self._rng.choice(pool.members)
-            if address not in exclude:
-                found[address] = None
+        found = dict.fromkeys(prefer[:amount])
+        if len(pool) > _MANY * amount:
+            for address in self._rng.choices(pool.members, k=_TRIES * (amount - len(found))):
+                if len(found) == amount:
+                    break
+                if address not in exclude:
+                    found[address] = None
+        self._complete(found, pool.members, amount, exclude)
         return list(found)
 
     def _fill(self, chosen: dict[Address, None], amount: int, exclude: Container[Address]) -> None:
         """Add random members, whatever their zone, until ``amount`` members are chosen."""
-        if len(chosen) >= amount:
-            return
-        if len(self._zone_of) <= _FEW + 4 * amount:
-            rest = [address for address in self._zone_of if address not in chosen and address not in exclude]
+        if len(chosen) < amount and len(self._zone_of) > _MANY * amount:
+            pools = list(self._pools.values())
+            sizes = [len(pool) for pool in pools]
+            for pool in self._rng.choices(pools, sizes, k=_TRIES * (amount - len(chosen))):
+                if len(chosen) == amount:
+                    break
+                address = self._rng.choice(pool.members)
+                if address not in exclude:
+                    chosen[address] = None
+        self._complete(chosen, self._zone_of, amount, exclude)
+
+    def _complete(
+        self, chosen: dict[Address, None], members: Iterable[Address], amount: int, exclude: Container[Address]
+    ) -> None:
+        """Add random ones of ``members`` until ``amount`` are chosen, or all are. The search looks at all members."""
+        if len(chosen) < amount:
+            rest = [address for address in members if address not in chosen and address not in exclude]
             chosen.update(dict.fromkeys(self._rng.sample(rest, min(len(rest), amount - len(chosen)))))
-            return
-        pools = list(self._pools.values())
-        sizes = [len(pool) for pool in pools]
-        for pool in self._rng.choices(pools, sizes, k=_TRIES * (amount - len(chosen))):
-            if len(chosen) == amount:
-                return
-            address = self._rng.choice(pool.members)
-            if address not in exclude:
-                chosen[address] = None
