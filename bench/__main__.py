@@ -21,7 +21,7 @@ from .report import DIRECTORY, SHORT, Report, machine, save, wait_for_quiet  # n
 
 BENCHMARKS = (
     *("dataplane", "planes", "forged", "convergence", "atrest", "members"),
-    *("faults", "sync", "inventory", "push", "applied", "deploy", "soak"),
+    *("faults", "sync", "join", "inventory", "push", "applied", "deploy", "soak"),
 )
 #: Benchmarks that last for hours, so that ``all`` leaves them out except with --short.
 _HOURS = ("soak",)
@@ -47,7 +47,11 @@ def main() -> int:
         help="directory with an earlier release's BPF sources, which 'dataplane' measures as well",
     )
     parser.add_argument(
-        "--hosts", metavar="N[,N]", type=_numbers, default=(), help="numbers of hosts of 'faults'; the first for 'soak'"
+        "--hosts",
+        metavar="N[,N]",
+        type=_numbers,
+        default=(),
+        help="numbers of hosts of 'faults'; the first for 'join' and 'soak'",
     )
     parser.add_argument(
         "--plane",
@@ -81,6 +85,7 @@ def main() -> int:
             beside = {
                 "dataplane": {"former": args.former},
                 "faults": {"hosts": args.hosts, "planes": args.plane},
+                "join": {"hosts": args.hosts},
                 "soak": {"hosts": args.hosts, "seconds": args.seconds},
             }.get(name, {})
             report = importlib.import_module(f"bench.{name}").run(args.quick or args.short, **beside)

@@ -8,33 +8,44 @@ time is the time at which the host's data plane recorded the rumor. The benchmar
 the time at which the host's agent had applied the document. The script bench/probe.py writes the agent time to a file.
 The report shows the milliseconds from the publish request to the kernel time and to the agent time of each host,
 including the HTTP request and the publisher's write to its disk.
+
+With the most hosts and XDP, a Serf agent runs on each host, too, and each publish is followed by a Serf user event from
+the same host. The time of an event runs from the line in which the sending agent logs the request until the line in
+which the last agent logs the first copy. Handlers of Serf would get the event later, because Serf collects events.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
+import sys
 import time
 from collections.abc import Sequence
 
-from . import agents
+from . import agents, serf
 from .agents import Agent, Pins
 from .fleet import fleet, form
 from .netns import BenchError
 from .report import Report, Spread
+from .views import Watcher
 
 _SIZES, _PUBLISHES = (10, 30, 50), 20
+#: Number of publishes beside Serf.
+_BESIDE = 50
 #: Minimum seconds between two publishes, so that the heartbeats and syncs that the first publish causes end before the
 #: second publish.
 _PAUSE = 1.0
 #: Maximum seconds to wait until a publish has reached all hosts, and seconds between two reads of the maps.
 _PATIENCE, _LOOK = 10.0, 0.002
 KERNEL_GOAL, AGENT_GOAL = 0.005, 0.050
+#: How many times sooner than a Serf event a document is in every kernel, and in every agent.
+SERF_KERNEL_GOAL, SERF_AGENT_GOAL = 80.0, 20.0
 
 
 def run(quick: bool) -> Report:
     """Run this benchmark and return its report. ``quick``: make fewer and shorter runs. Raises ``BenchError``."""
-    sizes, publishes = ((4,), 2) if quick else (_SIZES, _PUBLISHES)
+    sizes, publishes, beside = ((4,), 2, 2) if quick else (_SIZES, _PUBLISHES, _BESIDE)
     report = Report(
         "convergence",
         f"ms from the request to publish until the last of n agents has it, cycle 1 s, {publishes} publishes each",
@@ -47,6 +58,14 @@ def run(quick: bool) -> Report:
                 _one(report, plane, size, publishes)
             except BenchError as error:
                 problems.append(f"{plane}, {size}: {error}")
+    program = serf.binary()
+    if program is None:
+        print("convergence: this machine has no program serf: measuring only this project's agents", file=sys.stderr)
+    else:
+        try:
+            _one(report, "XDP", sizes[-1], beside, program)
+        except BenchError as error:
+            problems.append(f"XDP, {sizes[-1]}, beside Serf: {error}")
     for problem in problems:
         print(f"convergence: {problem}", flush=True)
     if not report.rows:
@@ -54,15 +73,19 @@ def run(quick: bool) -> Report:
     return report
 
 
-def _one(report: Report, plane: str, size: int, publishes: int) -> None:
-    with fleet(size, plane, cycle=1) as hosts:
+def _one(report: Report, plane: str, size: int, publishes: int, program: str | None = None) -> None:
+    """Measure one fleet. ``program``: the path of the program ``serf``, if Serf agents run beside."""
+    with contextlib.ExitStack() as stack:
+        hosts = stack.enter_context(fleet(size, plane, cycle=1))
+        beside = _Serf(program, hosts, stack) if program is not None else None
         form(hosts, size, probed=True)
-        pins = [Pins(host) for host in hosts] if plane != "UDP" else []
-        try:
-            found = [_publish(hosts, pins, number + 1) for number in range(publishes)]
-        finally:
-            for pin in pins:
-                pin.close()
+        pins = [stack.enter_context(contextlib.closing(Pins(host))) for host in hosts] if plane != "UDP" else []
+        found = []
+        for number in range(publishes):
+            chosen = random.randrange(size)
+            found.append(_publish(hosts, chosen, pins, number + 1))
+            if beside is not None:
+                beside.send(chosen, number + 1)
     complete = [times for times in found if len(times.agents) == size]
     if not complete:
         raise BenchError(f"none of {publishes} publishes reached all {size} agents within {_PATIENCE:g} s")
@@ -72,16 +95,85 @@ def _one(report: Report, plane: str, size: int, publishes: int) -> None:
     kernel = Spread.of(kernels) if kernels else None
     missing = publishes - (min(len(complete), len(kernels)) if pins else len(complete))
     in_kernel = kernel.text(".1f") if kernel else "-"
-    report.rows.append((f"{plane}, {size}", in_kernel, agent.text(".1f"), middle.text(".1f"), str(missing)))
-    report.data.setdefault("planes", {}).setdefault(plane, {})[size] = {
+    name = f"{plane}, {size}" + (", beside Serf" if beside else "")
+    report.rows.append((name, in_kernel, agent.text(".1f"), middle.text(".1f"), str(missing)))
+    measured = {
         "kernel_ms": kernel.json() if kernel else None,
         "agent_ms": agent.json(),
         "median_agent_ms": middle.json(),
         "missing": missing,
     }
+    if beside is not None:
+        measured["serf_ms"] = _compare(report, beside, size, publishes, kernel, agent, missing)
+        report.data["beside_serf"] = measured
+        return
+    report.data.setdefault("planes", {}).setdefault(plane, {})[size] = measured
     if size == max(_SIZES) and plane == "XDP":
         report.most(f"{plane}, {size}: in every kernel, ms", kernel.median if kernel else 1e9, KERNEL_GOAL * 1e3)
         report.most(f"{plane}, {size}: in every agent, ms", agent.median, AGENT_GOAL * 1e3)
+
+
+def _compare(
+    report: Report, beside: _Serf, size: int, publishes: int, kernel: Spread | None, agent: Spread, missing: int
+) -> dict[str, float]:
+    """Add the row of Serf's events, and the goals. Raises ``BenchError`` if no event reached all Serf agents."""
+    took = beside.milliseconds
+    if not took:
+        raise BenchError(f"none of {publishes} Serf events reached all {size} Serf agents within {_PATIENCE:g} s")
+    theirs = Spread.of(took)
+    report.rows.append((f"Serf event, {size}", "-", theirs.text(".1f"), "-", str(publishes - len(took))))
+    report.most("publishes that did not reach everybody", missing, 0)
+    report.least("a Serf event's time / that of every agent", theirs.median / agent.median, SERF_AGENT_GOAL)
+    ratio = theirs.median / kernel.median if kernel else 0.0
+    report.least("a Serf event's time / that of every kernel", ratio, SERF_KERNEL_GOAL)
+    return theirs.json()
+
+
+class _Serf:
+    """A Serf agent on each of ``hosts``, and the times of its events. ``milliseconds``: of those that reached all."""
+
+    def __init__(self, program: str, hosts: Sequence[Agent], stack: contextlib.ExitStack) -> None:
+        self.problems: dict[int, str] = {}
+        self.milliseconds: list[float] = []
+        self._arrived: dict[int, dict[int, float]] = {}
+        watcher = Watcher()
+        stack.callback(watcher.close)
+        seeds = [host.address.ip for host in hosts[:2]]
+        self._members = [
+            serf.SerfAgent(program, host.namespace, number, host.address.ip, seeds, level="debug")
+            for number, host in enumerate(hosts)
+        ]
+        for member in self._members:
+            stack.callback(member.end)
+            member.launch()
+            member.attach(watcher, self, serf.parse_events)
+        agents.until(self._missing, 120.0, 1.0)
+
+    def _missing(self) -> str | None:
+        for member in self._members:
+            try:
+                others = len(member.present())
+            except BenchError as error:
+                return str(error)
+            if others != len(self._members) - 1:
+                return f"host{member.number} lists {others} other Serf agents, expected {len(self._members) - 1}"
+        return None
+
+    def record(self, when: float, observer: int, subject: int, present: bool) -> None:
+        """Note when an agent sent an event, or received its first copy."""
+        self._arrived.setdefault(subject, {}).setdefault(observer, when)
+
+    def send(self, sender: int, number: int) -> None:
+        """Send an event, and wait until all agents have it."""
+        time.sleep(_PAUSE)
+        self._members[sender].event(number)
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            arrived = self._arrived.get(number, {})
+            if len(arrived) == len(self._members):
+                self.milliseconds.append((max(arrived.values()) - arrived[sender]) * 1e3)
+                return
+            time.sleep(0.05)
 
 
 class _Times:
@@ -94,9 +186,8 @@ class _Times:
         self.agents: list[float] = []
 
 
-def _publish(hosts: Sequence[Agent], pins: Sequence[Pins], number: int) -> _Times:
+def _publish(hosts: Sequence[Agent], chosen: int, pins: Sequence[Pins], number: int) -> _Times:
     time.sleep(_PAUSE + random.uniform(0, 0.5))
-    chosen = random.randrange(len(hosts))
     publisher = hosts[chosen]
     others = [pin for index, pin in enumerate(pins) if index != chosen]
     before = [pin.node(publisher.address) for pin in others]

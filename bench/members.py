@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Measures the processor time and memory of one agent with ten thousand simulated members, at a cycle of 6 s.
+"""Measures the processor time and memory of one agent with ten thousand simulated members, at a cycle of 6 s, and how
+long the agent takes to list them.
 
 Every simulated member has a node record. A thread sends the members' heartbeats through an ordinary socket, evenly
 spread over time. The data plane records and relays the heartbeats. The benchmark reads the agent's processor time from
@@ -12,6 +13,7 @@ as many times as a node of a real fleet would receive it.
 from __future__ import annotations
 
 import contextlib
+import statistics
 import time
 
 from . import agents, lane, packets
@@ -23,7 +25,8 @@ from .report import Report
 _MEMBERS, _QUICK_MEMBERS, _CYCLE, _AMOUNT = 10_000, 1_000, 6.0, 4
 _SECONDS, _QUICK_SECONDS = 60.0, 18.0
 _INTRODUCE_RATE = 1_500
-CPU_GOAL, MEMORY_GOAL = 2.0, 80.0
+_LISTS = 5
+CPU_GOAL, MEMORY_GOAL, LIST_GOAL = 2.0, 80.0, 2.0
 
 
 def run(quick: bool) -> Report:
@@ -42,7 +45,21 @@ def run(quick: bool) -> Report:
             for copies in (1, _AMOUNT):
                 load.copies = copies
                 _hold(report, node, pins, load, members, copies, seconds, plain[copies])
+            _list(report, node, members)
     return report
+
+
+def _list(report: Report, node: Agent, members: int) -> None:
+    """Measure how long ``xdp-gossip members`` takes to print all members."""
+    took = []
+    for _ in range(_LISTS):
+        began = time.monotonic()
+        lines = node.command("members").stdout.count(b"\n")
+        took.append(time.monotonic() - began)
+        if lines < members:
+            raise BenchError(f"xdp-gossip members printed {lines} lines, expected {members} members")
+    report.data["list_seconds"] = took
+    report.most("seconds of xdp-gossip members, median", statistics.median(took), LIST_GOAL)
 
 
 def _introduce(node: Agent, load: Load, members: int) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .netns import BenchError, enter, run
-from .views import Lines, Views, Watcher
+from .views import LineParser, Lines, Records, Watcher
 
 ROOT = Path(__file__).resolve().parents[1]
 UNPACKED = ROOT / ".cache" / "bench" / "serf" / "usr" / "bin" / "serf"
@@ -27,6 +27,8 @@ PORT = 7946
 _RPC = "127.0.0.1:7373"
 _END_SECONDS = 20.0
 _EVENT = re.compile(rb"serf: EventMember(Join|Failed|Leave|Reap): host(\d+) ")
+#: Lines of the log at level debug: an agent sends a user event, or receives it.
+_USER_EVENT = re.compile(rb"(?:Requesting user event send|messageUserEventType): bench(\d+)")
 
 
 def binary() -> str | None:
@@ -40,11 +42,22 @@ def parse(line: bytes) -> Iterator[tuple[int, bool]]:
         yield int(found[2]), found[1] == b"Join"
 
 
-class SerfAgent:
-    """One Serf agent in the network namespace ``namespace``, named ``host`` and its ``number``."""
+def parse_events(line: bytes) -> Iterator[tuple[int, bool]]:
+    """Yield the number of a user event ``bench<number>`` that the agent sends or receives."""
+    if found := _USER_EVENT.search(line):
+        yield int(found[1]), True
 
-    def __init__(self, program: str, namespace: str, number: int, ip: str, seeds: Sequence[str]) -> None:
-        self._program, self._namespace = program, namespace
+
+class SerfAgent:
+    """One Serf agent in the network namespace ``namespace``, named ``host`` and its ``number``.
+
+    ``level``: the lowest severity of messages in its log.
+    """
+
+    def __init__(
+        self, program: str, namespace: str, number: int, ip: str, seeds: Sequence[str], level: str = "info"
+    ) -> None:
+        self._program, self._namespace, self._level = program, namespace, level
         self.number, self._ip, self._seeds = number, ip, seeds
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -55,7 +68,7 @@ class SerfAgent:
             [
                 *("setpriv", "--pdeathsig", "KILL", *enter(self._namespace)),
                 *(self._program, "agent", f"-node=host{self.number}", f"-bind={self._ip}:{PORT}"),
-                *(f"-rpc-addr={_RPC}", "-log-level=info", "-retry-interval=1s", *join),
+                *(f"-rpc-addr={_RPC}", f"-log-level={self._level}", "-retry-interval=1s", *join),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -64,8 +77,8 @@ class SerfAgent:
             cwd="/",
         )
 
-    def attach(self, watcher: Watcher, views: Views) -> None:
-        """Record the agent's view from its log.
+    def attach(self, watcher: Watcher, views: Records, parse: LineParser = parse) -> None:
+        """Record in ``views`` what ``parse`` finds in the agent's log; by default, the agent's view of the members.
 
         Events that clients and handlers of Serf receive are up to three seconds late, because Serf collects them. The
         log has each change at once.
@@ -73,6 +86,11 @@ class SerfAgent:
         assert self._process is not None and self._process.stdout is not None
         watcher.add(self._process.stdout.fileno(), views, self.number, Lines(parse))
         self._process.stdout.close()
+
+    def event(self, number: int) -> None:
+        """Send the user event ``bench<number>`` to all agents. Raises :class:`BenchError`."""
+        words = ("event", "-coalesce=false", f"-rpc-addr={_RPC}", f"bench{number}")
+        run(self._program, *words, namespace=self._namespace)
 
     @property
     def running(self) -> bool:

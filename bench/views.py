@@ -16,12 +16,24 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 #: Returns the changes in a piece of an event stream: pairs of the number of a member and whether it is present now.
 Parse = Callable[[bytes], Iterable[tuple[int, bool]]]
+#: Does the same for one line of a stream.
+LineParser = Callable[[bytes], Iterator[tuple[int, bool]]]
 #: Nice value of the thread that reads the streams, so that busy processes do not delay its time stamps.
 _NICE = -10
 _PIECE = 1 << 16
+
+
+class Records(Protocol):
+    """What a :class:`Watcher` writes its findings to."""
+
+    problems: dict[int, str]
+
+    def record(self, when: float, observer: int, subject: int, present: bool) -> None:
+        """Record a finding in the stream of ``observer`` at the time ``when`` (CLOCK_MONOTONIC, s)."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +142,7 @@ class Watcher:
         self._thread = threading.Thread(target=self._read, name="bench views", daemon=True)
         self._thread.start()
 
-    def add(self, descriptor: int, views: Views, observer: int, parse: Parse) -> None:
+    def add(self, descriptor: int, views: Records, observer: int, parse: Parse) -> None:
         """Read ``descriptor`` until it ends, and record in ``views`` what ``parse`` finds.
 
         The watcher reads a duplicate of ``descriptor``, which the caller may close.
@@ -189,7 +201,7 @@ class Watcher:
 class Lines:
     """Splits the pieces of a stream into lines, and passes each complete line to ``parse``."""
 
-    def __init__(self, parse: Callable[[bytes], Iterator[tuple[int, bool]]]) -> None:
+    def __init__(self, parse: LineParser) -> None:
         self._parse = parse
         self._rest = b""
 

@@ -67,6 +67,16 @@ def test_views_record_only_what_changes_and_nothing_about_the_observer() -> None
     assert incomplete(views, [0, 1]) is None
 
 
+def test_the_events_in_the_log_of_serf() -> None:
+    log = (
+        b'2026/11/29 23:19:40 [DEBUG] agent: Requesting user event send: bench7. Coalesced: false. Payload: ""\n'
+        b"2026/11/29 23:19:40 [DEBUG] serf: messageUserEventType: bench7\n"
+        b"2026/11/29 23:19:40 [INFO] agent: Received event: user-event: bench7\n"
+        b"2026/11/29 23:19:41 [DEBUG] serf: messageUserEventType: other8\n"
+    )
+    assert list(Lines(serf.parse_events)(log)) == [(7, True), (7, True)]
+
+
 def test_the_log_of_serf_is_read_in_pieces() -> None:
     text = (
         b"==> Log data will now stream in as it occurs:\n"
