@@ -49,12 +49,19 @@ class _Members:
             local=number == 0,
         )
 
-    def page(self, states: Collection[State], after: Address | None = None, limit: int | None = None) -> list[Member]:
-        """Return up to ``limit`` members whose addresses follow ``after``.
+    def page(
+        self,
+        states: Collection[State],
+        after: Address | None = None,
+        limit: int | None = None,
+        zones: Collection[str] | None = None,
+    ) -> list[Member]:
+        """Return up to ``limit`` members of ``zones`` (None: of all zones) whose addresses follow ``after``.
 
         All members are alive, so return none unless ``states`` contains ALIVE.
         """
         found = self._members if State.ALIVE in states else []
+        found = [member for member in found if zones is None or member.zone in zones]
         return [member for member in found if after is None or after < member.address][:limit]
 
     def tag(self) -> str:
