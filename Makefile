@@ -36,6 +36,8 @@ COVERED ?= -m "not slow and not root"
 # first one found.
 CORE ?= 2.19
 PYTHON ?=
+# The version of the release, as the names of its artifacts state it.
+VERSION = $(shell sed -n 's/^version: //p' galaxy.yml)
 # Packages of the collection that Ansible loads.
 PLUGINS := plugins extensions
 # What is under molecule/.
@@ -243,12 +245,13 @@ soak: packages-test packages-plane packages-bench venv-dev link ## Thirty agents
 
 ##@ Artifacts
 .PHONY: release
-release: packages-base ## The agent's release archive, into build/
+release: packages-base ## The agent's release archive and its SBOM, into build/
 	@mkdir -p build
 	/usr/bin/python3 agent/build_release.py --output build
+	/usr/bin/python3 agent/build_sbom.py build/xdp-gossip-$(VERSION).tar.gz
 
 .PHONY: release-check
-release-check: packages-test venv-dev venv-ansible venv-quality ## A dry run of a release: versions, tags, change log, artifact, Galaxy's importer
+release-check: packages-test venv-dev venv-ansible venv-quality ## A dry run of a release: versions, tags, change log, artifact, SBOM, Galaxy's importer
 	$(VENV)/dev/bin/pytest tests/quality/test_release.py tests/quality/test_importer.py -v $(PYTEST_ARGS)
 
 .PHONY: collection

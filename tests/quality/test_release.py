@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A dry run of a release: versions, tags, the change log, what the artifact holds, and the agent's archive.
+"""A dry run of a release: versions, tags, the change log, what the artifact holds, the agent's archive and its SBOM.
 
 `make release-check` runs this and what Galaxy's importer says of the artifact (test_importer.py). Nothing is changed in
 the checkout.
@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 import yaml
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from quality_tools import ROOT, Tools
 
 from tests.shipping import ships
@@ -128,6 +130,20 @@ def test_the_agents_archive_is_the_same_whoever_builds_it_and_when(
         inside = archive.extractfile(f"roles/agent/files/{name}")
         assert inside is not None
         assert hashlib.sha256(inside.read()).hexdigest() == hashlib.sha256(built).hexdigest()
+
+
+def test_the_sbom_describes_the_archive_and_is_the_same_whoever_writes_it(checkout: Path, tmp_path: Path) -> None:
+    written = []
+    for root, output in ((ROOT, tmp_path / "one"), (checkout, tmp_path / "other")):
+        archive = output / build_archive(root, output)[0]
+        script = ["/usr/bin/python3", "-I", root / "agent" / "build_sbom.py"]
+        subprocess.run([*script, archive], check=True, capture_output=True, timeout=60)
+        subprocess.run([*script, "--check", archive], check=True, capture_output=True, timeout=60)
+        written.append((output / f"xdp-gossip-{VERSION}.cdx.json").read_text())
+    assert written[0] == written[1]
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(written[0]) is None
+    archive.write_bytes(archive.read_bytes()[:-1] + b"?")
+    assert subprocess.run([*script, "--check", archive], capture_output=True, timeout=60, check=False).returncode == 1
 
 
 @pytest.mark.parametrize("name", ["tests/conftest.py", "docs/.cache/x", "roles/lab/files/lab.py", "playbooks/demo.yml"])
