@@ -32,8 +32,8 @@ SIM_SEEDS ?= 30
 SOAK_SECONDS ?= 7200
 # What `make coverage` measures: all tests of `unit` take half as long again.
 COVERED ?= -m "not slow and not root"
-# What `make sanity` and `make ansible-units` test with: 2.18, 2.19, newest or a version; and a Python for it, if not the
-# first one found.
+# What `make sanity` and `make ansible-units` test with: 2.18, 2.19, newest, unpinned or a version; and a Python for it, if
+# not the first one found.
 CORE ?= 2.19
 PYTHON ?=
 # The version of the release, as the names of its artifacts state it.
@@ -225,13 +225,14 @@ sim-large: packages-test venv-dev ## Faults in simulated fleets: ten thousand me
 	done
 
 .PHONY: long
-long: packages-test packages-plane venv-dev venv-ansible link ## What takes too long for `make test`: a minute's lateness, variants of networks, 200 seeds, 10,000 requests given up, coverage of all unit tests, a deployment to 30 hosts (root)
+long: packages-test packages-plane venv-dev venv-ansible link ## What takes too long for `make test`: a minute's lateness, variants of networks, 200 seeds, 10,000 requests given up, coverage of all unit tests, the latest ansible-core, a deployment to 30 hosts (root)
 	XDP_GOSSIP_LATE_SECONDS=60 $(VENV)/dev/bin/pytest tests/recovery/test_late.py $(PYTEST_ARGS)
 	$(VENV)/dev/bin/pytest tests/networks tests/recovery -m variant -rs $(PYTEST_ARGS)
 	SIM_SEEDS=200 SIM_DETECTION_LONG=20 $(VENV)/dev/bin/pytest tests/sim $(PYTEST_ARGS)
 	GIVEN_UP_REQUESTS=10000 $(VENV)/dev/bin/pytest tests/agent/test_api_given_up.py $(PYTEST_ARGS)
 	$(VENV)/dev/bin/python -m tests.recovery
 	$(MAKE) coverage COVERED=
+	.ci/ansible_test.py --core unpinned sanity units
 	DEPLOY_HOSTS=3,10,30 $(VENV)/dev/bin/python -m bench deploy
 
 ##@ Measuring
@@ -275,6 +276,10 @@ format: venv-dev ## Lay out Python and C as `make code` wants it
 	$(VENV)/dev/bin/ruff format
 	$(VENV)/dev/bin/clang-format -i $$(git ls-files '*.c' '*.h')
 
+.PHONY: locks
+locks: packages-base venv-locks ## Renew the lock files of all virtual environments; LOCKS='--keep' or names: see .ci/locks
+	.ci/locks $(LOCKS)
+
 .PHONY: hooks
 hooks: venv-dev venv-quality ## Check each commit before it is made (.pre-commit-config.yaml)
 	$(VENV)/dev/bin/pre-commit install
@@ -299,11 +304,11 @@ packages-bench:
 	@.ci/apt $(BENCH_PACKAGES)
 	@.ci/serf
 
-.PHONY: venv-dev venv-ansible venv-docs venv-quality venv-eda
+.PHONY: venv-dev venv-ansible venv-docs venv-quality venv-locks venv-eda
 # The agent's libraries come from Debian: the versions that a target has are the ones to test with.
 venv-dev: packages-test
 	@.ci/venv dev --system-site-packages
-venv-ansible venv-docs venv-quality: venv-%: packages-base
+venv-ansible venv-docs venv-quality venv-locks: venv-%: packages-base
 	@.ci/venv $*
 
 # The rule engine runs on any Java from 17 on; only where there is none, Debian's is installed.

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The ansible-core releases that the collection is tested with, and environments that have them.
 
-A virtual environment per release line and Python is made under ``.cache/ansible-test/`` and used again.
+A virtual environment per release line and Python is made under ``.cache/ansible-test/`` and used again. What CI tests
+with is installed from lock files (``.ci/locks``).
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "ansible-test"
 
-#: Seconds after which a line without a fixed release is looked up again.
+REQUIREMENTS = ROOT / ".ci" / "requirements"
+
+#: Seconds after which a line without a fixed release and without a lock file is looked up again.
 FRESH = 24 * 3600
 
 
@@ -38,28 +41,44 @@ class Core:
     pythons: tuple[str, ...] = ()
     #: The oldest Python that its modules run on.
     target: str = ""
+    #: Whether a lock file states the exact versions.
+    locked: bool = False
+
+    @property
+    def lock(self) -> Path:
+        """The lock file, made from the requirement."""
+        return REQUIREMENTS / f"ansible-test-{self.name}.lock"
+
+    def wanted(self) -> list[str]:
+        """The words by which pip is asked for it."""
+        if not self.locked:
+            return [self.requirement]
+        return ["--require-hashes", "--only-binary", ":all:", "--requirement", str(self.lock)]
 
 
-#: What `make test` uses: the oldest that meta/runtime.yml allows, the last with Python 3.11, and what is newest today.
-#: That one is on purpose no fixed release: that a new ansible-core breaks something is what we want to hear first from
-#: our own tests. The log names the release, and `--core 2.21.5` gets exactly that one again.
+#: What `make test` uses: the oldest that meta/runtime.yml allows, the last with Python 3.11, and what was newest when
+#: the lock files were written.
 CORES = (
-    Core("2.18", "ansible-core~=2.18.0", ("3.11", "3.12", "3.13"), "3.8"),
-    Core("2.19", "ansible-core~=2.19.0", ("3.11", "3.12", "3.13"), "3.8"),
-    Core("newest", "ansible-core>=2.21,<3", ("3.14", "3.13", "3.12"), "3.9"),
+    Core("2.18", "ansible-core~=2.18.0", ("3.11", "3.12", "3.13"), "3.8", locked=True),
+    Core("2.19", "ansible-core~=2.19.0", ("3.11", "3.12", "3.13"), "3.8", locked=True),
+    Core("newest", "ansible-core>=2.21,<3", ("3.14", "3.13", "3.12"), "3.9", locked=True),
 )
+#: What `make long` uses as well: what is newest today. It is on purpose no fixed release: that a new ansible-core
+#: breaks something is what we want to hear first from our own tests. The log names the release, and `--core 2.21.5`
+#: gets exactly that one again.
+UNPINNED = Core("unpinned", "ansible-core>=2.21,<3", ("3.14", "3.13", "3.12"), "3.9")
 
 
 def core_named(name: str) -> Core:
     """The line called ``name``, or one made for a version such as 2.20 or 2.21.5; ValueError for anything else."""
-    for core in CORES:
+    for core in (*CORES, UNPINNED):
         if core.name == name:
             return core
     if re.fullmatch(r"[0-9]+\.[0-9]+", name):
         return Core(name, f"ansible-core=={name}.*")
     if re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", name):
         return Core(name, f"ansible-core=={name}")
-    known = ", ".join(core.name for core in CORES)
+    known = ", ".join(core.name for core in (*CORES, UNPINNED))
     raise ValueError(f"expected {known} or a version such as 2.20 or 2.21.5, got {name!r}")
 
 
@@ -115,13 +134,14 @@ def environment(python: str, core: str) -> Path:
     line = core_named(core)
     version = version_of(python)
     # The path is part of the key because the scripts of a virtual environment name it.
-    wanted = hashlib.sha256(f"{version} {line.requirement} {CACHE}".encode()).hexdigest()
+    versions = line.lock.read_text() if line.locked else line.requirement
+    wanted = hashlib.sha256(f"{version} {versions} {CACHE}".encode()).hexdigest()
     directory = CACHE / f"py{version.split()[0]}-core{core}"
     stamp = directory / ".complete"
     pip = [str(directory / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    install = [*pip, "install", "--no-input", "--retries", "5", line.requirement]
+    install = [*pip, "install", "--no-input", "--retries", "5", *line.wanted()]
     if stamp.is_file() and stamp.read_text() == wanted:
-        if ">" in line.requirement and time.time() - stamp.stat().st_mtime > FRESH:
+        if not line.locked and ">" in line.requirement and time.time() - stamp.stat().st_mtime > FRESH:
             if run([*install, "--upgrade"]):
                 print(f"could not look for a newer ansible-core; going on with the one in {directory.name}")
             stamp.touch()

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """Run ansible-test sanity, units and integration on a clean copy of the collection, with one ansible-core.
 
-    .ci/ansible_test.py --core 2.18|2.19|newest|VERSION [--python PROGRAM] [--coverage] [sanity] [units]
-    .ci/ansible_test.py --core 2.18|2.19|newest|VERSION [--python PROGRAM] [--target NAME]... integration
+    .ci/ansible_test.py --core 2.18|2.19|newest|unpinned|VERSION [--python PROGRAM] [--coverage] [sanity] [units]
+    .ci/ansible_test.py --core 2.18|2.19|newest|unpinned|VERSION [--python PROGRAM] [--target NAME]... integration
 
 Without a command, sanity and units run. Targets of integration start agents of this checkout, in network namespaces.
 Without --python, one that this ansible-core runs on is looked for; where there is none the run is skipped, and says so.
@@ -212,7 +212,9 @@ def main() -> int:
     """Parse the arguments, make the environment and the copy, run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--python", default="", help="for ansible-core (default: the first of its own that is found)")
-    parser.add_argument("--core", default="2.19", help="2.18, 2.19, newest or a version (default: %(default)s)")
+    parser.add_argument(
+        "--core", default="2.19", help="2.18, 2.19, newest, unpinned or a version (default: %(default)s)"
+    )
     parser.add_argument("--target-python", default="", help="of hosts, as 3.8 (default: the oldest for ansible-core)")
     parser.add_argument("--coverage", action="store_true", help="measure what units reach, for `make coverage`")
     parser.add_argument("--target", action="append", choices=all_targets(), help="of integration (default: all)")

@@ -66,7 +66,7 @@ def test_what_a_version_asks_pip_for(name: str, requirement: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "2", "2.x", "2.19; rm -rf", "latest", "2.19.1.1"])
 def test_other_names_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"expected 2\.18, 2\.19, newest or a version") as caught:
+    with pytest.raises(ValueError, match=r"expected 2\.18, 2\.19, newest, unpinned or a version") as caught:
         ansible_env.core_named(name)
     assert repr(name) in str(caught.value)
 
@@ -91,23 +91,40 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
 def test_an_environment_is_made_once(made: list[list[str]]) -> None:
     directory = ansible_env.environment(sys.executable, "2.19")
     assert directory.name == f"py{HERE}-core2.19"
-    assert made[-1][-1] == "ansible-core~=2.19.0"
+    assert made[-1][-5:-1] == ["--require-hashes", "--only-binary", ":all:", "--requirement"]
+    assert made[-1][-1] == str(CI / "requirements" / "ansible-test-2.19.lock")
     assert len(made) == 2
     assert ansible_env.environment(sys.executable, "2.19") == directory
     assert len(made) == 2
 
 
-def test_the_newest_is_looked_up_again_after_a_day(made: list[list[str]]) -> None:
-    for name in ("2.19", "newest"):
+def test_a_changed_lock_makes_an_environment_anew(made: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = ansible_env.CACHE.parent / "ansible-test-2.19.lock"
+    monkeypatch.setattr(ansible_env, "REQUIREMENTS", lock.parent)
+    for text, commands in (("a", 2), ("a", 2), ("b", 4)):
+        lock.write_text(text)
+        ansible_env.environment(sys.executable, "2.19")
+        assert len(made) == commands
+
+
+def test_a_version_without_a_lock_is_asked_for_by_its_name(made: list[list[str]]) -> None:
+    ansible_env.environment(sys.executable, "2.21.5")
+    assert made[-1][-1] == "ansible-core==2.21.5"
+    assert "--require-hashes" not in made[-1]
+
+
+def test_the_unpinned_one_is_looked_up_again_after_a_day(made: list[list[str]]) -> None:
+    for name in ("2.19", "newest", "unpinned"):
         stamp = ansible_env.environment(sys.executable, name) / ".complete"
         yesterday = time.time() - ansible_env.FRESH - 60
         os.utime(stamp, (yesterday, yesterday))
     made.clear()
     ansible_env.environment(sys.executable, "2.19")
+    ansible_env.environment(sys.executable, "newest")
     assert made == []
-    ansible_env.environment(sys.executable, "newest")
-    assert [command[-2:] for command in made] == [[ansible_env.core_named("newest").requirement, "--upgrade"]]
-    ansible_env.environment(sys.executable, "newest")
+    ansible_env.environment(sys.executable, "unpinned")
+    assert [command[-2:] for command in made] == [[ansible_env.core_named("unpinned").requirement, "--upgrade"]]
+    ansible_env.environment(sys.executable, "unpinned")
     assert len(made) == 1
 
 
