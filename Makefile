@@ -259,6 +259,10 @@ release-check: packages-test venv-dev venv-ansible venv-quality ## A dry run of 
 collection: packages-base venv-ansible ## The collection's artifact, with the release archive inside, into build/
 	.ci/collection build
 
+.PHONY: sums
+sums: release collection ## Both of the above, and the SHA-256 of all artifacts in build/SHA256SUMS, for the maintainer to sign
+	cd build && sha256sum xdp-gossip-$(VERSION).tar.gz xdp-gossip-$(VERSION).cdx.json xdp_gossip-fleet-$(VERSION).tar.gz >SHA256SUMS
+
 .PHONY: docs
 docs: packages-base venv-docs ## The documentation as a site, into build/site; a link that leads nowhere is an error
 	NO_MKDOCS_2_WARNING=1 $(VENV)/docs/bin/mkdocs build --strict

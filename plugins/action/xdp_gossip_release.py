@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._signatures import SignatureError, verify
 
 #: Root directory of this collection, and a file that exists only in an installed collection.
 COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
@@ -37,14 +39,20 @@ class ActionModule(ActionBase):
     def run(self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Find or build the release archive, and return its path, versions and name. Raises ``AnsibleActionFail``."""
         super().run(tmp, task_vars)
-        spec = {"archive": {"type": "str", "default": ""}, "checksum": {"type": "str", "default": ""}}
-        options = self.validate_argument_spec(argument_spec=spec)[1]
+        names = ("archive", "checksum", "signature", "signers")
+        options = self.validate_argument_spec(argument_spec={name: {"type": "str", "default": ""} for name in names})[1]
         wanted = _CHECKSUM.match(options["checksum"])
         if options["checksum"] and not wanted:
             raise AnsibleActionFail(
                 "checksum: expected sha256: and 64 hexadecimal digits, got %s: set xdp_gossip_agent_release_checksum"
                 % options["checksum"]
             )
+        for given, missing in (("signature", "signers"), ("signers", "signature")):
+            if options[given] and not options[missing]:
+                raise AnsibleActionFail(
+                    "%s: expected a value, because %s is set and an archive is verified with both, got none: set "
+                    "xdp_gossip_agent_release_%s" % (missing, given, missing)
+                )
         path = os.path.realpath(os.path.expanduser(options["archive"])) if options["archive"] else _own()
         named = _NAME.match(os.path.basename(path))
         if not named or not os.path.isfile(path):
@@ -52,21 +60,30 @@ class ActionModule(ActionBase):
                 "%s: expected a release archive xdp-gossip-VERSION.tar.gz, found none: "
                 "set xdp_gossip_agent_release_archive" % path
             )
+        signer = ""
         try:
+            # Read once, so that the content that is read is the content that was checked.
             with open(path, "rb") as stream:
-                digest = hashlib.sha256(stream.read()).hexdigest()
+                content = stream.read()
+            digest = hashlib.sha256(content).hexdigest()
             if wanted and digest != wanted.group(1).lower():
                 raise AnsibleActionFail(
                     "%s: expected an archive with the checksum sha256:%s, got sha256:%s: it is another release, or was "
                     "changed" % (path, wanted.group(1).lower(), digest)
                 )
-            with tarfile.open(path) as archive:
+            if options["signature"]:
+                signature = os.path.realpath(os.path.expanduser(options["signature"]))
+                signer = verify(path, content, signature, options["signers"])
+            with tarfile.open(fileobj=io.BytesIO(content)) as archive:
                 wire = _wire(archive)
+        except SignatureError as exc:
+            raise AnsibleActionFail(str(exc)) from None
         except (OSError, tarfile.TarError, UnicodeError) as exc:
             raise AnsibleActionFail("%s: expected a release archive: %s" % (path, exc)) from None
         version = named.group(1)
         release = "%s-%s" % (version, digest[:12])
-        return {"changed": False, "path": path, "version": version, "release": release, "wire": wire}
+        found = {"path": path, "version": version, "release": release, "wire": wire, "signer": signer}
+        return {"changed": False, **found}
 
 
 def _own() -> str:

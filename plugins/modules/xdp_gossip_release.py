@@ -34,6 +34,21 @@ options:
         before anything of the archive is read.
     type: str
     default: ""
+  signature:
+    description:
+      - Path of a file on the controller with the OpenSSH signature of the archive, in the namespace
+        C(xdp-gossip-release). If the signature does not verify, the module fails before anything of the archive is
+        read.
+      - The module verifies the signature with C(ssh-keygen) on the controller.
+    type: str
+    default: ""
+  signers:
+    description:
+      - The keys that may sign the archive, as the path of an C(allowed_signers) file on the controller, or as the
+        content of such a file, with one line for each key. The manual page of C(ssh-keygen) describes this file.
+      - O(signature) and O(signers) are required together.
+    type: str
+    default: ""
 seealso:
   - module: xdp_gossip.fleet.xdp_gossip_preflight
 """
@@ -60,6 +75,10 @@ release:
   returned: success
 wire:
   description: Version of the wire format that the agent in the archive uses, or V(unknown).
+  type: str
+  returned: success
+signer:
+  description: Principal in O(signers) whose key signed the archive, or an empty string without O(signature).
   type: str
   returned: success
 """

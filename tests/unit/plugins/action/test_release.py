@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The release that the role deploys: an archive is what its checksum says, or nothing of it is read."""
+"""The release that the role deploys: an archive has its checksum and its signer, or nothing of it is read."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import subprocess
 import tarfile
 import typing as t
 from pathlib import Path
@@ -23,8 +24,8 @@ def fixture_archive(tmp_path: Path) -> Path:
     return path
 
 
-def found(tmp_path: Path, archive: Path, checksum: str, *conditions: str) -> str:
-    options: dict[str, t.Any] = {"archive": str(archive), "checksum": checksum}
+def found(tmp_path: Path, archive: Path, checksum: str, *conditions: str, **more: t.Any) -> str:
+    options: dict[str, t.Any] = {"archive": str(archive), "checksum": checksum, **more}
     tasks = [
         {"xdp_gossip.fleet.xdp_gossip_release": options, "register": "release", "ignore_errors": True},
         {"ansible.builtin.assert": {"that": list(conditions)}},
@@ -71,3 +72,60 @@ def test_a_checksum_that_is_none(tmp_path, archive, checksum):
         "release is failed",
         "'expected sha256: and 64 hexadecimal digits, got %s' in release.msg" % checksum,
     )
+
+
+@pytest.fixture(name="signed")
+def fixture_signed(tmp_path: Path, archive: Path) -> dict[str, str]:
+    """The options that name the signature of the archive, and its signer."""
+    key = tmp_path / "key"
+    for words in (
+        ["-t", "ed25519", "-N", "", "-f", str(key)],
+        ["-Y", "sign", "-f", str(key), "-n", "xdp-gossip-release", str(archive)],
+    ):
+        subprocess.run(["ssh-keygen", "-q", *words], check=True, capture_output=True, timeout=60)
+    signers = tmp_path / "allowed_signers"
+    signers.write_text("a@example.org " + (tmp_path / "key.pub").read_text())
+    return {"signature": str(archive) + ".sig", "signers": str(signers)}
+
+
+@pytest.mark.parametrize("as_content", [False, True])
+def test_a_signed_archive(tmp_path, archive, signed, as_content):
+    if as_content:
+        signed["signers"] = Path(signed["signers"]).read_text()
+    checksum = "sha256:" + digest(archive)
+    conditions = ("release is success", "release is not changed", "release.signer == 'a@example.org'")
+    found(tmp_path, archive, checksum, *conditions, "release.wire == '7'", **signed)
+
+
+def test_an_archive_that_nobody_signed_has_no_signer(tmp_path, archive):
+    found(tmp_path, archive, "", "release is success", "release.signer == ''")
+
+
+def test_a_changed_archive_is_refused_before_it_is_read(tmp_path, archive, signed):
+    # Whoever opened it would complain of something else.
+    archive.write_bytes(b"no archive at all")
+    message = "'the archive was changed, or the signature belongs to another release' in release.msg"
+    found(tmp_path, archive, "", "release is failed", "'%s: expected' in release.msg" % archive, message, **signed)
+
+
+@pytest.mark.parametrize(("given", "missing"), [("signature", "signers"), ("signers", "signature")])
+def test_one_of_signature_and_signers_alone_is_refused(tmp_path, archive, signed, given, missing):
+    del signed[missing]
+    message = "'set xdp_gossip_agent_release_%s' in release.msg" % missing
+    found(tmp_path, archive, "", "release is failed", message, **signed)
+
+
+def test_check_mode_verifies_as_well(tmp_path, archive, signed):
+    before = sorted(path.name for path in archive.parent.iterdir())
+    options = {"archive": str(archive), **signed}
+    book = [
+        {"xdp_gossip.fleet.xdp_gossip_release": options, "register": "release", "check_mode": True},
+        {"ansible.builtin.assert": {"that": ["release.signer == 'a@example.org'", "release is not changed"]}},
+    ]
+    play(tmp_path, book)
+    archive.write_bytes(archive.read_bytes() + b"x")
+    book[0]["ignore_errors"] = True
+    book[1]["ansible.builtin.assert"]["that"] = ["release is failed"]
+    play(tmp_path, book)
+    made = {"home", "async", "hosts", "play.yml"}
+    assert sorted(path.name for path in archive.parent.iterdir() if path.name not in made) == before
