@@ -75,7 +75,8 @@ def names(browser: Browser) -> int:
 def test_zones_are_seen_at_a_glance(browser: Browser) -> None:
     # Who left is not missed: paris is whole.
     expected = ["nice lost: 0 of 3 present", "lyon 2 of 3 present", "paris 3 of 3 present", "no zone 3 of 3 present"]
-    assert zones(browser) == expected
+    browser.until(lambda: zones(browser) == expected, "the zones")
+    browser.shows("1 zone lost")
     assert browser.texts(".troubles .title")[0].splitlines()[-1] == "1 zone lost"
     browser.shows("No node is present in nice (3 nodes).", "zone paris, mode")
     places = browser.script(
@@ -124,7 +125,8 @@ def test_a_zone_is_chosen_searched_and_sorted(browser: Browser) -> None:
         browser.until(lambda: names(browser) == 13, "all nodes")
         browser.click("Zone")
         order = "return [...document.querySelectorAll('td[data-label=Zone]')].map((one) => one.textContent)"
-        assert browser.script(order) == [NONE] * 3 + ["lyon"] * 3 + ["nice"] * 3 + ["paris"] * 4
+        expected = [NONE] * 3 + ["lyon"] * 3 + ["nice"] * 3 + ["paris"] * 4
+        browser.until(lambda: browser.script(order) == expected, "the nodes by zone")
 
 
 def test_a_zone_that_is_lost_and_returns_is_seen_without_a_reload(served: Served, browser: Browser) -> None:
@@ -139,7 +141,7 @@ def test_a_zone_that_is_lost_and_returns_is_seen_without_a_reload(served: Served
         served.call(fleet.turn, at, State.ALIVE)
     expected = ["nice 1 of 3 present", "lyon 3 of 3 present", "paris 3 of 3 present", "no zone 3 of 3 present"]
     browser.until(lambda: zones(browser) == expected, "zones that returned")
-    assert "lost" not in browser.text
+    browser.until(lambda: "lost" not in browser.text, "no problem about zones")
     assert browser.script("return document.activeElement.dataset.zone") == "lyon", "the focus stays at the zone"
 
 
