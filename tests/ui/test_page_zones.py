@@ -76,8 +76,9 @@ def test_zones_are_seen_at_a_glance(browser: Browser) -> None:
     # Who left is not missed: paris is whole.
     expected = ["nice lost: 0 of 3 present", "lyon 2 of 3 present", "paris 3 of 3 present", "no zone 3 of 3 present"]
     browser.until(lambda: zones(browser) == expected, "the zones")
-    browser.shows("1 zone lost")
-    assert browser.texts(".troubles .title")[0].splitlines()[-1] == "1 zone lost"
+    browser.shows("1 zone lost", "1 node dead")
+    titles = [text.splitlines()[-1] for text in browser.texts(".troubles .title")]
+    assert titles == ["1 zone lost", "1 node dead"], "the nodes of the lost zone are one problem"
     browser.shows("No node is present in nice (3 nodes).", "zone paris, mode")
     places = browser.script(
         "return [...document.querySelectorAll('td[data-label=Zone]')].map((one) => one.textContent)"

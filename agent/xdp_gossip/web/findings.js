@@ -57,12 +57,15 @@ function* ofNodes(store) {
       about: `No node is present in ${named}${lost.length > NAMED ? ` and ${plural(lost.length - NAMED, "more zone")}` : ""}.`,
       todo: "Look at the network between the zones, then at the power of the zone." };
   }
-  const dead = nodes.filter((node) => node.state === "dead");
+  // The nodes of a lost zone are one problem, not one for each node.
+  const told = new Set(lost.filter((zone) => zone.all > 1).map((zone) => zone.name));
+  const others = nodes.filter((node) => !told.has(node.zone ?? ""));
+  const dead = others.filter((node) => node.state === "dead");
   if (dead.length) {
     yield { id: "dead", kind: "bad", title: `${plural(dead.length, "node")} dead`, who: dead, show: "dead",
       todo: "Look at the host, then at its agent: systemctl status xdp-gossip. Nothing, if it was taken down for good." };
   }
-  const down = nodes.filter((node) => node.state === "agent_down");
+  const down = others.filter((node) => node.state === "agent_down");
   if (down.length) {
     yield { id: "agent_down", kind: "bad", title: `${plural(down.length, "node")} without a running agent`, who: down, show: "agent_down",
       todo: `The ${each(down.length, "host answers", "hosts answer")}, so log in: systemctl status xdp-gossip` };
