@@ -69,8 +69,11 @@ class Seen:
     copies: Counter[tuple[PacketType, bool]]
     seconds: list[float]
 
+    def all_of(self, kind: PacketType) -> int:
+        return self.copies[kind, True] + self.copies[kind, False]
+
     def crossing(self, kind: PacketType) -> float:
-        return self.copies[kind, True] / (self.copies[kind, True] + self.copies[kind, False])
+        return self.copies[kind, True] / self.all_of(kind)
 
 
 def publish(world: World, publishes: int) -> Seen:
@@ -116,7 +119,8 @@ def test_few_copies_pass_between_zones_and_a_publish_takes_no_longer(planes: boo
     )
     print(f"seconds {zoned.seconds}, {plain.seconds} without zones")
     assert sum(zoned.seconds) <= 1.5 * sum(plain.seconds)
-    assert sum(zoned.copies.values()) <= 1.1 * sum(plain.copies.values())
+    # Heartbeats follow a publish, so their number depends on how long it takes.
+    assert zoned.all_of(PacketType.METADATA) <= 1.05 * plain.all_of(PacketType.METADATA)
 
 
 @pytest.mark.slow
