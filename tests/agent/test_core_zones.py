@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xdp_gossip.core.events import ZoneChanged
 from xdp_gossip.core.members.membership import Membership
 from xdp_gossip.core.members.zones import LINKS, MOST_ZONES, Zones
 from xdp_gossip.core.observers.rings import Rings
 from xdp_gossip.core.types import Address, Now, Record, State
+from xdp_gossip.core.zone_losses import ZoneLosses
 
 NOW = Now(1000.0, 10**18)
 
@@ -173,6 +175,25 @@ def test_the_membership_sends_to_present_members_only() -> None:
         assert peer is not None
         membership.forget(peer)
     assert membership.targets(4) == []
+
+
+def test_lost_zones_that_nobody_has_any_more_are_forgotten() -> None:
+    membership = Membership(at(0), 1000, random.Random(0), "a")
+    told: list[ZoneChanged] = []
+
+    class Out:
+        emit = staticmethod(told.append)
+
+    losses = ZoneLosses(membership, Out())  # type: ignore[arg-type]
+    for number in range(1, 40):
+        peer = membership.get(member(membership, number, f"zone{number}"))
+        assert peer is not None
+        peer.liveness.state = State.DEAD
+        membership.changed(peer)
+        losses.moved(peer, State.ALIVE)
+        membership.forget(peer)
+    assert [(event.lost, event.members) for event in told] == [(True, 1)] * 39
+    assert len(losses._lost) == 1
 
 
 def test_a_member_whose_record_tells_another_zone_moves() -> None:

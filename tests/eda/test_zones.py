@@ -133,6 +133,20 @@ def test_two_zones_are_two_events_and_a_zone_that_leaves_is_none() -> None:
     assert (event["type"], event["members"]) == ("zone_lost", 2)
 
 
+@pytest.mark.parametrize("how", ["forgotten", "left"])
+def test_a_lost_zone_that_is_given_up_has_not_returned(how: str) -> None:
+    fleet = Fleet()
+    fleet.set([5, 6], "dead")
+    assert fleet.look() == ["zone_lost west"]
+    if how == "left":
+        fleet.set([5, 6], "left")
+        assert fleet.look() == ["leave host5", "leave host6"]
+    else:
+        del fleet.nodes[5], fleet.nodes[6]
+        assert fleet.look() == []
+    assert fleet.look(after=10.0) == []
+
+
 def test_what_was_lost_before_the_first_look_is_no_loss() -> None:
     fleet = Fleet()
     fleet.view, fleet.zones = NodeView(), ZoneView()

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from .events import ZoneChanged
 from .members.membership import Membership
 from .members.peer import Peer
@@ -35,11 +37,10 @@ class ZoneLosses:
             self._tell(zone, lost=True)
 
     def _tell(self, zone: str, lost: bool) -> None:
-        members = sum(
-            peer.zone == zone and peer.liveness.state is not State.LEFT for peer in self._membership.gone.values()
-        )
-        if lost and not members:
+        away = Counter(peer.zone for peer in self._membership.gone.values() if peer.liveness.state is not State.LEFT)
+        if lost and not away[zone]:
             return
         if lost:
-            self._lost.add(zone)
-        self._out.emit(ZoneChanged(zone, lost, members))
+            # Zones that no known node has any more are forgotten: nodes choose the names of their zones.
+            self._lost = {zone, *(name for name in self._lost if name in away)}
+        self._out.emit(ZoneChanged(zone, lost, away[zone]))

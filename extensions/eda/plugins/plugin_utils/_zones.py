@@ -47,10 +47,12 @@ class ZoneView:
                 # An event about a node never overtakes an earlier one about the same node.
                 told += self._earlier(zone, event["node"])
                 told.append(event)
+        # A zone whose nodes were all forgotten, or have left, is neither lost any more nor back.
+        self._lost &= zones.keys()
         for zone in sorted(self._lost):
-            if zone not in zones or any(node["state"] in _PRESENT for node in zones[zone]):
+            if any(node["state"] in _PRESENT for node in zones[zone]):
                 self._lost.discard(zone)
-                told.insert(0, _event("zone_returned", zone, zones.get(zone, ())))
+                told.insert(0, _event("zone_returned", zone, zones[zone]))
         self._due = None
         for zone in sorted(self._waiting):
             told += self._decide(zone, zones.get(zone, ()), now)
