@@ -14,9 +14,11 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not execute __getat
     from .blocking import NodeList as NodeList
     from .core.interface import ProtocolError as ProtocolError
     from .core.settings import Limits as Limits
+    from .core.signers import Signer as Signer
     from .core.types import Document as Document
     from .core.types import Member as Member
     from .core.types import Node as Node
+    from .core.types import Signed as Signed
     from .core.types import State as State
     from .core.types import Version as Version
     from .core.types import Write as Write
@@ -24,6 +26,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not execute __getat
     from .nodelist import AsyncNodeList as AsyncNodeList
     from .nodelist import NotReadyError as NotReadyError
     from .nodelist import Published as Published
+    from .signing.signers import make_signer as make_signer
     from .store.sqlite import StoreError as StoreError
     from .transport import TransportError as TransportError
 
@@ -42,6 +45,9 @@ _EXPORTS = {
     "Document": "core.types",
     "Version": "core.types",
     "Write": "core.types",
+    "Signed": "core.types",
+    "Signer": "core.signers",
+    "make_signer": "signing.signers",
     "ProtocolError": "core.interface",
     "StoreError": "store.sqlite",
     "TransportError": "transport",

@@ -42,6 +42,8 @@ from .core.events import (
     AppliedAnswered,
     CaughtUp,
     DocumentChanged,
+    DocumentRefused,
+    DocumentWithheld,
     Event,
     FilesAnswered,
     MemberChanged,
@@ -52,10 +54,11 @@ from .core.events import (
 from .core.interface import ProtocolError
 from .core.settings import Limits
 from .core.shown import shown
+from .core.signers import SignedBy, Signer
 from .core.types import DEFAULT_KEY, PRESENT, Address, Document, Member, Node, State, TypeChanged, Version, Write
 from .node import parameters, shapes
 from .node.assembly import Assembly
-from .node.changes import KINDS, Change, ChangeLog, Changes, Filter, Zone
+from .node.changes import KINDS, Change, ChangeLog, Changes, Filter, Refusal, Zone
 from .node.console import format_event
 from .node.convergence import Convergence, Inquiry, Wanted, enough_for
 from .node.fleetfiles import FilesInquiry, FleetFiles
@@ -128,6 +131,8 @@ class AsyncNodeList:
     ``cluster``: the name of the cluster.
     ``zone``: the zone of the node, such as a data centre; members send most copies of a rumor within their own zone.
     ``keys``: cluster keys as (slot, state, secret), instead of ``secret_key``, so that keys can be rotated.
+    ``signers``: signers of documents, made with :func:`make_signer`. A document whose key begins with a prefix of a
+      signer needs a signature of the signer.
     ``dataplane``: the directory in which the loader of the kernel data plane stores its state.
     ``allow``: networks from which packets are accepted; an empty list accepts all packets.
     ``state_dir``: directory that stores identity, nodes and documents across restarts; None: store them in memory only.
@@ -168,6 +173,7 @@ class AsyncNodeList:
         cluster: str = NodeSettings.cluster,
         zone: str = NodeSettings.zone,
         keys: Sequence[tuple[int, str, str]] = (),
+        signers: Sequence[Signer] = (),
         state_dir: str | Path | None = None,
         max_clock_drift: float = NodeSettings.max_clock_drift,
         limits: Limits = NodeSettings.limits,
@@ -280,6 +286,8 @@ class AsyncNodeList:
             # No await from here on: a publish must not run before the stored documents are loaded.
             for seed in self._seeds:
                 engine.seed(seed, runtime.now())
+            # The engine was created before the stored documents were read, and the signers may have changed since.
+            engine.documents.trust(self.settings.signers, runtime.now())
             runtime.counters["state_file_repairs"] = len(problems)
             self._runtime = runtime
             self._started = time.monotonic()
@@ -450,6 +458,32 @@ class AsyncNodeList:
         parameters.instance("author", author, str, "text")
         # The content is not checked again, so that a rollback works even if the checks have become stricter.
         return (await self._write([write], author, comment or f"rollback to {former.version}"))[0]
+
+    def trust(self, signers: Sequence[Signer]) -> int:
+        """Replace the signers of documents. See the parameter ``signers`` of the constructor.
+
+        Documents that lack a signature which they now need stay in the history, but this node does not hold them any
+        more. Returns the number of these documents, which is 0 before :meth:`join`.
+        """
+        found = parameters.signers("signers", signers)
+        if found and self.settings.wire == "pekonode":
+            raise ValueError("signers: expected none with wire='pekonode', which has no signed documents")
+        self.settings = replace(self.settings, signers=found)
+        if self._runtime is None:
+            return 0  # join() will use the settings
+        return self._joined().call(lambda engine, now: engine.documents.trust(found, now))
+
+    def latest(self, key: str) -> Version | None:
+        """Return the version of a document or of its deletion; None if this node has never had such a document."""
+        parameters.document_key("key", key)
+        return self._joined().engine.documents.latest(key)
+
+    def signed_by(self, document: Document) -> SignedBy | None:
+        """Return who signed ``document``, a version from this node; None if nobody did."""
+        if parameters.instance("document", document, Document, "a Document").signature is None:
+            return None
+        runtime = self._joined()
+        return runtime.engine.documents.signers.signed_by(document, runtime.now().wall_ns // 1000)
 
     def forget(self, address: Address) -> Member:
         """Remove a dead node from this node's list, so that it no longer counts for ``majority``.
@@ -915,7 +949,13 @@ class AsyncNodeList:
         return transport
 
     def _on_event(self, event: Event) -> None:
-        if isinstance(event, DocumentChanged):
+        if isinstance(event, DocumentRefused):
+            refused = event.document
+            self._log.add("refusal", "refused", refusal=_refusal(refused, event.reason, event.source))
+        elif isinstance(event, DocumentWithheld):
+            self._log.add("document", "deleted", document=replace(event.document, value=b"", deleted=True))
+            self._log.add("refusal", "refused", refusal=_refusal(event.document, event.reason, None))
+        elif isinstance(event, DocumentChanged):
             what = "deleted" if event.document.deleted else "published"
             lost = event.replaced.version if event.conflict and event.replaced is not None else None
             self._log.add("document", what, document=event.document, conflict=lost)
@@ -964,6 +1004,10 @@ def _print_line(line: str) -> None:
         print(line, flush=True)
     except UnicodeEncodeError:
         print(line.encode("ascii", "backslashreplace").decode(), flush=True)
+
+
+def _refusal(document: Document, reason: str, source: Address | None) -> Refusal:
+    return Refusal(document.key, document.version, reason, source)
 
 
 def _event_of(event: MemberChanged) -> str:

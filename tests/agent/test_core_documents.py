@@ -18,6 +18,7 @@ from xdp_gossip.core.members.membership import Membership
 from xdp_gossip.core.members.timing import Timing
 from xdp_gossip.core.outbox import Local, Outbox
 from xdp_gossip.core.settings import Limits, Settings
+from xdp_gossip.core.signers import Signers
 from xdp_gossip.core.sync import anti_entropy
 from xdp_gossip.core.types import Address, Document, Node, Now, Record, Version, Write
 from xdp_gossip.store.sqlite import MemoryStore, persist
@@ -32,13 +33,16 @@ CODEC = NativeCodec(Keyring.single("default", "a secret of the tests"))
 class Wire:
     """Engines by address, one clock for all, and packets that travel at once."""
 
+    signers: Signers | None = None
+    grace = GRACE
+
     def __init__(self, count: int) -> None:
         self.time = 0.0
         self.engines: dict[Address, Engine] = {}
         self.disks: dict[Address, MemoryStore] = {}
         self.seen: list[object] = []
         self.cut: set[Address] = set()
-        self.settings = Settings(cycle=1.0, tombstone_grace=GRACE)
+        self.settings = Settings(cycle=1.0, tombstone_grace=self.grace)
         nodes = [Node(f"198.18.0.{number + 1}", 8000) for number in range(count)]
         for node in nodes:
             self.disks[node.address] = MemoryStore()
@@ -46,7 +50,8 @@ class Wire:
 
     def boot(self, node: Node, seed: Node) -> Engine:
         disk = self.disks[node.address]
-        engine = Engine(node, self.settings, CODEC, random.Random(node.addr), disk.next_incarnation(EPOCH))
+        incarnation, rng = disk.next_incarnation(EPOCH), random.Random(node.addr)
+        engine = Engine(node, self.settings, CODEC, rng, incarnation, signers=self.signers)
         snapshot = disk.load()
         self.engines[node.address] = engine
         engine.start(self.now, (), snapshot.documents)
@@ -417,7 +422,7 @@ class Alone:
         settings, rng = Settings(tombstone_grace=GRACE), random.Random(1)
         local, members = Local(Node(OWN.ip, OWN.port), Record(), 1), Membership(OWN, 10, rng)
         self.out = Outbox(CODEC, local, members, Timing(settings, members), lambda: self.table.digest, rng)
-        self.metadata = Metadata(OWN, settings, self.out, self.table)
+        self.metadata = Metadata(OWN, settings, self.out, self.table, Signers())
 
     def write(self, key: str, at: float, **fields: object) -> Document:
         value = b"" if fields.get("deleted") else b"v"

@@ -5,17 +5,23 @@ from __future__ import annotations
 
 import base64
 import binascii
+import datetime
+import re
 from typing import Any
 
 from ..core.shown import shown
-from ..core.types import MAX_BATCH, MAX_CONTENT_TYPE, MAX_KEY, Write
+from ..core.signatures import MAX_SIGNATURE
+from ..core.types import MAX_BATCH, MAX_CONTENT_TYPE, MAX_KEY, Signed, Write
+from ..signing.sshsig import unarmored
 from . import params
 from .errors import bad_request
 
 _MEMBERS = (
     *("key", "value", "value_base64", "content_type", "suffix"),
-    *("expires_in", "if_version", "if_absent", "delete"),
+    *("expires_in", "if_version", "if_absent", "delete", "expires", "base"),
 )
+_TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,6}))?Z")
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
 def text(body: dict[str, Any], name: str, most: int, *, required: bool = False, where: str = "") -> str:
@@ -39,10 +45,51 @@ def writes(body: dict[str, Any]) -> list[Write]:
     documents = body.get("documents")
     if not isinstance(documents, list) or not 1 <= len(documents) <= MAX_BATCH:
         raise bad_request(f"documents: expected a list of 1 to {MAX_BATCH} documents")
-    return [_write(item, f"documents[{index}].") for index, item in enumerate(documents)]
+    signature = _signature(body)
+    return [_write(item, f"documents[{index}].", signature) for index, item in enumerate(documents)]
 
 
-def _write(item: Any, where: str) -> Write:
+def _signature(body: dict[str, Any]) -> tuple[int, bytes] | None:
+    """Return time and blob of the signature over all documents of ``body``; None if the body has no signature.
+
+    Raises :class:`Fault` 400.
+    """
+    given = [name for name in ("signed_at", "signature") if body.get(name) is not None]
+    if not given:
+        return None
+    if len(given) == 1:
+        raise bad_request(f"expected both signed_at and signature, or neither, got only {given[0]}")
+    signed_at = _time(body, "signed_at", "")
+    armored = body["signature"]
+    if not isinstance(armored, str) or len(armored) > 4 * MAX_SIGNATURE:
+        raise bad_request(f"signature: expected a signature of OpenSSH in base64, got {shown(armored)}")
+    try:
+        blob = unarmored(armored)
+    except ValueError as error:
+        raise bad_request(f"signature: {error}") from None
+    if len(blob) > MAX_SIGNATURE:
+        raise bad_request(f"signature: expected at most {MAX_SIGNATURE} bytes, got {len(blob)}")
+    return signed_at, blob
+
+
+def _time(item: dict[str, Any], name: str, where: str) -> int:
+    """Return a time such as ``2027-01-31T12:00:00.123456Z`` in microseconds since the epoch. Raises :class:`Fault`."""
+    value = item.get(name)
+    wanted = f"{where}{name}: expected a time such as 2027-01-31T12:00:00.123456Z, got {shown(value)}"
+    match = _TIME.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise bad_request(wanted)
+    try:
+        whole = datetime.datetime.fromisoformat(f"{match[1]}+00:00")
+    except ValueError:
+        raise bad_request(wanted) from None
+    found = int((whole - _EPOCH).total_seconds()) * 1_000_000 + int((match[2] or "").ljust(6, "0"))
+    if found < 0:
+        raise bad_request(wanted)
+    return found
+
+
+def _write(item: Any, where: str, signature: tuple[int, bytes] | None) -> Write:
     if not isinstance(item, dict):
         raise bad_request(f"{where[:-1]}: expected an object, got {type(item).__name__}")
     unknown = next((name for name in item if name not in _MEMBERS), None)
@@ -51,6 +98,19 @@ def _write(item: Any, where: str) -> Write:
     key = params.key(item.get("key") or "", f"{where}key")
     deleted = _flag(item, "delete", where)
     version = text(item, "if_version", MAX_KEY, where=where)
+    expires, signed = 0, None
+    if signature is not None:
+        base = text(item, "base", MAX_KEY, where=where)
+        signed = Signed(signature[0], params.version(base, f"{where}base") if base else None, signature[1])
+        expires = _time(item, "expires", where) // 1000 if item.get("expires") is not None else 0
+        if item.get("expires_in") is not None:
+            raise bad_request(f"{where}expires_in: expected expires instead, as the signature covers the time")
+        if not deleted and not item.get("content_type"):
+            raise bad_request(f"{where}content_type: expected the type of the content, as the signature covers it")
+    else:
+        unsigned = next((name for name in ("base", "expires") if item.get(name) is not None), None)
+        if unsigned is not None:
+            raise bad_request(f"{where}{unsigned}: expected only in a request with a signature")
     return Write(
         key,
         b"" if deleted else _value(item, where),
@@ -60,6 +120,8 @@ def _write(item: Any, where: str) -> Write:
         seconds(item, where),
         deleted,
         text(item, "suffix", MAX_CONTENT_TYPE, where=where),
+        expires,
+        signed=signed,
     )
 
 

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
+from ..core.types import Document
+from ..node import shapes
 from ..worker.contents import Contents
 from .errors import Fault
 from .params import MAX_JSON
@@ -82,6 +84,10 @@ class Context:
 
     def __post_init__(self) -> None:
         self.uploads = Uploads(_UPLOADS * (self.max_document + MAX_JSON), self.counters)
+
+    def shape(self, document: Document) -> dict[str, Any]:
+        """Convert a version of a document, without its value, to the schema ``Document``."""
+        return shapes.document(document, self.node_list.signed_by(document))
 
     async def wait(self, work: Callable[[], Awaitable[T]], gone: asyncio.Future[None] | None = None) -> T:
         """Return the result of ``work()``.

@@ -43,7 +43,7 @@ MAX_HISTORY_VALUES = 32 * 1024 * 1024
 
 #: The allowed JSON keys of a batch, and the maximum number of JSON values in a batch. One document of a batch has about
 #: ten JSON values.
-_BATCH = ("documents", "author", "comment")
+_BATCH = ("documents", "author", "comment", "signed_at", "signature")
 MAX_BATCH_VALUES = 20 * MAX_BATCH
 
 #: A content type: a short name (raw, json, yaml, text, ...) or a media type without parameters (RFC 6838, 4.2).
@@ -58,19 +58,19 @@ def media_type(content_type: str) -> str:
     return content_type if "/" in content_type else _MEDIA_TYPES.get(content_type, "application/octet-stream")
 
 
-def written(result: Any) -> dict[str, Any]:
+def written(context: Context, result: Any) -> dict[str, Any]:
     """Build the response to a publish or delete: the document, the version that it replaced, and whether anything
     changed.
     """
     previous = str(result.previous) if result.previous else None
-    return {**shapes.document(result.document), "changed": result.changed, "previous_version": previous}
+    return {**context.shape(result.document), "changed": result.changed, "previous_version": previous}
 
 
-def written_or_nothing(key: str, result: Any) -> dict[str, Any]:
+def written_or_nothing(context: Context, key: str, result: Any) -> dict[str, Any]:
     """Build the JSON response to a publish or delete of ``key``, even if ``result`` contains no document."""
     if result.document is None:
         return {"key": key, "version": None, "changed": False, "previous_version": None}
-    return written(result)
+    return written(context, result)
 
 
 def prefix_of(query: dict[str, str]) -> str:
@@ -118,7 +118,7 @@ class Documents:
         found = self._node_list.documents(prefix, page.cursor, page.more)
         documents, following = page.cut(found, lambda document: document.key)
         more = {"digest": digest, "next_cursor": following}
-        return await lists.answer(request, "documents", documents, shapes.document, more, headers)
+        return await lists.answer(request, "documents", documents, self._context.shape, more, headers)
 
     async def read(self, request: web.Request) -> web.Response:
         """Return the raw value of a document; with ``format=json``, return the value and the metadata as JSON.
@@ -135,7 +135,11 @@ class Documents:
         else:
             held = self._node_list.document(key)
             if held is None:
-                raise Fault(404, "document_not_found", f"there is no document {key!r}", key=key)
+                latest = self._node_list.latest(key)
+                fault = Fault(404, "document_not_found", f"there is no document {key!r}", key=key)
+                if latest is not None:
+                    fault.details["latest"] = str(latest)
+                raise fault
             document = held
         etag = f'"{document.version}"'
         headers = {
@@ -147,7 +151,8 @@ class Documents:
         if params.matches(request.headers.get("If-None-Match"), etag):
             return web.Response(status=304, headers=headers)
         if wanted == "json":
-            return render.json_response(shapes.whole_document(document), headers=headers)
+            shape = shapes.whole_document(document, self._node_list.signed_by(document))
+            return render.json_response(shape, headers=headers)
         headers["Content-Type"] = media_type(document.content_type)
         return web.Response(body=document.value, headers=headers)
 
@@ -208,7 +213,7 @@ class Documents:
         with self._requests.once(request, value, self._allowed(request)) as done:
             if done.answer is None:
                 [result] = await self._node_list.publish_many([wanted], author=author, comment=comment)
-                done.answer = written(result)
+                done.answer = written(self._context, result)
         return render.json_response(done.answer, headers={"ETag": f'"{done.answer["version"]}"'})
 
     async def delete(self, request: web.Request) -> web.Response:
@@ -224,7 +229,7 @@ class Documents:
         with self._requests.once(request, b"", self._allowed(request)) as done:
             if done.answer is None:
                 result = await self._node_list.delete(key, expected=expected, author=author, comment=comment)
-                done.answer = written_or_nothing(key, result)
+                done.answer = written_or_nothing(self._context, key, result)
         return render.json_response(done.answer)
 
     async def history(self, request: web.Request) -> web.Response:
@@ -238,7 +243,7 @@ class Documents:
         lost = self._node_list.unread(key, versions)
         rendered = [
             {**entry, "conflict": document.version in lost}
-            for entry, document in zip(_rendered(versions, values), versions)
+            for entry, document in zip(_rendered(self._context, versions, values), versions)
         ]
         if differences:
             # If the client disconnects, the computation of the differences is cancelled.
@@ -261,7 +266,9 @@ class Documents:
         with self._requests.once(request, render.json_bytes(body), self._allowed(request)) as done:
             if done.answer is None:
                 results = await self._node_list.publish_many(writes, author=author, comment=comment)
-                documents = [written_or_nothing(write.key, result) for write, result in zip(writes, results)]
+                documents = [
+                    written_or_nothing(self._context, write.key, result) for write, result in zip(writes, results)
+                ]
                 fresh = [entry["version"] for entry in documents if entry["changed"]]
                 version = fresh[0] if fresh else None
                 done.answer = {"changed": bool(fresh), "version": version, "documents": documents}
@@ -294,7 +301,7 @@ class Documents:
                 result = await self._node_list.rollback(
                     key, version, expected=expected, author=author, comment=comment, expires_in=expires_in
                 )
-                done.answer = written(result)
+                done.answer = written(self._context, result)
         return render.json_response(done.answer, headers={"ETag": f'"{done.answer["version"]}"'})
 
     async def repair(self, request: web.Request) -> web.Response:
@@ -306,17 +313,17 @@ class Documents:
         return render.json_response({"asked": self._node_list.repair()})
 
 
-def _rendered(versions: list[Document], values: bool) -> list[dict[str, Any]]:
+def _rendered(context: Context, versions: list[Document], values: bool) -> list[dict[str, Any]]:
     left = MAX_HISTORY_VALUES
     rendered = []
     for document in versions:
         left -= document.size
         if not values:
-            rendered.append(shapes.document(document))
+            rendered.append(context.shape(document))
         elif left >= 0:
-            rendered.append(shapes.document_with_value(document))
+            rendered.append(shapes.document_with_value(document, context.node_list.signed_by(document)))
         else:
-            rendered.append({**shapes.document(document), "value_base64": None})
+            rendered.append({**context.shape(document), "value_base64": None})
     return rendered
 
 

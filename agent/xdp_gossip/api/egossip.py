@@ -78,7 +78,7 @@ class EGossip:
         value = await read_document(request, self._context)
         with self._context.requests.once(request, value) as done:
             if done.answer is None:
-                done.answer = written(await self._node_list.publish(value, DEFAULT_KEY))
+                done.answer = written(self._context, await self._node_list.publish(value, DEFAULT_KEY))
         return render.json_response(done.answer)
 
     async def stop(self, request: web.Request) -> web.Response:

@@ -26,6 +26,8 @@ _PROTOCOL_STATUS = {
     "version_mismatch": 412,
     "invalid_document": 400,
     "invalid_content": 400,
+    "signature_required": 403,
+    "signature_refused": 403,
     "version_not_found": 404,
     "node_too_large": 400,
     "document_not_found": 404,

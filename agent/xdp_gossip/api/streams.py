@@ -44,17 +44,26 @@ def wants_stream(request: web.Request) -> bool:
     return MEDIA_TYPE in accepted
 
 
-def change_json(change: Any) -> dict[str, Any]:
+def change_json(context: Context, change: Any) -> dict[str, Any]:
     """Convert one entry of the change feed to its JSON object."""
     entry = {"revision": change.revision, "kind": change.kind, "event": change.event}
     if change.document is not None:
-        entry["document"] = shapes.document(change.document)
+        entry["document"] = context.shape(change.document)
     if change.conflict is not None:
         entry["conflict"] = str(change.conflict)
     if change.member is not None:
         entry["node"] = shapes.node(change.member)
     if change.zone is not None:
         entry["zone"] = asdict(change.zone)
+    if change.refusal is not None:
+        refusal = change.refusal
+        source = str(refusal.source) if refusal.source is not None else None
+        entry["refusal"] = {
+            "key": refusal.key,
+            "version": str(refusal.version),
+            "reason": refusal.reason,
+            "from": source,
+        }
     return entry
 
 
@@ -166,7 +175,7 @@ class Streams:
         if text is None:
             if len(self._texts) >= _TEXTS:
                 self._texts.clear()
-            text = encode("change", render.json_bytes(change_json(change)), change.revision)
+            text = encode("change", render.json_bytes(change_json(self._context, change)), change.revision)
             self._texts[change.revision] = text
         return text
 

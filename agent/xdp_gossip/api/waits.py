@@ -61,7 +61,7 @@ class Waits:
             return await self._streams.serve(request, since, prefix, kind)
         timeout = params.seconds(query, "timeout", _DEFAULT_WATCH, MAX_WAIT)
         found = await self._context.wait(lambda: self._node_list.changes(since, timeout, prefix, kind), gone(request))
-        changes = [change_json(change) for change in found.changes]
+        changes = [change_json(self._context, change) for change in found.changes]
         return render.json_response({"revision": found.revision, "gap": found.gap, "changes": changes})
 
     async def convergence(self, request: web.Request) -> web.Response:

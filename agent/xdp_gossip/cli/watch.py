@@ -119,6 +119,10 @@ def _line(change: Change) -> str:
             what += f", which took the place of {change['conflict']} unread"
     elif change["kind"] == "zone":
         what = f"{printable(change['zone']['name'])} ({change['zone']['members']} members gone)"
+    elif change["kind"] == "refusal":
+        refusal = change["refusal"]
+        sender = f" from {refusal['from']}" if refusal["from"] else ""
+        what = f"{printable(refusal['key'])} {refusal['version']}{sender}: {printable(refusal['reason'])}"
     else:
         node = change["node"]
         what = f"{tables.address(node)} {printable(node['name'])} ({node['state']})"

@@ -7,6 +7,7 @@ check-config`` shows all problems of a file. docs/operations.md lists the keys a
 
 from __future__ import annotations
 
+import datetime
 import re
 import socket
 from dataclasses import dataclass, field
@@ -14,7 +15,9 @@ from typing import Any
 
 from ..core.allowlist import MOST, parse_network
 from ..core.settings import KEY_STATES, AgentYml, Knob, Limits, file_keys, knobs, setting
+from ..core.signers import Signer, fingerprint
 from ..core.types import MAX_NAME, MAX_PRIVATE_DATA, Address, Node
+from ..signing.signers import MAX_PREFIXES, MAX_SIGNERS, check_signers, make_signer
 from .reader import ConfigError as ConfigError
 from .reader import Problems, Section, parse_yaml, read_text, show
 from .settings import DataPlaneConfig, KeySlot, NodeSettings, rules
@@ -191,6 +194,7 @@ def _build(top: Section, path: str) -> AgentConfig | None:
         listen_addr=_listen_addr(top, node),
         secret_key=secret,
         keys=keys,
+        signers=_signers(top, wire),
         seeds=seeds,
         seed_names=seed_names,
         expects_seeds=bool(seed_names),
@@ -304,6 +308,34 @@ def _key_slots(top: Section, least: int) -> tuple[KeySlot, ...]:
     return tuple(slots)
 
 
+def _signers(top: Section, wire: str) -> tuple[Signer, ...]:
+    found: list[Signer] = []
+    for index, item in enumerate(top.items("signers", MAX_SIGNERS)):
+        section = Section(top.problems, f"signers[{index}]", item, ("name", "public_key", "prefixes", "valid_before"))
+        prefixes = [each for each in section.items("prefixes", MAX_PREFIXES) if isinstance(each, str)]
+        if len(prefixes) < len(section.items("prefixes", MAX_PREFIXES)):
+            section.expected("prefixes", "a list of prefixes of keys, each in quotes", "another value in the list")
+            continue
+        until = section.data.get("valid_before")
+        if until is not None and not isinstance(until, datetime.datetime):
+            section.expected("valid_before", "a time such as 2027-01-31T12:00:00Z", show(until))
+            continue
+        if isinstance(until, datetime.datetime) and until.tzinfo is None:
+            # YAML 1.1: a time without a zone is UTC. PyYAML 5.4 also drops the zone of a time in UTC.
+            until = until.replace(tzinfo=datetime.timezone.utc)
+        try:
+            found.append(make_signer(section.text("name", ""), section.text("public_key", ""), prefixes, until))
+        except ValueError as error:
+            top.problems.append(f"{top.problems.path}: {section.name}.{error}")
+    try:
+        check_signers("signers", found)
+    except ValueError as error:
+        top.problems.append(f"{top.problems.path}: {error}")
+    if found and wire == "pekonode":
+        top.expected("signers", "none with wire pekonode, which has no signed documents", f"{len(found)} signers")
+    return tuple(found)
+
+
 def _seeds(top: Section) -> tuple[tuple[Address, ...], tuple[tuple[str, int], ...]]:
     """Read the seeds. Returns the seeds given by address, and the seeds given by DNS name."""
     seeds: dict[Address, None] = {}
@@ -392,6 +424,10 @@ def describe(config: AgentConfig) -> dict[str, Any]:
         "wire": config.wire,
         "authenticated": bool(config.secret_key or config.keys),
         "keys": [{"id": slot.id, "state": slot.state} for slot in config.keys],
+        "signers": [
+            {"name": signer.name, "key": fingerprint(signer.public_key), "prefixes": list(signer.prefixes)}
+            for signer in config.signers
+        ],
         "seeds": [*(str(seed) for seed in config.seeds), *(f"{host}:{port}" for host, port in config.seed_names)],
         "state_dir": config.state_dir,
         "api": {

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ..core.settings import MAX_DATAGRAM, MAX_OBJECT, AgentYml, Knob, Settings, knobs, setting
+from ..core.signers import Signer
 
 WIRES = ("native", "pekonode")
 #: ``XDP`` and ``TC`` require a kernel data plane in a mode of that name; ``auto`` selects the best mode the host
@@ -102,6 +103,14 @@ class NodeSettings(Settings):
         "key slots for key rotation; set either `keys` or a single secret",
         words="a list of (slot, state, secret)",
         agent=AgentYml(words="a list of {id, state, file}; id 0 to 255, state staged, active or retiring"),
+    )
+    signers: tuple[Signer, ...] = setting(
+        (),
+        "signers of documents: a document whose key begins with a prefix of a signer needs the signer's signature",
+        words="a list of (name, public key, prefixes, time or None)",
+        agent=AgentYml(
+            reload=True, words="a list of {name, public_key, prefixes, valid_before}; see [security.md](security.md)"
+        ),
     )
     state_dir: str = setting(
         "",

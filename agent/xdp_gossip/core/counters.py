@@ -39,6 +39,7 @@ NATIVE = (
     *("clock_steps", "clocks_apart", "suspends"),
     *("documents_ahead", "documents_expired", "document_conflicts", "documents_withheld"),
     *(f"documents_refused_{why}" for why in ("collected", "early", "future", "too_large", "too_many", "store_full")),
+    *("documents_refused_unsigned", "documents_refused_signature"),
     *("batches_dropped", "batches_given_up", "tombstones_collected", "tombstones_dropped"),
     *("chunks_again", "chunks_unwanted", "fetches_corrupt", "fetches_dropped", "fetches_given_up", "fetches_late"),
     *("entry_lists_withheld", "member_lists_withheld", "records_withheld"),

@@ -134,6 +134,30 @@ class DocumentChanged:
 
 
 @dataclass(frozen=True)
+class DocumentRefused:
+    """Another member sent a document whose signature is missing or wrong.
+
+    ``source``: the member that sent the document; None if it is unknown. At most 32 such events occur within a minute;
+    the counters ``documents_refused_unsigned`` and ``documents_refused_signature`` count all refused documents.
+    """
+
+    document: Document
+    reason: str
+    source: Address | None
+
+
+@dataclass(frozen=True)
+class DocumentWithheld:
+    """This node does not hold ``document`` any more, because its signature is missing or wrong by the present rules.
+
+    The document stays in the history.
+    """
+
+    document: Document
+    reason: str
+
+
+@dataclass(frozen=True)
 class TombstonesCollected:
     """The grace period of ``tombstones`` is over.
 
@@ -225,6 +249,8 @@ Event = Union[
     Standing,
     IncarnationChanged,
     DocumentChanged,
+    DocumentRefused,
+    DocumentWithheld,
     TombstonesCollected,
     SwapRequested,
     SwapAnswered,

@@ -16,6 +16,7 @@ from typing import Protocol
 from .applied import Applied, TroubledFiles
 from .events import Event, Rumor, Transmit
 from .settings import Settings
+from .signers import Signer, Signers
 from .types import Address, Document, Member, Node, Now, Prepared, State, Version, Write
 
 
@@ -125,6 +126,9 @@ class Driven(Protocol):
 class AskedDocuments(Protocol):
     """The documents of an engine: the interface for the API and the library."""
 
+    #: The rules of signed documents.
+    signers: Signers
+
     @property
     def digest(self) -> int:
         """64-bit digest of all documents and tombstones of this node (the documents digest)."""
@@ -138,6 +142,16 @@ class AskedDocuments(Protocol):
 
     def held(self, key: str) -> Document | None:
         """This node's version of the document ``key`` or its tombstone; None if the node has neither."""
+
+    def latest(self, key: str) -> Version | None:
+        """The version of the document ``key`` that this node knows: of its document or of its last tombstone."""
+
+    def trust(self, signers: Iterable[Signer], now: Now) -> int:
+        """Replace the signers.
+
+        Documents that lack the signature which the new rules require stay in the history only. Emits
+        ``DocumentWithheld`` for each of them, and returns their number.
+        """
 
     def live(self, prefix: str = "", after: str = "") -> Iterator[Document]:
         """Iterate over the documents whose keys start with ``prefix`` and come after ``after``, sorted by key.
@@ -162,7 +176,8 @@ class AskedDocuments(Protocol):
 
         ``expected``, ``absent``: conditions of a compare-and-set, as in ``Write``. ``expires_in``: seconds until the
         document expires. ``content_type`` None: see ``Write``. Raises ``ProtocolError``: invalid_document,
-        document_too_large, too_many_documents, version_mismatch.
+        document_too_large, too_many_documents, version_mismatch, signature_required, signature_refused,
+        signature_outdated.
         """
 
     def publish_many(

@@ -12,6 +12,7 @@ from typing import Any
 
 from .applied import TroubledFile
 from .schema import BOOLEAN, KEY, U32, U64, VERSION, Field, Struct, many, optional, pair, raw_bytes, text
+from .signatures import MAX_SIGNATURE, Part, Signature
 from .types import (
     MAX_ANCESTORS,
     MAX_AUTHOR,
@@ -54,9 +55,21 @@ def _unpack_batch(raw: Any) -> tuple[str, ...]:
     return _batch(tuple(raw))
 
 
+PART = Struct(
+    Part,
+    key=KEY,
+    deleted=BOOLEAN,
+    content_type=text(MAX_CONTENT_TYPE),
+    size=U64,
+    content_hash=raw_bytes(32),
+    expires=U64,
+    base=optional(VERSION),
+)
+SIGNATURE = Struct(Signature, blob=raw_bytes(MAX_SIGNATURE), parts=many(PART.field, MAX_BATCH))
+
 DOCUMENT = Struct(
     Document,
-    ("expires", "batch", "ancestors"),
+    ("expires", "batch", "ancestors", "signature"),
     key=KEY,
     version=VERSION,
     value=raw_bytes(1 << 24),
@@ -68,4 +81,5 @@ DOCUMENT = Struct(
     expires=U64,
     batch=Field(list, _unpack_batch),
     ancestors=many(VERSION, MAX_ANCESTORS),
+    signature=optional(SIGNATURE.field),
 )

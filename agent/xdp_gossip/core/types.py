@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass, field, replace
 
 from .shown import shown
+from .signatures import Signature
 
 #: The key of the document that PekoNode's calls ``Publish`` and ``Read`` use.
 DEFAULT_KEY = "default"
@@ -326,6 +327,8 @@ class Document:
     #: ``ancestors`` to detect a concurrent publish: if neither contains the member's current version, the author of
     #: this version had not read the member's version.
     ancestors: tuple[Version, ...] = ()
+    #: The signature, which covers all fields; None for a document that nobody signed.
+    signature: Signature | None = field(repr=False, default=None)
 
     @functools.cached_property
     def content_hash(self) -> bytes:
@@ -379,18 +382,20 @@ class Document:
         is corrected later, the member can then detect that the document has not expired yet.
         """
         version = Version(self.version.hlc + 1, self.version.origin)
+        signed = self.signature is not None
         return Document(
             self.key,
             version,
             b"",
             self.content_type,
             self.author,
-            "expired",
+            self.comment if signed else "expired",  # the comment is part of the signed statement
             True,
             self.version,
             self.expires,
             (),
-            self.lineage,
+            () if signed else self.lineage,
+            self.signature.outliving(self) if self.signature is not None else None,
         )
 
     @property
@@ -404,10 +409,29 @@ class Document:
         If ``held`` is older than every listed ancestor, the member cannot tell whether the author had read ``held``. A
         version ``held`` that is older than all ancestors counts as read, unless this node published ``held``
         (``ours``), because other nodes may not have received ``held``.
+
+        A signed document lists no ancestors. Its signer had read ``base``, and every version before ``base`` counts as
+        read.
         """
         if held.version == self.base or held.version in self.ancestors:
             return False
+        if self.signature is not None:
+            return self.base is None or held.version > self.base
         return ours or len(self.ancestors) < MAX_ANCESTORS or held.version > self.ancestors[-1]
+
+
+@dataclass(frozen=True)
+class Signed:
+    """The part of a signed write that the signer alone decides.
+
+    ``signed_at``: microseconds since the epoch. ``base``: the version that the signer had read; None if the signer had
+    read no version. ``blob``: see :class:`.signatures.Signature`. All writes of a publish have the same ``signed_at``
+    and ``blob``.
+    """
+
+    signed_at: int
+    base: Version | None
+    blob: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -420,7 +444,8 @@ class Write:
     known type of these: the type of the current version, the type by the key's suffix, the type by ``suffix`` (the
     suffix of the file with the value), raw.
     ``checked_as``: the content type for which the value was checked; the write fails if the document would get a
-    different type. If ``checked_as`` is None, the document may get any type.
+    different type. If ``checked_as`` is None, the document may get any type. ``signed``: the signature, and what the
+    statement says beyond the other fields; None for a write without a signature.
     """
 
     key: str
@@ -433,6 +458,7 @@ class Write:
     suffix: str = ""
     expires: int = 0
     checked_as: str | None = None
+    signed: Signed | None = None
 
     def type_over(self, held: Document | None) -> str:
         """The content type that the document gets from this write.

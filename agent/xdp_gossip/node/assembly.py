@@ -19,7 +19,9 @@ from ..core.allowlist import AllowList, parse_network
 from ..core.engine import Engine
 from ..core.interface import ProtocolEngine
 from ..core.members.timing import MAX_COPIES, WIDE
+from ..core.signers import Signers
 from ..core.types import Node
+from ..signing.sshsig import verify
 from ..transport import Transport, TransportError
 from ..transport.udp import UdpTransport
 from ..wire.keys import Keyring, cluster_id
@@ -55,8 +57,9 @@ class Assembly:
             from ..pekonode import PekoNodeEngine
 
             return PekoNodeEngine(node, self.settings, rng, self.settings.secret_key)
-        codec = NativeCodec(self.keyring)
-        return Engine(node, self.settings, codec, rng, incarnation, agent_version=__version__, plane=plane)
+        codec, settings = NativeCodec(self.keyring), self.settings
+        signers = Signers(settings.cluster, settings.signers, verify)
+        return Engine(node, settings, codec, rng, incarnation, agent_version=__version__, plane=plane, signers=signers)
 
     def transport(self, node: Node) -> tuple[Transport, str]:
         """Build the transport without opening it.

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from ..core.types import Document, Member, Version
+from ..core.types import Address, Document, Member, Version
 
 #: Maximum number of kept changes. A reader that asks for older changes receives a result with ``gap`` set, and must
 #: read everything again.
@@ -17,7 +17,7 @@ KEPT_BYTES = 32 * 1024 * 1024
 
 _LONG = 3600.0
 
-KINDS = ("document", "node", "zone")
+KINDS = ("document", "node", "zone", "refusal")
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,32 @@ class Zone:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """A version of a document that this node does not accept, because its signature is missing or wrong.
+
+    ``source``: the member that sent the version; None if the version was on this node already.
+    """
+
+    key: str
+    version: Version
+    reason: str
+    source: Address | None
+
+
+@dataclass(frozen=True)
 class Change:
-    """One change. ``kind`` is document, node or zone. ``document``, ``member`` or ``zone`` is set; the others are None.
+    """One change. ``kind`` is document, node, zone or refusal.
+
+    One of ``document``, ``member``, ``zone`` and ``refusal`` is set; the others are None.
 
     Events of documents: published, deleted. Events of nodes: joined, updated, suspected, recovered, removed, left,
-    agent_down, forgotten. Events of zones: lost, returned. The event of a lost zone follows those of its nodes. If the
-    reader missed changes, ``watch`` yields a change with the kind resync, the event gap, and None for ``document``,
-    ``member`` and ``zone``. The reader must then read everything again. ``conflict`` is the version that the new
-    version replaced on this node although the author of the new version had not seen the replaced version, because two
-    nodes published concurrently; None if there was no conflict.
+    agent_down, forgotten. Events of zones: lost, returned. The event of a lost zone follows those of its nodes. Event
+    of refusals: refused.
+
+    If the reader missed changes, ``watch`` yields a change with the kind resync, the event gap, and
+    None for ``document``, ``member``, ``zone`` and ``refusal``. The reader must then read everything again.
+    ``conflict`` is the version that the new version replaced on this node although the author of the new version had
+    not seen the replaced version, because two nodes published concurrently; None if there was no conflict.
     """
 
     revision: int
@@ -47,11 +64,12 @@ class Change:
     member: Member | None = None
     conflict: Version | None = None
     zone: Zone | None = None
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Selects changes by ``kind`` ("" for all). Selects documents by a ``prefix`` of the key."""
+    """Selects changes by ``kind`` ("" for all). Selects documents and refusals by a ``prefix`` of the key."""
 
     prefix: str = ""
     kind: str = ""
@@ -60,7 +78,8 @@ class Filter:
         """Whether the filter selects ``change``."""
         if self.kind and change.kind != self.kind:
             return False
-        return change.document is None or change.document.key.startswith(self.prefix)
+        about = change.document or change.refusal
+        return about is None or about.key.startswith(self.prefix)
 
 
 ALL = Filter()
@@ -108,12 +127,13 @@ class ChangeLog:
         member: Member | None = None,
         conflict: Version | None = None,
         zone: Zone | None = None,
+        refusal: Refusal | None = None,
     ) -> None:
         """Append a change and wake the callers whose filter selects the change."""
         if self.revision - self._oldest + 1 >= len(self._ring):
             self._drop_oldest()
         self.revision += 1
-        change = Change(self.revision, kind, event, document, member, conflict, zone)
+        change = Change(self.revision, kind, event, document, member, conflict, zone, refusal)
         self._ring[self.revision % len(self._ring)] = change
         self._bytes += _size(change)
         while self._bytes > self._most_bytes and self._oldest < self.revision:

@@ -24,7 +24,10 @@ from ..core.checks import text as text
 from ..core.interface import InvalidError
 from ..core.settings import KEY_STATES, Limits, knobs
 from ..core.shown import shown
-from ..core.types import MAX_ZONE, Address, Document, Node, State, Version, Write, check_key
+from ..core.signatures import MAX_SIGNED_AT
+from ..core.signers import Signer
+from ..core.types import MAX_ZONE, Address, Document, Node, Signed, State, Version, Write, check_key
+from ..signing.signers import check_signers
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _STATE_DIGEST = re.compile(r"[0-9a-f]{16}")
@@ -64,6 +67,7 @@ def settings(given: Mapping[str, object]) -> NodeSettings:
         listen_addr=listen_address("listen_addr", given["listen_addr"]),
         limits=instance("limits", given["limits"], Limits, "Limits"),
         keys=key_slots("keys", given["keys"]),
+        signers=signers("signers", given["signers"]),
         state_dir="" if state_dir is None else str(path("state_dir", state_dir)),
         dataplane=DataPlaneConfig(
             directory=str(path("dataplane", given["dataplane"])), allow=networks("allow", given["allow"])
@@ -71,6 +75,8 @@ def settings(given: Mapping[str, object]) -> NodeSettings:
     )
     if values["keys"] and wire == "pekonode":
         raise ValueError("keys: expected none with wire='pekonode', which supports only secret_key")
+    if values["signers"] and wire == "pekonode":
+        raise ValueError("signers: expected none with wire='pekonode', which has no signed documents")
     if values["zone"] and wire == "pekonode":
         raise ValueError("zone: expected none with wire='pekonode', whose packets contain no zone")
     if values["keys"] and values["secret_key"]:
@@ -227,6 +233,13 @@ def key_slots(name: str, value: object) -> tuple[KeySlot, ...]:
     return tuple(found.values())
 
 
+def signers(name: str, value: object) -> tuple[Signer, ...]:
+    """Return ``value`` as a tuple of signers with different names and keys."""
+    found = tuple(instance(name, each, Signer, "a list of Signer") for each in sequence(name, value, "Signer"))
+    check_signers(name, found)
+    return found
+
+
 def sequence(name: str, value: object, of: str) -> Sequence[object]:
     """Return ``value`` if it is a list or a tuple."""
     if not isinstance(value, (list, tuple)):
@@ -264,4 +277,16 @@ def write(name: str, value: object) -> Write:
         expires_in,
         flag(f"{name}deleted", found.deleted),
         instance(f"{name}suffix", found.suffix, str, "text"),
+        integer(f"{name}expires", found.expires, 0, MAX_SIGNED_AT // 1000),
+        signed=None if found.signed is None else _signed(f"{name}signed", found.signed),
+    )
+
+
+def _signed(name: str, value: object) -> Signed:
+    """Return ``value`` if it is the part of a write that its signer decides, with fields of valid types."""
+    found = instance(name, value, Signed, "a Signed, or None")
+    return Signed(
+        integer(f"{name}: signed_at", found.signed_at, 0, MAX_SIGNED_AT),
+        None if found.base is None else version(f"{name}: base", found.base),
+        content(f"{name}: blob", found.blob),
     )

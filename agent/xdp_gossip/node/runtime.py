@@ -14,6 +14,7 @@ from ..common.internal_errors import RECORD, watch
 from ..core.allowlist import AllowList
 from ..core.events import (
     DocumentChanged,
+    DocumentWithheld,
     Event,
     IncarnationChanged,
     MemberChanged,
@@ -293,7 +294,7 @@ class Runtime:
     def _handle(self, event: Event) -> None:
         if isinstance(event, DocumentChanged) and self.publisher.has_stored(event.document):
             pass
-        elif isinstance(event, (DocumentChanged, TombstonesCollected)):
+        elif isinstance(event, (DocumentChanged, DocumentWithheld, TombstonesCollected)):
             self._unsaved.add(event)
             self._work.set()
         elif isinstance(event, IncarnationChanged):

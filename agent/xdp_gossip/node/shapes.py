@@ -9,6 +9,7 @@ import base64
 import datetime
 from typing import Any
 
+from ..core.signers import SignedBy
 from ..core.types import Document, Member, Node
 
 
@@ -52,7 +53,14 @@ def published_at(milliseconds: int) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{milliseconds % 1000:03d}Z"
 
 
-def document(value: Document) -> dict[str, Any]:
+def signature(found: SignedBy | None) -> dict[str, Any] | None:
+    """Convert who signed a document to the schema ``SignedBy``; None for a document without a signature."""
+    if found is None:
+        return None
+    return {"signer": found.signer or None, "key": found.fingerprint, "withdrawn": found.withdrawn}
+
+
+def document(value: Document, signed_by: SignedBy | None) -> dict[str, Any]:
     """Convert one version of a document, without its value, to the schema ``Document``.
 
     Lists of documents use this schema. For documents that were written together, the schema contains only their number.
@@ -70,16 +78,17 @@ def document(value: Document) -> dict[str, Any]:
         "deleted": value.deleted,
         "expires": published_at(value.expires) if value.expires else None,
         "batch_size": max(1, len(value.batch)),
+        "signed_by": signature(signed_by),
     }
 
 
-def document_with_value(value: Document) -> dict[str, Any]:
+def document_with_value(value: Document, signed_by: SignedBy | None) -> dict[str, Any]:
     """Convert a document to the schema ``Document`` with ``value_base64``."""
-    return {**document(value), "value_base64": base64.b64encode(value.value).decode("ascii")}
+    return {**document(value, signed_by), "value_base64": base64.b64encode(value.value).decode("ascii")}
 
 
-def whole_document(value: Document) -> dict[str, Any]:
+def whole_document(value: Document, signed_by: SignedBy | None) -> dict[str, Any]:
     """Convert a document to the schema ``Document`` with ``value_base64`` and ``batch``, the keys of all documents
     written together.
     """
-    return {**document_with_value(value), "batch": list(value.batch)}
+    return {**document_with_value(value, signed_by), "batch": list(value.batch)}

@@ -9,17 +9,19 @@ need 20 bits, but the counter has only 16. Therefore the origin is a placeholder
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ..core.events import DocumentChanged, Warned
 from ..core.interface import ProtocolError
 from ..core.settings import Settings
+from ..core.signers import Signer, Signers
 from ..core.types import DEFAULT_KEY, Address, Document, Now, Prepared, Version, Write
 from .outbox import PekoNodeOutbox
 from .packet import MAX_STAMP
 
 _NO_EXPIRY = "PekoNode's wire has no documents that expire"
+_NO_SIGNATURE = "PekoNode's wire has no signed documents"
 _NS_PER_MS = 1_000_000
 _PLACEHOLDER = "0.0.0.0"
 #: Number of stamps per counter value: 62,500 counter values, which fit into 16 bits, cover a millisecond.
@@ -72,6 +74,8 @@ class ClusterDocument:
         self.current: Document | None = None
         #: Function that sends the document to other nodes, called after a publish on this node.
         self.on_publish: Callable[[], None] = lambda: None
+        #: No signers, because packets of this wire have no room for a signature.
+        self.signers = Signers()
         self._settings = settings
         self._out = out
 
@@ -97,6 +101,17 @@ class ClusterDocument:
     def held(self, key: str) -> Document | None:
         """The same as :meth:`get`, because this wire has no tombstones."""
         return self.get(key)
+
+    def latest(self, key: str) -> Version | None:
+        """The version of this node's document; None if ``key`` is not its key or there is no document."""
+        held = self.get(key)
+        return held.version if held is not None else None
+
+    def trust(self, signers: Iterable[Signer], now: Now) -> int:
+        """Raise ``ProtocolError`` (unsupported_operation) if there are ``signers``. Otherwise return 0."""
+        if any(True for _ in signers):
+            raise ProtocolError("unsupported_operation", _NO_SIGNATURE)
+        return 0
 
     def live(self, prefix: str = "", after: str = "") -> Iterator[Document]:
         """Iterate over this node's document, if its key starts with ``prefix`` and comes after ``after``."""
@@ -170,6 +185,8 @@ class ClusterDocument:
         write = writes[0].typed(self.current)
         if write.expires:
             raise ProtocolError("unsupported_operation", _NO_EXPIRY)
+        if write.signed is not None:
+            raise ProtocolError("unsupported_operation", _NO_SIGNATURE)
         written = self.publish(
             write.key,
             write.value,

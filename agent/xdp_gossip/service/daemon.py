@@ -328,7 +328,11 @@ class Agent:
         if fixed:
             _log.warning("reloaded, but these changes need a restart: %s", ", ".join(sorted(fixed)))
         logs.configure(new.log.level, new.log.format)
-        self.settings = dataclasses.replace(old, log=new.log, seeds=new.seeds, seed_names=new.seed_names)
+        self.settings = dataclasses.replace(
+            old, log=new.log, seeds=new.seeds, seed_names=new.seed_names, signers=new.signers
+        )
+        if old.signers != new.signers and (withheld := self.node_list.trust(new.signers)):
+            _log.warning("%d documents lack a signature that they need now; only their history is kept", withheld)
         for seed in set(old.seeds) - set(new.seeds):
             self.node_list.unset(Node(seed.ip, seed.port))
         add_seeds(self.node_list, self.settings)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from ..core.events import DocumentChanged, TombstonesCollected
+from ..core.events import DocumentChanged, DocumentWithheld, TombstonesCollected
 from ..core.interface import Known
 from ..core.types import Document
 from . import rows
@@ -24,7 +24,8 @@ class Snapshot:
 class Unread(NamedTuple):
     """The version ``document`` was replaced by the version ``successor``, which has a lower rank.
 
-    The author of ``successor`` had not read ``document``.
+    The author of ``successor`` had not read ``document``. If both are the same version, the node holds the version no
+    more, and no version has replaced it.
     """
 
     document: Document
@@ -95,7 +96,7 @@ class StateStore(Protocol):
 
 def persist(
     store: StateStore,
-    batch: Sequence[DocumentChanged | TombstonesCollected],
+    batch: Sequence[DocumentChanged | DocumentWithheld | TombstonesCollected],
     withdrawn: Mapping[tuple[object, ...], Document] | None = None,
 ) -> None:
     """Persist the documents of the events in ``batch`` in the same order. Raises ``StoreError``.
@@ -115,7 +116,10 @@ def persist(
         # tombstone.
         _persist_documents(store, documents, gone)
         documents, gone = [], {}
-        store.collect(event.tombstones, event.dropped)
+        if isinstance(event, DocumentWithheld):
+            store.save_documents((), (), [Unread(event.document, event.document)])
+        else:
+            store.collect(event.tombstones, event.dropped)
     _persist_documents(store, documents, gone)
 
 

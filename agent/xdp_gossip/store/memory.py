@@ -46,7 +46,8 @@ class MemoryStore:
 
     def load(self) -> Snapshot:
         """See :meth:`StateStore.load`."""
-        documents = [self.history(key)[0] for key in sorted(self._versions)]
+        first = [next(iter(versions.items())) for _, versions in sorted(self._versions.items()) if versions]
+        documents = [document for rank, document in first if len(rank) == rows.RANK_BYTES]
         return Snapshot(list(self._known), documents)
 
     def collect(self, tombstones: Sequence[Document], dropped: Sequence[Document] = ()) -> None:

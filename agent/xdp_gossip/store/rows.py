@@ -12,7 +12,11 @@ import json
 import struct
 from typing import TypeVar, Union
 
+import msgpack
+
 from ..core.interface import Known
+from ..core.signatures import Signature
+from ..core.structures import SIGNATURE
 from ..core.types import MAX_ZONE, Document, Node, Version, check_text
 
 #: Type of a column's value in SQLite.
@@ -50,6 +54,7 @@ COLUMNS = {
         "expires": "INTEGER",
         "batch": "TEXT",
         "ancestors": "TEXT",
+        "signature": "BLOB",
         "checksum": "BLOB",
     },
 }
@@ -178,6 +183,7 @@ def document_row(document: Document, successor: Document | None = None) -> Row:
             document.expires,
             json.dumps(document.batch, ensure_ascii=False),
             json.dumps([str(version) for version in document.ancestors]),
+            b"" if document.signature is None else msgpack.packb(SIGNATURE.pack(document.signature)),
         ),
     )
 
@@ -186,6 +192,7 @@ def row_document(row: Row) -> Document:
     """Convert a row to a document: the inverse of :func:`document_row`. Raises ``ValueError`` for wrong values."""
     key, rank, version, value, content_type, author, comment, deleted, base, expires, batch, ancestors = row[:12]
     _typed(rank, bytes)
+    signature = _typed(row[12], bytes)
     return Document(
         _typed(key, str),
         Version.parse(_typed(version, str)),
@@ -198,7 +205,16 @@ def row_document(row: Row) -> Document:
         _whole(expires, 2**63),
         _texts(batch),
         tuple(Version.parse(version) for version in _texts(ancestors)),
+        _signature(signature) if signature else None,
     )
+
+
+def _signature(packed: bytes) -> Signature:
+    try:
+        plain = msgpack.unpackb(packed, raw=False)
+    except msgpack.exceptions.UnpackException as error:
+        raise ValueError(f"row: signature: {error}") from None
+    return SIGNATURE.unpack(plain)
 
 
 def _texts(value: Value) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from . import rows
 
 #: Number of the file's layout. A file of another layout is rejected and stays in place, because the operator may return
 #: to a release that can read it.
-LAYOUT = 3
+LAYOUT = 4
 
 _UNIQUE = {"node": ", UNIQUE (ip, port)", "document": ", UNIQUE (key, rank)"}
 

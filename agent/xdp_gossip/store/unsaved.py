@@ -13,7 +13,7 @@ from collections import Counter, deque
 from dataclasses import replace
 from typing import NamedTuple, Union
 
-from ..core.events import DocumentChanged, TombstonesCollected
+from ..core.events import DocumentChanged, DocumentWithheld, TombstonesCollected
 from ..core.types import Document
 from .sqlite import StateStore, persist
 
@@ -22,7 +22,7 @@ from .sqlite import StateStore, persist
 _MOST = 32 * 1024 * 1024
 _EACH = 1024
 
-Change = Union[DocumentChanged, TombstonesCollected]
+Change = Union[DocumentChanged, DocumentWithheld, TombstonesCollected]
 
 
 class Batch(NamedTuple):

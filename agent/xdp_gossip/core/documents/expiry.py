@@ -12,6 +12,7 @@ these tombstones to the table when the clock is right again.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterable
 
 from ..types import Document
@@ -84,14 +85,16 @@ class Expiry:
     def retire(self, tombstones: Iterable[Document]) -> tuple[Document, ...]:
         """Move tombstones from the table to :attr:`retired`.
 
-        Returns the tombstones that were dropped because more than ``most`` tombstones were retired.
+        Returns the tombstones that were dropped because more than ``most`` tombstones were retired. Tombstones of
+        signed documents are never dropped: without them, another member could bring back an older signed version.
         """
         for tombstone in tombstones:
             self._table.remove(tombstone.key)
             self.retired[tombstone.key] = tombstone
             self._newest = max(self._newest, _since(tombstone))
         surplus = max(0, len(self.retired) - self._most)
-        return tuple(self.retired.pop(key) for key in list(self.retired)[:surplus])
+        unsigned = (key for key, tombstone in self.retired.items() if tombstone.signature is None)
+        return tuple(self.retired.pop(key) for key in list(itertools.islice(unsigned, surplus)))
 
     def too_early(self, wall_ms: int) -> list[Document]:
         """Return the tombstones that were retired too early because the clock was wrong at that time."""

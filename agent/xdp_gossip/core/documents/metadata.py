@@ -14,6 +14,7 @@ from ..outbox import Outbox
 from ..packets import PacketType
 from ..settings import Settings
 from ..shown import shown
+from ..signers import Refused, Signer, Signers
 from ..types import (
     MAX_AUTHOR,
     MAX_BATCH,
@@ -30,9 +31,12 @@ from ..types import (
     check_key,
     check_text,
 )
-from .clock import MAX_READING, NS_PER_MS, HybridClock, SteadyTime
+from .clock import EARLIEST_MS, MAX_READING, NS_PER_MS, HybridClock, SteadyTime
 from .expiry import Expiry
 from .packing import packed
+from .refusals import Refusals
+from .room import Room
+from .signing import prepare_signed, signed_documents
 from .staging import Staging
 from .table import DocumentTable, entry_of
 
@@ -43,8 +47,11 @@ class Metadata:
     Implements ``interface.AskedDocuments``.
     """
 
-    def __init__(self, origin: Address, settings: Settings, out: Outbox, table: DocumentTable) -> None:
+    def __init__(
+        self, origin: Address, settings: Settings, out: Outbox, table: DocumentTable, signers: Signers
+    ) -> None:
         self.table = table
+        self.signers = signers
         #: The Metadata calls ``before_write`` before each write on this node, and ``on_change`` after each change of a
         #: document.
         self.before_write: Callable[[Now], None] = lambda now: None
@@ -57,13 +64,40 @@ class Metadata:
         self.offset = 0.0  # the seconds by which the cluster's clock is ahead of the local clock
         self.expiry = Expiry(table, settings.tombstone_grace, settings.limits.documents)
         self.staging = Staging(table, settings.limits.document)
+        self._refusals = Refusals(out)
+        self._room = Room(table, settings.limits)
 
     def load(self, documents: Iterable[Document], now: Now) -> None:
-        """Put the stored documents of an earlier run into the table, including retired tombstones."""
+        """Put the stored documents of an earlier run into the table, including retired tombstones.
+
+        Documents without a valid signature where one is required stay out of the table.
+        """
         for document in documents:
+            try:
+                self.signers.check(document)
+            except Refused as reason:
+                self._refusals.withheld(document, reason)
+                continue
             self._put(document)
             self._clock.observe(document.version.hlc + 1)
         self.expiry.retire(self.expiry.old(self._ending_ms(now)))
+
+    def trust(self, signers: Iterable[Signer], now: Now) -> int:
+        """See ``AskedDocuments.trust``."""
+        self.signers = self.signers.among(signers)
+        self._refusals.forget()
+        withheld = 0
+        for document in [*self.table, *self.expiry.retired.values()]:
+            try:
+                self.signers.check(document)
+            except Refused as reason:
+                withheld += 1
+                self.table.remove(document.key)
+                self.expiry.retired.pop(document.key, None)
+                self._refusals.withheld(document, reason)
+        if withheld:
+            self.on_change(now)
+        return withheld
 
     @property
     def digest(self) -> int:
@@ -83,6 +117,11 @@ class Metadata:
     def held(self, key: str) -> Document | None:
         """See ``AskedDocuments.held``."""
         return self.table.get(key)
+
+    def latest(self, key: str) -> Version | None:
+        """See ``AskedDocuments.latest``."""
+        known = self._known(key)
+        return known.version if known is not None else None
 
     def live(self, prefix: str = "", after: str = "") -> Iterator[Document]:
         """See ``AskedDocuments.live``."""
@@ -124,7 +163,7 @@ class Metadata:
         changes = [(item.document, item.held) for item in prepared if item.changed and item.document is not None]
         if any(self.table.get(document.key) is not held for document, held in changes):
             return False
-        if not self._fits([document for document, _ in changes]):
+        if not self._room.fits([document for document, _ in changes]):
             return False
         for document, held in changes:
             self._store(document, held, now, local=True)
@@ -152,8 +191,11 @@ class Metadata:
         self.expire(now)  # an expired document must not satisfy a compare-and-set
         helds = [self._checked(write, author, comment) for write in writes]
         writes = [write.typed(held) for write, held in zip(writes, helds)]
-        self._check_room(writes, helds, pending)
+        self._room.check(writes, helds, pending)
         expiries = [self._expiry(write, now) for write in writes]
+        if any(write.signed for write in writes):
+            return self._prepare_signed(writes, helds, comment, now)
+        self._check_unsigned(writes)
         changed = [not _equals(held, write, expires) for write, held, expires in zip(writes, helds, expiries)]
         keys = tuple(sorted(write.key for write, news in zip(writes, changed) if news))
         _check_batch(keys)
@@ -178,14 +220,37 @@ class Metadata:
             prepared.append(Prepared(write.key, document if news else held, news, held))
         return prepared
 
-    def apply(self, document: Document, now: Now) -> bool:
+    def _prepare_signed(
+        self, writes: Sequence[Write], helds: Sequence[Document | None], comment: str, now: Now
+    ) -> list[Prepared]:
+        _check_batch(tuple(sorted(write.key for write in writes)))
+        documents = signed_documents(writes, comment)
+        known = [self._known(document.key) for document in documents]
+        prepared = prepare_signed(documents, helds, known, self.signers, self._latest_signature(now))
+        self._clock.observe(documents[0].version.hlc + 1)
+        return prepared
+
+    def _check_unsigned(self, writes: Sequence[Write]) -> None:
+        for write in writes:
+            signers = [signer.name for signer in self.signers.signers_of(write.key)]
+            if signers:
+                text = f"document {write.key!r}: expected a signature of {' or '.join(signers)}, got none"
+                raise ProtocolError("signature_required", text, key=write.key, signers=signers)
+
+    def _latest_signature(self, now: Now) -> int:
+        """The latest time of a signature that this member accepts now, in microseconds since the epoch."""
+        return max(EARLIEST_MS, self._wall_ms(now)) * 1000 + int(self._settings.max_clock_drift * 1e6)
+
+    def apply(self, document: Document, now: Now, source: Address | None = None) -> bool:
         """Accept a document of another member if its version outranks the local version and breaks no rule.
 
-        Returns whether the document was accepted; a document of an incomplete batch also counts as accepted. The method
-        counts documents that break a rule.
+        ``source``: the member that sent the document, for the log. Returns whether the document was accepted; a
+        document of an incomplete batch also counts as accepted. The method counts documents that break a rule.
         """
         entry = entry_of(document)
-        if not self.outranked_by(entry, now) or self.refuses(entry, now):
+        if not self.outranked_by(entry, now) or self.refuses(entry, now, source):
+            return False
+        if not self.has_signature(document, now, source):
             return False
         self._clock.observe(document.version.hlc + 1)
         # After the grace period of the tombstones in a batch, no member sends these tombstones any more, so the batch
@@ -196,6 +261,19 @@ class Metadata:
             self._store(document, self._given_way(document, now), now, local=False)
         self._settle(now)
         return True
+
+    def has_signature(self, document: Document, now: Now, source: Address | None) -> bool:
+        """Whether ``document`` has a valid signature, or needs none. The method records a document that it refuses."""
+        try:
+            self.signers.check(document, self._latest_signature(now))
+        except Refused as reason:
+            self._refusals.refused(document, reason, source, now)
+            return False
+        return True
+
+    def has_refused(self, entry: Entry) -> bool:
+        """Whether this member has refused the version of ``entry`` because of its signature."""
+        return entry in self._refusals
 
     def awaited(self, entry: Entry) -> bool:
         """Whether the version of ``entry`` or a later version has arrived, but waits for other documents of a batch."""
@@ -287,22 +365,24 @@ class Metadata:
         """Return the document or tombstone of ``key``: the one in the table, otherwise the retired tombstone."""
         return self.table.get(key) or self.expiry.retired.get(key)
 
-    def refuses(self, entry: Entry, now: Now) -> bool:
-        """Whether another member's version breaks a rule of this member.
+    def refuses(self, entry: Entry, now: Now, source: Address | None = None) -> bool:
+        """Whether another member's version breaks a rule of this member, as far as its entry shows.
 
-        If the version breaks a rule, count it as refused and emit a warning.
+        If the version breaks a rule, count it as refused and emit a warning. ``source``: the member that sent the
+        entry, for the log.
         """
-        reason = ""
+        if not self.signers.may_accept(entry.key, entry.version):
+            self._refusals.counted(entry, Refused("unsigned", "its version is not one of a signed document"), source)
+            return True
+        if entry in self._refusals:
+            self._refusals.counted(entry, Refused("signature", "the same version was refused before"), source)
+            return True
         # A document's reading must be lower than the maximum, because the tombstone that replaces the document needs a
         # higher reading.
         if entry.version.hlc + (not entry.deleted) >= MAX_READING:
             reason = "future"
-        elif entry.size > self._settings.limits.document:
-            reason = "too_large"
-        elif self.table.get(entry.key) is None and len(self.table) >= self._settings.limits.documents:
-            reason = "too_many"
-        elif entry.size > self.table.size_of(entry.key) and self.table.bytes + entry.size > self._room(entry.key):
-            reason = "store_full"
+        else:
+            reason = self._room.lacks(entry)
         if not reason:
             return False
         self._out.count(f"documents_refused_{reason}")
@@ -382,71 +462,6 @@ class Metadata:
                     )
         self._clock.observe(reading + 1)
         return reading
-
-    def _room(self, key: str) -> int:
-        """Return ``limits.store`` plus the bytes of the document ``key``, which a new version would replace."""
-        return self._settings.limits.store + self.table.size_of(key)
-
-    def _fits(self, documents: Sequence[Document]) -> bool:
-        """Whether the limits allow all ``documents``.
-
-        Documents that increase neither the total bytes nor the number of keys are always allowed.
-        """
-        growth = sum(document.size - self.table.size_of(document.key) for document in documents)
-        fresh = sum(document.key not in self.table for document in documents)
-        too_large = growth > 0 and self.table.bytes + growth > self._settings.limits.store
-        return not too_large and (not fresh or len(self.table) + fresh <= self._settings.limits.documents)
-
-    def _taken(self, pending: Sequence[Prepared]) -> tuple[int, int]:
-        """Return the total bytes and the number of documents after a commit of ``pending``.
-
-        If ``pending`` makes a document smaller, the total still contains the present size of this document, which is
-        larger.
-        """
-        coming = [item.document for item in pending if item.changed and item.document is not None]
-        growth = sum(max(0, document.size - self.table.size_of(document.key)) for document in coming)
-        return self.table.bytes + growth, len(self.table) + sum(document.key not in self.table for document in coming)
-
-    def _check_room(
-        self, writes: Sequence[Write], helds: Sequence[Document | None], pending: Sequence[Prepared]
-    ) -> None:
-        limits = self._settings.limits
-        for write in writes:
-            if len(write.value) > limits.document:
-                raise ProtocolError(
-                    "document_too_large",
-                    f"document {write.key!r}: expected at most {limits.document} bytes, got {len(write.value)}",
-                    key=write.key,
-                    limit=limits.document,
-                    size=len(write.value),
-                )
-        if sum(len(write.value) for write in writes) > limits.document:
-            raise ProtocolError(
-                "document_too_large",
-                f"documents published together: expected at most {limits.document} bytes in all",
-                limit=limits.document,
-                size=sum(len(write.value) for write in writes),
-            )
-        growth = sum(len(w.value) - (held.size if held else 0) for w, held in zip(writes, helds))
-        taken, count = self._taken(pending)
-        if growth > 0 and taken + growth > limits.store:
-            raise ProtocolError(
-                "store_full",
-                f"document {writes[0].key!r}: expected at most {limits.store} bytes in all documents "
-                f"(limits.store), got {taken} and this publish adds {growth}; delete some documents, or "
-                "raise limits.store on every member",
-                key=writes[0].key,
-                limit=limits.store,
-                size=taken + growth,
-            )
-        fresh = [write.key for write, held in zip(writes, helds) if held is None]
-        if fresh and count + len(fresh) > limits.documents:
-            raise ProtocolError(
-                "too_many_documents",
-                f"document {fresh[0]!r}: there are {count} documents already, the limit is {limits.documents}",
-                key=fresh[0],
-                limit=limits.documents,
-            )
 
     def _settle(self, now: Now) -> None:
         """Move the documents of complete batches into the table."""

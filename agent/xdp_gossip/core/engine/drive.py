@@ -24,6 +24,7 @@ from ..outbox import UnstoredSource
 from ..packets import Codec, PacketType
 from ..runs import following, later, latest
 from ..settings import Settings
+from ..signers import Signers
 from ..types import Address, Document, Member, Node, Now, Record, State
 from ..zone_losses import ZoneLosses
 from .parts import Parts
@@ -42,8 +43,11 @@ class Drive(Parts):
         *,
         agent_version: str = "",
         plane: str = "",
+        signers: Signers | None = None,
     ) -> None:
-        super().__init__(node, settings, codec, rng, incarnation, agent_version=agent_version, plane=plane)
+        super().__init__(
+            node, settings, codec, rng, incarnation, agent_version=agent_version, plane=plane, signers=signers
+        )
         self._admission.on_accused = self._refute
         self.documents.before_write = self._look_at_clocks
         self.documents.on_change = self._state_changed

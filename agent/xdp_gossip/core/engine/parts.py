@@ -26,6 +26,7 @@ from ..paths import Paths
 from ..peer_selection import PeerSelection
 from ..queries import Queries
 from ..settings import Settings
+from ..signers import Signers
 from ..sync.anti_entropy import AntiEntropy
 from ..sync.catchup import CatchUp
 from ..sync.fetch import Fetcher
@@ -41,7 +42,8 @@ class Parts:
 
     ``node``: the local node. ``codec``: encodes and decodes packets (``wire.native.NativeCodec``). ``rng``: the source
     of all randomness. ``incarnation``: a number higher than the incarnation of any earlier run; the store supplies it.
-    ``agent_version`` and ``plane`` (the name of the transport) become part of the local node's record.
+    ``agent_version`` and ``plane`` (the name of the transport) become part of the local node's record. ``signers``: the
+    rules of signed documents; None: no document needs a signature.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Parts:
         *,
         agent_version: str = "",
         plane: str = "",
+        signers: Signers | None = None,
     ) -> None:
         self.settings = settings
         self._rng = rng
@@ -63,7 +66,7 @@ class Parts:
         self._membership = Membership(node.address, settings.limits.nodes, rng, settings.zone)
         self._timing = Timing(settings, self._membership)
         self._out = Outbox(codec, self._local, self._membership, self._timing, lambda: table.digest, rng)
-        self.documents = Metadata(node.address, settings, self._out, table)
+        self.documents = Metadata(node.address, settings, self._out, table, signers or Signers())
         self._detector = Detector(self._local, self._membership, self._out, self._timing)
         rings = Rings()
         observing = (self._local, self._membership, self._detector, rings, self._out)

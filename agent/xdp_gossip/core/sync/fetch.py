@@ -126,7 +126,7 @@ class Fetcher:
 
     def want(self, entry: Entry, holder: Address, now: Now) -> None:
         """Request the document version of ``entry``, which ``holder`` has, at the next :meth:`pump`."""
-        if not self._metadata.outranked_by(entry, now) or self._metadata.refuses(entry, now):
+        if not self._metadata.outranked_by(entry, now) or self._metadata.refuses(entry, now, holder):
             return
         wanted = self._wanted.get(entry.key)
         if wanted is None or entry.rank > wanted.entry.rank:
@@ -217,7 +217,7 @@ class Fetcher:
         rank = (head.version, head.deleted, chunk.content_hash)
         if rank > wanted.entry.rank:  # a newer version reached the holder after we sent our request
             entry = Entry(head.key, head.version, head.deleted, chunk.content_hash, chunk.size)
-            if chunk.offset == 0 and not self._metadata.refuses(entry, now):
+            if chunk.offset == 0 and not self._metadata.refuses(entry, now, holder):
                 wanted = _Wanted(entry, holder)
                 self._replace(wanted)
                 self._large[head.key] = wanted
@@ -421,9 +421,11 @@ class Fetcher:
             place.pop(key, None)
 
     def _take(self, document: Document, holder: Address, now: Now) -> None:
-        self._metadata.apply(document, now)
+        self._metadata.apply(document, now, holder)
         wanted = self._wanted.get(document.key)
-        if wanted is not None and not self._metadata.outranked_by(wanted.entry, now):
+        if wanted is None:
+            return
+        if self._metadata.has_refused(wanted.entry) or not self._metadata.outranked_by(wanted.entry, now):
             if holder in wanted.asked:
                 self._load(holder).heard = now.mono
             self._drop(wanted)

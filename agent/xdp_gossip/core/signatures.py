@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: MIT
+"""Signed documents: the statement that a signer signs, and the version that follows from the signature.
+
+A signature covers every field of a document. The field ``key`` and the fields in :class:`Part` are part of the
+statement. The version follows from the time of the signature and the public key of the signer. The fields ``author``
+and ``ancestors`` of a signed document are empty. So no member can change any field of a signed document.
+
+docs/protocol.md, "Signed documents", describes the rules.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .types import Document, Version
+
+#: Maximum bytes of a signature. A signature of OpenSSH with an Ed25519 key has some 200 bytes, of a hardware key some
+#: 300 bytes.
+MAX_SIGNATURE = 1024
+#: The first 8 bytes of the origin in the version of a signed document. They are those of the network 100::/64, which
+#: no host uses (RFC 6666). The other 8 bytes are the first bytes of the SHA-256 of the public key.
+NETWORK = bytes.fromhex("0100000000000000")
+_PORT = 1
+#: Steps of the clock reading's counter (16 bits) per microsecond of the time of the signature. A tombstone of expiry is
+#: one step above its document.
+_STEPS = 64
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+#: Microseconds since the epoch of the latest time that a statement can contain: the end of the year 9999.
+MAX_SIGNED_AT = 253_402_300_799_999_999
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a statement says about one document. ``base`` is the version that the signer had read, or None."""
+
+    key: str
+    deleted: bool
+    content_type: str
+    size: int
+    content_hash: bytes
+    expires: int
+    base: Version | None
+
+    @property
+    def line(self) -> str:
+        """The line of the statement."""
+        after = f"after {self.base or 'nothing'}"
+        if self.deleted:
+            return f"delete {_quoted(self.key)} {after}"
+        expires = f"expires {_time(self.expires * 1000) if self.expires else 'never'}"
+        content = f"type {_quoted(self.content_type)} size {self.size} sha256 {self.content_hash.hex()}"
+        return f"publish {_quoted(self.key)} {content} {expires} {after}"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The signature of one or several documents that were signed together.
+
+    ``blob``: the signature as OpenSSH writes it (PROTOCOL.sshsig), decoded from its ASCII armor. ``parts``: the parts
+    of the statement, sorted by key; () if the statement has a single part, which is that of the document itself.
+    """
+
+    blob: bytes
+    parts: tuple[Part, ...] = ()
+
+    def outliving(self, document: Document) -> Signature:
+        """The signature for the tombstone that replaces ``document`` when it expires."""
+        return replace(self, parts=self.parts or (part_of(document),))
+
+
+def public_key_of(blob: bytes) -> bytes:
+    """The public key in a signature of OpenSSH, without any check of the signature itself.
+
+    Raises ``ValueError`` if ``blob`` is no such signature.
+    """
+    # "SSHSIG", the version (4 bytes), and the public key with its length (PROTOCOL.sshsig).
+    start = 14
+    length = int.from_bytes(blob[10:start], "big")
+    if blob[:6] != b"SSHSIG" or not 0 < length <= len(blob) - start:
+        raise ValueError("expected a signature of OpenSSH")
+    return blob[start : start + length]
+
+
+class StatementError(ValueError):
+    """Raised for a document whose fields contradict its signature."""
+
+
+def _time(microseconds: int) -> str:
+    return f"{_EPOCH + datetime.timedelta(microseconds=microseconds):%Y-%m-%dT%H:%M:%S.%f}Z"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def part_of(document: Document) -> Part:
+    """What the statement of ``document`` has to say about it."""
+    content = ("", 0, b"") if document.deleted else (document.content_type, document.size, document.content_hash)
+    return Part(document.key, document.deleted, *content, document.expires, document.base)
+
+
+def statement(cluster: str, signed_at: int, comment: str, parts: Sequence[Part]) -> bytes:
+    """The text that a signer signs.
+
+    ``signed_at``: microseconds since the epoch, at most ``MAX_SIGNED_AT``. ``parts``: all documents that are signed
+    together, sorted by key.
+    """
+    lines = (
+        "xdp-gossip statement 1",
+        f"cluster {_quoted(cluster)}",
+        f"signed-at {_time(signed_at)}",
+        f"comment {_quoted(comment)}",
+        *(part.line for part in parts),
+    )
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def reading_of(signed_at: int) -> int:
+    """The clock reading of the versions that were signed at ``signed_at`` (microseconds since the epoch)."""
+    milliseconds, microseconds = divmod(signed_at, 1000)
+    return milliseconds << 16 | microseconds * _STEPS
+
+
+def signed_at(version: Version) -> int | None:
+    """The time of the signature in microseconds since the epoch; None if ``version`` is not one of a signed document.
+
+    For the version of a tombstone of expiry, the result is the time at which the expired document was signed.
+    """
+    if not has_signed_form(version):
+        return None
+    microseconds, over = divmod(version.hlc & 0xFFFF, _STEPS)
+    found = (version.hlc >> 16) * 1000 + microseconds
+    return found if microseconds < 1000 and over < 2 and found <= MAX_SIGNED_AT else None
+
+
+def has_signed_form(version: Version) -> bool:
+    """Whether the origin of ``version`` is that of a public key, and not the address of a node."""
+    return version.origin.packed[:8] == NETWORK
+
+
+def origin_of(public_key: bytes) -> tuple[bytes, int]:
+    """The origin, as 16 bytes and a port, of the versions that the owner of ``public_key`` signs.
+
+    ``public_key``: the key as in the second field of a line of OpenSSH, decoded.
+    """
+    return NETWORK + hashlib.sha256(public_key).digest()[:8], _PORT
+
+
+def is_expiry(document: Document) -> bool:
+    """Whether a signed ``document`` is the tombstone that replaced an expired document (``Document.ended``)."""
+    return document.version.hlc % _STEPS == 1
+
+
+def parts_of(document: Document) -> tuple[Part, ...]:
+    """The parts of the statement that the signer of ``document`` signed.
+
+    Raises :class:`StatementError` if a field of the document contradicts the statement.
+    """
+    signature = document.signature
+    assert signature is not None
+    parts = signature.parts or (part_of(document),)
+    keys = tuple(part.key for part in parts)
+    if any(first >= second for first, second in zip(keys, keys[1:])):
+        raise StatementError("its parts are not sorted by key")
+    own = next((part for part in parts if part.key == document.key), None)
+    if own is None:
+        raise StatementError("the statement does not name the document")
+    if any(part.expires > MAX_SIGNED_AT // 1000 for part in parts):
+        raise StatementError("it expires after the year 9999")
+    if document.author or document.ancestors:
+        raise StatementError("it has an author or ancestors")
+    if is_expiry(document):
+        _check_expiry(document, own)
+    elif own != part_of(document):
+        raise StatementError("content, type, deletion, expiry or base differ from the statement")
+    elif document.batch != (keys if len(keys) > 1 else ()):
+        raise StatementError("it names other documents of its batch than the statement")
+    elif document.deleted and (document.size or document.expires or document.content_type != "raw"):
+        raise StatementError("a deletion has a value, a type or an expiry")
+    return parts
+
+
+def _check_expiry(tombstone: Document, own: Part) -> None:
+    """Check that ``tombstone`` is ``Document.ended`` of the document that the part ``own`` describes."""
+    base = replace(tombstone.version, hlc=tombstone.version.hlc - 1)
+    same = (tombstone.expires, tombstone.content_type) == (own.expires, own.content_type)
+    sound = tombstone.deleted and not tombstone.size and not tombstone.batch and tombstone.base == base
+    if own.deleted or not own.expires or not same or not sound:
+        raise StatementError("it is no tombstone of the document that was signed")

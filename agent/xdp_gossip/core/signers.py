@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: MIT
+"""The rules of signed documents: who may sign which keys, and which documents a member refuses.
+
+The longest prefix of a key that any signer has decides: only the signers with this prefix may sign the document. A key
+without such a prefix needs no signature.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Callable
+
+from .signatures import (
+    MAX_SIGNED_AT,
+    StatementError,
+    has_signed_form,
+    origin_of,
+    parts_of,
+    public_key_of,
+    signed_at,
+    statement,
+)
+from .types import Document, Version
+
+#: Verifies a signature: takes the signature (``Signature.blob``) and the signed text, and returns the public key of the
+#: signer. Raises ``ValueError`` if the signature is malformed or wrong.
+Verify = Callable[[bytes, bytes], bytes]
+
+
+@dataclass(frozen=True)
+class Signer:
+    """A signer of documents.
+
+    ``public_key``: the key as in the second field of a line of OpenSSH, decoded. ``prefixes``: prefixes of the keys
+    that the signer may sign. ``valid_before``: time in microseconds since the epoch; signatures of this time or later
+    are refused. After this time the signer counts as withdrawn.
+    """
+
+    name: str
+    public_key: bytes
+    prefixes: tuple[str, ...]
+    valid_before: int = MAX_SIGNED_AT + 1
+
+
+@dataclass(frozen=True)
+class SignedBy:
+    """Who signed a document.
+
+    ``signer``: name of the signer; "" if the configuration has no signer with this key and a prefix of the document.
+    ``fingerprint``: the fingerprint of the public key as OpenSSH prints it. ``withdrawn``: the
+    signer may not sign any more.
+    """
+
+    signer: str
+    fingerprint: str
+    withdrawn: bool
+
+
+class Refused(Exception):
+    """Raised for a document that this member does not accept.
+
+    ``kind``: ``unsigned`` if the document lacks the signature that its prefix requires, otherwise ``signature``.
+    """
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+def _nobody(blob: bytes, message: bytes) -> bytes:
+    raise ValueError("this program verifies no signatures")
+
+
+def fingerprint(public_key: bytes) -> str:
+    """The fingerprint of a public key as OpenSSH prints it: ``SHA256:`` and base64 without padding."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(public_key).digest()).rstrip(b"=").decode()
+
+
+class Signers:
+    """The signers of a cluster, by prefix.
+
+    ``cluster``: name of the cluster, which is part of each statement.
+    """
+
+    def __init__(self, cluster: str = "", signers: Iterable[Signer] = (), verify: Verify = _nobody) -> None:
+        self._cluster = cluster
+        self._verify = verify
+        by_prefix: dict[str, list[Signer]] = {}
+        for signer in signers:
+            for prefix in signer.prefixes:
+                by_prefix.setdefault(prefix, []).append(signer)
+        self.by_prefix: Mapping[str, list[Signer]] = MappingProxyType(by_prefix)
+        self._lengths = sorted({len(prefix) for prefix in by_prefix}, reverse=True)
+
+    def among(self, signers: Iterable[Signer]) -> Signers:
+        """The rules of the same cluster with other signers."""
+        return Signers(self._cluster, signers, self._verify)
+
+    def prefix_of(self, key: str) -> str | None:
+        """The prefix that decides who may sign ``key``; None if the document needs no signature."""
+        starts = (key[:length] for length in self._lengths if length <= len(key))
+        return next((start for start in starts if start in self.by_prefix), None)
+
+    def signers_of(self, key: str) -> list[Signer]:
+        """The signers that may sign ``key``; [] if the document needs no signature."""
+        prefix = self.prefix_of(key)
+        return [] if prefix is None else self.by_prefix[prefix]
+
+    def may_accept(self, key: str, version: Version) -> bool:
+        """Whether a document with this key and version may have the required signature, as far as both show."""
+        return signed_at(version) is not None or (not has_signed_form(version) and self.prefix_of(key) is None)
+
+    def check(self, document: Document, latest: int | None = None) -> None:
+        """Check the signature of ``document``.
+
+        ``latest``: time in microseconds since the epoch; signatures of a later time are refused. None: any time is
+        allowed. Raises :class:`Refused`.
+        """
+        signers = self.signers_of(document.key)
+        if document.signature is None:
+            if signers:
+                names = " or ".join(signer.name for signer in signers)
+                raise Refused("unsigned", f"expected a signature of {names}, got none")
+            if has_signed_form(document.version):
+                raise Refused("signature", "its version is one of a signed document, and it has no signature")
+            return
+        when = signed_at(document.version)
+        if when is None:
+            raise Refused("signature", "it has a signature, and its version is not one of a signed document")
+        public_key = self._verified(document, when)
+        if latest is not None and when > latest:
+            raise Refused("signature", "it was signed at a time that has not come yet")
+        if not signers:
+            return
+        signer = next((signer for signer in signers if signer.public_key == public_key), None)
+        if signer is None:
+            names = " or ".join(signer.name for signer in signers)
+            raise Refused("signature", f"expected a signature of {names}, got one by {fingerprint(public_key)}")
+        if when >= signer.valid_before:
+            raise Refused("signature", f"signer {signer.name} was withdrawn before the time of the signature")
+
+    def _verified(self, document: Document, when: int) -> bytes:
+        signature = document.signature
+        assert signature is not None
+        try:
+            text = statement(self._cluster, when, document.comment, parts_of(document))
+            public_key = self._verify(signature.blob, text)
+        except StatementError as error:
+            raise Refused("signature", f"the signature is not for this document: {error}") from None
+        except ValueError as error:
+            raise Refused("signature", f"the signature is wrong: {error}") from None
+        origin = document.version.origin
+        if (origin.packed, origin.port) != origin_of(public_key):
+            raise Refused("signature", "its version belongs to another key")
+        return public_key
+
+    def signed_by(self, document: Document, now: int) -> SignedBy | None:
+        """Who signed ``document``, which :meth:`check` has accepted; None if nobody did.
+
+        ``now``: microseconds since the epoch.
+        """
+        if document.signature is None:
+            return None
+        public_key = public_key_of(document.signature.blob)
+        signer = next((item for item in self.signers_of(document.key) if item.public_key == public_key), None)
+        if signer is None:
+            return SignedBy("", fingerprint(public_key), False)
+        return SignedBy(signer.name, fingerprint(public_key), now >= signer.valid_before)

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: MIT
+"""Rules of signed documents: who may write what, which version holds, expiry, deletion, withdrawal, restart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from signer import CLUSTER, START, Draft, Key, documents, rules, writes
+from test_core_documents import EPOCH, GRACE, Wire, held
+
+from xdp_gossip.core.events import DocumentChanged, DocumentRefused, DocumentWithheld
+from xdp_gossip.core.interface import InvalidError, ProtocolError
+from xdp_gossip.core.signatures import signed_at
+from xdp_gossip.core.signers import Refused, Signers
+from xdp_gossip.core.types import Address, Document, Version, Write
+from xdp_gossip.store.sqlite import MemoryStore, persist
+
+ALICE, BOB, EVE = Key(1), Key(2), Key(3)
+SECOND = 1_000_000
+SIGNERS = (ALICE.signer("alice", "app/", "both/"), BOB.signer("bob", "db/", "both/", "app/bob/"))
+
+
+class SignedWire(Wire):
+    """Members with the signers alice and bob."""
+
+    signers: Signers | None = rules(*SIGNERS)
+
+
+@pytest.fixture
+def wire() -> SignedWire:
+    made = SignedWire(3)
+    made.run(5)
+    return made
+
+
+def refusals(wire: Wire) -> int:
+    names = ("documents_refused_unsigned", "documents_refused_signature")
+    return sum(engine.counters[name] for engine in wire.engines.values() for name in names)
+
+
+def publish(wire: Wire, number: int, key: Key, at: float, *drafts: Draft) -> list[tuple[Document | None, bool]]:
+    """Publish on a member what was signed ``at`` seconds after START."""
+    return wire[number].documents.publish_many(writes(key, START + int(at * SECOND), *drafts), wire.now)
+
+
+def error(wire: Wire, number: int, key: Key, at: float, *drafts: Draft) -> ProtocolError:
+    with pytest.raises(ProtocolError) as raised:
+        publish(wire, number, key, at, *drafts)
+    return raised.value
+
+
+def test_a_signed_document_reaches_all_and_says_who_signed_it(wire: SignedWire) -> None:
+    [(document, changed)] = publish(wire, 0, ALICE, 1, Draft("app/a", b"1"))
+    assert changed and document is not None and signed_at(document.version) == START + SECOND
+    wire.run(3)
+    assert wire.agree() and all(held(engine, "app/a") == b"1" for engine in wire.engines.values())
+    for engine in wire.engines.values():
+        found = engine.documents.get("app/a")
+        assert found is not None
+        by = engine.documents.signers.signed_by(found, START)
+        assert by is not None and (by.signer, by.withdrawn) == ("alice", False) and by.fingerprint.startswith("SHA256:")
+    assert refusals(wire) == 0
+
+
+def test_the_longest_prefix_decides_and_never_falls_back_to_unsigned(wire: SignedWire) -> None:
+    assert error(wire, 0, BOB, 1, Draft("app/a", b"1")).code == "signature_refused"
+    assert error(wire, 0, ALICE, 1, Draft("app/bob/a", b"1")).code == "signature_refused"
+    publish(wire, 0, BOB, 1, Draft("app/bob/a", b"1"))
+    publish(wire, 0, BOB, 1, Draft("both/a", b"1"))
+    publish(wire, 0, ALICE, 2, Draft("both/a", b"2"))
+    for key in ("app/a", "app/bob/b", "db/", "both/x"):
+        with pytest.raises(ProtocolError, match="expected a signature of") as raised:
+            wire[0].documents.publish(key if key != "db/" else "db/x", b"1", wire.now)
+        assert raised.value.code == "signature_required"
+    with pytest.raises(ProtocolError, match="expected a signature of bob"):
+        wire[0].documents.delete("app/bob/a", wire.now)
+    wire[0].documents.publish("application", b"no prefix of any signer", wire.now)
+
+
+def test_a_signature_covers_every_field(wire: SignedWire) -> None:
+    """A document with any other value of any field is refused, on each member, and counted."""
+    base = Version(EPOCH * 1000 << 16, Address("198.18.0.9", 8000))
+    [good] = documents(ALICE, START, Draft("app/a", b"1", base, "text", expires=EPOCH * 1000 + 10**9), comment="why")
+    others = {
+        "key": "app/b",
+        "version": replace(good.version, hlc=good.version.hlc + 64),
+        "value": b"2",
+        "content_type": "raw",
+        "author": "alice",
+        "comment": "because",
+        "deleted": True,
+        "base": None,
+        "expires": good.expires + 1,
+        "batch": ("app/a", "app/b"),
+        "ancestors": (base,),
+        "signature": None,
+    }
+    checked = rules(*SIGNERS)
+    checked.check(good)
+    assert set(others) == set(Document.__dataclass_fields__), "a new field of a document needs a row here"
+    for name, value in others.items():
+        with pytest.raises(Refused):
+            checked.check(replace(good, **{name: value}))
+    for wrong in (
+        replace(good, version=replace(good.version, origin=Address("198.18.0.1", 8000))),
+        replace(good, version=replace(good.version, hlc=good.version.hlc + 1)),
+        replace(good, version=replace(good.version, hlc=good.version.hlc + 5)),
+        replace(good, value=b"", deleted=True, expires=0),
+    ):
+        with pytest.raises(Refused):
+            checked.check(wrong)
+
+
+def test_a_signature_for_another_cluster_or_purpose_is_refused() -> None:
+    checked = rules(*SIGNERS)
+    with pytest.raises(Refused, match="does not match"):
+        checked.check(documents(ALICE, START, Draft("app/a", b"1"), cluster="another")[0])
+    [good] = documents(ALICE, START, Draft("app/a", b"1"))
+    assert good.signature is not None
+    with pytest.raises(Refused, match="namespace"):
+        checked.check(replace(good, signature=replace(good.signature, blob=ALICE.sign(b"x", "git"))))
+
+
+def test_versions_are_ordered_by_the_time_of_the_signature_alone(wire: SignedWire) -> None:
+    """Members with different clocks agree, and an older signature never takes the place of a later one."""
+    publish(wire, 0, ALICE, 2, Draft("app/a", b"later"))
+    wire.run(2)
+    refused = error(wire, 1, ALICE, 1, Draft("app/a", b"earlier"))
+    assert refused.code == "signature_outdated"
+    assert "made after the version" in str(refused) and refused.details["actual"]
+    wire.run(2)
+    assert wire.agree() and held(wire[2], "app/a") == b"later"
+
+
+def test_the_same_publish_on_two_members_is_one_version(wire: SignedWire) -> None:
+    one = publish(wire, 0, ALICE, 1, Draft("app/a", b"1"))
+    two = publish(wire, 1, ALICE, 1, Draft("app/a", b"1"))
+    assert one[0][0] == two[0][0]
+    wire.run(2)
+    again = publish(wire, 2, ALICE, 5, Draft("app/a", b"1"))
+    assert not again[0][1] and again[0][0] == one[0][0]
+    assert publish(wire, 2, ALICE, 5, Draft("app/none", deleted=True)) == [(None, False)]
+
+
+def test_another_signer_signs_the_same_content_anew(wire: SignedWire) -> None:
+    [(first, _)] = publish(wire, 0, ALICE, 1, Draft("both/a", b"1"))
+    [(second, changed)] = publish(wire, 0, BOB, 2, Draft("both/a", b"1", first.version if first else None))
+    assert changed and second is not None and first is not None and second.version > first.version
+
+
+def test_a_deletion_needs_a_signature_and_an_older_version_does_not_come_back(wire: SignedWire) -> None:
+    [(first, _)] = publish(wire, 0, ALICE, 1, Draft("app/a", b"1"))
+    assert first is not None
+    wire.run(2)
+    publish(wire, 1, ALICE, 2, Draft("app/a", base=first.version, deleted=True))
+    wire.run(2)
+    assert wire.agree() and all(engine.documents.get("app/a") is None for engine in wire.engines.values())
+    wire.run(GRACE + 10, step=5)
+    assert all(engine.documents.held("app/a") is None for engine in wire.engines.values()), "the tombstone is retired"
+    for engine in wire.engines.values():
+        assert not engine.documents.apply(first, wire.now)
+        assert engine.documents.latest("app/a") is not None
+    assert error(wire, 0, ALICE, 1, Draft("app/a", b"1")).code == "signature_outdated"
+
+
+def test_tombstones_of_signed_documents_are_never_dropped() -> None:
+    from xdp_gossip.core.settings import Limits, Settings
+
+    wire = SignedWire(1)
+    wire.settings = Settings(cycle=1.0, tombstone_grace=GRACE, limits=Limits(documents=5))
+    node = wire[0].node
+    wire.boot(node, node)
+    for number in range(20):
+        publish(wire, 0, ALICE, number, Draft(f"app/{number}", b"1"))
+        publish(wire, 0, ALICE, number + 0.5, Draft(f"app/{number}", deleted=True))
+        wire.run(GRACE + 5, step=60)
+    assert len(wire[0].documents.expiry.retired) == 20
+
+
+def test_a_signed_document_expires_everywhere_and_its_tombstone_needs_no_signer(wire: SignedWire) -> None:
+    expires = int((EPOCH + wire.time + 10) * 1000)
+    publish(wire, 0, ALICE, 1, Draft("app/a", b"1", expires=expires), Draft("app/b", b"2"))
+    wire.run(3)
+    wire.cut = {wire[2].node.address}
+    wire.run(15)
+    assert wire[0].documents.get("app/a") is None and wire[0].documents.held("app/a") is not None
+    # A member without any state gets the tombstone from the others, who only know it by themselves.
+    wire.cut = set()
+    wire.disks[wire[2].node.address] = MemoryStore()
+    wire.boot(wire[2].node, wire[0].node)
+    wire.run(20)
+    assert wire.agree() and wire[2].documents.get("app/a") is None and held(wire[2], "app/b") == b"2"
+    assert refusals(wire) == 0
+
+
+def test_an_expiry_cannot_be_made_up(wire: SignedWire) -> None:
+    [(document, _)] = publish(wire, 0, ALICE, 1, Draft("app/a", b"1"))
+    assert document is not None and document.signature is not None
+    ended = replace(document, expires=EPOCH * 1000 - 5).ended
+    for engine in wire.engines.values():
+        assert not engine.documents.apply(ended, wire.now)
+    wire.run(2)
+    assert all(held(engine, "app/a") == b"1" for engine in wire.engines.values())
+
+
+def test_a_signed_batch_is_visible_together_or_not_at_all(wire: SignedWire) -> None:
+    with pytest.raises(InvalidError, match="one signature over all"):
+        wire[0].documents.publish_many([*writes(ALICE, START, Draft("app/a")), Write("x", b"1")], wire.now)
+    assert error(wire, 0, ALICE, 1, Draft("app/a", b"1"), Draft("db/a", b"1")).code == "signature_refused"
+    publish(wire, 0, ALICE, 1, Draft("app/a", b"1"), Draft("app/b", b"2"), Draft("plain", b"3"))
+    wire.run(3)
+    assert wire.agree() and all(held(engine, "plain") == b"3" for engine in wire.engines.values())
+    [one, two] = documents(ALICE, START + 9 * SECOND, Draft("app/a", b"4"), Draft("app/b", b"5"))
+    for engine in wire.engines.values():
+        assert engine.documents.apply(one, wire.now)
+        assert held(engine, "app/a") == b"1", "a part of a batch is not visible alone"
+        assert engine.documents.apply(two, wire.now)
+        assert (held(engine, "app/a"), held(engine, "app/b")) == (b"4", b"5")
+    alone = replace(one, batch=())
+    with pytest.raises(Refused):
+        rules(*SIGNERS).check(alone)
+
+
+def test_a_signature_of_a_time_to_come_is_refused(wire: SignedWire) -> None:
+    drift = wire.settings.max_clock_drift
+    assert error(wire, 0, ALICE, wire.time + drift + 5, Draft("app/a", b"1")).code == "signature_refused"
+    [ahead] = documents(ALICE, START + int((wire.time + drift + 5) * SECOND), Draft("app/a", b"1"))
+    assert not wire[1].documents.apply(ahead, wire.now)
+    publish(wire, 0, ALICE, wire.time + drift - 5, Draft("app/a", b"1"))
+
+
+def test_a_withdrawn_signer_writes_no_more_and_stays_readable(wire: SignedWire) -> None:
+    publish(wire, 0, ALICE, 1, Draft("app/a", b"1"))
+    wire.run(2)
+    gone = (ALICE.signer("alice", "app/", valid_before=START + 2 * SECOND), BOB.signer("bob", "app/"))
+    for engine in wire.engines.values():
+        assert engine.documents.trust(gone, wire.now) == 0
+    assert "withdrawn" in str(error(wire, 0, ALICE, 3, Draft("app/a", b"2")))
+    found = wire[0].documents.get("app/a")
+    assert found is not None
+    by = wire[0].documents.signers.signed_by(found, START + 4 * SECOND)
+    assert by is not None and by.withdrawn
+    publish(wire, 0, BOB, 4, Draft("app/a", b"3", found.version))
+    wire.run(2)
+    assert wire.agree() and held(wire[2], "app/a") == b"3"
+
+
+def test_signers_that_come_withhold_what_is_not_signed_and_the_history_keeps_it() -> None:
+    wire = SignedWire(2)
+    wire.signers = rules()
+    wire.boot(wire[0].node, wire[0].node)
+    wire.boot(wire[1].node, wire[0].node)
+    wire.run(5)
+    wire[0].documents.publish("app/a", b"unsigned", wire.now)
+    wire[0].documents.publish("free", b"unsigned", wire.now)
+    wire.run(3)
+    wire.seen.clear()
+    assert [engine.documents.trust(SIGNERS, wire.now) for engine in wire.engines.values()] == [1, 1]
+    wire.run(3)
+    assert wire.agree() and held(wire[0], "app/a") is None and held(wire[0], "free") == b"unsigned"
+    assert sum(isinstance(event, DocumentWithheld) for event in wire.seen) == 2
+    store = MemoryStore()
+    for event in wire.seen:
+        if isinstance(event, DocumentWithheld):
+            persist(store, [DocumentChanged(event.document, None, False), event])
+    assert [each.value for each in store.history("app/a")] == [b"unsigned"] and not store.load().documents
+    publish(wire, 1, ALICE, wire.time, Draft("app/a", b"signed"))
+    wire.run(3)
+    assert wire.agree() and held(wire[0], "app/a") == b"signed"
+
+
+def test_a_restored_state_file_is_no_way_around(wire: SignedWire) -> None:
+    [forged] = documents(EVE, START + SECOND, Draft("app/a", b"evil"))
+    unsigned = Document("app/b", Version(EPOCH * 1000 << 16, Address("198.18.0.9", 8000)), b"evil")
+    good = documents(ALICE, START + SECOND, Draft("app/c", b"good"))[0]
+    disk = wire.disks[wire[0].node.address] = MemoryStore()
+    persist(disk, [DocumentChanged(each, None, False) for each in (forged, unsigned, good)])
+
+    engine = wire.boot(wire[0].node, wire[0].node)
+    assert [document.key for document in engine.documents.live()] == ["app/c"]
+    assert engine.counters["documents_refused_signature"] == 1 and engine.counters["documents_refused_unsigned"] == 1
+
+
+def test_a_refused_document_is_told_once_with_the_member_it_came_from(wire: SignedWire) -> None:
+    [forged] = documents(EVE, START + SECOND, Draft("app/a", b"evil"))
+    wire.seen.clear()
+    for _ in range(5):
+        assert not wire[0].documents.apply(forged, wire.now, wire[1].node.address)
+    wire.settle()
+    [told] = [event for event in wire.seen if isinstance(event, DocumentRefused)]
+    assert told.source == wire[1].node.address and "got one by SHA256:" in told.reason
+    assert wire[0].counters["documents_refused_signature"] == 5
+    for number in range(100):
+        wire[0].documents.apply(documents(EVE, START, Draft(f"app/{number}", b"evil"))[0], wire.now)
+    wire.settle()
+    assert sum(isinstance(event, DocumentRefused) for event in wire.seen) == 32
+    assert wire[0].counters["documents_refused_signature"] == 105
+
+
+def test_conflicts_of_signed_documents_follow_what_the_signer_had_read(wire: SignedWire) -> None:
+    [(one, _)] = publish(wire, 0, ALICE, 1, Draft("both/a", b"1"))
+    wire.run(2)
+    assert one is not None
+    publish(wire, 0, ALICE, 2, Draft("both/a", b"2", one.version))
+    publish(wire, 1, BOB, 3, Draft("both/a", b"3", one.version))
+    wire.run(3)
+    conflicts = [event for event in wire.seen if isinstance(event, DocumentChanged) and event.conflict]
+    assert wire.agree() and held(wire[2], "both/a") == b"3"
+    assert {event.replaced.value for event in conflicts if event.replaced} == {b"2"}
+
+
+def test_a_large_signed_document_travels_in_chunks(wire: SignedWire) -> None:
+    value = bytes(range(256)) * 1024
+    publish(wire, 0, ALICE, 1, Draft("app/large", value))
+    wire.run(10)
+    assert wire.agree() and held(wire[2], "app/large") == value and CLUSTER
