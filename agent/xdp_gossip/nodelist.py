@@ -63,6 +63,7 @@ from .node.console import format_event
 from .node.convergence import Convergence, Inquiry, Wanted, enough_for
 from .node.fleetfiles import FilesInquiry, FleetFiles
 from .node.runtime import Runtime
+from .signing.sshsig import armored
 from .store.disk import Disk
 from .store.sqlite import MemoryStore, StateStore, Store, StoreError
 from .transport import Transport
@@ -484,6 +485,17 @@ class AsyncNodeList:
             return None
         runtime = self._joined()
         return runtime.engine.documents.signers.signed_by(document, runtime.now().wall_ns // 1000)
+
+    def signature(self, document: Document) -> dict[str, str] | None:
+        """Return the ``statement`` and the ``armored`` signature of ``document``, a version from this node.
+
+        ``ssh-keygen -Y verify`` can check the signature. Returns None if nobody signed the document.
+        """
+        signature = parameters.instance("document", document, Document, "a Document").signature
+        if signature is None:
+            return None
+        text = self._joined().engine.documents.signers.statement_of(document).decode()
+        return {"statement": text, "armored": armored(signature.blob)}
 
     def forget(self, address: Address) -> Member:
         """Remove a dead node from this node's list, so that it no longer counts for ``majority``.

@@ -59,6 +59,7 @@ class Change:
     member: Member | None = None
     conflict: Version | None = None
     zone: Any = None
+    refusal: Any = None
 
 
 class FakeNodeList:
@@ -279,6 +280,17 @@ class FakeNodeList:
         """The document."""
         versions = self.held.get(key)
         return versions[0] if versions and not versions[0].deleted else None
+
+    def signed_by(self, document: Document) -> None:
+        """Nobody signs here."""
+
+    def signature(self, document: Document) -> None:
+        """Nobody signs here."""
+
+    def latest(self, key: str) -> Version | None:
+        """The newest version, deletions included."""
+        versions = self.held.get(key)
+        return versions[0].version if versions else None
 
     def documents(self, prefix: str = "", after: str = "", limit: int | None = None) -> list[Document]:
         """All documents."""

@@ -11,10 +11,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from xdp_gossip.core.documents.signing import signed_documents
-from xdp_gossip.core.signatures import part_of, statement
+from xdp_gossip.core.signatures import NAMESPACE, part_of, statement
 from xdp_gossip.core.signers import Signer, Signers
 from xdp_gossip.core.types import Document, Signed, Version, Write
-from xdp_gossip.signing.sshsig import NAMESPACE, verify
+from xdp_gossip.signing.sshsig import verify
 
 CLUSTER = "default"
 #: Microseconds since the epoch: the time of the first signature in the tests.

@@ -326,3 +326,46 @@ def test_any_text_gives_a_configuration_or_an_error_with_a_file_name(text: str) 
         assert all(line.startswith("agent.yml: ") and "expected" in line for line in error.problems)
     else:
         assert config.node.addr
+
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPr4SRm1EZd1zLnLpCaNdDcr8ziGnrLbeI/Ck1Y5FrRo operations"
+SIGNER = f'{{name: ops, public_key: "{KEY}", prefixes: ["app/"]'
+
+
+def test_signers(place: Path) -> None:
+    head = BASE + "secret_key_file: secret.key\nsigners:\n"
+    [one] = good(place, f"{head}- {SIGNER}}}\n").signers
+    assert (one.name, one.prefixes) == ("ops", ("app/",)) and one.valid_before > 2**57
+    for text in ("2027-01-31T12:00:00Z", '"2027-01-31T12:00:00Z"', "2027-01-31T13:00:00+01:00", "2027-01-31T12:00:00"):
+        [one] = good(place, f"{head}- {SIGNER}, valid_before: {text}}}\n").signers
+        assert one.valid_before == 1_801_396_800_000_000
+    assert describe(good(place, f"{head}- {SIGNER}}}\n"))["signers"][0]["key"].startswith("SHA256:")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("signers: alice", "signers: expected a list of at most 256 entries, got text 'alice'"),
+        ("signers: [{}]", "signers[0].name: expected 1 to 64 letters"),
+        (f"signers: [{SIGNER}, since: 1}}]", "signers[0].since: expected one of name, public_key"),
+        (f"signers: [{SIGNER}, valid_before: 2027-01-31}}]", "signers[0].valid_before: expected a time such as 2027-"),
+        (
+            f"signers: [{SIGNER}, valid_before: soon}}]",
+            "signers[0].valid_before: expected a time such as 2027-01-31T12",
+        ),
+        ('signers: [{name: a, public_key: x, prefixes: ["a"]}]', "signers[0].public_key: expected a line such as"),
+        (
+            f"signers: [{SIGNER.replace('AAAAC3', 'AAAAB3')}}}]",
+            "signers[0].public_key: expected a key of type ssh-ed25519",
+        ),
+        (f"signers: [{SIGNER.replace(KEY, KEY[:40])}}}]", "signers[0].public_key: expected "),
+        (f"signers: [{SIGNER.replace('[', '[1, ')}}}]", "signers[0].prefixes: expected a list of prefixes of keys"),
+        (f'signers: [{{name: ops, public_key: "{KEY}", prefixes: []}}]', "signers[0].prefixes: expected 1 to 256"),
+        (f"signers: [{SIGNER}}}, {SIGNER}}}]", "signers: expected each name once, got ops twice"),
+        (f"signers: [{SIGNER}}}, {SIGNER.replace('ops,', 'two,')}}}]", "signers: expected each key once"),
+        (f"wire: pekonode\nsigners: [{SIGNER}}}]", "signers: expected none with wire pekonode"),
+    ],
+)
+def test_wrong_signers(place: Path, text: str, told: str) -> None:
+    found = problems(place, f"{BASE}secret_key_file: secret.key\n{text}\n")
+    assert any(line.startswith(told) for line in found), found

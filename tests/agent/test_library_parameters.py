@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from xdp_gossip import AsyncNodeList, Document, Limits, Node, NodeList, ProtocolError, State, Version, Write
+from xdp_gossip import AsyncNodeList, Document, Limits, Node, NodeList, ProtocolError, Signer, State, Version, Write
 from xdp_gossip.core.interface import InvalidError
 from xdp_gossip.core.shown import cut, shown
 from xdp_gossip.core.types import Address
@@ -60,6 +60,8 @@ NO_DOCUMENTS = (
     [Document("k", Version(1, _HERE), ancestors=None)],  # type: ignore[arg-type]
 )
 
+_SIGNER = Signer("alice", b"key", ("app/",))
+
 #: Wrong values of each parameter of the constructor.
 CONSTRUCTOR: dict[str, tuple[Any, ...]] = {
     "amount": (None, 0, 65, *NO_INTEGER),
@@ -83,6 +85,7 @@ CONSTRUCTOR: dict[str, tuple[Any, ...]] = {
         *([(0, "active", b"s")], [(0, "staged", "s")], [(0, "active", "s"), (0, "staged", "t")], {0: ("active", "s")}),
         *([(0, "active", "s"), (1, "active", "t")], [(True, "active", "s")], [("0", "active", "s")]),
     ),
+    "signers": (None, 5, "alice", [5], [("alice", "key", [])], {"alice": 1}, [Signer], [_SIGNER, _SIGNER]),
     "state_dir": NO_PATH,
     "max_clock_drift": (None, 0, *NO_NUMBER),
     "limits": (None, 5, {}, {"document": 1}, "document", (1, 2, 3, 4), Limits, object()),
@@ -156,6 +159,13 @@ CALLS: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
         {},
     ),
     "history": ({"key": (None, *IMPOSSIBLE, *NO_TEXT)}, {}),
+    "latest": ({"key": (None, *IMPOSSIBLE, *NO_TEXT)}, {}),
+    "trust": (
+        {"signers": (None, 5, "alice", [5], [("alice", "key", [])], {"alice": 1}, [Signer], [_SIGNER, _SIGNER])},
+        {},
+    ),
+    "signed_by": ({"document": (None, 5, "x", b"x", {}, [], Write("k"), Document)}, {}),
+    "signature": ({"document": (None, 5, "x", b"x", {}, [], Write("k"), Document)}, {}),
     "unread": (
         {
             "key": (None, *IMPOSSIBLE, *NO_TEXT),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
@@ -19,7 +20,13 @@ _ROOT = Path(__file__).resolve().parents[2]
 _PAGE = (_ROOT / "docs" / "wire.md").read_text(encoding="utf-8")
 _PACKETS = json.loads((Path(__file__).parent / "golden" / "wire-2.json").read_text())["packets"]
 #: In which message the vectors have a structure with limits, and how to get to it.
-_PLACES = {"record": ("RecordRumor", (1,)), "document": ("Documents", (1, 0)), "file": ("FilesAnswer", (4, 0))}
+_PLACES = {
+    "record": ("RecordRumor", (1,)),
+    "document": ("Documents", (1, 0)),
+    "file": ("FilesAnswer", (4, 0)),
+    "signature": ("Documents", (1, 1, 11)),
+    "part": ("Documents", (1, 1, 11, 1, 0)),
+}
 
 
 def _raw(described: Any) -> Any:
@@ -28,9 +35,16 @@ def _raw(described: Any) -> Any:
     return bytes.fromhex(described["hex"]) if isinstance(described, dict) else described
 
 
-def _vector(message: str) -> tuple[PacketType, list[Any]]:
-    vector = next(vector for vector in _PACKETS if vector["message"] == message)
-    return PacketType(vector["type"]), _raw(vector["body"])
+def _vector(place: str) -> tuple[PacketType, list[Any]]:
+    """The first vector with such a message or structure."""
+    message, steps = _PLACES.get(place, (place, ()))
+    for vector in _PACKETS:
+        if vector["message"] == message:
+            body = _raw(vector["body"])
+            with contextlib.suppress(IndexError):
+                functools.reduce(lambda found, step: found[step], steps, body)
+                return PacketType(vector["type"]), body
+    raise AssertionError(f"no vector has a {place}")
 
 
 def _rows(header: str) -> list[list[str]]:
@@ -84,11 +98,11 @@ def _example(kind: str) -> Any:
     if kind == "key":
         return "k"
     if kind == "version":
-        return _structure("document", _vector("Documents")[1])[1]
+        return _structure("document", _vector("document")[1])[1]
     for place, fields in _places().items():
         for position, (_name, of) in enumerate(fields):
             if of.rstrip("?") == f"[{kind}]":
-                found = _structure(place, _vector(_PLACES.get(place, (place, ()))[0])[1])
+                found = _structure(place, _vector(place)[1])
                 if len(found) > position and found[position]:
                     return found[position][0]
     raise AssertionError(f"no vector has a {kind}")
@@ -102,7 +116,7 @@ def _structure(place: str, body: list[Any]) -> list[Any]:
 
 def _taken(place: str, name: str, length: int) -> bool:
     """Whether a body passes whose field has that length."""
-    kind, body = _vector(_PLACES.get(place, (place, ()))[0])
+    kind, body = _vector(place)
     target = _structure(place, body)
     fields = _places()[place]
     if place == "document":

@@ -362,6 +362,24 @@ class Client:
         value = {"documents": documents, "author": author, "comment": comment}
         return await self._write("POST", "/v1/documents", value=value)
 
+    async def publish_signed(
+        self,
+        documents: list[dict[str, Any]],
+        *,
+        comment: str,
+        signed_at: str,
+        signature: str,
+        unless_isolated: bool = False,
+    ) -> dict[str, Any]:
+        """POST /v1/documents with a signature over all documents.
+
+        ``signed_at``: time such as 2027-01-31T12:00:00.000000Z. ``signature``: signature of OpenSSH in base64.
+        ``unless_isolated``: an isolated member must refuse the write.
+        """
+        value = {"documents": documents, "comment": comment, "signed_at": signed_at, "signature": signature}
+        headers = _condition(None, False, unless_isolated)
+        return await self._write("POST", "/v1/documents", value=value, headers=headers)
+
     async def rollback(
         self,
         key: str,

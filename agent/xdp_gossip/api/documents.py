@@ -151,7 +151,8 @@ class Documents:
         if params.matches(request.headers.get("If-None-Match"), etag):
             return web.Response(status=304, headers=headers)
         if wanted == "json":
-            shape = shapes.whole_document(document, self._node_list.signed_by(document))
+            signature = self._node_list.signature(document)
+            shape = shapes.whole_document(document, self._node_list.signed_by(document), signature)
             return render.json_response(shape, headers=headers)
         headers["Content-Type"] = media_type(document.content_type)
         return web.Response(body=document.value, headers=headers)

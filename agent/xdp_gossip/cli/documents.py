@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import contextlib
 import getpass
 import hashlib
@@ -19,6 +20,7 @@ from ..core.types import MAX_CONTENT_TYPE
 from . import tables
 from .common import FAILED, OK, USAGE, CommandError, answer, call, output, read_file, wants_json
 from .parser import add_command, key, path, prefix, raw, seconds, some_text, version, wait_for
+from .signed import Draft, add_signing, check_signing, suffix_type, write_signed
 from .text import escaped, printable
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
             "xdp-gossip publish app/motd --value 'hello, world'",
             "xdp-gossip publish app/config.yml --file config.yml --wait all",
             "make-config | xdp-gossip publish app/config.json - --if-absent",
+            "xdp-gossip publish app/motd --value hello --sign-key ~/.ssh/id_ed25519 --cluster production",
         ],
         common,
     )
@@ -63,6 +66,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     publish.add_argument(
         "--author", metavar="NAME", help="author of the change, stored in the history (default: the user)"
     )
+    add_signing(publish)
     _add_wait(publish, "wait until this many members have stored the document: all, majority or a number", None)
     publish.set_defaults(handler=run_publish)
 
@@ -95,6 +99,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     delete.add_argument(
         "--author", metavar="NAME", help="author of the change, stored in the history (default: the user)"
     )
+    add_signing(delete)
     _add_wait(delete, "wait until this many members know of the deletion: all, majority or a number", None)
     delete.set_defaults(handler=run_delete)
 
@@ -145,6 +150,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     rollback.add_argument("--comment", metavar="TEXT", help="reason for the change, stored in the history")
     life = "delete the document everywhere after this time, or never (default: when VERSION would have expired)"
     rollback.add_argument("--expires-in", metavar="SECONDS", type=_life, help=life)
+    add_signing(rollback)
     rollback.set_defaults(handler=run_rollback)
 
     request = add_command(
@@ -219,13 +225,18 @@ def run_publish(args: argparse.Namespace) -> int:
     else:
         value = read_file("-" if args.file is None else args.file)
     author = args.author if args.author is not None else _user()
+    signs = check_signing(args)
 
-    async def work(client: Client) -> int:
-        written = await client.publish(
+    async def publish(client: Client) -> dict[str, Any]:
+        conditions = {"if_version": args.if_version, "if_absent": args.if_absent}
+        if signs:
+            kind = args.content_type or suffix_type(args.key, args.file)
+            draft = Draft(args.key, value, kind, comment=args.comment or "", expires_in=args.expires_in)
+            return await write_signed(client, args, draft, **conditions, unless_isolated=args.wait is not None)
+        return await client.publish(
             args.key,
             value,
-            if_version=args.if_version,
-            if_absent=args.if_absent,
+            **conditions,
             content_type=args.content_type,
             suffix=_suffix(args.file),
             author=author,
@@ -233,6 +244,9 @@ def run_publish(args: argparse.Namespace) -> int:
             expires_in=args.expires_in,
             unless_isolated=args.wait is not None,
         )
+
+    async def work(client: Client) -> int:
+        written = await publish(client)
         found = None
         if args.wait is not None:
             with _in_effect(written):
@@ -337,16 +351,18 @@ def _write(value: bytes, name: str | None) -> None:
 
 def run_delete(args: argparse.Namespace) -> int:
     """Delete a document. Returns exit code 0 even if the document did not exist."""
+    signs = check_signing(args)
+
+    async def delete(client: Client) -> dict[str, Any]:
+        conditions = {"if_version": args.if_version, "unless_isolated": args.wait is not None}
+        if signs:
+            draft = Draft(args.key, b"", "raw", deleted=True, comment=args.comment or "")
+            return await write_signed(client, args, draft, **conditions)
+        author = args.author if args.author is not None else _user()
+        return await client.delete(args.key, author=author, comment=args.comment, **conditions)
 
     async def work(client: Client) -> int:
-        author = args.author if args.author is not None else _user()
-        written = await client.delete(
-            args.key,
-            if_version=args.if_version,
-            author=author,
-            comment=args.comment,
-            unless_isolated=args.wait is not None,
-        )
+        written = await delete(client)
         found = None
         if args.wait is not None:
             version = written["version"]
@@ -359,12 +375,20 @@ def run_delete(args: argparse.Namespace) -> int:
     return call(args, work)
 
 
+def _author(document: dict[str, Any]) -> str:
+    """The author of a version; for a signed version, who signed it."""
+    by = document.get("signed_by")
+    if by is None:
+        return str(document["author"])
+    return f"signed by {by['signer'] or by['key']}{' (withdrawn)' if by['withdrawn'] else ''}"
+
+
 def run_documents(args: argparse.Namespace) -> int:
     """List the documents."""
 
     def text(found: dict[str, Any]) -> None:
-        shown = ("key", "version", "size", "content_type", "published_at", "author")
-        rows = [[entry[name] for name in shown] for entry in found["documents"]]
+        shown = ("key", "version", "size", "content_type", "published_at")
+        rows = [[*(entry[name] for name in shown), _author(entry)] for entry in found["documents"]]
         tables.show(("key", "version", "size", "type", "published", "author"), rows, args)
 
     return answer(args, lambda client: client.documents(args.prefix), text)
@@ -378,7 +402,8 @@ def run_history(args: argparse.Namespace) -> int:
         for entry in found["versions"]:
             unseen = " (overwritten by an author who had not seen it)" if entry["conflict"] else ""
             size = "deleted" if entry["deleted"] else entry["size"]
-            rows.append([entry["version"], entry["published_at"], size, entry["author"], entry["comment"] + unseen])
+            author = _author(entry)
+            rows.append([entry["version"], entry["published_at"], size, author, entry["comment"] + unseen])
         tables.show(("version", "published", "size", "author", "comment"), rows, args)
         for entry in found["versions"]:
             if "diff" in entry:
@@ -391,13 +416,23 @@ def run_history(args: argparse.Namespace) -> int:
 def run_rollback(args: argparse.Namespace) -> int:
     """Publish the value of an earlier version again."""
     said = {"author": _user() or "", "comment": args.comment or ""}
-    return answer(
-        args,
-        lambda client: client.rollback(
-            args.key, args.to, if_version=args.if_version, expires_in=args.expires_in, **said
-        ),
-        lambda written: _print_written(written, None, args),
-    )
+    signs = check_signing(args)
+
+    async def back(client: Client) -> dict[str, Any]:
+        if not signs:
+            return await client.rollback(
+                args.key, args.to, if_version=args.if_version, expires_in=args.expires_in, **said
+            )
+        former = await client.document(args.key, args.to)
+        if former["expires"] and args.expires_in is None:
+            raise CommandError("rollback: VERSION has a time of expiry: expected --expires-in with --sign-key", USAGE)
+        seconds = args.expires_in if isinstance(args.expires_in, float) else None
+        value = base64.b64decode(former["value_base64"])
+        comment = args.comment or f"rollback to {args.to}"
+        draft = Draft(args.key, value, former["content_type"], comment=comment, expires_in=seconds)
+        return await write_signed(client, args, draft, if_version=args.if_version)
+
+    return answer(args, back, lambda written: _print_written(written, None, args))
 
 
 def run_request(args: argparse.Namespace) -> int:

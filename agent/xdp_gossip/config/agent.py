@@ -15,7 +15,8 @@ from typing import Any
 
 from ..core.allowlist import MOST, parse_network
 from ..core.settings import KEY_STATES, AgentYml, Knob, Limits, file_keys, knobs, setting
-from ..core.signers import Signer, fingerprint
+from ..core.signatures import fingerprint
+from ..core.signers import Signer
 from ..core.types import MAX_NAME, MAX_PRIVATE_DATA, Address, Node
 from ..signing.signers import MAX_PREFIXES, MAX_SIGNERS, check_signers, make_signer
 from .reader import ConfigError as ConfigError
@@ -316,14 +317,8 @@ def _signers(top: Section, wire: str) -> tuple[Signer, ...]:
         if len(prefixes) < len(section.items("prefixes", MAX_PREFIXES)):
             section.expected("prefixes", "a list of prefixes of keys, each in quotes", "another value in the list")
             continue
-        until = section.data.get("valid_before")
-        if until is not None and not isinstance(until, datetime.datetime):
-            section.expected("valid_before", "a time such as 2027-01-31T12:00:00Z", show(until))
-            continue
-        if isinstance(until, datetime.datetime) and until.tzinfo is None:
-            # YAML 1.1: a time without a zone is UTC. PyYAML 5.4 also drops the zone of a time in UTC.
-            until = until.replace(tzinfo=datetime.timezone.utc)
         try:
+            until = _time(section, "valid_before")
             found.append(make_signer(section.text("name", ""), section.text("public_key", ""), prefixes, until))
         except ValueError as error:
             top.problems.append(f"{top.problems.path}: {section.name}.{error}")
@@ -334,6 +329,21 @@ def _signers(top: Section, wire: str) -> tuple[Signer, ...]:
     if found and wire == "pekonode":
         top.expected("signers", "none with wire pekonode, which has no signed documents", f"{len(found)} signers")
     return tuple(found)
+
+
+def _time(section: Section, key: str) -> datetime.datetime | None:
+    """Read a time, which YAML may have parsed already. Raises ``ValueError`` if the value is no time."""
+    value = section.data.get(key)
+    if value is None:
+        return None
+    try:
+        found = datetime.datetime.fromisoformat(value.replace("Z", "+00:00")) if isinstance(value, str) else value
+        if not isinstance(found, datetime.datetime):
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"{key}: expected a time such as 2027-01-31T12:00:00Z, got {show(value)}") from None
+    # YAML 1.1: a time without a zone is UTC. PyYAML 5.4 also drops the zone of a time in UTC.
+    return found if found.tzinfo is not None else found.replace(tzinfo=datetime.timezone.utc)
 
 
 def _seeds(top: Section) -> tuple[tuple[Address, ...], tuple[tuple[str, int], ...]]:

@@ -10,6 +10,7 @@ docs/protocol.md, "Signed documents", describes the rules.
 
 from __future__ import annotations
 
+import base64
 import datetime
 import hashlib
 import json
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 #: Maximum bytes of a signature. A signature of OpenSSH with an Ed25519 key has some 200 bytes, of a hardware key some
 #: 300 bytes.
 MAX_SIGNATURE = 1024
+#: The namespace of signatures: the signer gives it to ``ssh-keygen -Y sign -n``. A signature for another purpose is not
+#: accepted.
+NAMESPACE = "xdp-gossip"
 #: The first 8 bytes of the origin in the version of a signed document. They are those of the network 100::/64, which
 #: no host uses (RFC 6666). The other 8 bytes are the first bytes of the SHA-256 of the public key.
 NETWORK = bytes.fromhex("0100000000000000")
@@ -53,7 +57,7 @@ class Part:
         after = f"after {self.base or 'nothing'}"
         if self.deleted:
             return f"delete {_quoted(self.key)} {after}"
-        expires = f"expires {_time(self.expires * 1000) if self.expires else 'never'}"
+        expires = f"expires {text_of_time(self.expires * 1000) if self.expires else 'never'}"
         content = f"type {_quoted(self.content_type)} size {self.size} sha256 {self.content_hash.hex()}"
         return f"publish {_quoted(self.key)} {content} {expires} {after}"
 
@@ -74,6 +78,11 @@ class Signature:
         return replace(self, parts=self.parts or (part_of(document),))
 
 
+def fingerprint(public_key: bytes) -> str:
+    """The fingerprint of a public key as OpenSSH prints it: ``SHA256:`` and base64 without padding."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(public_key).digest()).rstrip(b"=").decode()
+
+
 def public_key_of(blob: bytes) -> bytes:
     """The public key in a signature of OpenSSH, without any check of the signature itself.
 
@@ -91,7 +100,8 @@ class StatementError(ValueError):
     """Raised for a document whose fields contradict its signature."""
 
 
-def _time(microseconds: int) -> str:
+def text_of_time(microseconds: int) -> str:
+    """A time in UTC, such as ``2027-01-31T12:00:00.000000Z``. ``microseconds``: microseconds since the epoch."""
     return f"{_EPOCH + datetime.timedelta(microseconds=microseconds):%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
@@ -112,9 +122,9 @@ def statement(cluster: str, signed_at: int, comment: str, parts: Sequence[Part])
     together, sorted by key.
     """
     lines = (
-        "xdp-gossip statement 1",
+        f"{NAMESPACE} statement 1",
         f"cluster {_quoted(cluster)}",
-        f"signed-at {_time(signed_at)}",
+        f"signed-at {text_of_time(signed_at)}",
         f"comment {_quoted(comment)}",
         *(part.line for part in parts),
     )
@@ -125,6 +135,18 @@ def reading_of(signed_at: int) -> int:
     """The clock reading of the versions that were signed at ``signed_at`` (microseconds since the epoch)."""
     milliseconds, microseconds = divmod(signed_at, 1000)
     return milliseconds << 16 | microseconds * _STEPS
+
+
+def time_after(version: Version | None, clock: int) -> int:
+    """The time with which a signer signs a document whose present version is ``version``.
+
+    ``clock``: the present time. The result is the present time, or the first time whose version outranks ``version``
+    and the tombstone that it leaves when it expires. All times are microseconds since the epoch.
+    """
+    if version is None or reading_of(clock) > version.hlc + 1:
+        return clock
+    milliseconds, counter = version.hlc + 1 >> 16, version.hlc + 1 & 0xFFFF
+    return milliseconds * 1000 + min(1000, counter // _STEPS + 1)
 
 
 def signed_at(version: Version) -> int | None:

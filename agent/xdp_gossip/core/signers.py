@@ -7,8 +7,6 @@ without such a prefix needs no signature.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,6 +15,7 @@ from typing import Callable
 from .signatures import (
     MAX_SIGNED_AT,
     StatementError,
+    fingerprint,
     has_signed_form,
     origin_of,
     parts_of,
@@ -75,11 +74,6 @@ def _nobody(blob: bytes, message: bytes) -> bytes:
     raise ValueError("this program verifies no signatures")
 
 
-def fingerprint(public_key: bytes) -> str:
-    """The fingerprint of a public key as OpenSSH prints it: ``SHA256:`` and base64 without padding."""
-    return "SHA256:" + base64.b64encode(hashlib.sha256(public_key).digest()).rstrip(b"=").decode()
-
-
 class Signers:
     """The signers of a cluster, by prefix.
 
@@ -131,7 +125,7 @@ class Signers:
         when = signed_at(document.version)
         if when is None:
             raise Refused("signature", "it has a signature, and its version is not one of a signed document")
-        public_key = self._verified(document, when)
+        public_key = self._verified(document)
         if latest is not None and when > latest:
             raise Refused("signature", "it was signed at a time that has not come yet")
         if not signers:
@@ -143,12 +137,20 @@ class Signers:
         if when >= signer.valid_before:
             raise Refused("signature", f"signer {signer.name} was withdrawn before the time of the signature")
 
-    def _verified(self, document: Document, when: int) -> bytes:
-        signature = document.signature
-        assert signature is not None
+    def statement_of(self, document: Document) -> bytes:
+        """The statement that the signer of ``document`` signed.
+
+        Raises ``StatementError`` if a field of the document contradicts the statement.
+        """
+        when = signed_at(document.version)
+        if when is None:
+            raise StatementError("its version is not one of a signed document")
+        return statement(self._cluster, when, document.comment, parts_of(document))
+
+    def _verified(self, document: Document) -> bytes:
+        assert document.signature is not None
         try:
-            text = statement(self._cluster, when, document.comment, parts_of(document))
-            public_key = self._verify(signature.blob, text)
+            public_key = self._verify(document.signature.blob, self.statement_of(document))
         except StatementError as error:
             raise Refused("signature", f"the signature is not for this document: {error}") from None
         except ValueError as error:

@@ -87,8 +87,8 @@ def document_with_value(value: Document, signed_by: SignedBy | None) -> dict[str
     return {**document(value, signed_by), "value_base64": base64.b64encode(value.value).decode("ascii")}
 
 
-def whole_document(value: Document, signed_by: SignedBy | None) -> dict[str, Any]:
+def whole_document(value: Document, signed_by: SignedBy | None, signature: dict[str, str] | None) -> dict[str, Any]:
     """Convert a document to the schema ``Document`` with ``value_base64`` and ``batch``, the keys of all documents
     written together.
     """
-    return {**document_with_value(value, signed_by), "batch": list(value.batch)}
+    return {**document_with_value(value, signed_by), "batch": list(value.batch), "signature": signature}

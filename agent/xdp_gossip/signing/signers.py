@@ -23,7 +23,7 @@ def make_signer(name: str, public_key: str, prefixes: Sequence[str], until: date
     """Build a signer.
 
     ``public_key``: a line as in a file ``*.pub`` of OpenSSH. ``until``: signatures of this time or later are refused;
-    None: the signer is valid for ever. Raises ``ValueError`` for a wrong value, and says what was expected.
+    None: the signer is valid forever. Raises ``ValueError`` for a wrong value, and says what was expected.
     """
     if not _NAME.fullmatch(name):
         wanted = "1 to 64 letters, digits, '.', '_', '@' or '-', the first a letter or digit"

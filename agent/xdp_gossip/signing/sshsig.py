@@ -13,9 +13,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..core.shown import shown
+from ..core.signatures import NAMESPACE
 
-#: The namespace that a signer gives to ``ssh-keygen -Y sign -n``. A signature for another purpose is not accepted.
-NAMESPACE = "xdp-gossip"
 #: Types of keys whose signatures this module verifies.
 KEY_TYPES = (
     "ssh-ed25519",

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: MIT
+"""Signs documents for the commands ``publish``, ``delete`` and ``rollback``."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..core.shown import shown
+from ..core.signatures import Part, fingerprint, statement, text_of_time, time_after
+from ..core.types import Version, Write
+from .common import USAGE, CommandError
+from .parser import path, some_text
+
+if TYPE_CHECKING:
+    from ..api.client import Client
+
+#: Number of attempts if other versions of the document are published meanwhile.
+_ATTEMPTS = 5
+#: Maximum seconds by which the time of a signature may be ahead of this host's clock. A member that claims a version of
+#: a later time may lie: after a signature of that time, nothing could be signed for the document until then.
+_AHEAD = 300
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A document to sign. ``expires_in``: seconds until the document expires; None if it never expires."""
+
+    key: str
+    value: bytes
+    content_type: str
+    deleted: bool = False
+    comment: str = ""
+    expires_in: float | None = None
+
+
+def add_signing(parser: argparse.ArgumentParser) -> None:
+    """Add the options with which a command signs what it writes."""
+    text = "sign with this private key of OpenSSH, or with the ssh-agent or hardware key of this public key"
+    parser.add_argument("--sign-key", metavar="FILE", type=path, help=text)
+    text = "name of the cluster for which the signature is valid; required with --sign-key"
+    parser.add_argument("--cluster", metavar="NAME", type=some_text, help=text)
+
+
+def check_signing(args: argparse.Namespace) -> bool:
+    """Whether the command has to sign what it writes. Raises :class:`CommandError` for options that do not fit."""
+    if args.sign_key is None:
+        if args.cluster is not None:
+            raise CommandError("--cluster: expected together with --sign-key", USAGE)
+        return False
+    if args.cluster is None:
+        raise CommandError("--sign-key: expected --cluster NAME, the cluster for which the signature is valid", USAGE)
+    if getattr(args, "author", None) is not None:
+        raise CommandError("--author: expected none with --sign-key: the signer is the author", USAGE)
+    return True
+
+
+async def write_signed(
+    client: Client,
+    args: argparse.Namespace,
+    draft: Draft,
+    *,
+    if_version: str | None = None,
+    if_absent: bool = False,
+    unless_isolated: bool = False,
+) -> dict[str, Any]:
+    """Sign ``draft`` and publish it. Returns the answer of the API for the document.
+
+    If the same signer has signed the same content before, nothing is signed or published. Raises :class:`CommandError`
+    if no signature can be made, and the errors of the client.
+    """
+    from ..api.client import ApiError
+    from ..signing import keygen
+
+    try:
+        own = fingerprint(keygen.public_key(args.sign_key))
+        held, base = await _present(client, draft.key)
+        if if_version is None and not if_absent and _alike(held, draft, own):
+            return _unchanged(held, draft.key)
+        for attempt in range(_ATTEMPTS):
+            signed_at, entry = _entry(draft, base)
+            blob = keygen.sign(args.sign_key, _statement(args.cluster, signed_at, draft, base))
+            try:
+                answer = await client.publish_signed(
+                    [{**entry, "if_version": if_version, "if_absent": if_absent}],
+                    comment=draft.comment,
+                    signed_at=text_of_time(signed_at),
+                    signature=base64.b64encode(blob).decode(),
+                    unless_isolated=unless_isolated,
+                )
+            except ApiError as error:
+                if error.code != "signature_outdated" or attempt == _ATTEMPTS - 1:
+                    raise
+                base = Version.parse(str(error.details.get("actual")))
+            else:
+                written: dict[str, Any] = answer["documents"][0]
+                return written
+    except keygen.SigningError as error:
+        raise CommandError(f"--sign-key: {error}", USAGE) from None
+    raise AssertionError("the loop returns or raises")
+
+
+async def _present(client: Client, key: str) -> tuple[dict[str, Any] | None, Version | None]:
+    """The document on the member, and its version or that of its deletion."""
+    from ..api.client import ApiError
+
+    try:
+        held = await client.document(key)
+    except ApiError as error:
+        if error.code != "document_not_found":
+            raise
+        latest = error.details.get("latest")
+        return None, _parsed(latest) if latest else None
+    return held, _parsed(held["version"])
+
+
+def _parsed(text: object) -> Version:
+    try:
+        return Version.parse(str(text))
+    except ValueError as error:
+        raise CommandError(f"the member told a version that is none: {error}") from None
+
+
+def _alike(held: dict[str, Any] | None, draft: Draft, own: str) -> bool:
+    if held is None or draft.deleted:
+        return draft.deleted and held is None
+    by = held.get("signed_by") or {}
+    same = (held["content_type"], base64.b64decode(held["value_base64"])) == (draft.content_type, draft.value)
+    return same and by.get("key") == own and not by.get("withdrawn") and not held["expires"] and not draft.expires_in
+
+
+def _unchanged(held: dict[str, Any] | None, key: str) -> dict[str, Any]:
+    if held is None:
+        return {"key": key, "version": None, "changed": False, "previous_version": None}
+    return {**held, "changed": False, "previous_version": held["version"]}
+
+
+def _entry(draft: Draft, base: Version | None) -> tuple[int, dict[str, Any]]:
+    """The time of the signature, and the document as the API reads it."""
+    clock = time.time_ns() // 1000
+    signed_at = time_after(base, clock)
+    if signed_at > clock + _AHEAD * 1_000_000:
+        text = f"document {shown(draft.key)}: the member has the version {base}, which is more than {_AHEAD} s ahead of"
+        raise CommandError(f"{text} this host's clock: correct the clock, or ask another member")
+    entry: dict[str, Any] = {"key": draft.key, "base": str(base) if base is not None else None}
+    if draft.deleted:
+        return signed_at, {**entry, "delete": True}
+    if draft.expires_in is not None:
+        entry["expires"] = text_of_time(_expires(signed_at, draft.expires_in) * 1000)
+    value = base64.b64encode(draft.value).decode()
+    return signed_at, {**entry, "value_base64": value, "content_type": draft.content_type}
+
+
+def _expires(signed_at: int, seconds: float) -> int:
+    """The time of expiry in milliseconds since the epoch."""
+    return signed_at // 1000 + int(seconds * 1000)
+
+
+def _statement(cluster: str, signed_at: int, draft: Draft, base: Version | None) -> bytes:
+    content = ("", 0, b"") if draft.deleted else (draft.content_type, len(draft.value), _sha256(draft.value))
+    expires = 0 if draft.deleted or draft.expires_in is None else _expires(signed_at, draft.expires_in)
+    part = Part(draft.key, draft.deleted, *content, expires, base)
+    return statement(cluster, signed_at, draft.comment, [part])
+
+
+def _sha256(value: bytes) -> bytes:
+    return hashlib.sha256(value).digest()
+
+
+def suffix_type(key: str, name: str | None) -> str:
+    """The content type of a new document ``key`` whose value comes from the file ``name``."""
+    return Write(key, suffix=os.path.splitext(name or "")[1]).type_over(None)
