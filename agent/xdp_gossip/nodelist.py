@@ -288,7 +288,7 @@ class AsyncNodeList:
             for seed in self._seeds:
                 engine.seed(seed, runtime.now())
             # The engine was created before the stored documents were read, and the signers may have changed since.
-            engine.documents.trust(self.settings.signers, runtime.now())
+            engine.trust(self.settings.signers, runtime.now())
             runtime.counters["state_file_repairs"] = len(problems)
             self._runtime = runtime
             self._started = time.monotonic()
@@ -472,7 +472,7 @@ class AsyncNodeList:
         self.settings = replace(self.settings, signers=found)
         if self._runtime is None:
             return 0  # join() will use the settings
-        return self._joined().call(lambda engine, now: engine.documents.trust(found, now))
+        return self._joined().call(lambda engine, now: engine.trust(found, now))
 
     def latest(self, key: str) -> Version | None:
         """Return the version of a document or of its deletion; None if this node has never had such a document."""

@@ -16,7 +16,19 @@ from doctoring import doctor, look, look_at, other, wrong
 from tests.support.agents import SECRET, agent
 from tests.support.patience import patient
 from tests.support.ports import free_port
-from xdp_gossip.cli.doctor import asking, clocks, disks, documents, identity, keys, members, process, traffic, versions
+from xdp_gossip.cli.doctor import (
+    asking,
+    clocks,
+    disks,
+    documents,
+    identity,
+    keys,
+    members,
+    process,
+    signers,
+    traffic,
+    versions,
+)
 from xdp_gossip.cli.doctor.look import Look
 from xdp_gossip.core.counters import NATIVE, PEKONODE
 from xdp_gossip.core.types import PROBLEMS
@@ -199,6 +211,14 @@ def test_key_slots_that_are_not_used_any_more() -> None:
     slots = [{"id": 1, "state": "retiring"}, {"id": 2, "state": "active"}]
     found = wrong(keys.examine(replace(look(nodes=[other(6, key_slot=2)]), keys=slots)))
     assert list(found) == ["key.rotation"] and "no member that is heard signs with it" in found["key.rotation"].text
+
+
+def test_signers_that_differ() -> None:
+    assert not wrong(signers.examine(look(nodes=[other(6)])))
+    found = wrong(signers.examine(look(nodes=[other(6, signers="0123456789abcdef"), other(7)])))["signer.differ"]
+    assert found.level == "warning" and "accept other signers than this node" in found.text
+    found = wrong(signers.examine(look({"documents_refused_unsigned": 2, "documents_refused_signature": 3})))
+    assert "2 times" in found["signer.unsigned"].text and "3 times" in found["signer.refused"].text
 
 
 def test_room_for_documents_and_what_a_limit_kept_out() -> None:

@@ -235,7 +235,7 @@ def test_a_withdrawn_signer_writes_no_more_and_stays_readable(wire: SignedWire) 
     wire.run(2)
     gone = (ALICE.signer("alice", "app/", valid_before=START + 2 * SECOND), BOB.signer("bob", "app/"))
     for engine in wire.engines.values():
-        assert engine.documents.trust(gone, wire.now) == 0
+        assert engine.trust(gone, wire.now) == 0
     assert "withdrawn" in str(error(wire, 0, ALICE, 3, Draft("app/a", b"2")))
     found = wire[0].documents.get("app/a")
     assert found is not None
@@ -256,7 +256,7 @@ def test_signers_that_come_withhold_what_is_not_signed_and_the_history_keeps_it(
     wire[0].documents.publish("free", b"unsigned", wire.now)
     wire.run(3)
     wire.seen.clear()
-    assert [engine.documents.trust(SIGNERS, wire.now) for engine in wire.engines.values()] == [1, 1]
+    assert [engine.trust(SIGNERS, wire.now) for engine in wire.engines.values()] == [1, 1]
     wire.run(3)
     assert wire.agree() and held(wire[0], "app/a") is None and held(wire[0], "free") == b"unsigned"
     assert sum(isinstance(event, DocumentWithheld) for event in wire.seen) == 2

@@ -56,7 +56,7 @@ STRUCTURES = {
     "entry": "key:key version:version deleted:bool content_hash:hash size:u64",
     # The page does not name the two fields of the stamp.
     "stamp": "incarnation:u32 sequence:u64",
-    "record": "name:text private_data:text agent_version:text data_plane:text stamp:stamp zone:text*",
+    "record": "name:text private_data:text agent_version:text data_plane:text stamp:stamp zone:text* signers:u64*",
     "document": "key:key version:version value:bytes content_type:text author:text comment:text deleted:bool"
     " base:version? expires:u64* batch:[key]* ancestors:[version]* signature:signature?*",
     "signature": "blob:bytes parts:[part]",

@@ -375,20 +375,12 @@ def run_delete(args: argparse.Namespace) -> int:
     return call(args, work)
 
 
-def _author(document: dict[str, Any]) -> str:
-    """The author of a version; for a signed version, who signed it."""
-    by = document.get("signed_by")
-    if by is None:
-        return str(document["author"])
-    return f"signed by {by['signer'] or by['key']}{' (withdrawn)' if by['withdrawn'] else ''}"
-
-
 def run_documents(args: argparse.Namespace) -> int:
     """List the documents."""
 
     def text(found: dict[str, Any]) -> None:
         shown = ("key", "version", "size", "content_type", "published_at")
-        rows = [[*(entry[name] for name in shown), _author(entry)] for entry in found["documents"]]
+        rows = [[*(entry[name] for name in shown), tables.author(entry)] for entry in found["documents"]]
         tables.show(("key", "version", "size", "type", "published", "author"), rows, args)
 
     return answer(args, lambda client: client.documents(args.prefix), text)
@@ -402,7 +394,7 @@ def run_history(args: argparse.Namespace) -> int:
         for entry in found["versions"]:
             unseen = " (overwritten by an author who had not seen it)" if entry["conflict"] else ""
             size = "deleted" if entry["deleted"] else entry["size"]
-            author = _author(entry)
+            author = tables.author(entry)
             rows.append([entry["version"], entry["published_at"], size, author, entry["comment"] + unseen])
         tables.show(("version", "published", "size", "author", "comment"), rows, args)
         for entry in found["versions"]:

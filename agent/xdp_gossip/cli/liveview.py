@@ -162,7 +162,7 @@ class View:
             applied = f"{states.count('applied')} of {len(states)}" if states else ""
             if refused := states.count("failed"):
                 applied += f", {refused} refused"
-            rows.append([one["key"], f"{one['size']} B", one["published_at"], one["author"], held, applied])
+            rows.append([one["key"], f"{one['size']} B", one["published_at"], tables.author(one), held, applied])
         return rows
 
 

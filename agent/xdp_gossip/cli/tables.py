@@ -34,6 +34,14 @@ _LEAST = 7
 Rows = Sequence[Sequence[object]]
 
 
+def author(document: Mapping[str, Any]) -> str:
+    """The author of a version of a document; for a signed version, who signed it."""
+    by = document.get("signed_by")
+    if by is None:
+        return str(document["author"])
+    return f"signed by {by['signer'] or by['key']}{' (withdrawn)' if by['withdrawn'] else ''}"
+
+
 def styled(text: str, style: str) -> str:
     """Return ``text`` with the escape codes of ``style``; without escape codes if NO_COLOR is set or the terminal is
     dumb.

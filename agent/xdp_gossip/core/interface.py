@@ -146,13 +146,6 @@ class AskedDocuments(Protocol):
     def latest(self, key: str) -> Version | None:
         """The version of the document ``key`` that this node knows: of its document or of its last tombstone."""
 
-    def trust(self, signers: Iterable[Signer], now: Now) -> int:
-        """Replace the signers.
-
-        Documents that lack the signature which the new rules require stay in the history only. Emits
-        ``DocumentWithheld`` for each of them, and returns their number.
-        """
-
     def live(self, prefix: str = "", after: str = "") -> Iterator[Document]:
         """Iterate over the documents whose keys start with ``prefix`` and come after ``after``, sorted by key.
 
@@ -260,6 +253,13 @@ class Asked(Protocol):
         """Counters by name.
 
         For each received packet that the engine does not use, one of the counters is incremented.
+        """
+
+    def trust(self, signers: Iterable[Signer], now: Now) -> int:
+        """Replace the signers of documents, and tell the other members that they were replaced.
+
+        Documents that lack the signature which the new rules require stay in the history only. Emits
+        ``DocumentWithheld`` for each of them, and returns their number.
         """
 
     def seed(self, node: Node, now: Now) -> None:

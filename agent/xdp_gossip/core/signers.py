@@ -7,6 +7,8 @@ without such a prefix needs no signature.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -83,12 +85,24 @@ class Signers:
     def __init__(self, cluster: str = "", signers: Iterable[Signer] = (), verify: Verify = _nobody) -> None:
         self._cluster = cluster
         self._verify = verify
+        self._all = tuple(signers)
+        signers = self._all
         by_prefix: dict[str, list[Signer]] = {}
         for signer in signers:
             for prefix in signer.prefixes:
                 by_prefix.setdefault(prefix, []).append(signer)
         self.by_prefix: Mapping[str, list[Signer]] = MappingProxyType(by_prefix)
         self._lengths = sorted({len(prefix) for prefix in by_prefix}, reverse=True)
+
+    @functools.cached_property
+    def digest(self) -> int:
+        """64-bit digest of all signers, in whatever order they are listed; 0 if there are none."""
+        digest = hashlib.blake2b(digest_size=8, person=b"xg-signers")
+        for signer in sorted(self._all, key=lambda signer: signer.name):
+            prefixes = [prefix.encode() for prefix in sorted(signer.prefixes)]
+            for part in (signer.name.encode(), signer.public_key, b"%d" % signer.valid_before, *prefixes):
+                digest.update(len(part).to_bytes(4, "big") + part)
+        return (int.from_bytes(digest.digest(), "big") or 1) if self._all else 0
 
     def among(self, signers: Iterable[Signer]) -> Signers:
         """The rules of the same cluster with other signers."""

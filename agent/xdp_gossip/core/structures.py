@@ -28,13 +28,14 @@ from .types import (
 
 RECORD = Struct(
     Record,
-    ("zone",),
+    ("zone", "signers"),
     name=text(MAX_NAME),
     private_data=text(MAX_PRIVATE_DATA),
     agent_version=text(64),
     plane=text(32),
     stamp=pair(U32, U64),
     zone=text(MAX_ZONE),
+    signers=U64,
 )
 FILE = Struct(TroubledFile, template=text(64), path=text(255), state=text(16), since_ms=U64, error=text(256))
 

@@ -213,11 +213,12 @@ PRESENT = frozenset({State.ALIVE, State.SUSPECT})
 
 @dataclass(frozen=True)
 class Record:
-    """A node's description of itself: name, private data, agent version, mode, zone.
+    """A node's description of itself: name, private data, agent version, mode, zone, signers.
 
     A node spreads its record after each change. Every heartbeat has the digest of its origin's record. ``plane``: the
     mode. The pair ``stamp`` is the node's incarnation and sequence at the last change; a record with a higher stamp
-    replaces a record with a lower stamp.
+    replaces a record with a lower stamp. ``signers``: 64-bit digest of the signers that the node accepts; 0 if the node
+    has none.
     """
 
     name: str = ""
@@ -226,14 +227,15 @@ class Record:
     plane: str = ""
     stamp: tuple[int, int] = (0, 0)
     zone: str = ""
+    signers: int = 0
 
     @functools.cached_property
     def digest(self) -> int:
         """64-bit digest over all fields except the stamp. The digest is never 0, because 0 means an unknown record."""
         digest = hashlib.blake2b(digest_size=8, person=b"xg-record")
-        # The record of a node without a zone has the digest that members compute that know no zones.
-        zone = (self.zone,) if self.zone else ()
-        for text in (self.name, self.private_data, self.agent_version, self.plane, *zone):
+        # A record has the digest that members compute that do not know the fields which were added later.
+        later = (self.zone, f"{self.signers:016x}") if self.signers else (self.zone,) if self.zone else ()
+        for text in (self.name, self.private_data, self.agent_version, self.plane, *later):
             raw = text.encode()
             digest.update(len(raw).to_bytes(4, "big") + raw)
         return int.from_bytes(digest.digest(), "big") or 1

@@ -27,6 +27,7 @@ def node(member: Member) -> dict[str, Any]:
         "version": record.agent_version if record else "",
         "protocol": record.plane if record else "",
         "zone": member.zone,
+        "signers": f"{record.signers:016x}" if record and record.signers else "",
         "last_heard": 0.0 if member.local else round(max(0.0, member.last_heard), 3),
         "digest": f"{member.digest:016x}",
         "local": member.local,

@@ -9,13 +9,13 @@ need 20 bits, but the counter has only 16. Therefore the origin is a placeholder
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from ..core.events import DocumentChanged, Warned
 from ..core.interface import ProtocolError
 from ..core.settings import Settings
-from ..core.signers import Signer, Signers
+from ..core.signers import Signers
 from ..core.types import DEFAULT_KEY, Address, Document, Now, Prepared, Version, Write
 from .outbox import PekoNodeOutbox
 from .packet import MAX_STAMP
@@ -106,12 +106,6 @@ class ClusterDocument:
         """The version of this node's document; None if ``key`` is not its key or there is no document."""
         held = self.get(key)
         return held.version if held is not None else None
-
-    def trust(self, signers: Iterable[Signer], now: Now) -> int:
-        """Raise ``ProtocolError`` (unsupported_operation) if there are ``signers``. Otherwise return 0."""
-        if any(True for _ in signers):
-            raise ProtocolError("unsupported_operation", _NO_SIGNATURE)
-        return 0
 
     def live(self, prefix: str = "", after: str = "") -> Iterator[Document]:
         """Iterate over this node's document, if its key starts with ``prefix`` and comes after ``after``."""

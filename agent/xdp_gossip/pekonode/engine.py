@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from ..core.events import MemberChanged, MemberForgotten, Paused, Resumed
 from ..core.interface import ProtocolError, check_dead
+from ..core.signers import Signer
 from ..core.types import Address, Member, Node, Now, State
 from .document import check_key
 from .drive import PekoNodeDrive
@@ -177,6 +178,12 @@ class PekoNodeEngine(PekoNodeDrive):
             self._peers.remove(peer)
         self._out.emit(MemberForgotten(member))
         return member
+
+    def trust(self, signers: Iterable[Signer], now: Now) -> int:
+        """Raise ``ProtocolError`` (unsupported_operation) if there are ``signers``. Otherwise return 0."""
+        if tuple(signers):
+            raise ProtocolError("unsupported_operation", "PekoNode's wire has no signed documents")
+        return 0
 
     def repair(self, now: Now) -> int:
         """Raise ``ProtocolError`` (unsupported_operation), because this wire has no documents digest."""

@@ -5,7 +5,7 @@ import { get, keyPath } from "./api.js";
 import { copyButton } from "./copy.js";
 import { documentLink, version } from "./documents.js";
 import { exact, h, hasUnseen, note, plainLines, remote } from "./dom.js";
-import { bytes } from "./format.js";
+import { author, bytes } from "./format.js";
 import { History } from "./history.js";
 import { Holders } from "./holders.js";
 import { time } from "./tree.js";
@@ -92,7 +92,7 @@ export class OneDocument {
     const changed = held.batch_size - 1 - others.length;
     return [
       ["Published", time(held.published_at)],
-      ["Author", remote(held.author || "–")],
+      ["Author", remote(author(held) || "–")],
       ["Comment", remote(held.comment || "–", null, 2000)],
       ["Type", remote(held.content_type)],
       ["Size", `${bytes(held.size)}${held.size >= 1024 ? ` (${held.size.toLocaleString("en")} bytes)` : ""}`],

@@ -3,7 +3,7 @@
 
 import { copyButton } from "./copy.js";
 import { exact, h, note, remote } from "./dom.js";
-import { bytes, collator } from "./format.js";
+import { author, bytes, collator } from "./format.js";
 import { Table } from "./table.js";
 import { Tree, documentLink, time } from "./tree.js";
 
@@ -30,14 +30,14 @@ export class Documents {
       hint: "Search keys, authors, comments",
       extra: this.choices,
       filtered: () => this.draw(),
-      search: (one) => `${one.key} ${one.version} ${one.author} ${one.comment} ${one.content_type}`,
+      search: (one) => `${one.key} ${one.version} ${author(one)} ${one.comment} ${one.content_type}`,
       empty: () => note("", "There are no documents yet.", "Publish one with: xdp-gossip publish KEY --file FILE"),
       columns: [
         { id: "key", title: "Key", kind: "main mono", value: (one) => one.key,
           cell: (one) => h("div", { class: "at" }, h("a", { href: documentLink(one.key) }, exact(one.key)), copyButton("key", one.key)) },
         { id: "time", title: "Published", kind: "time", value: (one) => one.published_at,
           order: (a, b) => (a.published_at < b.published_at ? -1 : Number(a.published_at > b.published_at)), cell: (one) => time(one.published_at) },
-        { id: "author", title: "Author", value: (one) => one.author, cell: (one) => remote(one.author || "–", null, 120) },
+        { id: "author", title: "Author", value: author, cell: (one) => remote(author(one) || "–", null, 120) },
         { id: "comment", title: "Comment", kind: "wide", value: (one) => one.comment,
           cell: (one) => remote(one.comment || "–", null, 200) },
         { id: "type", title: "Type", kind: "spare", value: (one) => one.content_type, cell: (one) => remote(one.content_type) },

@@ -34,6 +34,8 @@ const COUNTERS = {
   api_unauthorized: ["requests with a token that is not this agent's", "journalctl -u xdp-gossip says whose."],
   documents_refused_too_large: ["documents refused as too large", "Give limits.document the same value on every host."],
   documents_refused_too_many: ["documents refused as too many", "Give limits.documents the same value on every host."],
+  documents_refused_unsigned: ["documents refused without the signature that they need", "The log names each document and the member that sent it."],
+  documents_refused_signature: ["documents refused because of a wrong signature", "The log names the member that sent them: look at that host."],
   documents_refused_store_full: ["documents refused for lack of room", "Give limits.store the same value on every host."],
 };
 

@@ -9,6 +9,13 @@ export function count(number) {
   return number.toLocaleString("en");
 }
 
+// Who is responsible for a version of a document: its signer, otherwise its author; "" if there is neither.
+export function author(document) {
+  const by = document.signed_by;
+  if (!by) return document.author;
+  return `signed by ${by.signer ?? by.key}${by.withdrawn ? " (withdrawn)" : ""}`;
+}
+
 export function plural(number, one, many = `${one}s`) {
   return `${count(number)} ${number === 1 ? one : many}`;
 }

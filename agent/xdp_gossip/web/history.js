@@ -3,7 +3,7 @@
 
 import { get, keyPath } from "./api.js";
 import { h, note, plainLines, remote, state } from "./dom.js";
-import { bytes, moment, plural } from "./format.js";
+import { author, bytes, moment, plural } from "./format.js";
 import { version } from "./documents.js";
 
 const LINES = 400;
@@ -84,7 +84,7 @@ export class History {
     },
     h("summary", null,
       h("time", { datetime: one.published_at, title: one.published_at }, moment(one.published_at)), " ",
-      remote(one.author || "no author", { class: one.author ? "" : "muted" }, 120), " ", marks,
+      remote(author(one) || "no author", { class: author(one) ? "" : "muted" }, 120), " ", marks,
       one.comment && remote(one.comment, { class: "comment" }, 400)),
     h("p", { class: "muted line" }, version(one.version), one.deleted ? "" : ` · ${bytes(one.size)}`),
     change(one, index === all - 1));

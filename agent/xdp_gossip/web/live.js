@@ -4,7 +4,7 @@
 import { documentLink, version } from "./documents.js";
 import { exact, h, note, remote, state } from "./dom.js";
 import { name } from "./fleet.js";
-import { address, clock, count, duration, plural } from "./format.js";
+import { address, author, clock, count, duration, plural } from "./format.js";
 import { plot, summary } from "./plot.js";
 import { Table } from "./table.js";
 
@@ -92,7 +92,7 @@ export class Live {
       this.head.replaceChildren(
         h("h2", { class: "mono" }, h("a", { href: documentLink(run.key) }, exact(run.key))),
         h("p", { class: "line" }, state(word, kind), run.deleted && [" ", h("span", { class: "tag" }, "deletion")], " ",
-          version(run.version), " ", remote(run.document.author, { class: "muted" }, 120)));
+          version(run.version), " ", remote(author(run.document), { class: "muted" }, 120)));
       if (run.problem) this.head.append(note("warn", "The last question was not answered.", run.problem));
     }
     const told = run.members ? `${summary(run)}.` : "Asking …";

@@ -4,7 +4,7 @@
 
 import { copyButton } from "./copy.js";
 import { exact, h, plain, remote } from "./dom.js";
-import { bytes, collator, count, moment, plural } from "./format.js";
+import { author, bytes, collator, count, moment, plural } from "./format.js";
 import { Rows } from "./rows.js";
 
 const ROWS = 100;
@@ -65,7 +65,7 @@ export class Tree {
       { title: "Published", kind: "time", ...of((one) => one.published_at, (folder) => folder.newest),
         cell: (row) => (row.document ? time(row.document.published_at)
           : row.folder ? h("span", { class: "muted" }, "newest ", time(row.folder.newest)) : "") },
-      { title: "Author", ...of((one) => one.author), cell: (row) => (row.document ? remote(row.document.author || "–", null, 120) : "") },
+      { title: "Author", ...of(author), cell: (row) => (row.document ? remote(author(row.document) || "–", null, 120) : "") },
       { title: "Comment", kind: "wide", ...of((one) => one.comment), cell: (row) => (row.document ? remote(row.document.comment || "–", null, 200) : "") },
       { title: "Type", ...of((one) => one.content_type), cell: (row) => (row.document ? remote(row.document.content_type) : "") },
       { title: "Size", kind: "number", ...of((one) => bytes(one.size), (folder) => bytes(folder.size)) },

@@ -25,7 +25,7 @@ from .finding import LEVELS, Finding, Subject
 #: ``examine(look)``.
 CHECKS = (
     *("libraries", "configuration", "rights", "certificates", "disks", "units", "asking", "process", "ports"),
-    *("identity", "members", "versions", "clocks", "keys", "documents", "rendered", "traffic", "dataplane"),
+    *("identity", "members", "versions", "clocks", "keys", "documents", "signers", "rendered", "traffic", "dataplane"),
 )
 #: Default time limit of one check, in seconds. The check of the data plane has the limit ``_MUCH``, because this check
 #: compiles BPF programs, which takes long on a busy host.

@@ -83,7 +83,7 @@ class Metadata:
         self.expiry.retire(self.expiry.old(self._ending_ms(now)))
 
     def trust(self, signers: Iterable[Signer], now: Now) -> int:
-        """See ``AskedDocuments.trust``."""
+        """Replace the signers. See ``Asked.trust``."""
         self.signers = self.signers.among(signers)
         self._refusals.forget()
         withheld = 0

@@ -11,6 +11,7 @@ from ..events import MemberForgotten, Paused, Resumed
 from ..interface import InvalidError, Known, check_dead
 from ..members.membership import FORGET_AFTER
 from ..packets import PacketType
+from ..signers import Signer
 from ..sync.handover import hand_over
 from ..types import Address, Member, Node, Now, State
 from .drive import Drive
@@ -55,6 +56,14 @@ class Engine(Drive):
     def tells_ancestry(self) -> bool:
         """True, because each document of the native wire lists the versions that its author had read."""
         return True
+
+    def trust(self, signers: Iterable[Signer], now: Now) -> int:
+        """Replace the signers. Return the number of documents that this node does not hold any more."""
+        withheld = self.documents.trust(signers, now)
+        digest = self.documents.signers.digest
+        if digest != self._local.record.signers:
+            self._spread_record(replace(self._local.record, signers=digest), now)
+        return withheld
 
     def seed(self, node: Node, now: Now) -> None:
         """Contact ``node`` now, and again whenever the node is not a present member.

@@ -60,13 +60,15 @@ class Parts:
     ) -> None:
         self.settings = settings
         self._rng = rng
-        record = Record(node.name, node.private_data, agent_version, plane, (incarnation, 0), settings.zone)
+        signers = signers or Signers()
+        stamp = (incarnation, 0)
+        record = Record(node.name, node.private_data, agent_version, plane, stamp, settings.zone, signers.digest)
         self._local = Local(node, record, incarnation)
         table = DocumentTable()
         self._membership = Membership(node.address, settings.limits.nodes, rng, settings.zone)
         self._timing = Timing(settings, self._membership)
         self._out = Outbox(codec, self._local, self._membership, self._timing, lambda: table.digest, rng)
-        self.documents = Metadata(node.address, settings, self._out, table, signers or Signers())
+        self.documents = Metadata(node.address, settings, self._out, table, signers)
         self._detector = Detector(self._local, self._membership, self._out, self._timing)
         rings = Rings()
         observing = (self._local, self._membership, self._detector, rings, self._out)
