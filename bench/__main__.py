@@ -21,7 +21,7 @@ from .report import DIRECTORY, SHORT, Report, machine, save, wait_for_quiet  # n
 
 BENCHMARKS = (
     *("dataplane", "planes", "forged", "convergence", "atrest", "members"),
-    *("faults", "sync", "join", "inventory", "push", "applied", "deploy", "soak"),
+    *("faults", "sync", "signed", "join", "inventory", "push", "applied", "deploy", "soak"),
 )
 #: Benchmarks that last for hours, so that ``all`` leaves them out except with --short.
 _HOURS = ("soak",)

@@ -83,7 +83,7 @@ def _one(report: Report, plane: str, size: int, publishes: int, program: str | N
         found = []
         for number in range(publishes):
             chosen = random.randrange(size)
-            found.append(_publish(hosts, chosen, pins, number + 1))
+            found.append(publish(hosts, chosen, pins, number + 1))
             if beside is not None:
                 beside.send(chosen, number + 1)
     complete = [times for times in found if len(times.agents) == size]
@@ -176,7 +176,7 @@ class _Serf:
             time.sleep(0.05)
 
 
-class _Times:
+class Times:
     """Milliseconds from the publish request until the document reached the kernel of each host, and until it reached
     the agent of each host.
     """
@@ -186,20 +186,26 @@ class _Times:
         self.agents: list[float] = []
 
 
-def _publish(hosts: Sequence[Agent], chosen: int, pins: Sequence[Pins], number: int) -> _Times:
+def publish(
+    hosts: Sequence[Agent], chosen: int, pins: Sequence[Pins], number: int, request: bytes | None = None
+) -> Times:
+    """Publish the document whose value is ``number`` through the API of ``hosts[chosen]``.
+
+    ``pins``: the data planes of all hosts, or nothing. ``request``: the HTTP request that publishes the document; None:
+    a PUT of the document ``bench``. Returns the times at which the document arrived. Raises ``BenchError`` if the API
+    refuses the document.
+    """
     time.sleep(_PAUSE + random.uniform(0, 0.5))
     publisher = hosts[chosen]
     others = [pin for index, pin in enumerate(pins) if index != chosen]
     before = [pin.node(publisher.address) for pin in others]
-    times = _Times()
+    times = Times()
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     with connection:
         connection.settimeout(_PATIENCE)
         connection.connect(str(publisher.socket))
-        body = str(number).encode()
-        head = f"PUT /v1/documents/bench HTTP/1.1\r\nHost: bench\r\nContent-Length: {len(body)}\r\n\r\n"
         began = time.monotonic_ns()
-        connection.sendall(head.encode() + body)
+        connection.sendall(request or http("PUT", "/v1/documents/bench", str(number).encode()))
         _watch(others, before, publisher, began, times)
         answer = connection.recv(4096)
     if not answer.startswith(b"HTTP/1.1 200") and not answer.startswith(b"HTTP/1.1 201"):
@@ -214,12 +220,19 @@ def _publish(hosts: Sequence[Agent], chosen: int, pins: Sequence[Pins], number: 
     return times
 
 
+def http(method: str, path: str, body: bytes) -> bytes:
+    """An HTTP request."""
+    kind = "application/json" if method == "POST" else "application/octet-stream"
+    head = f"{method} {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
 def _watch(
     pins: Sequence[Pins],
     before: Sequence[tuple[int, int, int] | None],
     publisher: Agent,
     began: int,
-    times: _Times,
+    times: Times,
 ) -> None:
     """Read the maps of all hosts until the map of each host contains the publisher's new digest, and add the kernels'
     times to ``times``.

@@ -44,16 +44,16 @@ def run(quick: bool) -> Report:
     with fleet(3, "UDP", cycle=1) as hosts:
         form(hosts, 3)
         _write(hosts[0], range(documents), "first")
-        agents.until(lambda: _differ(hosts), 60)
+        agents.until(lambda: differ(hosts), 60)
         idle = 0.0
         for changed in _QUICK_CHANGED if quick else _CHANGED:
-            seconds, sent, peak = _away(hosts, lambda changed=changed: _write(hosts[0], range(changed), str(changed)))
+            seconds, sent, peak = away(hosts, lambda changed=changed: _write(hosts[0], range(changed), str(changed)))
             idle = sent if changed == 0 else idle
             _row(report, f"{changed:,}", seconds, sent, idle, peak)
             if changed == 1:
                 report.most("bytes for one changed document", sent - idle, ONE_GOAL)
         value = random.Random(1).randbytes(large)
-        seconds, sent, peak = _away(hosts, lambda: hosts[0].call("PUT", "/v1/documents/large", value))
+        seconds, sent, peak = away(hosts, lambda: hosts[0].call("PUT", "/v1/documents/large", value))
         _row(report, f"one of {large >> 20} MiB", seconds, sent, idle, peak)
         slowest = max(row["seconds"] for row in report.data["changed"].values())
         report.most("seconds, the slowest", slowest, SECONDS_GOAL)
@@ -67,28 +67,28 @@ def _row(report: Report, what: str, seconds: float, sent: float, idle: float, pe
     report.data.setdefault("changed", {})[what] = row
 
 
-def _away(hosts: list[Agent], change: object) -> tuple[float, float, float]:
+def away(hosts: list[Agent], change: object) -> tuple[float, float, float]:
     """Stop the last host, call ``change``, start the host again, and wait until it has all documents.
 
     Return the seconds until the host had all documents, the bytes that it sent and received, and its peak resident
     memory in MiB.
     """
-    away = hosts[-1]
-    away.stop()
+    last = hosts[-1]
+    last.stop()
     change()  # type: ignore[operator]
-    agents.until(lambda: _differ(hosts[:-1]), 60)
-    before = _bytes(away)
-    away.launch()
-    away.wait_ready()
+    agents.until(lambda: differ(hosts[:-1]), 60)
+    before = _bytes(last)
+    last.launch()
+    last.wait_ready()
     began = time.monotonic()
-    agents.until(lambda: _differ(hosts), 120, pause=0.02)
+    agents.until(lambda: differ(hosts), 120, pause=0.02)
     took = time.monotonic() - began
-    sent = _bytes(away) - before
+    sent = _bytes(last) - before
     for host in hosts[:-1]:
         alive = host.status()["members"]["alive"]
         if alive != len(hosts):
             raise BenchError(f"{host.name} lists {alive} members at the end, expected {len(hosts)}")
-    return took, sent, away.peak_kib / 1024
+    return took, sent, last.peak_kib / 1024
 
 
 def _write(host: Agent, numbers: range, text: str) -> None:
@@ -101,7 +101,8 @@ def _write(host: Agent, numbers: range, text: str) -> None:
         host.call("PUT", f"/v1/documents/settings/host{number:05d}", value.encode())
 
 
-def _differ(hosts: list[Agent]) -> str | None:
+def differ(hosts: list[Agent]) -> str | None:
+    """What differs between the documents of ``hosts``; None if they are equal."""
     digests = {host.name: host.status()["digest"] for host in hosts}
     return f"the digests are {digests}" if len(set(digests.values())) > 1 else None
 

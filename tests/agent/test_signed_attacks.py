@@ -14,9 +14,9 @@ from dataclasses import replace
 from typing import Callable
 
 import pytest
-from signer import START, Draft, Key, documents, rules
 from test_core_documents import EPOCH, GRACE, Wire
 
+from tests.support.signer import START, Draft, Key, documents, rules
 from xdp_gossip.core.documents.packing import packed
 from xdp_gossip.core.documents.table import entry_of
 from xdp_gossip.core.engine import Engine

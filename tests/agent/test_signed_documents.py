@@ -6,9 +6,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from signer import CLUSTER, START, Draft, Key, documents, rules, writes
 from test_core_documents import EPOCH, GRACE, Wire, held
 
+from tests.support.signer import CLUSTER, START, Draft, Key, documents, rules, writes
 from xdp_gossip.core.events import DocumentChanged, DocumentRefused, DocumentWithheld
 from xdp_gossip.core.interface import InvalidError, ProtocolError
 from xdp_gossip.core.signatures import signed_at

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 from api_harness import Api, serving
-from signer import Draft, Key, writes
 from test_documents_real import post
 
 from tests.support.agents import SECRET
 from tests.support.ports import free_port
+from tests.support.signer import Draft, Key, writes
 from xdp_gossip import AsyncNodeList, Node, ProtocolError, Write, make_signer
 from xdp_gossip.core.signatures import text_of_time
 from xdp_gossip.core.types import Signed

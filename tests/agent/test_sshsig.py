@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
-from signer import Key
 
+from tests.support.signer import Key
 from xdp_gossip.core.signatures import fingerprint
 from xdp_gossip.signing import keygen, sshsig
 
