@@ -315,3 +315,36 @@ def test_a_large_signed_document_travels_in_chunks(wire: SignedWire) -> None:
     publish(wire, 0, ALICE, 1, Draft("app/large", value))
     wire.run(10)
     assert wire.agree() and held(wire[2], "app/large") == value and CLUSTER
+
+
+def test_the_largest_signed_batch_reaches_all(wire: SignedWire) -> None:
+    """64 documents with all the keys that a batch may have, each as long as a packet just allows."""
+    most = wire.settings.size // 2
+    drafts = [Draft(f"app/{number:02d}/{'k' * 55}", b"x" * (most - 40 * number)) for number in range(64)]
+    publish(wire, 0, ALICE, 1, *drafts)
+    wire.run(20)
+    assert wire.agree() and all(held(wire[2], draft.key) == draft.value for draft in drafts)
+
+
+@pytest.mark.parametrize("less", [0, 1, 100, 178, 179, 180, 181, 182, 200, 400])
+def test_documents_about_as_long_as_a_packet_allows_reach_all(wire: SignedWire, less: int) -> None:
+    """A member that knows only the entry cannot know how long the signature is."""
+    value = bytes(wire.settings.size // 2 - less)
+    publish(wire, 0, ALICE, 1, Draft("app/a", value))
+    wire.run(6)
+    assert wire.agree() and held(wire[2], "app/a") == value
+
+
+def test_a_batch_whose_keys_and_signature_leave_no_room_is_refused() -> None:
+    from xdp_gossip.core.settings import Settings
+
+    wire = SignedWire(1)
+    wire.settings = Settings(cycle=1.0, size=4096)
+    wire.boot(wire[0].node, wire[0].node)
+    drafts = [Draft(f"app/{number:02d}/{'k' * 55}", b"x") for number in range(64)]
+    with pytest.raises(InvalidError, match="publish fewer together"):
+        publish(wire, 0, ALICE, 1, *drafts)
+    publish(wire, 0, ALICE, 1, *drafts[:10])
+    plain = [Write(f"plain/{number:02d}/{'k' * 53}", b"x") for number in range(64)]
+    with pytest.raises(InvalidError, match="publish fewer together"):
+        wire[0].documents.publish_many(plain, wire.now)

@@ -138,7 +138,7 @@ def test_signed_documents_of_the_api(tmp_path: Path) -> None:
             assert [entry["signed_by"]["signer"] for entry in done.json["documents"]] == ["alice", "alice"]
             assert done.json["documents"][0]["expires"] is not None
             whole = (await api("GET", "/v1/documents/app/b", params="format=json")).json
-            assert whole["signature"]["statement"].count("publish") == 2 and whole["batch"] == ["app/a", "app/b"]
+            assert whole["signature"]["statement"].count("document ") == 2 and whole["batch"] == ["app/a", "app/b"]
             assert whole["signature"]["armored"].startswith("-----BEGIN SSH SIGNATURE-----")
 
             for answer, code in (

@@ -25,7 +25,7 @@ _PLACES = {
     "document": ("Documents", (1, 0)),
     "file": ("FilesAnswer", (4, 0)),
     "signature": ("Documents", (1, 1, 11)),
-    "part": ("Documents", (1, 1, 11, 1, 0)),
+    "part": ("Documents", (1, 0, 11, 2)),
 }
 
 
@@ -42,8 +42,8 @@ def _vector(place: str) -> tuple[PacketType, list[Any]]:
         if vector["message"] == message:
             body = _raw(vector["body"])
             with contextlib.suppress(IndexError):
-                functools.reduce(lambda found, step: found[step], steps, body)
-                return PacketType(vector["type"]), body
+                if functools.reduce(lambda found, step: found[step], steps, body) is not None:
+                    return PacketType(vector["type"]), body
     raise AssertionError(f"no vector has a {place}")
 
 

@@ -59,11 +59,12 @@ STRUCTURES = {
     "record": "name:text private_data:text agent_version:text data_plane:text stamp:stamp zone:text* signers:u64*",
     "document": "key:key version:version value:bytes content_type:text author:text comment:text deleted:bool"
     " base:version? expires:u64* batch:[key]* ancestors:[version]* signature:signature?*",
-    "signature": "blob:bytes parts:[part]",
+    "signature": "blob:bytes batch:[signed_key] part:part?",
     "part": "key:key deleted:bool content_type:text size:u64 content_hash:bytes expires:u64 base:version?",
     "alert": "subject:address incarnation:u32 state:edge_state",
     "file": "template:text path:text state:text since:u64 error:text",
     # The page has these two without a name, inside of a message.
+    "signed_key": "key:key hash:hash",
     "want": "key:key version:version offset:u64",
     "addressed_record": "address:address record:record",
 }

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Signed documents: the statement that a signer signs, and the version that follows from the signature.
 
-A signature covers every field of a document. The field ``key`` and the fields in :class:`Part` are part of the
-statement. The version follows from the time of the signature and the public key of the signer. The fields ``author``
-and ``ancestors`` of a signed document are empty. So no member can change any field of a signed document.
+A signature covers every field of a document. The fields in :class:`Part` are in the statement: as one line for a single
+document, as the hash of this line for each of several documents. The version follows from the time of the signature and
+the public key of the signer. The fields ``author`` and ``ancestors`` of a signed document are empty. So no member can
+change any field of a signed document.
 
 docs/protocol.md, "Signed documents", describes the rules.
 """
@@ -53,7 +54,7 @@ class Part:
 
     @property
     def line(self) -> str:
-        """The line of the statement."""
+        """The line of a statement about this document alone."""
         after = f"after {self.base or 'nothing'}"
         if self.deleted:
             return f"delete {_quoted(self.key)} {after}"
@@ -61,21 +62,33 @@ class Part:
         content = f"type {_quoted(self.content_type)} size {self.size} sha256 {self.content_hash.hex()}"
         return f"publish {_quoted(self.key)} {content} {expires} {after}"
 
+    @property
+    def hash(self) -> bytes:
+        """SHA-256 of the line."""
+        return hashlib.sha256(self.line.encode()).digest()
+
 
 @dataclass(frozen=True)
 class Signature:
     """The signature of one or several documents that were signed together.
 
-    ``blob``: the signature as OpenSSH writes it (PROTOCOL.sshsig), decoded from its ASCII armor. ``parts``: the parts
-    of the statement, sorted by key; () if the statement has a single part, which is that of the document itself.
+    ``blob``: the signature as OpenSSH writes it (PROTOCOL.sshsig), decoded from its ASCII armor. ``batch``: key and
+    hash (:attr:`Part.hash`) of each document that was signed, sorted by key; () if it is a single document. ``part``:
+    only in a tombstone of expiry, what the statement says about the document that expired.
     """
 
     blob: bytes
-    parts: tuple[Part, ...] = ()
+    batch: tuple[tuple[str, bytes], ...] = ()
+    part: Part | None = None
+
+    @property
+    def room(self) -> int:
+        """Bytes that the signature needs in a packet, beyond the fields of a document without a signature."""
+        return len(self.blob) + sum(len(key.encode()) + 40 for key, _ in self.batch) + 200 * (self.part is not None)
 
     def outliving(self, document: Document) -> Signature:
         """The signature for the tombstone that replaces ``document`` when it expires."""
-        return replace(self, parts=self.parts or (part_of(document),))
+        return replace(self, part=part_of(document))
 
 
 def fingerprint(public_key: bytes) -> str:
@@ -121,14 +134,37 @@ def statement(cluster: str, signed_at: int, comment: str, parts: Sequence[Part])
     ``signed_at``: microseconds since the epoch, at most ``MAX_SIGNED_AT``. ``parts``: all documents that are signed
     together, sorted by key.
     """
-    lines = (
+    lines = [parts[0].line] if len(parts) == 1 else _hashed([(part.key, part.hash) for part in parts])
+    return _text(cluster, signed_at, comment, lines)
+
+
+def statement_of(cluster: str, document: Document) -> bytes:
+    """The statement that the signer of ``document`` signed.
+
+    Raises :class:`StatementError` if a field of the document contradicts the statement.
+    """
+    signature, when = document.signature, signed_at(document.version)
+    assert signature is not None
+    if when is None:
+        raise StatementError("its version is not one of a signed document")
+    part = _checked_part(document, signature)
+    if not signature.batch:
+        return _text(cluster, when, document.comment, [part.line])
+    return _text(cluster, when, document.comment, _hashed(signature.batch))
+
+
+def _hashed(batch: Sequence[tuple[str, bytes]]) -> list[str]:
+    return [f"document {_quoted(key)} sha256 {digest.hex()}" for key, digest in batch]
+
+
+def _text(cluster: str, signed_at: int, comment: str, lines: Sequence[str]) -> bytes:
+    head = (
         f"{NAMESPACE} statement 1",
         f"cluster {_quoted(cluster)}",
         f"signed-at {text_of_time(signed_at)}",
         f"comment {_quoted(comment)}",
-        *(part.line for part in parts),
     )
-    return "".join(f"{line}\n" for line in lines).encode()
+    return "".join(f"{line}\n" for line in (*head, *lines)).encode()
 
 
 def reading_of(signed_at: int) -> int:
@@ -179,39 +215,40 @@ def is_expiry(document: Document) -> bool:
     return document.version.hlc % _STEPS == 1
 
 
-def parts_of(document: Document) -> tuple[Part, ...]:
-    """The parts of the statement that the signer of ``document`` signed.
+def _checked_part(document: Document, signature: Signature) -> Part:
+    """The part of the statement about ``document``, or about the document that expired.
 
-    Raises :class:`StatementError` if a field of the document contradicts the statement.
+    Raises :class:`StatementError` if a field of the document contradicts it.
     """
-    signature = document.signature
-    assert signature is not None
-    parts = signature.parts or (part_of(document),)
-    keys = tuple(part.key for part in parts)
-    if any(first >= second for first, second in zip(keys, keys[1:])):
-        raise StatementError("its parts are not sorted by key")
-    own = next((part for part in parts if part.key == document.key), None)
-    if own is None:
-        raise StatementError("the statement does not name the document")
-    if any(part.expires > MAX_SIGNED_AT // 1000 for part in parts):
-        raise StatementError("it expires after the year 9999")
+    keys = tuple(key for key, _ in signature.batch)
+    if len(keys) == 1 or any(first >= second for first, second in zip(keys, keys[1:])):
+        raise StatementError("its batch is not one of several documents, sorted by key")
     if document.author or document.ancestors:
         raise StatementError("it has an author or ancestors")
     if is_expiry(document):
-        _check_expiry(document, own)
-    elif own != part_of(document):
-        raise StatementError("content, type, deletion, expiry or base differ from the statement")
-    elif document.batch != (keys if len(keys) > 1 else ()):
-        raise StatementError("it names other documents of its batch than the statement")
-    elif document.deleted and (document.size or document.expires or document.content_type != "raw"):
-        raise StatementError("a deletion has a value, a type or an expiry")
-    return parts
+        part = _expired_part(document, signature)
+    else:
+        part = part_of(document)
+        if signature.part is not None:
+            raise StatementError("it has the statement of another document")
+        if document.batch != keys:
+            raise StatementError("it names other documents of its batch than the statement")
+        if document.deleted and (document.size or document.expires or document.content_type != "raw"):
+            raise StatementError("a deletion has a value, a type or an expiry")
+    if part.expires > MAX_SIGNED_AT // 1000:
+        raise StatementError("it expires after the year 9999")
+    if keys and (document.key, part.hash) not in signature.batch:
+        raise StatementError("the statement says something else of the document")
+    return part
 
 
-def _check_expiry(tombstone: Document, own: Part) -> None:
-    """Check that ``tombstone`` is ``Document.ended`` of the document that the part ``own`` describes."""
+def _expired_part(tombstone: Document, signature: Signature) -> Part:
+    """The part of the document of which ``tombstone`` is the tombstone of expiry (``Document.ended``)."""
+    part = signature.part
     base = replace(tombstone.version, hlc=tombstone.version.hlc - 1)
-    same = (tombstone.expires, tombstone.content_type) == (own.expires, own.content_type)
     sound = tombstone.deleted and not tombstone.size and not tombstone.batch and tombstone.base == base
-    if own.deleted or not own.expires or not same or not sound:
-        raise StatementError("it is no tombstone of the document that was signed")
+    if part is None or part.deleted or not part.expires or not sound:
+        raise StatementError("it is no tombstone of a document that expires")
+    if (part.key, part.expires, part.content_type) != (tombstone.key, tombstone.expires, tombstone.content_type):
+        raise StatementError("it is the tombstone of another document")
+    return part

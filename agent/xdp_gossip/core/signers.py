@@ -20,10 +20,9 @@ from .signatures import (
     fingerprint,
     has_signed_form,
     origin_of,
-    parts_of,
     public_key_of,
     signed_at,
-    statement,
+    statement_of,
 )
 from .types import Document, Version
 
@@ -122,11 +121,12 @@ class Signers:
         """Whether a document with this key and version may have the required signature, as far as both show."""
         return signed_at(version) is not None or (not has_signed_form(version) and self.prefix_of(key) is None)
 
-    def check(self, document: Document, latest: int | None = None) -> None:
+    def check(self, document: Document, latest: int | None = None, verified: bool = False) -> None:
         """Check the signature of ``document``.
 
         ``latest``: time in microseconds since the epoch; signatures of a later time are refused. None: any time is
-        allowed. Raises :class:`Refused`.
+        allowed. ``verified``: the signature itself was verified before, so that only the rules have to be checked.
+        Raises :class:`Refused`.
         """
         signers = self.signers_of(document.key)
         if document.signature is None:
@@ -139,7 +139,7 @@ class Signers:
         when = signed_at(document.version)
         if when is None:
             raise Refused("signature", "it has a signature, and its version is not one of a signed document")
-        public_key = self._verified(document)
+        public_key = public_key_of(document.signature.blob) if verified else self._verified(document)
         if latest is not None and when > latest:
             raise Refused("signature", "it was signed at a time that has not come yet")
         if not signers:
@@ -156,10 +156,7 @@ class Signers:
 
         Raises ``StatementError`` if a field of the document contradicts the statement.
         """
-        when = signed_at(document.version)
-        if when is None:
-            raise StatementError("its version is not one of a signed document")
-        return statement(self._cluster, when, document.comment, parts_of(document))
+        return statement_of(self._cluster, document)
 
     def _verified(self, document: Document) -> bytes:
         assert document.signature is not None

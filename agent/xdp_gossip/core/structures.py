@@ -11,7 +11,7 @@ import functools
 from typing import Any
 
 from .applied import TroubledFile
-from .schema import BOOLEAN, KEY, U32, U64, VERSION, Field, Struct, many, optional, pair, raw_bytes, text
+from .schema import BOOLEAN, HASH, KEY, U32, U64, VERSION, Field, Struct, many, optional, pair, raw_bytes, text
 from .signatures import MAX_SIGNATURE, Part, Signature
 from .types import (
     MAX_ANCESTORS,
@@ -66,7 +66,9 @@ PART = Struct(
     expires=U64,
     base=optional(VERSION),
 )
-SIGNATURE = Struct(Signature, blob=raw_bytes(MAX_SIGNATURE), parts=many(PART.field, MAX_BATCH))
+SIGNATURE = Struct(
+    Signature, blob=raw_bytes(MAX_SIGNATURE), batch=many(pair(KEY, HASH), MAX_BATCH), part=optional(PART.field)
+)
 
 DOCUMENT = Struct(
     Document,

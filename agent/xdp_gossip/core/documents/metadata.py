@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Callable
 
 from ..events import DocumentChanged, TombstonesCollected, Warned
 from ..interface import InvalidError, ProtocolError
-from ..messages import Entry
+from ..messages import Documents, Entry
 from ..outbox import Outbox
 from ..packets import PacketType
 from ..settings import Settings
@@ -39,6 +40,10 @@ from .room import Room
 from .signing import prepare_signed, signed_documents
 from .staging import Staging
 from .table import DocumentTable, entry_of
+
+#: Minimum bytes of a value in a packet with a part of a document, with the lengths of its fields. Without this room,
+#: the document could not be sent in parts.
+_LEAST_DATA = 768
 
 
 class Metadata:
@@ -89,7 +94,7 @@ class Metadata:
         withheld = 0
         for document in [*self.table, *self.expiry.retired.values()]:
             try:
-                self.signers.check(document)
+                self.signers.check(document, verified=True)
             except Refused as reason:
                 withheld += 1
                 self.table.remove(document.key)
@@ -218,6 +223,7 @@ class Metadata:
                 former.lineage if former else (),
             )
             prepared.append(Prepared(write.key, document if news else held, news, held))
+        self._check_heads(prepared)
         return prepared
 
     def _prepare_signed(
@@ -227,8 +233,24 @@ class Metadata:
         documents = signed_documents(writes, comment)
         known = [self._known(document.key) for document in documents]
         prepared = prepare_signed(documents, helds, known, self.signers, self._latest_signature(now))
+        self._check_heads(prepared)
         self._clock.observe(documents[0].version.hlc + 1)
         return prepared
+
+    def _check_heads(self, prepared: Sequence[Prepared]) -> None:
+        """Check that a packet has room for a part of each value, beside the keys of the batch and the signature.
+
+        Raises ``ProtocolError`` (invalid_document).
+        """
+        for item in prepared:
+            document = item.document
+            if document is None or not (document.batch or document.signature):
+                continue  # the other fields have limits that leave enough room
+            head = self._out.codec.size_of(Documents((replace(document, value=b""),)))
+            if head + _LEAST_DATA > self._settings.size:
+                text = f"document {document.key!r}: expected at most {self._settings.size - _LEAST_DATA} bytes of keys,"
+                text += f" comment and signature (size is {self._settings.size}), got {head}; publish fewer together"
+                raise InvalidError("invalid_document", text, key=document.key)
 
     def _check_unsigned(self, writes: Sequence[Write]) -> None:
         for write in writes:

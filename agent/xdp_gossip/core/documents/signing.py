@@ -49,8 +49,9 @@ def signed_documents(writes: Sequence[Write], comment: str) -> list[Document]:
         )
         for write in writes
     ]
-    parts = tuple(sorted(map(part_of, alone), key=lambda part: part.key)) if len(alone) > 1 else ()
-    return [replace(document, signature=Signature(first.blob, parts)) for document in alone]
+    parts = sorted(map(part_of, alone), key=lambda part: part.key)
+    batch = tuple((part.key, part.hash) for part in parts) if len(parts) > 1 else ()
+    return [replace(document, signature=Signature(first.blob, batch)) for document in alone]
 
 
 def prepare_signed(

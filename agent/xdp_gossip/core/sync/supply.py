@@ -31,13 +31,17 @@ class Supply:
         self._table = table
         self._out = out
         self._frame_bytes = frame_bytes
+        #: Maximum bytes of the value of a document that is sent whole. An entry contains neither author and comment nor
+        #: the signature, so the other half of the frame has to be enough for all of them but the signature.
+        self._small = frame_bytes // 2
         self._sent = Allowance()
 
     def on_request(self, request: FetchRequest, packet: Received) -> None:
         """Send the requested documents: all small documents, and the next window of chunks of one large document.
 
         An honest member requests one large document at a time. If a request names several large documents, this node
-        sends only the first, and the requester has to request the other documents again.
+        sends only the first, and the requester has to request the other documents again. A document that is large only
+        because of its signature does not count, because the requester knows only the length of its value.
         """
         requester, now = packet.origin, packet.now
         small: dict[str, Document] = {}
@@ -49,6 +53,8 @@ class Supply:
                 missing[want.key] = None
             elif not self.is_large(held):
                 small[want.key] = held
+            elif held.size <= self._small:
+                self._send_chunks(held, want, requester, now)
             elif large is None:
                 large = (held, want)
             else:
@@ -110,5 +116,6 @@ class Supply:
 
     def is_large(self, item: Document | Entry) -> bool:
         """Whether a document is so large that this node sends it in chunks."""
-        # An entry does not contain author and comment, so the limit leaves room for the longest author and comment.
-        return item.size > self._frame_bytes // 2
+        # A member that knows only the entry of a signed document may expect a small document, and gets chunks.
+        signature = item.signature if isinstance(item, Document) else None
+        return item.size + (signature.room if signature is not None else 0) > self._small
