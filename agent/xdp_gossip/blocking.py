@@ -146,7 +146,7 @@ class NodeList:
     trust = _at_once(AsyncNodeList.trust)
     signed_by = _at_once(AsyncNodeList.signed_by)
     signature = _at_once(AsyncNodeList.signature)
-    latest = _at_once(AsyncNodeList.latest)
+    lineage = _at_once(AsyncNodeList.lineage)
     members = _at_once(AsyncNodeList.members)
     update_node = _at_once(AsyncNodeList.update_node)
     leave = _waiting(AsyncNodeList.leave)

@@ -474,10 +474,14 @@ class AsyncNodeList:
             return 0  # join() will use the settings
         return self._joined().call(lambda engine, now: engine.trust(found, now))
 
-    def latest(self, key: str) -> Version | None:
-        """Return the version of a document or of its deletion; None if this node has never had such a document."""
+    def lineage(self, key: str) -> tuple[Version, ...]:
+        """Return the versions that the signer of the next version of a document has read, for ``Signed.read``.
+
+        The first is the current version, or the version of the deletion. The result is () if this node has never had
+        such a document.
+        """
         parameters.document_key("key", key)
-        return self._joined().engine.documents.latest(key)
+        return self._joined().engine.documents.lineage(key)
 
     def signed_by(self, document: Document) -> SignedBy | None:
         """Return who signed ``document``, a version from this node; None if nobody did."""

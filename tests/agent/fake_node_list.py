@@ -287,10 +287,10 @@ class FakeNodeList:
     def signature(self, document: Document) -> None:
         """Nobody signs here."""
 
-    def latest(self, key: str) -> Version | None:
+    def lineage(self, key: str) -> tuple[Version, ...]:
         """The newest version, deletions included."""
         versions = self.held.get(key)
-        return versions[0].version if versions else None
+        return (versions[0].version, *versions[0].lineage) if versions else ()
 
     def documents(self, prefix: str = "", after: str = "", limit: int | None = None) -> list[Document]:
         """All documents."""

@@ -159,7 +159,7 @@ CALLS: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
         {},
     ),
     "history": ({"key": (None, *IMPOSSIBLE, *NO_TEXT)}, {}),
-    "latest": ({"key": (None, *IMPOSSIBLE, *NO_TEXT)}, {}),
+    "lineage": ({"key": (None, *IMPOSSIBLE, *NO_TEXT)}, {}),
     "trust": (
         {"signers": (None, 5, "alice", [5], [("alice", "key", [])], {"alice": 1}, [Signer], [_SIGNER, _SIGNER])},
         {},

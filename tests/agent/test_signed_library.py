@@ -44,7 +44,7 @@ async def member(**more: Any) -> AsyncIterator[AsyncNodeList]:
 def test_a_signed_document_of_the_library(tmp_path: Path) -> None:
     async def main() -> None:
         async with member(state_dir=tmp_path / "state") as node_list:
-            assert node_list.latest("app/a") is None
+            assert node_list.lineage("app/a") == ()
             with pytest.raises(ProtocolError, match="expected a signature of alice, got none"):
                 await node_list.publish(b"1", "app/a")
             when = clock()
@@ -52,7 +52,7 @@ def test_a_signed_document_of_the_library(tmp_path: Path) -> None:
                 writes(ALICE, when, Draft("app/a", b"1"), comment="why"), comment="why"
             )
             document = done.document
-            assert document is not None and done.changed and node_list.latest("app/a") == document.version
+            assert document is not None and done.changed and node_list.lineage("app/a") == (document.version,)
             by = node_list.signed_by(document)
             assert by is not None and (by.signer, by.withdrawn) == ("alice", False)
             await offline(node_list, tmp_path)
@@ -107,7 +107,7 @@ async def signed(api: Api, key: Key, *drafts: Draft, at: int | None = None, **mo
     assert signature is not None
     documents = []
     for draft in drafts:
-        entry: dict[str, Any] = {"key": draft.key, "base": str(draft.base) if draft.base else None}
+        entry: dict[str, Any] = {"key": draft.key, "read": [str(version) for version in draft.read]}
         if draft.deleted:
             entry["delete"] = True
         else:
@@ -149,14 +149,14 @@ def test_signed_documents_of_the_api(tmp_path: Path) -> None:
             ):
                 assert (answer.status, answer.code) == (403, code), answer.body
             old = await signed(api, ALICE, Draft("app/a", b"2"), at=clock() - 10**9)
-            assert (old.status, old.code) == (409, "signature_outdated") and old.json["error"]["actual"]
-            later = await signed(api, ALICE, Draft("app/a", b"2"), at=clock() + 10**9)
+            assert (old.status, old.code) == (409, "signature_outdated") and old.json["error"]["lineage"]
+            later = await signed(api, ALICE, Draft("app/a", b"2"), at=clock() + 10**11)
             assert (later.status, later.code) == (403, "signature_refused")
 
             gone = await signed(api, ALICE, Draft("app/a", deleted=True))
             assert gone.status == 200 and gone.json["documents"][0]["deleted"]
             missing = await api("GET", "/v1/documents/app/a")
-            assert (missing.status, missing.json["error"]["latest"]) == (404, gone.json["version"])
+            assert (missing.status, missing.json["error"]["lineage"][0]) == (404, gone.json["version"])
             listed = (await api("GET", "/v1/documents")).json["documents"]
             assert [(entry["key"], entry["signed_by"]["signer"]) for entry in listed] == [("app/b", "alice")]
             versions = (await api("GET", "/v1/history/app/a")).json["versions"]
@@ -186,7 +186,7 @@ def test_signed_documents_of_the_api(tmp_path: Path) -> None:
         ({"signature": 7}, "signature: expected a signature of OpenSSH in base64"),
         ({"signature": "A" * 5000}, "signature: expected a signature of OpenSSH in base64"),
         ({"documents": [{"key": "app/a", "value": "1"}]}, "content_type: expected the type of the content"),
-        ({"documents": [{"key": "app/a", "delete": True, "base": "x"}]}, "base: expected"),
+        ({"documents": [{"key": "app/a", "delete": True, "read": ["x"]}]}, "read: expected"),
         ({"documents": [{"key": "app/a", "delete": True, "expires": "x"}]}, "expires: expected a time"),
         (
             {"documents": [{"key": "app/a", "value": "1", "content_type": "raw", "expires_in": 5}]},
@@ -207,7 +207,7 @@ def test_a_wrong_signed_request_is_told(tmp_path: Path, change: dict[str, Any], 
         async with member() as node_list, serving(node_list, tmp_path) as (api, _):
             answer = await post(api, "/v1/documents", **{**good, **change})
             assert answer.status == 400 and told in answer.json["error"]["message"], answer.body
-            unsigned = await post(api, "/v1/documents", documents=[{"key": "x", "value": "1", "base": "y"}])
+            unsigned = await post(api, "/v1/documents", documents=[{"key": "x", "value": "1", "read": ["y"]}])
             assert unsigned.status == 400 and "only in a request with a signature" in unsigned.json["error"]["message"]
 
     asyncio.run(main())
@@ -219,10 +219,10 @@ def test_a_signature_of_the_library_needs_valid_fields() -> None:
             for wrong in (
                 5,
                 "x",
-                Signed("now", None, b""),
-                Signed(1, "x", b""),
-                Signed(1, None, "x"),
-                Signed(-1, None, b""),
+                Signed("now", (), b""),
+                Signed(1, ("x",), b""),
+                Signed(1, (), "x"),
+                Signed(-1, (), b""),
             ):  # type: ignore[arg-type]
                 with pytest.raises((TypeError, ValueError)):
                     await node_list.publish_many([Write("app/a", b"1", "raw", signed=wrong)])  # type: ignore[arg-type]

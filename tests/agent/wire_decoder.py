@@ -60,7 +60,7 @@ STRUCTURES = {
     "document": "key:key version:version value:bytes content_type:text author:text comment:text deleted:bool"
     " base:version? expires:u64* batch:[key]* ancestors:[version]* signature:signature?*",
     "signature": "blob:bytes batch:[signed_key] part:part?",
-    "part": "key:key deleted:bool content_type:text size:u64 content_hash:bytes expires:u64 base:version?",
+    "part": "key:key deleted:bool content_type:text size:u64 content_hash:bytes expires:u64 read:[version]",
     "alert": "subject:address incarnation:u32 state:edge_state",
     "file": "template:text path:text state:text since:u64 error:text",
     # The page has these two without a name, inside of a message.

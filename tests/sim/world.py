@@ -16,11 +16,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Callable
 
+from tests.support.signer import Draft, Key, rules
+from tests.support.signer import writes as signed_writes
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import DocumentChanged, Event, IncarnationChanged, Standing, TombstonesCollected, Transmit
 from xdp_gossip.core.interface import remembered
 from xdp_gossip.core.packets import Header
 from xdp_gossip.core.settings import Settings
+from xdp_gossip.core.signatures import time_after
 from xdp_gossip.core.types import Address, Document, Node, Now, Write
 from xdp_gossip.store.sqlite import MemoryStore, persist
 from xdp_gossip.wire.keys import Keyring
@@ -131,7 +134,7 @@ class SimNode:
         rng = random.Random(f"{self.world.seed}/{self.number}/{self.runs}")
         codec = RunCodec(rng.randbytes(4))
         settings = replace(self.world.settings, zone=self.world.zone(self.number))
-        self.engine = Engine(self.node, settings, codec, rng, incarnation)
+        self.engine = Engine(self.node, settings, codec, rng, incarnation, signers=self.world.signers)
         snapshot = self.disk.load()
         self.world.checks.on_boot(self, snapshot.documents)
         self._seeds = list(seeds) or self._seeds
@@ -308,6 +311,7 @@ class World:
         save_every: float = 1.0,
         observers: bool = True,
         zone: Callable[[int], str] = lambda number: "",
+        signs: bool = False,
         show: Callable[[str], None] | None = None,
     ) -> None:
         """``planes``: numbers of the nodes whose rumors go through a kernel data plane.
@@ -315,12 +319,16 @@ class World:
         ``save_every``: seconds between two writes of known nodes and of others' documents; more makes days cheap.
         ``observers``: False leaves the rounds of probes out, of which a day has 86,400; silence alone decides then.
         ``zone``: the zone of the node with a number.
+        ``signs``: all documents are signed, by one signer whose clock is right.
         ``show`` is called with a line for each event (``trace``).
         """
         self.show = show
         self._save_every = save_every
         self.observers = observers
         self.zone = zone
+        self._key = Key(seed) if signs else None
+        self._signed_at = 0
+        self.signers = rules(self._key.signer("signer", "")) if self._key is not None else None
         self.seed = seed
         self.planes = frozenset(planes)
         self.rng = random.Random(f"world {seed}")
@@ -431,15 +439,36 @@ class World:
     def publish(self, node: SimNode, key: str, value: bytes) -> Document:
         """Publish on ``node``; acknowledged when this returns."""
         assert node.engine is not None
-        document, _changed = node.engine.documents.publish(key, value, node.now)
+        [(document, _changed)] = node.engine.documents.publish_many(self._signed(node, [Write(key, value)]), node.now)
         node.after_input()
+        assert document is not None
         self.checks.acknowledged(node, document)
         return document
+
+    def _signed(self, node: SimNode, writes: Sequence[Write]) -> Sequence[Write]:
+        """Let the signer sign ``writes`` for ``node``, if documents are signed in this world.
+
+        The clock of the signer is right. It reads from the node what it replaces.
+        """
+        if self._key is None:
+            return writes
+        assert node.engine is not None
+        clock = int((EPOCH_S + self.time) * 1_000_000)
+        lineages = [node.engine.documents.lineage(write.key) for write in writes]
+        # The signer never signs twice at the same time.
+        clock = max(clock, self._signed_at + 1)
+        signed_at = self._signed_at = max(time_after(read[0] if read else None, clock) for read in lineages)
+        drafts = []
+        for write, read in zip(writes, lineages):
+            expires = 0 if write.expires_in is None else signed_at // 1000 + int(write.expires_in * 1000)
+            drafts.append(Draft(write.key, write.value, read, deleted=write.deleted, expires=expires))
+        signed = signed_writes(self._key, signed_at, *drafts)
+        return [replace(each, expected=write.expected, absent=write.absent) for each, write in zip(signed, writes)]
 
     def write(self, node: SimNode, writes: Sequence[Write]) -> list[Document | None]:
         """Publish or delete several documents at once on ``node``; None for those that did not change."""
         assert node.engine is not None
-        written = node.engine.documents.publish_many(writes, node.now)
+        written = node.engine.documents.publish_many(self._signed(node, writes), node.now)
         node.after_input()
         changed = [document if news else None for document, news in written]
         for document in changed:
@@ -450,7 +479,8 @@ class World:
     def delete(self, node: SimNode, key: str) -> None:
         """Delete on ``node``."""
         assert node.engine is not None
-        document, changed = node.engine.documents.delete(key, node.now)
+        writes = self._signed(node, [Write(key, deleted=True)])
+        [(document, changed)] = node.engine.documents.publish_many(writes, node.now)
         node.after_input()
         if changed and document is not None:
             self.checks.acknowledged(node, document)

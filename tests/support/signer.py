@@ -52,7 +52,7 @@ class Draft:
 
     key: str
     value: bytes = b""
-    base: Version | None = None
+    read: tuple[Version, ...] = ()
     content_type: str = "raw"
     deleted: bool = False
     expires: int = 0
@@ -69,7 +69,7 @@ def writes(key: Key, signed_at: int, *drafts: Draft, cluster: str = CLUSTER, com
                 draft.content_type,
                 deleted=draft.deleted,
                 expires=draft.expires,
-                signed=Signed(signed_at, draft.base, blob),
+                signed=Signed(signed_at, draft.read, blob),
             )
             for draft in drafts
         ]

@@ -10,15 +10,15 @@ import re
 from typing import Any
 
 from ..core.shown import shown
-from ..core.signatures import MAX_SIGNATURE
-from ..core.types import MAX_BATCH, MAX_CONTENT_TYPE, MAX_KEY, Signed, Write
+from ..core.signatures import MAX_ANCESTORS, MAX_SIGNATURE
+from ..core.types import MAX_BATCH, MAX_CONTENT_TYPE, MAX_KEY, Signed, Version, Write
 from ..signing.sshsig import unarmored
 from . import params
 from .errors import bad_request
 
 _MEMBERS = (
     *("key", "value", "value_base64", "content_type", "suffix"),
-    *("expires_in", "if_version", "if_absent", "delete", "expires", "base"),
+    *("expires_in", "if_version", "if_absent", "delete", "expires", "read"),
 )
 _TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,6}))?Z")
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
@@ -100,15 +100,14 @@ def _write(item: Any, where: str, signature: tuple[int, bytes] | None) -> Write:
     version = text(item, "if_version", MAX_KEY, where=where)
     expires, signed = 0, None
     if signature is not None:
-        base = text(item, "base", MAX_KEY, where=where)
-        signed = Signed(signature[0], params.version(base, f"{where}base") if base else None, signature[1])
+        signed = Signed(signature[0], _read(item, where), signature[1])
         expires = _time(item, "expires", where) // 1000 if item.get("expires") is not None else 0
         if item.get("expires_in") is not None:
             raise bad_request(f"{where}expires_in: expected expires instead, as the signature covers the time")
         if not deleted and not item.get("content_type"):
             raise bad_request(f"{where}content_type: expected the type of the content, as the signature covers it")
     else:
-        unsigned = next((name for name in ("base", "expires") if item.get(name) is not None), None)
+        unsigned = next((name for name in ("read", "expires") if item.get(name) is not None), None)
         if unsigned is not None:
             raise bad_request(f"{where}{unsigned}: expected only in a request with a signature")
     return Write(
@@ -123,6 +122,15 @@ def _write(item: Any, where: str, signature: tuple[int, bytes] | None) -> Write:
         expires,
         signed=signed,
     )
+
+
+def _read(item: dict[str, Any], where: str) -> tuple[Version, ...]:
+    value = item.get("read")
+    if value is None:
+        return ()
+    if not isinstance(value, list) or len(value) > MAX_ANCESTORS + 1:
+        raise bad_request(f"{where}read: expected a list of at most {MAX_ANCESTORS + 1} versions, got {shown(value)}")
+    return tuple(params.version(each, f"{where}read") for each in value)
 
 
 def _flag(item: dict[str, Any], name: str, where: str) -> bool:

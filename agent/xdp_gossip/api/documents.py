@@ -135,10 +135,10 @@ class Documents:
         else:
             held = self._node_list.document(key)
             if held is None:
-                latest = self._node_list.latest(key)
+                lineage = self._node_list.lineage(key)
                 fault = Fault(404, "document_not_found", f"there is no document {key!r}", key=key)
-                if latest is not None:
-                    fault.details["latest"] = str(latest)
+                if lineage:
+                    fault.details["lineage"] = [str(version) for version in lineage]
                 raise fault
             document = held
         etag = f'"{document.version}"'

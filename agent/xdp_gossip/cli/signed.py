@@ -8,11 +8,12 @@ import base64
 import hashlib
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..core.shown import shown
-from ..core.signatures import Part, fingerprint, statement, text_of_time, time_after
+from ..core.signatures import MAX_ANCESTORS, Part, fingerprint, statement, text_of_time, time_after
 from ..core.types import Version, Write
 from .common import USAGE, CommandError
 from .parser import path, some_text
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 _ATTEMPTS = 5
 #: Maximum seconds by which the time of a signature may be ahead of this host's clock. A member that claims a version of
 #: a later time may lie: after a signature of that time, nothing could be signed for the document until then.
-_AHEAD = 300
+_AHEAD = 86_400
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,12 @@ async def write_signed(
 
     try:
         own = fingerprint(keygen.public_key(args.sign_key))
-        held, base = await _present(client, draft.key)
+        held, read = await _present(client, draft.key)
         if if_version is None and not if_absent and _alike(held, draft, own):
             return _unchanged(held, draft.key)
         for attempt in range(_ATTEMPTS):
-            signed_at, entry = _entry(draft, base)
-            blob = keygen.sign(args.sign_key, _statement(args.cluster, signed_at, draft, base))
+            signed_at, entry = _entry(draft, read)
+            blob = keygen.sign(args.sign_key, _statement(args.cluster, signed_at, draft, read))
             try:
                 answer = await client.publish_signed(
                     [{**entry, "if_version": if_version, "if_absent": if_absent}],
@@ -96,7 +97,7 @@ async def write_signed(
             except ApiError as error:
                 if error.code != "signature_outdated" or attempt == _ATTEMPTS - 1:
                     raise
-                base = Version.parse(str(error.details.get("actual")))
+                read = _lineage(error.details)
             else:
                 written: dict[str, Any] = answer["documents"][0]
                 return written
@@ -105,8 +106,8 @@ async def write_signed(
     raise AssertionError("the loop returns or raises")
 
 
-async def _present(client: Client, key: str) -> tuple[dict[str, Any] | None, Version | None]:
-    """The document on the member, and its version or that of its deletion."""
+async def _present(client: Client, key: str) -> tuple[dict[str, Any] | None, tuple[Version, ...]]:
+    """The document on the member, and its version or that of its deletion, followed by earlier ones."""
     from ..api.client import ApiError
 
     try:
@@ -114,15 +115,14 @@ async def _present(client: Client, key: str) -> tuple[dict[str, Any] | None, Ver
     except ApiError as error:
         if error.code != "document_not_found":
             raise
-        latest = error.details.get("latest")
-        return None, _parsed(latest) if latest else None
-    return held, _parsed(held["version"])
+        return None, _lineage(error.details)
+    return held, _lineage(held)
 
 
-def _parsed(text: object) -> Version:
+def _lineage(answer: Mapping[str, Any]) -> tuple[Version, ...]:
     try:
-        return Version.parse(str(text))
-    except ValueError as error:
+        return tuple(Version.parse(text) for text in answer.get("lineage") or ())[: MAX_ANCESTORS + 1]
+    except (ValueError, TypeError) as error:
         raise CommandError(f"the member told a version that is none: {error}") from None
 
 
@@ -140,14 +140,16 @@ def _unchanged(held: dict[str, Any] | None, key: str) -> dict[str, Any]:
     return {**held, "changed": False, "previous_version": held["version"]}
 
 
-def _entry(draft: Draft, base: Version | None) -> tuple[int, dict[str, Any]]:
+def _entry(draft: Draft, read: tuple[Version, ...]) -> tuple[int, dict[str, Any]]:
     """The time of the signature, and the document as the API reads it."""
     clock = time.time_ns() // 1000
-    signed_at = time_after(base, clock)
+    signed_at = time_after(read[0] if read else None, clock)
     if signed_at > clock + _AHEAD * 1_000_000:
-        text = f"document {shown(draft.key)}: the member has the version {base}, which is more than {_AHEAD} s ahead of"
+        text = (
+            f"document {shown(draft.key)}: the member has the version {read[0]}, which is more than {_AHEAD} s ahead of"
+        )
         raise CommandError(f"{text} this host's clock: correct the clock, or ask another member")
-    entry: dict[str, Any] = {"key": draft.key, "base": str(base) if base is not None else None}
+    entry: dict[str, Any] = {"key": draft.key, "read": [str(version) for version in read]}
     if draft.deleted:
         return signed_at, {**entry, "delete": True}
     if draft.expires_in is not None:
@@ -161,10 +163,10 @@ def _expires(signed_at: int, seconds: float) -> int:
     return signed_at // 1000 + int(seconds * 1000)
 
 
-def _statement(cluster: str, signed_at: int, draft: Draft, base: Version | None) -> bytes:
+def _statement(cluster: str, signed_at: int, draft: Draft, read: tuple[Version, ...]) -> bytes:
     content = ("", 0, b"") if draft.deleted else (draft.content_type, len(draft.value), _sha256(draft.value))
     expires = 0 if draft.deleted or draft.expires_in is None else _expires(signed_at, draft.expires_in)
-    part = Part(draft.key, draft.deleted, *content, expires, base)
+    part = Part(draft.key, draft.deleted, *content, expires, read)
     return statement(cluster, signed_at, draft.comment, [part])
 
 

@@ -143,8 +143,12 @@ class AskedDocuments(Protocol):
     def held(self, key: str) -> Document | None:
         """This node's version of the document ``key`` or its tombstone; None if the node has neither."""
 
-    def latest(self, key: str) -> Version | None:
-        """The version of the document ``key`` that this node knows: of its document or of its last tombstone."""
+    def lineage(self, key: str) -> tuple[Version, ...]:
+        """The versions that the author of the next version of ``key`` has read.
+
+        The first is the version of this node's document, or of its last tombstone; then follow base and ancestors. ()
+        if this node knows no version.
+        """
 
     def live(self, prefix: str = "", after: str = "") -> Iterator[Document]:
         """Iterate over the documents whose keys start with ``prefix`` and come after ``after``, sorted by key.

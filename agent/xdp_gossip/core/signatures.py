@@ -3,8 +3,8 @@
 
 A signature covers every field of a document. The fields in :class:`Part` are in the statement: as one line for a single
 document, as the hash of this line for each of several documents. The version follows from the time of the signature and
-the public key of the signer. The fields ``author`` and ``ancestors`` of a signed document are empty. So no member can
-change any field of a signed document.
+the public key of the signer. The field ``author`` of a signed document is empty. So no member can change any field of a
+signed document.
 
 docs/protocol.md, "Signed documents", describes the rules.
 """
@@ -32,6 +32,8 @@ NAMESPACE = "xdp-gossip"
 #: no host uses (RFC 6666). The other 8 bytes are the first bytes of the SHA-256 of the public key.
 NETWORK = bytes.fromhex("0100000000000000")
 _PORT = 1
+#: Maximum number of ancestors that a document lists. Ancestors are the versions before its ``base``.
+MAX_ANCESTORS = 7
 #: Steps of the clock reading's counter (16 bits) per microsecond of the time of the signature. A tombstone of expiry is
 #: one step above its document.
 _STEPS = 64
@@ -42,7 +44,11 @@ MAX_SIGNED_AT = 253_402_300_799_999_999
 
 @dataclass(frozen=True)
 class Part:
-    """What a statement says about one document. ``base`` is the version that the signer had read, or None."""
+    """What a statement says about one document.
+
+    ``read``: the versions that the signer had read, ``Document.base`` first and then ``Document.ancestors``; () if the
+    signer had read none.
+    """
 
     key: str
     deleted: bool
@@ -50,12 +56,12 @@ class Part:
     size: int
     content_hash: bytes
     expires: int
-    base: Version | None
+    read: tuple[Version, ...]
 
     @property
     def line(self) -> str:
         """The line of a statement about this document alone."""
-        after = f"after {self.base or 'nothing'}"
+        after = f"after {' '.join(map(str, self.read)) or 'nothing'}"
         if self.deleted:
             return f"delete {_quoted(self.key)} {after}"
         expires = f"expires {text_of_time(self.expires * 1000) if self.expires else 'never'}"
@@ -125,7 +131,8 @@ def _quoted(text: str) -> str:
 def part_of(document: Document) -> Part:
     """What the statement of ``document`` has to say about it."""
     content = ("", 0, b"") if document.deleted else (document.content_type, document.size, document.content_hash)
-    return Part(document.key, document.deleted, *content, document.expires, document.base)
+    read = () if document.base is None else (document.base, *document.ancestors)
+    return Part(document.key, document.deleted, *content, document.expires, read)
 
 
 def statement(cluster: str, signed_at: int, comment: str, parts: Sequence[Part]) -> bytes:
@@ -223,8 +230,8 @@ def _checked_part(document: Document, signature: Signature) -> Part:
     keys = tuple(key for key, _ in signature.batch)
     if len(keys) == 1 or any(first >= second for first, second in zip(keys, keys[1:])):
         raise StatementError("its batch is not one of several documents, sorted by key")
-    if document.author or document.ancestors:
-        raise StatementError("it has an author or ancestors")
+    if document.author or (document.ancestors and document.base is None):
+        raise StatementError("it has an author, or ancestors without a base")
     if is_expiry(document):
         part = _expired_part(document, signature)
     else:
@@ -249,6 +256,7 @@ def _expired_part(tombstone: Document, signature: Signature) -> Part:
     sound = tombstone.deleted and not tombstone.size and not tombstone.batch and tombstone.base == base
     if part is None or part.deleted or not part.expires or not sound:
         raise StatementError("it is no tombstone of a document that expires")
-    if (part.key, part.expires, part.content_type) != (tombstone.key, tombstone.expires, tombstone.content_type):
+    own = (tombstone.key, tombstone.expires, tombstone.content_type, tombstone.ancestors)
+    if (part.key, part.expires, part.content_type, part.read[:MAX_ANCESTORS]) != own:
         raise StatementError("it is the tombstone of another document")
     return part

@@ -64,7 +64,7 @@ PART = Struct(
     size=U64,
     content_hash=raw_bytes(32),
     expires=U64,
-    base=optional(VERSION),
+    read=many(VERSION, MAX_ANCESTORS + 1),
 )
 SIGNATURE = Struct(
     Signature, blob=raw_bytes(MAX_SIGNATURE), batch=many(pair(KEY, HASH), MAX_BATCH), part=optional(PART.field)

@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass, field, replace
 
 from .shown import shown
+from .signatures import MAX_ANCESTORS as MAX_ANCESTORS
 from .signatures import Signature
 
 #: The key of the document that PekoNode's calls ``Publish`` and ``Read`` use.
@@ -34,8 +35,6 @@ MAX_COMMENT = 1024
 #: lists all keys of the batch, and must fit a frame.
 MAX_BATCH = 64
 MAX_BATCH_KEYS = 4096
-#: Maximum number of ancestors that a document lists. Ancestors are the versions before its ``base``.
-MAX_ANCESTORS = 7
 #: The default content type of a document, by the suffix of its key (docs/protocol.md, "Documents").
 _TYPES = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".txt": "text"}
 #: Maximum number of seconds until a document expires (ten years).
@@ -396,7 +395,7 @@ class Document:
             self.version,
             self.expires,
             (),
-            () if signed else self.lineage,
+            self.lineage,
             self.signature.outliving(self) if self.signature is not None else None,
         )
 
@@ -411,14 +410,9 @@ class Document:
         If ``held`` is older than every listed ancestor, the member cannot tell whether the author had read ``held``. A
         version ``held`` that is older than all ancestors counts as read, unless this node published ``held``
         (``ours``), because other nodes may not have received ``held``.
-
-        A signed document lists no ancestors. Its signer had read ``base``, and every version before ``base`` counts as
-        read.
         """
         if held.version == self.base or held.version in self.ancestors:
             return False
-        if self.signature is not None:
-            return self.base is None or held.version > self.base
         return ours or len(self.ancestors) < MAX_ANCESTORS or held.version > self.ancestors[-1]
 
 
@@ -426,13 +420,13 @@ class Document:
 class Signed:
     """The part of a signed write that the signer alone decides.
 
-    ``signed_at``: microseconds since the epoch. ``base``: the version that the signer had read; None if the signer had
-    read no version. ``blob``: see :class:`.signatures.Signature`. All writes of a publish have the same ``signed_at``
-    and ``blob``.
+    ``signed_at``: microseconds since the epoch. ``read``: the versions that the signer had read; see
+    :class:`.signatures.Part`. ``blob``: see :class:`.signatures.Signature`. All writes of a publish have the same
+    ``signed_at`` and ``blob``.
     """
 
     signed_at: int
-    base: Version | None
+    read: tuple[Version, ...]
     blob: bytes = field(repr=False)
 
 

@@ -287,6 +287,6 @@ def _signed(name: str, value: object) -> Signed:
     found = instance(name, value, Signed, "a Signed, or None")
     return Signed(
         integer(f"{name}: signed_at", found.signed_at, 0, MAX_SIGNED_AT),
-        None if found.base is None else version(f"{name}: base", found.base),
+        tuple(version(f"{name}: read", each) for each in sequence(f"{name}: read", found.read, "versions")),
         content(f"{name}: blob", found.blob),
     )

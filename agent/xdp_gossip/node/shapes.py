@@ -92,4 +92,6 @@ def whole_document(value: Document, signed_by: SignedBy | None, signature: dict[
     """Convert a document to the schema ``Document`` with ``value_base64`` and ``batch``, the keys of all documents
     written together.
     """
-    return {**document_with_value(value, signed_by), "batch": list(value.batch), "signature": signature}
+    lineage = [str(version) for version in (value.version, *value.lineage)]
+    more = {"batch": list(value.batch), "lineage": lineage, "signature": signature}
+    return {**document_with_value(value, signed_by), **more}

@@ -102,10 +102,10 @@ class ClusterDocument:
         """The same as :meth:`get`, because this wire has no tombstones."""
         return self.get(key)
 
-    def latest(self, key: str) -> Version | None:
-        """The version of this node's document; None if ``key`` is not its key or there is no document."""
+    def lineage(self, key: str) -> tuple[Version, ...]:
+        """The version of this node's document; () if ``key`` is not its key or there is no document."""
         held = self.get(key)
-        return held.version if held is not None else None
+        return (held.version,) if held is not None else ()
 
     def live(self, prefix: str = "", after: str = "") -> Iterator[Document]:
         """Iterate over this node's document, if its key starts with ``prefix`` and comes after ``after``."""

@@ -41,6 +41,9 @@ from .signing import prepare_signed, signed_documents
 from .staging import Staging
 from .table import DocumentTable, entry_of
 
+#: Seconds by which the time of a signature may be ahead of the cluster's time. The clocks of a small cluster may be
+#: wrong by hours, and all its members must nevertheless accept the same documents.
+FAR = 86_400.0
 #: Minimum bytes of a value in a packet with a part of a document, with the lengths of its fields. Without this room,
 #: the document could not be sent in parts.
 _LEAST_DATA = 768
@@ -123,10 +126,10 @@ class Metadata:
         """See ``AskedDocuments.held``."""
         return self.table.get(key)
 
-    def latest(self, key: str) -> Version | None:
-        """See ``AskedDocuments.latest``."""
+    def lineage(self, key: str) -> tuple[Version, ...]:
+        """See ``AskedDocuments.lineage``."""
         known = self._known(key)
-        return known.version if known is not None else None
+        return (known.version, *known.lineage) if known is not None else ()
 
     def live(self, prefix: str = "", after: str = "") -> Iterator[Document]:
         """See ``AskedDocuments.live``."""
@@ -259,9 +262,14 @@ class Metadata:
                 text = f"document {write.key!r}: expected a signature of {' or '.join(signers)}, got none"
                 raise ProtocolError("signature_required", text, key=write.key, signers=signers)
 
-    def _latest_signature(self, now: Now) -> int:
-        """The latest time of a signature that this member accepts now, in microseconds since the epoch."""
-        return max(EARLIEST_MS, self._wall_ms(now)) * 1000 + int(self._settings.max_clock_drift * 1e6)
+    def _latest_signature(self, now: Now) -> int | None:
+        """The latest time of a signature that this member accepts now, in microseconds since the epoch.
+
+        None: a clock that is certainly wrong cannot limit the time.
+        """
+        wall_ms = self._wall_ms(now)
+        ahead = max(FAR, self._settings.max_clock_drift)
+        return wall_ms * 1000 + int(ahead * 1e6) if wall_ms >= EARLIEST_MS else None
 
     def apply(self, document: Document, now: Now, source: Address | None = None) -> bool:
         """Accept a document of another member if its version outranks the local version and breaks no rule.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..interface import InvalidError, ProtocolError
-from ..signatures import MAX_SIGNED_AT, Signature, origin_of, part_of, public_key_of, reading_of
+from ..signatures import MAX_ANCESTORS, MAX_SIGNED_AT, Signature, origin_of, part_of, public_key_of, reading_of
 from ..signers import Refused, Signers
 from ..types import Address, Document, Prepared, Version, Write
 
@@ -43,9 +43,10 @@ def signed_documents(writes: Sequence[Write], comment: str) -> list[Document]:
             "",
             comment,
             write.deleted,
-            write.signed.base if write.signed is not None else None,
+            write.signed.read[0] if write.signed is not None and write.signed.read else None,
             write.expires,
             keys if len(keys) > 1 else (),
+            write.signed.read[1 : MAX_ANCESTORS + 1] if write.signed is not None else (),
         )
         for write in writes
     ]
@@ -59,7 +60,7 @@ def prepare_signed(
     helds: Sequence[Document | None],
     known: Sequence[Document | None],
     signers: Signers,
-    latest: int,
+    latest: int | None,
 ) -> list[Prepared]:
     """Check signed documents before a publish on this member.
 
@@ -78,7 +79,8 @@ def prepare_signed(
         # One more, because the former version may leave a tombstone of expiry.
         if former is not None and document.version.hlc <= former.version.hlc + 1:
             text = f"document {document.key!r}: expected a signature made after the version {former.version}"
-            raise ProtocolError("signature_outdated", text, key=document.key, actual=str(former.version))
+            lineage = [str(version) for version in (former.version, *former.lineage)]
+            raise ProtocolError("signature_outdated", text, key=document.key, lineage=lineage)
     return [Prepared(document.key, document, True, held) for held, document in zip(helds, documents)]
 
 
@@ -88,4 +90,4 @@ def _alike(held: Document | None, document: Document) -> bool:
         return document.deleted
     if document.deleted or held.signature is None or held.version.origin != document.version.origin:
         return False
-    return replace(part_of(held), base=document.base) == part_of(document)
+    return replace(part_of(held), read=()) == replace(part_of(document), read=())
