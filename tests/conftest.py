@@ -16,6 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import PATIENCE, widen_processes
+
+widen_processes(PATIENCE)
+
 #: How a line of ``internal_errors.Record.add`` begins.
 _LINE = b"internal error in "
 
