@@ -41,7 +41,7 @@ def test_a_document_goes_in_and_comes_out(tmp_path: Path) -> None:
         assert written["changed"] is True
         assert written["previous_version"] is None
         assert written["digest"] == f"sha256:{hashlib.sha256(value).hexdigest()}"
-        assert (written["author"], written["comment"], written["size"]) == ("ops", "first", 256)
+        assert (written["author"], written["comment"], written["size"]) == ("user:root", "[ops] first", 256)
 
         got = await api("GET", "/v1/documents/app/db.yml")
         assert got.body == value
@@ -145,7 +145,7 @@ def test_delete_leaves_a_tombstone_and_a_history(tmp_path: Path) -> None:
         first = (await api("PUT", "/v1/documents/a", body=b"1")).json
         deleted = (await api("DELETE", "/v1/documents/a", params="author=me&comment=why")).json
         assert (deleted["deleted"], deleted["changed"]) == (True, True)
-        assert (deleted["author"], deleted["comment"]) == ("me", "why")
+        assert (deleted["author"], deleted["comment"]) == ("user:root", "[me] why")
         assert (await api("DELETE", "/v1/documents/a", params="comment=%0a")).status == 400
         assert deleted["previous_version"] == first["version"]
         assert (await api("DELETE", "/v1/documents/a")).json["changed"] is False

@@ -22,10 +22,13 @@ from test_publishing import Member, until
 from tests.support.agents import TOKEN, agent
 from tests.support.patience import patient
 from tests.support.ports import free_port
+from xdp_gossip.api.access import Identity, Right
 from xdp_gossip.api.app import build_app
 from xdp_gossip.api.asked import Asked
 from xdp_gossip.api.client import ApiError, Client, Unreachable
 from xdp_gossip.api.requestlog import RequestLog
+
+ROOT = Identity("user:root", Right.ADMIN)
 
 ID = "X-XDP-Gossip-Request-Id"
 TIMEOUT = "X-XDP-Gossip-Timeout"
@@ -186,11 +189,11 @@ def test_the_log_of_requests_is_bounded(tmp_path: Path) -> None:
     async def main() -> None:
         log = RequestLog(most=3, most_bytes=100)
         for number in range(10):
-            await log.cancel(f"request-{number}")
+            await log.cancel(f"request-{number}", ROOT)
         with pytest.raises(Exception, match="knows of no request"):
-            log.find("request-6")
-        assert log.find("request-7").state == "cancelled"
-        entry = log._begin("request-x", b"")
+            log.find("request-6", ROOT)
+        assert log.find("request-7", ROOT).state == "cancelled"
+        entry = log._begin("request-x", b"", ROOT.name)
         log._end(entry, "done", 200, {"long": "x" * 200})
         assert log._bytes == 0
         assert not log._entries

@@ -105,7 +105,7 @@ def test_publish_read_history_delete(running: AgentProcess) -> None:
     done = lines(running.command("delete", "cli/doc", *words))
     assert done[0].startswith("cli/doc: deleted, version ") and done[1].startswith("deleted on 2 of 2 members after ")
     newest = running.json("history", "cli/doc")["versions"][0]
-    assert (newest["deleted"], newest["comment"], newest["author"]) == (True, "not needed", "alice")
+    assert (newest["deleted"], newest["comment"], newest["author"]) == (True, "[alice] not needed", "user:root")
     assert running.command("read", "cli/doc", "--version", first["version"]).stdout == "größer".encode()
     assert running.json("read", "cli/doc", "--version", second["version"])["size"] == 1
     assert "is its deletion" in failure(running.command("read", "cli/doc", "--version", newest["version"]), 1)

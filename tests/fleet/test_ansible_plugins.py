@@ -289,7 +289,7 @@ def test_verify_and_lookup_and_info_from_another_member(fleet: Fleet) -> None:
             that("lookup('xdp_gossip.fleet.metadata', 'motd') == 'hellö'"),
             that("lookup('xdp_gossip.fleet.metadata', 'none', default='d') == 'd'"),
             {INFO: {"prefix": "motd"}, "register": "i"},
-            that("i.nodes | length == 3", "i.documents[0].author == 'ops'", "i.status.state == 'running'"),
+            that("i.nodes | length == 3", "i.documents[0].comment == '[ops]'", "i.status.state == 'running'"),
         ],
         members="2",
     )

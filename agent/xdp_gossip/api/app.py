@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Callable
 
 from aiohttp import web
 
 from ..core.settings import Limits
+from .access import FORBIDDEN, Access, identify
+from .accounts import peer_of
+from .audit import Audit
 from .connection import place_of
 from .context import Context
 from .documents import Documents
@@ -18,9 +20,9 @@ from .errors import Fault, Handler, Middleware, errors_as_json, render
 from .headers import API_HEADER, API_VERSION
 from .info import Info
 from .nodes import Nodes
-from .params import not_yet
 from .requestlog import RequestLog
 from .requests import Requests
+from .routes import add_to
 from .ui import PUBLIC as _PAGE_FILES
 from .ui import Page
 from .waits import Waits
@@ -30,26 +32,20 @@ if TYPE_CHECKING:
 
 #: Paths served without a token: a load balancer's probe sends no token, and the answer reveals only a single word.
 _PUBLIC = frozenset({"/v1/health"})
-_SCHEME = "bearer"
 
 
-def _authorised(request: web.Request, token: str) -> bool:
-    scheme, _space, given = request.headers.get("Authorization", "").partition(" ")
-    # compare_digest rejects text that is not ASCII, so both sides are encoded to bytes.
-    same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode("utf-8"))
-    return scheme.lower() == _SCHEME and same
-
-
-def _auth_middleware(token: str, public: frozenset[str]) -> Middleware:
+def _auth_middleware(access: Access, audit: Audit, public: frozenset[str]) -> Middleware:
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
         """Check the token (RFC 6750) before any handler reads the request."""
         place = place_of(request)
         if place is not None:
             place.handled += 1
-        if _authorised(request, token):
+        identity = access.of_token(request.headers.get("Authorization", ""))
+        if identity is not None:
             if place is not None:
                 place.prove()
+            identify(request, identity)
             return await handler(request)
         if request.rel_url.raw_path in public and not request.body_exists and "Upgrade" not in request.headers:
             return await handler(request)
@@ -59,8 +55,7 @@ def _auth_middleware(token: str, public: frozenset[str]) -> Middleware:
             place.unread = request.content.feed_eof
             if "Authorization" in request.headers:
                 place.admission.counters["api_unauthorized"] += 1
-                text = "API: a client sent a token that is not this agent's"
-                place.admission.quiet("token", text, place.source)
+        audit.stranger(request)
         fault = Fault(
             401,
             "unauthorized",
@@ -72,6 +67,24 @@ def _auth_middleware(token: str, public: frozenset[str]) -> Middleware:
         return answer
 
     return authenticate
+
+
+def _socket_middleware(access: Access, audit: Audit, public: frozenset[str]) -> Middleware:
+    @web.middleware
+    async def recognise(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Find out which user of the host sent the request, before any handler reads the request."""
+        sock = request.transport.get_extra_info("socket") if request.transport is not None else None
+        if sock is None or sock.fileno() < 0:
+            raise Fault(503, "client_gone", "the client closed the connection; nothing was done")
+        identity = await access.of_peer(peer_of(sock))
+        identify(request, identity)
+        if not identity.right and request.rel_url.raw_path not in public:
+            audit.denied(request)
+            text = f"{identity.name} has no right: api.socket_rights names neither this user nor one of its groups"
+            raise Fault(403, FORBIDDEN, text, has=None)
+        return await handler(request)
+
+    return recognise
 
 
 async def _mark(_request: web.Request, response: web.StreamResponse) -> None:
@@ -91,39 +104,42 @@ def build_app(
     compared: Callable[[], Awaitable[dict[str, Any]]] | None = None,
     requests: RequestLog | None = None,
     ui: bool = False,
+    access: Access | None = None,
+    audit: Audit | None = None,
 ) -> web.Application:
     """Build the application that serves the API for ``node_list``.
 
     Call this function inside the event loop that will serve the application.
 
     ``local`` is for the Unix socket: no token is needed, and eGossip's GET /stop and /start are served. Otherwise
-    ``token`` is required. ``max_document`` is in bytes. ``counters`` are the API's own counters, which the API reports
-    together with the protocol's counters (see ``ApiServer``). ``rendered`` returns the state of the rendered files.
-    ``waiting`` returns the configured listen addresses that no interface has yet; "" if no address is missing.
-    ``compared`` compares the configuration file with the agent's current settings. ``requests``: store of the outcomes
-    of requests with an id. The applications of all sockets of an agent share the same store. ``ui`` adds the web page
-    under /ui/, whose files need no token because they contain no data. Raises ``ValueError`` if ``token`` is missing
-    and ``local`` is False, because clients could then connect without authentication.
+    ``token``, whose right is admin, or an ``access`` with tokens is required. ``audit``: the records of changes and
+    denials. The applications of all sockets of an agent share ``access`` and ``audit``. ``max_document`` is in bytes.
+    ``counters`` are the API's own counters, which the API reports together with the protocol's counters (see
+    ``ApiServer``). ``rendered`` returns the state of the rendered files. ``waiting`` returns the configured listen
+    addresses that no interface has yet; "" if no address is missing. ``compared`` compares the configuration file with
+    the agent's current settings. ``requests``: store of the outcomes of requests with an id. The applications of all
+    sockets of an agent share the same store. ``ui`` adds the web page under /ui/, whose files need no token because
+    they contain no data. Raises ``ValueError`` if there is no token and ``local`` is False, because clients could then
+    connect without authentication.
     """
-    if not local and not token:
+    access = Access(token) if access is None else access
+    if not local and not access.has_tokens:
         raise ValueError("API on TCP: expected a token, got none")
-    context = Context(node_list, token, local, max_document, {} if counters is None else counters, rendered, waiting)
+    counters = {} if counters is None else counters
+    audit = Audit(counters) if audit is None else audit
+    context = Context(node_list, access, audit, local, max_document, counters, rendered, waiting)
     context.compared = compared
     if requests is not None:
         context.requests = requests
     public = _PUBLIC | _PAGE_FILES if ui else _PUBLIC
     middlewares: list[Middleware] = [errors_as_json(context.counters)]
-    if not local:
-        middlewares.append(_auth_middleware(str(token), public))
+    middlewares.append((_socket_middleware if local else _auth_middleware)(access, audit, public))
     # ``client_max_size`` applies only to handlers that do not use params.read_body, which has its own limit.
     app = web.Application(middlewares=middlewares, client_max_size=max_document)
     for topic in (Info, Nodes, Documents, Requests, Waits, EGossip):
-        app.add_routes(
-            web.RouteDef(route.method, route.path, route.handler, {**route.kwargs, "expect_handler": not_yet})
-            for route in topic(context).routes()
-        )
+        add_to(app, topic(context).routes(), audit)
     if ui:
-        app.add_routes(Page().routes())
+        add_to(app, Page().routes(), audit)
 
     async def close(_app: web.Application) -> None:
         context.closing.set()

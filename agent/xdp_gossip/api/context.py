@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Callable, TypeVar
 from ..core.types import Document
 from ..node import shapes
 from ..worker.contents import Contents
+from .access import NOBODY, Access, Identity
+from .audit import Audit
 from .errors import Fault
 from .params import MAX_JSON
 from .requestlog import RequestLog
@@ -62,13 +64,15 @@ class Budget:
 class Context:
     """The node list that one API serves, and the rules for access to this API.
 
-    ``local`` is true for the Unix socket, whose file permissions are the authentication; ``token`` is for TCP.
+    ``local`` is true for the Unix socket, whose clients the kernel authenticates; clients over TCP send a token.
+    ``access``: the tokens and rights of all clients. ``audit``: the records of changes and denials.
     ``counters`` are the API's own counters, reported together with the protocol's counters. ``compared`` returns how
     the configuration file differs from the agent's current settings; None if the agent has no configuration file.
     """
 
     node_list: AsyncNodeList
-    token: str | None
+    access: Access
+    audit: Audit
     local: bool
     max_document: int
     counters: dict[str, int] = field(default_factory=dict)
@@ -89,20 +93,27 @@ class Context:
         """Convert a version of a document, without its value, to the schema ``Document``."""
         return shapes.document(document, self.node_list.signed_by(document))
 
-    async def wait(self, work: Callable[[], Awaitable[T]], gone: asyncio.Future[None] | None = None) -> T:
+    async def wait(
+        self,
+        work: Callable[[], Awaitable[T]],
+        gone: asyncio.Future[None] | None = None,
+        identity: Identity = NOBODY,
+    ) -> T:
         """Return the result of ``work()``.
 
-        If the agent shuts down before ``work()`` returns, raise :class:`Fault` 503 ``shutting_down`` at once.
+        If the agent shuts down before ``work()`` returns, raise :class:`Fault` 503 ``shutting_down`` at once. If the
+        rights of the client ``identity`` change, raise :class:`Fault` 401 ``unauthorized`` at once.
 
         ``gone`` is a future that completes when the client disconnects (``connection.gone``); the request then no
         longer counts against ``MAX_WAITING``.
         """
-        with self.waiting.take(1):
+        with self.waiting.take(1), self.access.holding(identity) as changed:
             task = asyncio.ensure_future(work())
             closing = asyncio.ensure_future(self.closing.wait())
-            ends = {closing} if gone is None else {closing, gone}
+            ends: set[asyncio.Future[Any]] = {closing, changed} if gone is None else {closing, changed, gone}
             try:
                 await asyncio.wait({task, *ends}, return_when=asyncio.FIRST_COMPLETED)
+                self.access.recheck(identity)
                 if not task.done() and not self.closing.is_set():
                     raise Fault(503, "client_gone", "the client closed the connection")
                 if not task.done():

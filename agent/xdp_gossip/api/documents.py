@@ -28,10 +28,13 @@ from ..node import shapes
 from ..node.convergence import refuse_isolated
 from ..worker.contents import SMALL
 from . import batch, lists, params, render
+from .access import Right, attributed, identity_of
+from .audit import note_keys, note_written
 from .connection import gone
 from .context import Context
 from .errors import Fault, bad_request
 from .headers import UNLESS_HEADER, UNLESS_ISOLATED
+from .routes import Route, delete, get, post, put
 
 _PREFIX = "/v1/documents/"
 _HISTORY = "/v1/history/"
@@ -89,21 +92,21 @@ class Documents:
         self._node_list = context.node_list
         self._requests = context.requests
 
-    def routes(self) -> list[web.RouteDef]:
+    def routes(self) -> list[Route]:
         """Return the routes of this class: paths and handlers.
 
         A key may contain ``/``. The path patterns also match line feeds, so that the handler can reject a key with a
         line feed and explain why.
         """
         return [
-            web.get("/v1/documents", self.list),
-            web.post("/v1/documents", self.publish_many),
-            web.get("/v1/documents/{key:(?s:.+)}", self.read),
-            web.put("/v1/documents/{key:(?s:.+)}", self.publish),
-            web.delete("/v1/documents/{key:(?s:.+)}", self.delete),
-            web.get("/v1/history/{key:(?s:.+)}", self.history),
-            web.post("/v1/rollback/{key:(?s:.+)}", self.rollback),
-            web.post("/v1/repair", self.repair),
+            get(Right.READ, "/v1/documents", self.list),
+            post(Right.WRITE, "/v1/documents", self.publish_many),
+            get(Right.READ, "/v1/documents/{key:(?s:.+)}", self.read),
+            put(Right.WRITE, "/v1/documents/{key:(?s:.+)}", self.publish),
+            delete(Right.WRITE, "/v1/documents/{key:(?s:.+)}", self.delete),
+            get(Right.READ, "/v1/history/{key:(?s:.+)}", self.history),
+            post(Right.WRITE, "/v1/rollback/{key:(?s:.+)}", self.rollback),
+            post(Right.WRITE, "/v1/repair", self.repair),
         ]
 
     async def list(self, request: web.Request) -> web.Response:
@@ -111,11 +114,16 @@ class Documents:
         query = params.query(request, ("prefix", "limit", "cursor"))
         prefix, page = prefix_of(query), lists.page(query, MAX_KEY)
         digest = self._node_list.documents_digest()
-        etag = render.etag_of([prefix, page, digest])
+        prefixes = identity_of(request).narrowed(prefix)
+        etag = render.etag_of([prefixes, page, digest])
         headers = {"ETag": etag, "Cache-Control": "no-cache"}
         if params.matches(request.headers.get("If-None-Match"), etag):
             return web.Response(status=304, headers=headers)
-        found = self._node_list.documents(prefix, page.cursor, page.more)
+        found: list[Document] = []
+        for one in prefixes:  # in the order of the keys, and no key has two of the prefixes
+            more_of_it = None if page.more is None else page.more - len(found)
+            if more_of_it != 0:
+                found += self._node_list.documents(one, page.cursor, more_of_it)
         documents, following = page.cut(found, lambda document: document.key)
         more = {"digest": digest, "next_cursor": following}
         return await lists.answer(request, "documents", documents, self._context.shape, more, headers)
@@ -129,7 +137,7 @@ class Documents:
         wanted = query.get("format", "raw")
         if wanted not in ("raw", "json"):
             raise bad_request(f"format: expected raw or json, got {shown(wanted)}")
-        key = params.path_key(request, _PREFIX)
+        key = self._key(request, _PREFIX)
         if "version" in query:
             document = await self._version(key, params.version(query["version"], "version"))
         else:
@@ -153,6 +161,7 @@ class Documents:
         if wanted == "json":
             signature = self._node_list.signature(document)
             shape = shapes.whole_document(document, self._node_list.signed_by(document), signature)
+            shape["batch"] = [other for other in shape["batch"] if identity_of(request).may_use(other)]
             return render.json_response(shape, headers=headers)
         headers["Content-Type"] = media_type(document.content_type)
         return web.Response(body=document.value, headers=headers)
@@ -163,6 +172,13 @@ class Documents:
             text = f"version {version} of document {key!r} is its deletion, it has no value"
             raise Fault(410, "version_deleted", text, key=key, author=document.author, comment=document.comment)
         return document
+
+    def _key(self, request: web.Request, path: str) -> str:
+        """Return the key that follows ``path``. Raises :class:`Fault` 403 if the client may not use this key."""
+        key = params.path_key(request, path)
+        note_keys(request, [key])
+        identity_of(request).need_key(key)
+        return key
 
     def _expected(self, request: web.Request, key: str) -> tuple[Version | None, bool]:
         """Parse If-Match and If-None-Match into (required version or None, whether the document must not exist)."""
@@ -186,16 +202,21 @@ class Documents:
         return params.version(tags[0][1], "If-Match"), False
 
     def _allowed(self, request: web.Request) -> Callable[[], None]:
-        """Return a function that raises ``ProtocolError`` (isolated) if the request must not be executed now.
+        """Return a function that raises an error if the request must not be executed now.
 
-        A client that waits for confirmations sends the header ``X-XDP-Gossip-Unless: isolated``.
+        The error is ``ProtocolError`` (isolated) for a client that waits for confirmations, which sends the header
+        ``X-XDP-Gossip-Unless: isolated``. The error is :class:`Fault` 401 if the rights of the client have changed.
         """
-        unless = request.headers.get(UNLESS_HEADER)
-        if unless is None:
-            return lambda: None
-        if unless != UNLESS_ISOLATED:
+        unless, identity = request.headers.get(UNLESS_HEADER), identity_of(request)
+        if unless not in (None, UNLESS_ISOLATED):
             raise bad_request(f"{UNLESS_HEADER}: expected {UNLESS_ISOLATED}, got {shown(unless)}", "invalid_header")
-        return lambda: refuse_isolated(self._node_list.isolated)
+
+        def allowed() -> None:
+            self._context.access.recheck(identity)
+            if unless is not None:
+                refuse_isolated(self._node_list.isolated)
+
+        return allowed
 
     async def publish(self, request: web.Request) -> web.Response:
         """Write a document. The response is sent once the document is on this member's disk."""
@@ -207,7 +228,8 @@ class Documents:
         author = params.text_limit(query, "author", "", MAX_AUTHOR)
         comment = params.text_limit(query, "comment", "", MAX_COMMENT)
         expires_in = params.seconds(query, "expires_in", 0.0, MAX_EXPIRES_IN) if "expires_in" in query else None
-        key = params.path_key(request, _PREFIX)
+        key = self._key(request, _PREFIX)
+        author, comment = attributed(identity_of(request), author, comment)
         expected, absent = self._expected(request, key)
         value = await read_document(request, self._context)
         wanted = Write(key, value, content_type, expected, absent, expires_in, suffix=suffix)
@@ -215,6 +237,7 @@ class Documents:
             if done.answer is None:
                 [result] = await self._node_list.publish_many([wanted], author=author, comment=comment)
                 done.answer = written(self._context, result)
+                note_written(request, [done.answer])
         return render.json_response(done.answer, headers={"ETag": f'"{done.answer["version"]}"'})
 
     async def delete(self, request: web.Request) -> web.Response:
@@ -222,8 +245,9 @@ class Documents:
         query = params.query(request, ("author", "comment"))
         author = params.text_limit(query, "author", "", MAX_AUTHOR)
         comment = params.text_limit(query, "comment", "", MAX_COMMENT)
+        key = self._key(request, _PREFIX)
+        author, comment = attributed(identity_of(request), author, comment)
         await params.no_body(request, self._context.uploads)
-        key = params.path_key(request, _PREFIX)
         expected, absent = self._expected(request, key)
         if absent:
             raise bad_request("If-None-Match: expected If-Match instead, with the version to delete", "invalid_header")
@@ -231,13 +255,14 @@ class Documents:
             if done.answer is None:
                 result = await self._node_list.delete(key, expected=expected, author=author, comment=comment)
                 done.answer = written_or_nothing(self._context, key, result)
+                note_written(request, [done.answer])
         return render.json_response(done.answer)
 
     async def history(self, request: web.Request) -> web.Response:
         """List the stored versions of one document, newest first."""
         query = params.query(request, ("values", "diff"))
         values, differences = params.flag(query, "values"), params.flag(query, "diff")
-        key = params.path_key(request, _HISTORY)
+        key = self._key(request, _HISTORY)
         versions = await self._node_list.history(key)
         if not versions:
             raise Fault(404, "document_not_found", f"there never was a document {key!r}", key=key)
@@ -249,7 +274,9 @@ class Documents:
         if differences:
             # If the client disconnects, the computation of the differences is cancelled.
             pairs = _pairs(versions)
-            texts = await self._context.wait(lambda: self._context.contents.differences(pairs), gone(request))
+            texts = await self._context.wait(
+                lambda: self._context.contents.differences(pairs), gone(request), identity_of(request)
+            )
             rendered = [{**entry, "diff": text} for entry, text in zip(rendered, texts)]
         return render.json_response({"key": key, "versions": rendered})
 
@@ -264,6 +291,12 @@ class Documents:
         author = batch.text(body, "author", MAX_AUTHOR)
         comment = batch.text(body, "comment", MAX_COMMENT)
         writes = batch.writes(body)
+        identity = identity_of(request)
+        note_keys(request, [write.key for write in writes])
+        for index, write in enumerate(writes):
+            identity.need_key(write.key, f"documents[{index}].key")
+        if body.get("signature") is None:  # a signature covers the comment, and a signed document has no author
+            author, comment = attributed(identity, author, comment)
         with self._requests.once(request, render.json_bytes(body), self._allowed(request)) as done:
             if done.answer is None:
                 results = await self._node_list.publish_many(writes, author=author, comment=comment)
@@ -273,6 +306,7 @@ class Documents:
                 fresh = [entry["version"] for entry in documents if entry["changed"]]
                 version = fresh[0] if fresh else None
                 done.answer = {"changed": bool(fresh), "version": version, "documents": documents}
+                note_written(request, documents)
         return render.json_response(done.answer)
 
     async def _parse(self, raw: bytes) -> Any:
@@ -287,7 +321,7 @@ class Documents:
     async def rollback(self, request: web.Request) -> web.Response:
         """Publish an earlier version of a document again."""
         params.query(request, ())
-        key = params.path_key(request, _ROLLBACK)
+        key = self._key(request, _ROLLBACK)
         expected, absent = self._expected(request, key)
         if absent:
             raise bad_request("If-None-Match: expected If-Match instead, with the version to replace", "invalid_header")
@@ -295,6 +329,7 @@ class Documents:
         body = await params.read_object(request, self._context.uploads, members)
         version = params.version(batch.text(body, "version", MAX_KEY, required=True), "version")
         author, comment = batch.text(body, "author", MAX_AUTHOR), batch.text(body, "comment", MAX_COMMENT)
+        author, comment = attributed(identity_of(request), author, comment or (author and f"rollback to {version}"))
         never: Literal["never"] | None = "never" if body.get("expires_in") == "never" else None
         expires_in = never or batch.seconds(body, "")
         with self._requests.once(request, render.json_bytes(body), self._allowed(request)) as done:
@@ -303,14 +338,19 @@ class Documents:
                     key, version, expected=expected, author=author, comment=comment, expires_in=expires_in
                 )
                 done.answer = written(self._context, result)
+                note_written(request, [done.answer])
         return render.json_response(done.answer, headers={"ETag": f'"{done.answer["version"]}"'})
 
     async def repair(self, request: web.Request) -> web.Response:
         """Start a sync at once with every member whose documents digest differs from this member's."""
         params.query(request, ())
         body = await params.read_object(request, self._context.uploads, ("key",))
-        if "key" in body:
-            params.key(batch.text(body, "key", MAX_KEY, required=True))
+        if "key" not in body:
+            identity_of(request).need_all_keys("repair without key")
+        else:
+            key = params.key(batch.text(body, "key", MAX_KEY, required=True))
+            note_keys(request, [key])
+            identity_of(request).need_key(key)
         return render.json_response({"asked": self._node_list.repair()})
 
 

@@ -7,6 +7,7 @@ Unix socket only, because a web page could make a browser send such a GET over T
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Callable
 
 from aiohttp import web
@@ -15,10 +16,13 @@ from ..core.shown import shown
 from ..core.types import DEFAULT_KEY, Node
 from ..node import parameters, shapes
 from . import params, render
+from .access import Right, identity_of
+from .audit import note_keys, note_written, record_of
 from .context import Context
 from .documents import read_document, written
 from .errors import bad_request
-from .nodes import MAX_JOIN, add_nodes, switched
+from .nodes import MAX_JOIN, add_nodes, addresses, switched
+from .routes import Route, changing_get, get, post
 
 #: Fields that eGossip includes in a node and that this agent ignores.
 _IGNORED = frozenset({"Mac", "LinkName"})
@@ -31,23 +35,24 @@ class EGossip:
         self._context = context
         self._node_list = context.node_list
 
-    def routes(self) -> list[web.RouteDef]:
+    def routes(self) -> list[Route]:
         """Return the routes of this class.
 
         GETs that change state are served only on the Unix socket (``context.local``).
         """
         routes = [
-            web.get("/list", self.list),
-            web.get("/metadata", self.metadata),
-            web.post("/set", self.set),
-            web.post("/publish", self.publish),
-            web.post("/stop", self.stop),
-            web.post("/start", self.start),
+            get(Right.READ, "/list", self.list),
+            get(Right.READ, "/metadata", self.metadata),
+            post(Right.ADMIN, "/set", self.set),
+            post(Right.WRITE, "/publish", self.publish),
+            post(Right.ADMIN, "/stop", self.stop),
+            post(Right.ADMIN, "/start", self.start),
         ]
         if self._context.local:
-            # HEAD is not served, because a HEAD request must not change state (RFC 9110, 9.2.1), but /stop and /start
-            # change it.
-            routes += [web.get("/stop", self.stop, allow_head=False), web.get("/start", self.start, allow_head=False)]
+            routes += [
+                changing_get(Right.ADMIN, "/stop", self.stop),
+                changing_get(Right.ADMIN, "/start", self.start),
+            ]
         return routes
 
     async def list(self, request: web.Request) -> web.Response:
@@ -58,6 +63,7 @@ class EGossip:
     async def metadata(self, request: web.Request) -> web.Response:
         """Return the value of the ``default`` document unchanged; an empty body if the document does not exist."""
         params.query(request, ())
+        identity_of(request).need_key(DEFAULT_KEY)
         headers = {"Content-Type": "application/octet-stream", "X-Content-Type-Options": "nosniff"}
         return web.Response(body=self._node_list.read(DEFAULT_KEY), headers=headers)
 
@@ -70,15 +76,22 @@ class EGossip:
             raise bad_request(f"body: expected a node or a list of 1 to {MAX_JOIN} nodes, got {len(entries)}")
         local = self._node_list.get()[0]
         nodes = [_node(index, entry, local) for index, entry in enumerate(entries)]
+        record_of(request).target = addresses(nodes)
         return render.json_response({"added": add_nodes(self._node_list, nodes)})
 
     async def publish(self, request: web.Request) -> web.Response:
         """Publish the request body as the ``default`` document."""
         params.query(request, ())
+        identity = identity_of(request)
+        note_keys(request, [DEFAULT_KEY])
+        identity.need_key(DEFAULT_KEY)
         value = await read_document(request, self._context)
-        with self._context.requests.once(request, value) as done:
+        unchanged = functools.partial(self._context.access.recheck, identity)
+        with self._context.requests.once(request, value, unchanged) as done:
             if done.answer is None:
-                done.answer = written(self._context, await self._node_list.publish(value, DEFAULT_KEY))
+                result = await self._node_list.publish(value, DEFAULT_KEY, author=identity.name)
+                done.answer = written(self._context, result)
+                note_written(request, [done.answer])
         return render.json_response(done.answer)
 
     async def stop(self, request: web.Request) -> web.Response:

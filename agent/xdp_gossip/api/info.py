@@ -10,8 +10,10 @@ from typing import Any
 from aiohttp import web
 
 from . import params, process, render
+from .access import Identity, Right, identity_of
 from .context import Context
 from .errors import Fault
+from .routes import Route, get
 
 
 @functools.lru_cache(maxsize=1)
@@ -30,16 +32,16 @@ class Info:
         self._awaited = context.awaited
         self._compared = context.compared
 
-    def routes(self) -> list[web.RouteDef]:
+    def routes(self) -> list[Route]:
         """Paths and handlers."""
         return [
-            web.get("/v1/health", self.health),
-            web.get("/v1/status", self.status),
-            web.get("/v1/keys", self.keys),
-            web.get("/v1/configuration", self.configuration),
-            web.get("/v1/rendered", self.rendered),
-            web.get("/v1/metrics", self.metrics),
-            web.get("/v1/openapi.yaml", self.openapi),
+            get(Right.PUBLIC, "/v1/health", self.health),
+            get(Right.READ, "/v1/status", self.status),
+            get(Right.READ, "/v1/keys", self.keys),
+            get(Right.ADMIN, "/v1/configuration", self.configuration),
+            get(Right.READ, "/v1/rendered", self.rendered),
+            get(Right.READ, "/v1/metrics", self.metrics),
+            get(Right.READ, "/v1/openapi.yaml", self.openapi),
         ]
 
     async def health(self, request: web.Request) -> web.Response:
@@ -82,9 +84,14 @@ class Info:
         return render.json_response(await self._compared())
 
     async def rendered(self, request: web.Request) -> web.Response:
-        """Return the rendered files and the most recent outcome of each."""
+        """Return the rendered files and the most recent outcome of each.
+
+        A client that may use some keys only gets the files that were rendered from these keys alone.
+        """
         params.query(request, ())
-        return render.json_response({"templates": self._rendered()})
+        identity = identity_of(request)
+        files = [one for one in self._rendered() if not identity.limited or _is_of(identity, one)]
+        return render.json_response({"templates": files})
 
     async def metrics(self, request: web.Request) -> web.Response:
         """Return the metrics in the Prometheus text format."""
@@ -100,3 +107,8 @@ class Info:
         """Return the OpenAPI description of this API."""
         params.query(request, ())
         return web.Response(text=openapi_text(), content_type="application/yaml")
+
+
+def _is_of(identity: Identity, rendered: dict[str, Any]) -> bool:
+    """Whether ``identity`` may use all documents of a rendered file. The error of a file may quote its documents."""
+    return bool(rendered["documents"]) and all(identity.may_use(key) for key in rendered["documents"])

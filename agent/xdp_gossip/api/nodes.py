@@ -12,8 +12,11 @@ from ..core.shown import shown
 from ..core.types import MAX_ZONE, PRESENT, Address, Node, State, check_text
 from ..node import parameters, shapes
 from . import lists, params, render
+from .access import Right
+from .audit import record_of
 from .context import Context
 from .errors import Fault, bad_request
+from .routes import Route, delete, get, patch, post
 
 #: Maximum number of addresses in one join request. A few addresses are enough to join a fleet of any size.
 MAX_JOIN = 1000
@@ -63,17 +66,17 @@ class Nodes:
         self._context = context
         self._node_list = context.node_list
 
-    def routes(self) -> list[web.RouteDef]:
+    def routes(self) -> list[Route]:
         """Paths and handlers."""
         return [
-            web.get("/v1/nodes", self.list),
-            web.delete("/v1/nodes/{node}", self.forget),
-            web.get("/v1/node", self.show),
-            web.patch("/v1/node", self.change),
-            web.post("/v1/node/join", self.join),
-            web.post("/v1/node/start", self.start),
-            web.post("/v1/node/stop", self.stop),
-            web.post("/v1/node/leave", self.leave),
+            get(Right.READ, "/v1/nodes", self.list),
+            delete(Right.ADMIN, "/v1/nodes/{node}", self.forget),
+            get(Right.READ, "/v1/node", self.show),
+            patch(Right.ADMIN, "/v1/node", self.change),
+            post(Right.ADMIN, "/v1/node/join", self.join),
+            post(Right.ADMIN, "/v1/node/start", self.start),
+            post(Right.ADMIN, "/v1/node/stop", self.stop),
+            post(Right.ADMIN, "/v1/node/leave", self.leave),
         ]
 
     async def list(self, request: web.Request) -> web.Response:
@@ -109,6 +112,7 @@ class Nodes:
         params.query(request, ())
         await params.no_body(request, self._context.uploads)
         address = self._dead(request.match_info["node"])
+        record_of(request).target = str(address)
         return render.json_response({"forgotten": shapes.node(self._node_list.forget(address))})
 
     def _dead(self, text: str) -> Address:
@@ -162,6 +166,7 @@ class Nodes:
             raise bad_request(f"nodes: expected a list of 1 to {MAX_JOIN} addresses such as 198.18.0.11:8000")
         local = self._node_list.local().node
         nodes = [self._address(index, value, local) for index, value in enumerate(wanted)]
+        record_of(request).target = addresses(nodes)
         return render.json_response({"added": add_nodes(self._node_list, nodes)})
 
     @staticmethod
@@ -201,6 +206,12 @@ class Nodes:
 def switched(node_list: Any, changed: bool) -> web.Response:
     """Build the response to start, stop and leave."""
     return render.json_response({"state": node_list.state(), "changed": bool(changed)})
+
+
+def addresses(nodes: list[Node]) -> str:
+    """Return the addresses of the first ten ``nodes``, for an audit record."""
+    more = f" and {len(nodes) - 10} more" if len(nodes) > 10 else ""
+    return ", ".join(str(node.address) for node in nodes[:10]) + more
 
 
 def add_nodes(node_list: Any, nodes: list[Node]) -> int:

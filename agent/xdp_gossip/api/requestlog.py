@@ -20,7 +20,9 @@ from aiohttp import web
 
 from ..core.shown import shown
 from ..node.publishing import only_if
+from .access import Identity, Right, identity_of
 from .asked import Asked
+from .audit import record_of
 from .errors import Fault, bad_request, to_fault
 from .headers import ID_HEADER
 
@@ -34,10 +36,14 @@ _ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
 @dataclass
 class Entry:
-    """The stored state of one request id. ``state``: pending, done, failed or cancelled."""
+    """The stored state of one request id. ``state``: pending, done, failed or cancelled.
+
+    ``who``: name of the client that sent or cancelled the request.
+    """
 
     id: str
     fingerprint: bytes
+    who: str = ""
     state: str = "pending"
     status: int | None = None
     answer: Any = None
@@ -82,8 +88,10 @@ class RequestLog:
         """
         asked = Asked.of(request)
         number = request.headers.get(ID_HEADER)
-        entry = Entry("", b"") if number is None else self._begin(check_id(number), _fingerprint(request, body))
+        who = identity_of(request).name
+        entry = Entry("", b"") if number is None else self._begin(check_id(number), _fingerprint(request, body), who)
         if entry.state == "done":
+            record_of(request).outcome = "repeated"
             yield Outcome(dict(entry.answer))
             return
 
@@ -109,25 +117,29 @@ class RequestLog:
             raise
         self._end(entry, "done", 200, outcome.answer)
 
-    def find(self, number: str) -> Entry:
-        """Return the entry of the request id ``number``.
+    def find(self, number: str, client: Identity) -> Entry:
+        """Return the entry of the request id ``number``, which ``client`` asks for.
 
-        Raises :class:`Fault` 404 if the log contains no entry with this id.
+        Raises :class:`Fault` 404 if the log contains no entry with this id, or if the request came from another client
+        and ``client`` does not have the right admin.
         """
         entry = self._entries.get(number)
-        if entry is None:
+        if entry is None or not _may_see(entry, client):
             text = f"this agent knows of no request {number!r} since it started; the document's history may tell"
             raise Fault(404, "request_not_found", text)
         return entry
 
-    async def cancel(self, number: str) -> Entry:
+    async def cancel(self, number: str, client: Identity) -> Entry:
         """Cancel the request with the id ``number``, unless it has already taken effect, and return its entry.
 
-        A cancelled request never takes effect, even if it arrives only after this call.
+        A cancelled request never takes effect, even if it arrives only after this call. Raises :class:`Fault` 404 if
+        the request came from another client than ``client``, which does not have the right admin.
         """
         entry = self._entries.get(number)
         if entry is None:
-            entry = self._add(Entry(number, b""))
+            entry = self._add(Entry(number, b"", client.name))
+        elif not _may_see(entry, client):
+            entry = self.find(number, client)  # raises
         if entry.state == "failed":
             entry.state, entry.given_up = "cancelled", True
         if entry.state == "pending":
@@ -138,13 +150,13 @@ class RequestLog:
                 entry.state = "cancelled"
         return entry
 
-    def _begin(self, number: str, fingerprint: bytes) -> Entry:
+    def _begin(self, number: str, fingerprint: bytes, who: str) -> Entry:
         entry = self._entries.get(number)
         if entry is None:
-            return self._add(Entry(number, fingerprint))
+            return self._add(Entry(number, fingerprint, who))
         if entry.given_up and entry.state != "done":
             raise _cancelled(number)
-        if entry.fingerprint != fingerprint:
+        if (entry.fingerprint, entry.who) != (fingerprint, who):
             raise Fault(
                 409, "request_id_reused", f"{ID_HEADER}: {number!r} was used by another request: expected a new id"
             )
@@ -178,6 +190,10 @@ class RequestLog:
             del self._entries[entry.id]
             self._bytes -= entry.size
         entry.over.set()
+
+
+def _may_see(entry: Entry, client: Identity) -> bool:
+    return entry.who == client.name or client.right >= Right.ADMIN
 
 
 def check_id(number: str) -> str:

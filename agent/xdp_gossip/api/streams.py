@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from aiohttp import web
@@ -19,6 +19,7 @@ from aiohttp import web
 from ..common.internal_errors import RECORD
 from ..node import shapes
 from . import render
+from .access import Identity, identity_of
 from .connection import gone
 from .context import Context
 from .eventstream import MEDIA_TYPE, encode, keep_alive
@@ -67,6 +68,31 @@ def change_json(context: Context, change: Any) -> dict[str, Any]:
     return entry
 
 
+@dataclass(frozen=True)
+class Seen:
+    """The changes that a client may see, as :class:`~xdp_gossip.node.changes.Changes`."""
+
+    revision: int
+    gap: bool
+    changes: tuple[Any, ...]
+
+
+async def changes_for(identity: Identity, node_list: Any, since: int, timeout: float, prefix: str, kind: str) -> Any:
+    """Wait for changes as ``node_list.changes`` does, but leave out documents that ``identity`` may not use."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    only = identity.narrowed(prefix)
+    narrow = only[0] if len(only) == 1 else prefix
+    while True:
+        found = await node_list.changes(since, max(0.0, deadline - loop.time()), narrow, kind)
+        if not identity.limited:
+            return found
+        kept = tuple(one for one in found.changes if one.document is None or identity.may_use(one.document.key))
+        if kept or found.gap or not found.changes or loop.time() >= deadline:
+            return Seen(found.revision, found.gap, kept)
+        since = found.revision
+
+
 def _revision(number: int) -> bytes:
     return render.json_bytes({"revision": number})
 
@@ -84,19 +110,21 @@ class Streams:
             self._counters.setdefault(name, 0)
 
     async def serve(self, request: web.Request, since: int, prefix: str, kind: str) -> web.StreamResponse:
-        """Send all changes after ``since`` to the client, until the client disconnects or the agent closes.
+        """Send all changes after ``since`` to the client, until the client disconnects, the agent closes, or the rights
+        of the client change.
 
         Raises :class:`Fault` 503 if too many streams are open, and ``NotReadyError`` if the node list is not ready.
         """
         budget = self._context.streams
         if budget.used >= budget.total:
             self._counters["api_streams_refused"] += 1
-        with budget.take(1):
+        identity = identity_of(request)
+        with budget.take(1), self._context.access.holding(identity) as changed:
             # If the node list is not ready, the client gets an error status, because the response has not begun yet.
             await self._context.node_list.changes(since, 0.0, prefix, kind)
             response = web.StreamResponse(headers=_HEADERS)
             response.force_close()
-            stream = _Stream(request, response)
+            stream = _Stream(request, response, identity, changed)
             await stream.open()
             self._counters["api_streams_opened"] += 1
             try:
@@ -123,7 +151,8 @@ class Streams:
             while True:
                 # The first read does not wait, so the client learns at once the revision at which the stream begins.
                 seconds = KEEP_ALIVE if told else 0.0
-                found = await self._next(position, seconds, prefix, kind, {closing, stream.gone})
+                ends: set[asyncio.Future[Any]] = {closing, stream.gone, stream.changed}
+                found = await self._next(position, seconds, prefix, kind, ends, stream.identity)
                 if found is None:
                     return
                 if not told:
@@ -147,13 +176,20 @@ class Streams:
             await asyncio.gather(closing, return_exceptions=True)
 
     async def _next(
-        self, position: int, seconds: float, prefix: str, kind: str, ends: set[asyncio.Future[Any]]
+        self,
+        position: int,
+        seconds: float,
+        prefix: str,
+        kind: str,
+        ends: set[asyncio.Future[Any]],
+        identity: Identity,
     ) -> Any | None:
         """Wait for changes after ``position`` and return them.
 
         The result is empty if nothing changes within ``seconds``, and None if one of ``ends`` completes first.
         """
-        task = asyncio.ensure_future(self._context.node_list.changes(position, seconds, prefix, kind))
+        node_list = self._context.node_list
+        task = asyncio.ensure_future(changes_for(identity, node_list, position, seconds, prefix, kind))
         try:
             await asyncio.wait({task, *ends}, return_when=asyncio.FIRST_COMPLETED)
             if any(end.done() for end in ends):
@@ -181,12 +217,20 @@ class Streams:
 
 
 class _Stream:
-    """The connection of one event stream's client."""
+    """The connection of one event stream's client. ``changed`` completes when the rights of ``identity`` change."""
 
-    def __init__(self, request: web.Request, response: web.StreamResponse) -> None:
+    def __init__(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        identity: Identity,
+        changed: asyncio.Future[None],
+    ) -> None:
         self._request = request
         self._response = response
         self._writer: Any = None
+        self.identity = identity
+        self.changed = changed
         self.gone = gone(request)
 
     async def open(self) -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 from aiohttp import web
 
 from . import params
+from .access import Right
 from .errors import Fault
+from .routes import Route, get
 
 #: Media types of the served files, by file name; the name "" is the page itself. A request for a name that is not
 #: listed here does not reach the file system.
@@ -94,9 +96,9 @@ class Page:
             content = (directory() / (name or _PAGE)).read_bytes()
             self._files[name] = (content, f'"{hashlib.blake2b(content, digest_size=12).hexdigest()}"')
 
-    def routes(self) -> list[web.RouteDef]:
+    def routes(self) -> list[Route]:
         """Paths and handlers."""
-        return [web.get("/ui/", self.file), web.get("/ui/{file}", self.file)]
+        return [get(Right.PUBLIC, "/ui/", self.file), get(Right.PUBLIC, "/ui/{file}", self.file)]
 
     async def file(self, request: web.Request) -> web.Response:
         """Return one of the files, or 304 if the browser's cached copy is current."""

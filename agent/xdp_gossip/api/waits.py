@@ -12,11 +12,13 @@ from aiohttp import web
 from ..core.shown import shown
 from ..node.changes import KINDS
 from . import params, render
+from .access import Right, identity_of
 from .connection import gone
 from .context import MAX_WAIT, Context
 from .documents import prefix_of
 from .errors import bad_request
-from .streams import Streams, change_json, wants_stream
+from .routes import Route, get
+from .streams import Streams, change_json, changes_for, wants_stream
 
 _CONTENT_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _STATE_DIGEST = re.compile(r"[0-9a-f]{16}")
@@ -32,12 +34,12 @@ class Waits:
         self._node_list = context.node_list
         self._streams = Streams(context)
 
-    def routes(self) -> list[web.RouteDef]:
+    def routes(self) -> list[Route]:
         """Paths and handlers."""
         return [
-            web.get("/v1/watch", self.watch),
-            web.get("/v1/convergence", self.convergence),
-            web.get("/v1/rendered/fleet", self.troubled_files),
+            get(Right.READ, "/v1/watch", self.watch),
+            get(Right.READ, "/v1/convergence", self.convergence),
+            get(Right.READ, "/v1/rendered/fleet", self.troubled_files),
         ]
 
     async def watch(self, request: web.Request) -> web.StreamResponse:
@@ -60,7 +62,10 @@ class Waits:
                 since = params.natural({"Last-Event-ID": last}, "Last-Event-ID", since)
             return await self._streams.serve(request, since, prefix, kind)
         timeout = params.seconds(query, "timeout", _DEFAULT_WATCH, MAX_WAIT)
-        found = await self._context.wait(lambda: self._node_list.changes(since, timeout, prefix, kind), gone(request))
+        identity = identity_of(request)
+        found = await self._context.wait(
+            lambda: changes_for(identity, self._node_list, since, timeout, prefix, kind), gone(request), identity
+        )
         changes = [change_json(self._context, change) for change in found.changes]
         return render.json_response({"revision": found.revision, "gap": found.gap, "changes": changes})
 
@@ -71,6 +76,11 @@ class Waits:
         """
         query = params.query(request, ("key", "version", "digest", "deleted", "applied", "wait", "timeout"))
         key = params.key(query["key"]) if "key" in query else None
+        identity = identity_of(request)
+        if key is None:
+            identity.need_all_keys("convergence without key")
+        else:
+            identity.need_key(key)
         version = params.version(query["version"], "version") if "version" in query else None
         digest, deleted = query.get("digest"), params.flag(query, "deleted")
         applied = params.flag(query, "applied")
@@ -89,7 +99,8 @@ class Waits:
         found = await self._context.wait(
             lambda: self._node_list.convergence(
                 key, version, digest, wait=wait, timeout=timeout, deleted=deleted, **more
-            )
+            ),
+            identity=identity,
         )
         return render.json_response(convergence_json(found))
 
@@ -99,7 +110,10 @@ class Waits:
         """
         query = params.query(request, ("timeout",))
         timeout = params.seconds(query, "timeout", _DEFAULT_ANSWERS, MAX_WAIT)
-        found = await self._context.wait(lambda: self._node_list.troubled_files(timeout), gone(request))
+        identity = identity_of(request)
+        # The errors of rendered files may quote any document.
+        identity.need_all_keys("/v1/rendered/fleet")
+        found = await self._context.wait(lambda: self._node_list.troubled_files(timeout), gone(request), identity)
         return render.json_response(asdict(found))
 
 

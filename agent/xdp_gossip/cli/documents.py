@@ -64,7 +64,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         "--expires-in", metavar="SECONDS", type=seconds, help="delete the document everywhere after this time"
     )
     publish.add_argument(
-        "--author", metavar="NAME", help="author of the change, stored in the history (default: the user)"
+        "--author", metavar="NAME", help="name put in front of the comment, if it is not that of the user"
     )
     add_signing(publish)
     _add_wait(publish, "wait until this many members have stored the document: all, majority or a number", None)
@@ -97,7 +97,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     delete.add_argument("--if-version", metavar="VERSION", type=version, help=text)
     delete.add_argument("--comment", metavar="TEXT", help="reason for the change, stored in the history")
     delete.add_argument(
-        "--author", metavar="NAME", help="author of the change, stored in the history (default: the user)"
+        "--author", metavar="NAME", help="name put in front of the comment, if it is not that of the user"
     )
     add_signing(delete)
     _add_wait(delete, "wait until this many members know of the deletion: all, majority or a number", None)

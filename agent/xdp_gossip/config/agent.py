@@ -19,6 +19,7 @@ from ..core.signatures import fingerprint
 from ..core.signers import Signer
 from ..core.types import MAX_NAME, MAX_PRIVATE_DATA, Address, Node
 from ..signing.signers import MAX_PREFIXES, MAX_SIGNERS, check_signers, make_signer
+from .access import MAX_SOCKET_RIGHTS, MAX_TOKENS, SocketRight, TokenConfig, is_word, socket_rights, tokens
 from .reader import ConfigError as ConfigError
 from .reader import Problems, Section, parse_yaml, read_text, show
 from .settings import DataPlaneConfig, KeySlot, NodeSettings, rules
@@ -62,7 +63,8 @@ class ApiConfig:
     """Settings of the HTTP API.
 
     ``socket``: path of the API's Unix socket; "" if the API has no Unix socket. ``listen``: TCP address of the API;
-    None if the API does not use TCP. ``ui``: whether the API's server also serves the web page.
+    None if the API does not use TCP. ``ui``: whether the API's server also serves the web page. ``token``: the token
+    from ``token_file``; None if the setting is missing.
     """
 
     socket: str = setting(
@@ -71,15 +73,40 @@ class ApiConfig:
         words=f"an absolute path of at most {_MAX_SOCKET_PATH} bytes, or empty",
     )
     listen: Address | None = setting(
-        None, "TCP address of the HTTP API; needs `api.token_file`", words="ADDRESS:PORT, not the gossip address"
+        None,
+        "TCP address of the HTTP API; needs `api.token_file` or `api.tokens`",
+        words="ADDRESS:PORT, not the gossip address",
     )
-    token_file: str = setting("", "file with the token that TCP clients must send", words="a private file")
+    token_file: str = setting(
+        "",
+        "file with a token that has the right `admin`; [Rights](api.md#rights)",
+        words="a private file",
+        agent=AgentYml(reload=True),
+    )
     token: str | None = field(default=None, repr=False)
     tls_cert: str = setting("", "the API's certificate in PEM", words="a file", agent=AgentYml(key="tls.cert"))
     tls_key: str = setting(
         "", "private key of the API's certificate", words="a private file", agent=AgentYml(key="tls.key")
     )
     ui: bool = setting(False, "serve the read-only web page `/ui/`")
+    tokens: tuple[TokenConfig, ...] = setting(
+        (),
+        "tokens with their [rights](api.md#rights)",
+        words=f"at most {MAX_TOKENS:,} of {{name, hash, rights, prefixes}}; rights read, write or admin",
+        agent=AgentYml(reload=True),
+    )
+    socket_rights: tuple[SocketRight, ...] = setting(
+        (),
+        "[rights](api.md#rights) of the users of the Unix socket; if not set, each of them has the right `admin`",
+        words=f"at most {MAX_SOCKET_RIGHTS} of {{user or group, rights, prefixes}}; rights read, write or admin",
+        agent=AgentYml(reload=True),
+    )
+    audit_file: str = setting(
+        "",
+        "file to which the agent adds a record of every change and of every denial ([Audit](security.md#audit))",
+        words="an absolute path, or empty",
+        agent=AgentYml(reload=True),
+    )
 
 
 @dataclass(frozen=True)
@@ -377,21 +404,36 @@ def _seed_name(item: object) -> tuple[str, int] | None:
 
 
 def _api(top: Section, node: Node | None) -> ApiConfig:
-    section = top.section("api", ("socket", "listen", "token_file", "tls", "ui"))
+    section = top.section(
+        "api", ("socket", "listen", "token_file", "tls", "ui", "tokens", "socket_rights", "audit_file")
+    )
     path = section.absolute_path("socket", ApiConfig.socket, empty=True)
     if len(path.encode()) > _MAX_SOCKET_PATH:
         section.expected("socket", f"a path of at most {_MAX_SOCKET_PATH} bytes", f"{len(path.encode())}")
     listen = _api_listen(section, node)
     token = section.secret_file("token_file", MIN_SECRET)
-    if token and not (token.isascii() and token.isprintable() and " " not in token):
+    if token and not is_word(token):
         section.expected("token_file", "a token of printable ASCII characters without a space", "others")
-    if listen and not section.text("token_file", ""):
-        section.expected("token_file", "a file with the API token, as api.listen is set", "none")
+    held = tokens(section, token)
+    if listen and not section.text("token_file", "") and not section.given("tokens"):
+        section.expected("token_file", "a file with the API token, or api.tokens, as api.listen is set", "neither")
+    audit_file = section.absolute_path("audit_file", "", empty=True)
     if not path and not listen:
         section.expected("socket", "a socket path, or api.listen", "neither")
     cert, key = _tls(section)
     plain = section.settings(knobs(ApiConfig))
-    return ApiConfig(path, listen, section.text("token_file", ""), token or None, cert, key, **plain)
+    return ApiConfig(
+        path,
+        listen,
+        section.text("token_file", ""),
+        token or None,
+        cert,
+        key,
+        tokens=held,
+        socket_rights=socket_rights(section),
+        audit_file=audit_file,
+        **plain,
+    )
 
 
 def _api_listen(section: Section, node: Node | None) -> Address | None:
@@ -424,6 +466,10 @@ def _tls(api: Section) -> tuple[str, str]:
     return cert, key
 
 
+def _granted(who: dict[str, Any], entry: TokenConfig | SocketRight) -> dict[str, Any]:
+    return {**who, "rights": entry.rights, "prefixes": list(entry.prefixes)}
+
+
 def describe(config: AgentConfig) -> dict[str, Any]:
     """Return the effective settings without secrets, in the format that ``check-config --json`` prints."""
     return {
@@ -445,6 +491,12 @@ def describe(config: AgentConfig) -> dict[str, Any]:
             "listen": str(config.api.listen or ""),
             "tls": bool(config.api.tls_cert),
             "ui": config.api.ui,
+            "tokens": [_granted({"name": one.name}, one) for one in config.api.tokens],
+            "socket_rights": [
+                _granted({"user": one.user} if one.user else {"group": one.group}, one)
+                for one in config.api.socket_rights
+            ],
+            "audit_file": config.api.audit_file,
         },
         "dataplane": {
             "interface": config.dataplane.interface,

@@ -21,13 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..api.access import Access
 from ..api.app import build_app
+from ..api.audit import Audit
 from ..api.requestlog import RequestLog
 from ..api.server import ApiServer, tls_context
 from ..common.internal_errors import RECORD
 from ..common.quiet import Quiet, QuietFilter
 from ..config import agent as config
-from ..config.agent import AgentConfig, ConfigError
+from ..config.agent import AgentConfig, ApiConfig, ConfigError
 from ..core.interface import ProtocolError
 from ..core.settings import file_keys, knobs
 from ..core.types import Node
@@ -82,6 +84,9 @@ class Agent:
         self.servers: list[ApiServer] = []
         self.counters: dict[str, int] = {"loop_errors": 0}
         self.requests = RequestLog()
+        self.access = Access()
+        self.audit = Audit(self.counters)
+        self._grant(settings)
         self.systemd = Systemd()
         listen = settings.api.listen
         self.addresses = Addresses(
@@ -97,6 +102,12 @@ class Agent:
         self._failed = False
         self._quiet = Quiet(_log)
         self._resolving: asyncio.Task[None] | None = None
+
+    def _grant(self, settings: AgentConfig) -> None:
+        """Apply the tokens, the rights and the audit file of ``settings``."""
+        api = settings.api
+        self.access.configure(api.token, api.tokens, api.socket_rights)
+        self.audit.configure(api.audit_file)
 
     async def run(self) -> int:
         """Run the agent until a signal arrives. Returns exit code 0 after an orderly shutdown, 1 after a failure."""
@@ -189,7 +200,6 @@ class Agent:
     def _server(self, *, local: bool) -> ApiServer:
         app = build_app(
             self.node_list,
-            token=self.settings.api.token,
             local=local,
             max_document=self.settings.limits.document,
             counters=self.counters,
@@ -198,6 +208,8 @@ class Agent:
             compared=self.compared,
             requests=self.requests,
             ui=self.settings.api.ui,
+            access=self.access,
+            audit=self.audit,
         )
         server = ApiServer(app, self.counters)
         self.servers.append(server)
@@ -219,6 +231,7 @@ class Agent:
         except asyncio.TimeoutError:
             _log.error("closing took more than %g seconds and was given up", CLOSE_SECONDS)
             self._failed = True
+        self.audit.close()
 
     def _on_stop(self, number: int) -> None:
         _log.info("%s: stopping", signal.Signals(number).name)
@@ -313,6 +326,13 @@ class Agent:
         declared = knobs(AgentConfig)  # the setting seed_names has no entry here: it is parsed from the key seeds
         reload = [name for name in differing if declared.get(name, declared["seeds"]).agent.reload]
         restart = [name for name in differing if name not in reload]
+        if "api" in restart:
+            applied = dataclasses.replace(old.api, **_reloaded(new.api))
+            if applied == new.api:
+                restart.remove("api")
+            changed = [name for name, value in _reloaded(new.api).items() if getattr(old.api, name) != value]
+            # A new token in the same file is a change of the setting that names the file.
+            reload += sorted({f"api.{'token_file' if name == 'token' else name}" for name in changed})
         if new.node.address != old.node.address:
             restart.append("node.addr or node.port")
         if (new.node.name, new.node.private_data) != (old.node.name, old.node.private_data):
@@ -328,9 +348,11 @@ class Agent:
         if fixed:
             _log.warning("reloaded, but these changes need a restart: %s", ", ".join(sorted(fixed)))
         logs.configure(new.log.level, new.log.format)
+        api = dataclasses.replace(old.api, **_reloaded(new.api))
         self.settings = dataclasses.replace(
-            old, log=new.log, seeds=new.seeds, seed_names=new.seed_names, signers=new.signers
+            old, api=api, log=new.log, seeds=new.seeds, seed_names=new.seed_names, signers=new.signers
         )
+        self._grant(self.settings)
         if old.signers != new.signers and (withheld := self.node_list.trust(new.signers)):
             _log.warning("%d documents lack a signature that they need now; only their history is kept", withheld)
         for seed in set(old.seeds) - set(new.seeds):
@@ -348,6 +370,12 @@ class Agent:
         if self.rendering is not None:
             self.rendering.again()
         _log.info("configuration reloaded from %s", old.path)
+
+
+def _reloaded(api: ApiConfig) -> dict[str, Any]:
+    """Return those settings of the API that a reload applies, and the token, which is no setting of its own."""
+    names = [name for name, knob in knobs(ApiConfig).items() if knob.agent.reload]
+    return {name: getattr(api, name) for name in ("token", *names)}
 
 
 async def run(settings: AgentConfig) -> int:

@@ -42,7 +42,7 @@ class TextFormatter(logging.Formatter):
 
 class JsonFormatter(logging.Formatter):
     """Formats records as JSON ``{"time", "level", "logger", "message"}``, plus ``error`` with the traceback if the
-    record contains an exception.
+    record contains an exception, plus the fields of an audit record.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -53,6 +53,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **getattr(record, "fields", {}),
         }
         if record.exc_info:
             entry["error"] = self.formatException(record.exc_info)
@@ -81,3 +82,5 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     logging.getLogger("xdp_gossip").setLevel(LEVELS[level])
+    # Audit records are part of the log whatever its level is.
+    logging.getLogger("xdp_gossip.audit").setLevel(logging.INFO)
