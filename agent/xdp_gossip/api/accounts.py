@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ..config.access import SocketRight
 
-_CREDENTIALS = struct.Struct("3i")  # layout of struct ucred: pid, uid, gid (unix(7))
+_CREDENTIALS = struct.Struct("iII")  # layout of struct ucred: pid, uid, gid (unix(7))
 #: Socket option that returns the supplementary groups of the peer (asm-generic/socket.h); Python has no name for it.
 _SO_PEERGROUPS = 59
 #: Bytes for the groups of a peer: Python's maximum, 256 groups. Of a user with more groups, only the first counts.

@@ -28,7 +28,19 @@ examples:
 
 
 #: Modules that define the commands, in the order in which the help text lists them.
-_COMMANDS = ("agent", "nodes", "documents", "watch", "live", "dataplane", "doctor", "rendered", "completion")
+_COMMANDS = (
+    "agent",
+    "nodes",
+    "documents",
+    "watch",
+    "live",
+    "dataplane",
+    "doctor",
+    "rendered",
+    "token",
+    "audit",
+    "completion",
+)
 #: Commands that run as services: command -> modules to load. A service runs for months, so it loads only these modules,
 #: to save memory. Unexpected exceptions of a service are logged with a traceback.
 _SERVICES = {"agent": ("agent",), "files-helper": ("rendered",)}

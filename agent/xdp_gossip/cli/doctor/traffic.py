@@ -101,6 +101,11 @@ CAUSES = {
         "requests with a token that is not this agent's",
         "journalctl -u xdp-gossip names the clients; a legitimate one may have a former token",
     ),
+    "audit": _Cause(
+        ("audit_lost",),
+        "audit records that could not be written to `api.audit_file`",
+        "journalctl -u xdp-gossip names the reason; it has these records, too",
+    ),
     "api": _Cause(
         (
             *("api_refused_full", "api_refused_source", "api_evicted", "api_closed_flood", "api_accept_failed"),
