@@ -256,6 +256,8 @@ class Client:
                 reason += " (a token is needed)" if not self._settings.token else " (the token was refused)"
             elif _API_HEADER not in response.headers:
                 reason += _server(response)
+            elif status == 403:
+                reason += " (%s)" % error.message
             # A member that answers with status 500, 502 or 504 may have applied the request. With any other status in
             # this branch, the member has not applied the request.
             isolated = error if error.code == "isolated" else None

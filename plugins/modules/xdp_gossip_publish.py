@@ -137,7 +137,9 @@ options:
       - O(rollback_to) cannot be combined with O(documents), O(content), O(value), O(src) or O(content_type).
     type: str
   author:
-    description: Author of the change, stored with the version.
+    description:
+      - Name that is put in front of the comment.
+      - The author of a version is always the token, or the user of the Unix socket, that wrote the version.
     type: str
   comment:
     description: Reason for the change, stored with the version.

@@ -141,7 +141,20 @@ async def served(
 
 
 def test_every_operation_has_its_row() -> None:
-    assert set(TABLE) == set(OPERATIONS)
+    assert {key: row[0] for key, row in TABLE.items()} == {key: one["x-right"] for key, one in OPERATIONS.items()}
+
+
+def test_every_route_declares_the_right_of_the_description() -> None:
+    async def main() -> None:
+        for local in (True, False):
+            app = build_app(FakeNodeList(), local=local, token="x" * 16, ui=True)  # type: ignore[arg-type]
+            for route in app.router.routes():
+                path, method = str(route.resource and route.resource.canonical), route.method.replace("HEAD", "GET")
+                right = route.handler.right  # type: ignore[attr-defined]
+                expected = "public" if path.startswith("/ui/") else OPERATIONS[method, path]["x-right"]
+                assert right.word == expected, (method, path)
+
+    asyncio.run(main())
 
 
 def as_user(monkeypatch: pytest.MonkeyPatch, uid: int, *gids: int) -> None:

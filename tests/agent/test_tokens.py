@@ -124,7 +124,7 @@ def test_the_command_makes_a_token_and_its_hash(tmp_path: Path) -> None:
         done = command("token", *words, stdin=given)
         assert done.stdout.decode() == f"hash:  {made['hash']}\n", done.stderr
         assert made["token"].encode() not in done.stdout + done.stderr
-    for wrong, why in (("", "one token"), ("two words of a token and more", "one token"), ("short", "at least 22")):
+    for wrong, why in (("", "one token"), ("two words of a token and more", "one token"), ("tiny-one", "at least 22")):
         file.write_text(wrong)
         done = command("token", "--file", str(file))
         assert done.returncode == 2 and why.encode() in done.stderr

@@ -32,6 +32,10 @@ VARIABLES = {
     "xdp_gossip_agent_history": (3, ["history"]),
     "xdp_gossip_agent_tombstone_grace": (7200, ["tombstone_grace"]),
     "xdp_gossip_agent_api_ui": (True, ["api", "ui"]),
+    "xdp_gossip_agent_api_tokens": (
+        [{"name": "ci", "hash": f"sha256:{'0' * 64}", "rights": "write", "prefixes": ["app/"]}],
+        ["api", "tokens"],
+    ),
     "xdp_gossip_agent_api_tls_cert": ("/etc/pki/cert.pem", ["api", "tls", "cert"]),
     "xdp_gossip_agent_api_tls_key": ("/etc/pki/key.pem", ["api", "tls", "key"]),
     "xdp_gossip_agent_listen_addr": ("198.18.0.11", ["listen_addr"]),

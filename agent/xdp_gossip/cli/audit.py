@@ -80,7 +80,7 @@ def _configured(config: str) -> str:
 
     found, problems = understood(config)
     if found is None:
-        raise CommandError(problems[0], USAGE, "configuration", more=problems[1:])
+        raise CommandError(problems[0], USAGE, more=problems[1:])
     if not found.api.audit_file:
         raise CommandError(f"{config}: expected api.audit_file, which names the audit file, got none", USAGE)
     return found.api.audit_file

@@ -18,7 +18,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         "make a token of the API and its hash",
         "Make a random token of the API, and print the token and its hash. With --file, print only the hash of the "
         "token in the file. The hash belongs into api.tokens of agent.yml; only the client needs the token.",
-        ["xdp-gossip token", "xdp-gossip token --file ci.token", "xdp-gossip token --file - <ci.token"],
+        ["xdp-gossip token", "xdp-gossip token --file ci.token", "xdp-gossip token --json"],
         common,
     )
     text = "print the hash of the token in FILE; - for standard input. A token is never read from the command line"

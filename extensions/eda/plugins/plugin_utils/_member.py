@@ -167,12 +167,16 @@ class Member:
             raise MemberFailed(_reason(exc)) from None
 
     def _refusal(self, status: int, body: bytes) -> str:
+        message = ""
         try:
-            code = clip(str(parse_json(body)["error"]["code"]), 64)
+            error = parse_json(body)["error"]
+            code, message = clip(str(error["code"]), 64), clip(str(error["message"]), 400)
         except (ValueError, KeyError, TypeError):
             code = "without an explanation"
         text = f"answered {status} {code}"
-        if status == 401:
+        if status == 403 and message:
+            text += f" ({message})"
+        elif status == 401:
             text += " (the token was refused)" if self._settings.token else " (a token is needed)"
         return text
 
