@@ -83,6 +83,7 @@ class ApiError(ClientError):
         self.endpoint = endpoint
         self.status = status
         self.code = code
+        self.message = message
         self.details = details
         #: Text of the error without the member's message, because the message may repeat parts of the request.
         self.summary = "%s answered %d %s" % (endpoint, status, code)

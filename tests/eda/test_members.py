@@ -38,6 +38,10 @@ def _refuse(handler: Any) -> None:
     handler.reply(401, {"error": {"code": "unauthorized", "message": "no"}})
 
 
+def _deny(handler: Any) -> None:
+    handler.reply(403, {"error": {"code": "forbidden", "message": "GET /v1/nodes needs the right read"}})
+
+
 def _redirect(handler: Any) -> None:
     handler.reply(302, b"", Location="http://127.0.0.1:1/v1/nodes")
 
@@ -95,6 +99,7 @@ def _flood(handler: Any) -> None:
     ("misbehave", "reason"),
     [
         (_refuse, "answered 401 unauthorized (a token is needed)"),
+        (_deny, "answered 403 forbidden (GET /v1/nodes needs the right read)"),
         (_redirect, "answered 302"),
         (_compress, "content encoding"),
         (_no_json, "not an agent's answer"),

@@ -206,6 +206,18 @@ def test_unreachable_lists_every_endpoint_and_why(tmp_path):
         assert url in str(caught.value)
 
 
+def test_a_missing_right_is_named():
+    def refuse(sock):
+        sock.recv(1000)
+        body = b'{"error": {"code": "forbidden", "message": "POST /v1/node/stop needs the right admin"}}'
+        sock.sendall(b"HTTP/1.1 403 no\r\nX-XDP-Gossip-Api: 1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    with RawServer(refuse) as server, pytest.raises(Unreachable) as caught:
+        client(server.url, timeout=3).request("POST", "/v1/node/stop", body=b"")
+    ((_, reason),) = caught.value.attempts
+    assert reason == "answered 403 forbidden (POST /v1/node/stop needs the right admin)"
+
+
 def test_retries_go_round_the_list_but_not_to_who_refused():
     def refuse(handler):
         handler.error(503, "starting")
