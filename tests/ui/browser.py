@@ -108,9 +108,13 @@ class Browser:
         assert owned is None and alien == 0, f"{name}: text became markup"
 
     def complaints(self) -> list[str]:
-        """Errors in the browser's console, but for the question that finds out whether a token is needed."""
+        """Errors in the browser's console, but for the questions that find out what a token permits."""
         logged = [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
-        return [text for text in logged if "401 (Unauthorized)" not in text]
+        return [
+            text
+            for text in logged
+            if not ("401 (Unauthorized)" in text or ("rendered/fleet" in text and "403 (Forbidden)" in text))
+        ]
 
     def script(self, text: str, *values: Any) -> Any:
         """What a piece of script returns."""

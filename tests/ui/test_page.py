@@ -13,10 +13,13 @@ from selenium.webdriver.common.by import By
 
 from tests.support.fleet import Cluster, eventually
 from tests.ui.browser import Browser
+from xdp_gossip.config.access import hash_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 TOKEN = "a-token-of-the-tests-of-the-page"
+#: A token that may read some keys only.
+LIMITED = "a-token-of-the-tests-for-some-keys"
 #: Each would set window.owned if it became markup, a script or a link that is followed.
 HOSTILE = '<img src=x onerror="owned=1"><script>owned=2</script>"><svg onload=owned=3>'
 HOSTILE_KEY = "evil/<img src=x onerror=owned=4>&quot;javascript:owned=5"
@@ -28,6 +31,8 @@ def fixture_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluste
         for agent in made:
             token = agent.write_secret("api.token", TOKEN)
             agent.settings["api"].update(listen=f"{agent.ip}:{agent.port + 1}", token_file=str(token), ui=True)
+            some = {"name": "page", "hash": hash_of(LIMITED), "rights": "read", "prefixes": ["app/"]}
+            agent.settings["api"]["tokens"] = [some]
         # Nobody serves the helper's socket: the file fails, and every member tells of it.
         template = tmp_path_factory.mktemp("templates") / "motd.j2"
         template.write_text("hello")
@@ -103,6 +108,20 @@ def test_a_publish_is_followed_until_all_hold_it(cluster: Cluster, browser: Brow
     plots = browser.attributes("svg.plot", "aria-label")
     assert len(plots) == 1 and "3 of 3 hold it" in str(plots[0])
     browser.look("live")
+
+
+def test_a_token_that_may_read_some_keys_shows_these(cluster: Cluster, browser: Browser) -> None:
+    browser.sign_in(LIMITED)
+    browser.shows("3 alive", "node1")
+    browser.click("Documents")
+    browser.shows("app/limits")
+    assert HOSTILE_KEY not in browser.text and "both/one" not in browser.text
+    browser.driver.get(f"{browser.url}#/documents/{quote('app/limits', safe='')}")
+    browser.shows("ops", "more", '+{"rps": 200}')
+    browser.click("Ask all members")
+    browser.shows("3 of 3")
+    browser.click("Files")
+    browser.shows("This token may use some keys only")
 
 
 def test_a_member_that_dies_is_seen_without_a_reload(cluster: Cluster, browser: Browser) -> None:

@@ -108,7 +108,7 @@ export class Files {
     if (!files) return;
     this.fleet.update(files.files);
     const members = new Set(files.files.map(address)).size;
-    const parts = [files.alone ? "This wire has no question for the files of others: those of this member."
+    const parts = [files.alone ? files.alone
       : `${plural(files.files.length + files.untold, "file")} on ${count(members)} of ${plural(files.members, "member")}; ${plural(files.templates, "file")} in all.`];
     if (files.untold) parts.push(`${plural(files.untold, "more file")} did not fit into the answers of their members.`);
     if (files.silent.length) {

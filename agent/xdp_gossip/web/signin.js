@@ -27,7 +27,7 @@ export function signIn(message, done) {
     h("h1", null, "XDP Gossip"),
     h("label", { for: "token" }, "API token"), field,
     h("p", { class: "muted line", id: "tokenhelp" },
-      "The content of this agent's api.token_file. It is kept until this tab is closed, and sent to this member only."),
+      "One of this agent's api.tokens, for which the right read is enough, or the content of its api.token_file. It is kept until this tab is closed, and sent to this member only."),
     told,
     clear && note("warn", "This connection is not encrypted.", "Whoever can listen to it learns the token. Use TLS, or a tunnel."),
     h("button", { type: "submit", class: "primary" }, "Sign in"));

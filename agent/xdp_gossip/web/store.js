@@ -26,6 +26,7 @@ export class Store {
     this.why = "";
     this.heard = null; // time of the last answer
     this.status = null;
+    this.filesDenied = false;
     this.nodes = null; // a Map; null before the first answer
     this.nodesAt = 0;
     this.digest = "";
@@ -226,23 +227,32 @@ export class Store {
   loadFiles() {
     return this.load("files", async () => {
       this.own = (await get("rendered")).templates;
+      // Each question that is denied is an audit record, so a denied question is not repeated.
+      if (this.filesDenied) {
+        this.files = this.ownFiles();
+        return;
+      }
       try {
         this.files = await get("rendered/fleet", { query: { timeout: FILES_WAIT }, seconds: FILES_WAIT + 20 });
       } catch (error) {
-        if (error.code !== "unsupported_operation") throw error;
+        // The errors of files may quote any document, so a token for some keys only may not ask for the files of others.
+        if (!["unsupported_operation", "forbidden"].includes(error.code)) throw error;
+        this.filesDenied = error.code === "forbidden";
         this.files = this.ownFiles();
       }
     });
   }
 
-  // The rendered files of this member, for a wire on which members cannot ask each other.
+  // The rendered files of this member, with the text `alone` that says why there are no files of other members.
   ownFiles() {
+    const why = this.filesDenied ? "This token may use some keys only" : "This wire has no question for the files of others";
+    const alone = `${why}: those of this member.`;
     const { node } = this.status ?? { node: {} };
     const files = this.own.map((one) => ({ ...one, state: one.drift ? "drifted" : one.state }))
       .filter((one) => ["failed", "drifted"].includes(one.state))
       .map(({ name, path, state, since, error, drift }) =>
         ({ addr: node.addr ?? "", port: node.port ?? 0, name: node.name ?? "", template: name, path, state, since, error: error || drift }));
-    return { members: 1, answered: 1, templates: this.own.length, files, untold: 0, silent: [], alone: true };
+    return { members: 1, answered: 1, templates: this.own.length, files, untold: 0, silent: [], alone };
   }
 
   loadDocuments() {
