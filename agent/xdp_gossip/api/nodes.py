@@ -155,6 +155,7 @@ class Nodes:
             Node(local.ip, local.port, **wanted)
         except ValueError as error:
             raise bad_request(str(error), "invalid_node") from None
+        record_of(request).target = ", ".join(sorted(wanted))
         self._node_list.update_node(**wanted)
         return render.json_response(shapes.node(self._node_list.local()))
 
