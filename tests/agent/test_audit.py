@@ -43,6 +43,7 @@ def test_changes_and_denials_are_recorded(tmp_path: Path, caplog: pytest.LogCapt
         audit.configure(str(path))
         async with served(Fleet(), Access(None, TOKENS), audit=audit) as (client, _counters):
             some, admin, stranger = await client("write-some"), await client("admin"), await client("nobody")
+            read = await client("read")
             headers = {"X-XDP-Gossip-Request-Id": "request-1"}
             for _ in range(2):
                 await some("PUT", f"/v1/documents/{ALLOWED}", params="comment=why", body=b"a secret", headers=headers)
@@ -50,6 +51,7 @@ def test_changes_and_denials_are_recorded(tmp_path: Path, caplog: pytest.LogCapt
             await some("PUT", f"/v1/documents/{FOREIGN}", body=b"a secret")
             await some("GET", f"/v1/documents/{FOREIGN}")
             await some("GET", f"/v1/documents/{ALLOWED}")
+            await read("PUT", f"/v1/documents/{ALLOWED}", body=b"a secret")
             await some("POST", "/v1/node/stop")
             await some("DELETE", f"/v1/documents/{ALLOWED}", headers={"If-Match": '"0000000000000001@1.2.3.4:5"'})
             documents = [{"key": "app/new", "value": "x"}, {"key": ALLOWED, "delete": True}]
@@ -58,7 +60,7 @@ def test_changes_and_denials_are_recorded(tmp_path: Path, caplog: pytest.LogCapt
             for _ in range(3):
                 await stranger("GET", "/v1/node")
         audit.close()
-        assert counters["api_forbidden"] == 3 and counters["audit_lost"] == 0
+        assert counters["api_forbidden"] == 4 and counters["audit_lost"] == 0
 
     asyncio.run(main())
     found = told(caplog)
@@ -72,6 +74,7 @@ def test_changes_and_denials_are_recorded(tmp_path: Path, caplog: pytest.LogCapt
         ("write-some", "documents.publish", "", [ALLOWED], "unchanged"),
         ("write-some", "documents.publish", "", [FOREIGN], "forbidden"),
         ("write-some", "documents.read", "", [FOREIGN], "forbidden"),
+        ("read", "documents.publish", "", [ALLOWED], "forbidden"),
         ("write-some", "nodes.stop", "", [], "forbidden"),
         ("write-some", "documents.delete", "", [ALLOWED], "version_mismatch"),
         ("admin", "documents.publish_many", "", ["app/new", ALLOWED], "done"),

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from ..common.quiet import Quiet
+from ..core.types import MAX_KEY
 from .access import FORBIDDEN, identity_of
 from .accounts import Peer
 from .auditfile import AuditFile
@@ -123,7 +124,8 @@ class Audit:
         who = identity_of(request).name
         self._counters["api_forbidden"] += 1
         if self._is_due(who):
-            self._write(request, Record("connect", outcome=FORBIDDEN))
+            target = f"{request.method} {request.rel_url.raw_path}"[:MAX_KEY]
+            self._write(request, Record("connect", target=target, outcome=FORBIDDEN))
 
     def _write(self, request: web.Request, record: Record) -> None:
         identity = identity_of(request)

@@ -14,8 +14,9 @@ from typing import Any
 
 from aiohttp import web
 
+from ..core.types import MAX_KEY
 from .access import Right, identity_of
-from .audit import Audit
+from .audit import Audit, note_keys
 from .errors import Handler
 from .params import not_yet
 
@@ -99,6 +100,8 @@ def _guarded(route: Route, audit: Audit) -> Handler:
     @functools.wraps(route.handler)
     async def guarded(request: web.Request) -> web.StreamResponse:
         with audit.recording(request, route.operation, changes=route.changes):
+            if "key" in request.match_info:
+                note_keys(request, [request.match_info["key"][:MAX_KEY]])  # for the record of a denial
             identity_of(request).need(route.right, route.name)
             return await route.handler(request)
 
