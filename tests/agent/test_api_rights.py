@@ -569,7 +569,7 @@ def test_a_write_whose_token_is_removed_while_it_arrives_takes_no_effect() -> No
         fake = Fleet()
         access = Access(None, TOKENS)
         async with served(fake, access) as (client, _counters):
-            api = await client("write")
+            api = await client("admin")
             begun = asyncio.Event()
 
             async def slow() -> AsyncIterator[bytes]:
@@ -578,14 +578,16 @@ def test_a_write_whose_token_is_removed_while_it_arrives_takes_no_effect() -> No
                 await asyncio.sleep(0.3)
                 yield b"two"
 
-            url = f"{api.base}/v1/documents/app/late"
-            sent = asyncio.ensure_future(api.session.put(url, data=slow()))
-            await begun.wait()
-            await asyncio.sleep(0.1)
-            access.configure(None, (TOKENS[0],), ())
-            answer = await sent
-            assert answer.status == 401
-        assert "app/late" not in fake.held
+            for method, path in (("PUT", "/v1/documents/app/late"), ("PATCH", "/v1/node"), ("POST", "/publish")):
+                access.configure(None, TOKENS, ())
+                begun.clear()
+                sent = asyncio.ensure_future(api.session.request(method, api.base + path, data=slow()))
+                await begun.wait()
+                await asyncio.sleep(0.1)
+                access.configure(None, (TOKENS[0],), ())
+                answer = await sent
+                assert answer.status == 401, path
+        assert sorted(fake.held) == [ALLOWED, FOREIGN] and fake.record.name == "host1"
 
     asyncio.run(main())
 

@@ -24,8 +24,8 @@ from .accounts import Accounts, Peer
 from .errors import Fault, bad_request
 
 _SCHEME = "bearer"
-#: Key of a request under which :func:`identify` stores the identity of the client.
-_IDENTITY = "identity"
+#: Keys of a request under which :func:`identify` stores the client, and the rights by which the client was recognised.
+_IDENTITY, _ACCESS = "identity", "access"
 FORBIDDEN = "forbidden"
 
 
@@ -198,9 +198,16 @@ class Access:
             raise Fault(401, "unauthorized", f"the rights of {identity.name} have changed; nothing was done")
 
 
-def identify(request: web.Request, identity: Identity) -> None:
-    """Store the client of ``request``."""
-    request[_IDENTITY] = identity
+def identify(request: web.Request, identity: Identity, access: Access) -> None:
+    """Store the client of ``request``, which was recognised by ``access``."""
+    request[_IDENTITY], request[_ACCESS] = identity, access
+
+
+def recheck(request: web.Request) -> None:
+    """Raise :class:`Fault` 401 if the rights of the client have changed since ``request`` arrived."""
+    access = request.get(_ACCESS)
+    if isinstance(access, Access):
+        access.recheck(identity_of(request))
 
 
 def attributed(identity: Identity, author: str, comment: str) -> tuple[str, str]:

@@ -45,7 +45,7 @@ def _auth_middleware(access: Access, audit: Audit, public: frozenset[str]) -> Mi
         if identity is not None:
             if place is not None:
                 place.prove()
-            identify(request, identity)
+            identify(request, identity, access)
             return await handler(request)
         if request.rel_url.raw_path in public and not request.body_exists and "Upgrade" not in request.headers:
             return await handler(request)
@@ -77,7 +77,7 @@ def _socket_middleware(access: Access, audit: Audit, public: frozenset[str]) -> 
         if sock is None or sock.fileno() < 0:
             raise Fault(503, "client_gone", "the client closed the connection; nothing was done")
         identity = await access.of_peer(peer_of(sock))
-        identify(request, identity)
+        identify(request, identity, access)
         if not identity.right and request.rel_url.raw_path not in public:
             audit.denied(request)
             text = f"{identity.name} has no right: api.socket_rights names neither this user nor one of its groups"

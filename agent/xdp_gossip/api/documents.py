@@ -28,7 +28,7 @@ from ..node import shapes
 from ..node.convergence import refuse_isolated
 from ..worker.contents import SMALL
 from . import batch, lists, params, render
-from .access import Right, attributed, identity_of
+from .access import Right, attributed, identity_of, recheck
 from .audit import note_keys, note_written
 from .connection import gone
 from .context import Context
@@ -207,12 +207,12 @@ class Documents:
         The error is ``ProtocolError`` (isolated) for a client that waits for confirmations, which sends the header
         ``X-XDP-Gossip-Unless: isolated``. The error is :class:`Fault` 401 if the rights of the client have changed.
         """
-        unless, identity = request.headers.get(UNLESS_HEADER), identity_of(request)
+        unless = request.headers.get(UNLESS_HEADER)
         if unless not in (None, UNLESS_ISOLATED):
             raise bad_request(f"{UNLESS_HEADER}: expected {UNLESS_ISOLATED}, got {shown(unless)}", "invalid_header")
 
         def allowed() -> None:
-            self._context.access.recheck(identity)
+            recheck(request)
             if unless is not None:
                 refuse_isolated(self._node_list.isolated)
 

@@ -16,7 +16,7 @@ from ..core.shown import shown
 from ..core.types import DEFAULT_KEY, Node
 from ..node import parameters, shapes
 from . import params, render
-from .access import Right, identity_of
+from .access import Right, identity_of, recheck
 from .audit import note_keys, note_written, record_of
 from .context import Context
 from .documents import read_document, written
@@ -86,8 +86,7 @@ class EGossip:
         note_keys(request, [DEFAULT_KEY])
         identity.need_key(DEFAULT_KEY)
         value = await read_document(request, self._context)
-        unchanged = functools.partial(self._context.access.recheck, identity)
-        with self._context.requests.once(request, value, unchanged) as done:
+        with self._context.requests.once(request, value, functools.partial(recheck, request)) as done:
             if done.answer is None:
                 result = await self._node_list.publish(value, DEFAULT_KEY, author=identity.name)
                 done.answer = written(self._context, result)

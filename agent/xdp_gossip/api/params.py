@@ -19,6 +19,7 @@ from aiohttp.http import HttpVersion11
 from ..core.shown import shown
 from ..core.types import Version, check_key
 from ..worker import content
+from .access import recheck
 from .asked import Asked
 from .errors import Fault, bad_request
 from .uploads import Uploads
@@ -164,7 +165,8 @@ async def read_body(request: web.Request, uploads: Uploads, limit: int, code: st
     The size of each chunk that arrives is added to the total that ``uploads`` limits. Raises :class:`Fault` 413 if the
     body is too long, 408 if the body is not complete in time, and 503 if the body would exceed the total of
     ``uploads``. A body with a Content-Length above ``limit`` is rejected before it is read. Also raises :class:`Fault`
-    503 if the client has closed the connection or the client's deadline has passed. The handler of every state-changing
+    503 if the client has closed the connection or the client's deadline has passed, and 401 if the client's rights have
+    changed. The handler of every state-changing
     request reads the body first, so the request is not executed if its client no longer waits.
     """
     asked = Asked.of(request)
@@ -186,6 +188,7 @@ async def read_body(request: web.Request, uploads: Uploads, limit: int, code: st
     except ConnectionError:
         raise Fault(503, "client_gone", "the client closed the connection; nothing was done") from None
     asked.check()
+    recheck(request)
     return body
 
 
