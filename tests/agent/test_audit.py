@@ -21,7 +21,7 @@ from tests.support.process import command
 from xdp_gossip.api import audit as audit_module
 from xdp_gossip.api import auditfile
 from xdp_gossip.api.access import Access
-from xdp_gossip.api.audit import MAX_DENIALS, Audit
+from xdp_gossip.api.audit import MAX_DENIALS, Audit, Record, note_written
 from xdp_gossip.api.auditfile import KEPT, AuditFile, append, files_of
 from xdp_gossip.service import logs
 
@@ -93,6 +93,19 @@ def test_changes_and_denials_are_recorded(tmp_path: Path, caplog: pytest.LogCapt
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     for text in (path.read_text(), "\n".join(lines), json.dumps(found)):
         assert "secret" not in text and "the-token" not in text and "why" not in text
+
+
+def test_a_record_names_the_signer() -> None:
+    request: Any = {}
+    answer = {"key": "a", "previous_version": None, "version": "v1", "changed": True}
+    for signed_by, signer in (
+        (None, None),
+        ({"signer": "alice", "key": "SHA256:x", "withdrawn": False}, "alice"),
+        ({"signer": None, "key": "SHA256:x", "withdrawn": False}, "SHA256:x"),
+    ):
+        request["audit"] = Record("documents.publish_many")
+        note_written(request, [{**answer, "signed_by": signed_by}])
+        assert request["audit"].documents == [("a", None, "v1", signer)]
 
 
 def test_a_record_has_its_fields_in_a_log_of_json() -> None:

@@ -39,11 +39,15 @@ _SHOWN = 5
 
 
 class Version(NamedTuple):
-    """A document that a request changes: its key, and its version before and after."""
+    """A document that a request changes: its key, its version before and after, and who signed the version after.
+
+    ``signer``: name of the signer, or the fingerprint of a key without a name; None if the version is not signed.
+    """
 
     key: str
     before: str | None = None
     after: str | None = None
+    signer: str | None = None
 
 
 @dataclass
@@ -179,6 +183,14 @@ def note_keys(request: web.Request, keys: Sequence[str]) -> None:
 def note_written(request: web.Request, answers: Sequence[dict[str, Any]]) -> None:
     """Record the versions in ``answers``, the parts of the response to a request that writes documents."""
     record = record_of(request)
-    record.documents = [Version(answer["key"], answer["previous_version"], answer["version"]) for answer in answers]
+    record.documents = [
+        Version(answer["key"], answer["previous_version"], answer["version"], _signer(answer)) for answer in answers
+    ]
     if not any(answer["changed"] for answer in answers):
         record.outcome = "unchanged"
+
+
+def _signer(answer: dict[str, Any]) -> str | None:
+    found = answer.get("signed_by") or {}
+    signer = found.get("signer") or found.get("key")
+    return None if signer is None else str(signer)
