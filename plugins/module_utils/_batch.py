@@ -10,6 +10,7 @@ import typing as t
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._change import Change, Conflict
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ApiError, Unreachable
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError
 
 #: The agent's limits for one request: the number of documents, and the total bytes of all document names.
@@ -32,6 +33,10 @@ class Conflicts(Exception):
     def __init__(self, conflicts: list[Conflict]) -> None:
         self.conflicts = conflicts
         super().__init__("; ".join(str(conflict) for conflict in conflicts))
+
+
+class Outdated(ClientError):
+    """Raised if the documents changed after the controller signed them, so that it has to sign again."""
 
 
 def conflicts_of(changes: t.Sequence[Change]) -> list[Conflict]:
@@ -59,7 +64,7 @@ def write_together(fleet: Fleet, changes: t.Sequence[Change]) -> None:
             return
         author, comment = _said_of_all(planned)
         try:
-            answers = fleet.write_many([change.entry() for change in planned], author, comment)
+            answers = fleet.write_many([change.entry() for change in planned], {"author": author, "comment": comment})
         except Unreachable as exc:
             for change in planned:
                 change.unanswered(exc)
@@ -91,3 +96,37 @@ def _said_of_all(changes: t.Sequence[Change]) -> tuple[str | None, str | None]:
             "names of documents written at once may have %d bytes together, these have %d" % (MAX_KEY_BYTES, size)
         )
     return said.pop()
+
+
+def write_signed(fleet: Fleet, changes: t.Sequence[Change], signing: t.Mapping[str, t.Any]) -> None:
+    """Write the documents that the controller signed with one request, even those that others have written since.
+
+    ``signing`` has the keys ``signed_at`` and ``signature``, and ``documents``: by name of the document, its ``base``
+    and its time of expiry ``expires`` as the controller signed them.
+
+    Raises ``Outdated`` or ``Conflicts`` if nothing was written. Raises ``ClientError`` if any other error prevented
+    the write, or if the outcome is unknown.
+    """
+    documents = signing["documents"]
+    unsigned = [change.wish.key for change in changes if change.planned and change.wish.key not in documents]
+    if unsigned:
+        raise Outdated("document %r was changed after the documents were signed" % clip(unsigned[0]))
+    signed = [change for change in changes if change.wish.key in documents]
+    said = {"comment": signed[0].wish.comment, "signed_at": signing["signed_at"], "signature": signing["signature"]}
+    try:
+        answers = fleet.write_many([change.signed_entry(documents[change.wish.key]) for change in signed], said)
+    except Unreachable as exc:
+        for change in signed:
+            change.unanswered(exc)
+        raise
+    except ApiError as exc:
+        if exc.code != "version_mismatch":
+            raise
+        for change in signed:
+            change.look_again()
+        conflicts = conflicts_of(signed)
+        if conflicts:
+            raise Conflicts(conflicts) from None
+        raise Outdated(str(exc)) from None
+    for change, answer in zip(signed, answers):
+        change.done(answer)

@@ -11,37 +11,13 @@ import base64
 import typing as t
 
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._client import ApiError, Unreachable
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import SOURCES, content_of, diff_text, suffix_of
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import diff_text
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._convergence import Question
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._expiry import seconds_of, to_renew
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet, check_key, digest_of
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._expiry import to_renew
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet, digest_of
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError
-
-
-class Wish:
-    """The wanted state of one document, built from checked options. Raises ``ConfigError``."""
-
-    def __init__(self, key: str, options: t.Mapping[str, t.Any]) -> None:
-        self.key = check_key(key)
-        self.value: bytes | None = None
-        self.content_type: str | None = None
-        self.rollback_to: str | None = options.get("rollback_to")
-        if options["state"] == "present" and self.rollback_to is None:
-            self.value, self.content_type = content_of(options)
-            if self.value is None:
-                # Ansible's own checks accept an option whose value is null. Without this error, the module would delete
-                # the document if the value is null.
-                raise ConfigError("expected one of %s with state=present, got none" % ", ".join(SOURCES))
-        self.suffix = suffix_of(options["src"])
-        #: Whether to write the document if only its content type differs from the wanted type; true if the task sets a
-        #: type.
-        self.type_counts = options["content_type"] is not None
-        self.if_version: str | None = options["if_version"]
-        #: Lifetime in seconds. 0: no expiry. ``None``: the option ``expires`` is not given.
-        self.expires = seconds_of(options.get("expires"))
-        self.author: str | None = options["author"]
-        self.comment: str | None = options["comment"]
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._wishes import Wish
 
 
 class Conflict(Exception):
@@ -81,6 +57,13 @@ class Change:
         self.previous: str | None = self._held.get("version")
         self.version = self.previous
         self.digest = None if wish.value is None else digest_of(wish.value)
+        #: Who signed the current version, as the member says; ``None`` for a document without a signature.
+        self.signed_by: t.Any = self._held.get("signed_by")
+
+    @property
+    def base(self) -> str | None:
+        """The version that a new version replaces: the document's version, or the version of its deletion."""
+        return self._held.get("version") or self._fleet.deletions.get(self.wish.key)
 
     def _look(self) -> tuple[dict[str, t.Any], bytes | None, bool]:
         """Read the document. Returns the document's description and value, and whether the document must be written."""
@@ -92,7 +75,9 @@ class Change:
             value is not None and wish.value == value and to_renew(held.get("expires"), wish.expires, self._fleet.now)
         )
         self._retyped = retyped
-        return held, value, retyped or self._renewed or wish.value != value
+        #: True if the content is unchanged and the document is written because another key, or none, has signed it.
+        self._resigned = value is not None and wish.value == value and wish.signer not in (None, _key_of(held))
+        return held, value, retyped or self._renewed or self._resigned or wish.value != value
 
     def check(self) -> None:
         """Raise ``Conflict`` if a change is planned and the document does not have the version ``if_version``."""
@@ -160,10 +145,19 @@ class Change:
             entry["if_version"] = wish.if_version
         return entry
 
+    def signed_entry(self, signed: t.Mapping[str, str | None]) -> dict[str, t.Any]:
+        """Return the document as an entry of a signed request. ``signed`` contains ``base`` and ``expires``."""
+        entry = dict(self.entry(), base=signed["base"])
+        entry.pop("expires_in", None)
+        if self.wish.value is not None:
+            entry["expires"] = signed["expires"]
+        return entry
+
     def done(self, answer: dict[str, t.Any]) -> None:
         """Store the member's answer to the planned change."""
         self.written = answer["changed"]
         self.version = answer["version"]
+        self.signed_by = answer["signed_by"]
         self.planned = False
 
     def unanswered(self, problem: Unreachable) -> None:
@@ -175,6 +169,7 @@ class Change:
         """Read the document again after another publisher has written the document."""
         self._held, self._value, self.planned = self._look()
         self.previous = self.version = self._held.get("version")
+        self.signed_by = self._held.get("signed_by")
 
     def _overtaken(self, actual: str) -> None:
         """Read the document again after a write that failed because another publisher wrote first. Raises ``Conflict``
@@ -183,7 +178,7 @@ class Change:
         held, _value, self.planned = self._look()
         if self.planned:
             raise Conflict(self.wish, actual)
-        self.version = held.get("version")
+        self.version, self.signed_by = held.get("version"), held.get("signed_by")
 
     def diff(self, sensitive: bool) -> dict[str, str]:
         """Return the diff of the document in the form that Ansible shows."""
@@ -202,6 +197,9 @@ class Change:
             if self._renewed:
                 until = "in %d s" % self.wish.expires if self.wish.expires else "never"
                 notes += "%s: expires %s -> %s\n" % (key, clip(str(self._held.get("expires") or "never")), until)
+            if self._resigned:
+                keys = (key, clip(_key_of(self._held) or "nobody"), self.wish.signer)
+                notes += "%s: signed by %s -> %s\n" % keys
             shown["prepared"] = notes
         return shown
 
@@ -216,6 +214,7 @@ class Change:
             "version": None if foreseen else self.version,
             "previous_version": self.previous,
             "digest": self.digest,
+            "signed_by": None if foreseen else self.signed_by,
         }
         if self.wish.value is not None:
             shown["size"] = len(self.wish.value)
@@ -228,3 +227,10 @@ class Change:
         if self.wish.value is None:
             return Question(self.wish.key, self.version, absent=True)
         return Question(self.wish.key, self.version, self.digest)
+
+
+def _key_of(held: t.Mapping[str, t.Any]) -> str | None:
+    """Return the fingerprint of the key that signed a document; ``None`` if nobody did."""
+    found = held.get("signed_by")
+    key = found.get("key") if isinstance(found, dict) else None
+    return key if isinstance(key, str) else None

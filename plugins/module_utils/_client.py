@@ -46,6 +46,8 @@ _MAX_BACKOFF = 5.0
 #: next endpoint.
 _REFUSED_HERE = frozenset((401, 403, 421, 429, 500, 502, 503, 504))
 
+#: Codes of errors with the status 403 that every member would answer, so that the client tries no other endpoint.
+_REFUSED_BY_ALL = frozenset(("signature_required", "signature_refused"))
 
 #: Fraction of a request's timeout within which the member must apply a change. The remaining time is for the transfer
 #: of the answer.
@@ -252,6 +254,8 @@ class Client:
         unchanged = status == 304 and method == "GET" and "If-None-Match" in headers
         if status in _REFUSED_HERE or (300 <= status < 400 and not unchanged):
             error = _api_error(response)
+            if status == 403 and error.code in _REFUSED_BY_ALL and _API_HEADER in response.headers:
+                return response
             reason = "answered %d %s" % (status, error.code)
             if status == 401:
                 reason += " (a token is needed)" if not self._settings.token else " (the token was refused)"

@@ -23,6 +23,9 @@ MAX_VALUE = 16 * 1024 * 1024
 #: Maximum bytes of a file suffix that an agent accepts.
 _MAX_SUFFIX = 32
 
+#: Content types by the suffix of a name, the same as in the agent.
+_TYPES = {".json": "json", ".yaml": "yaml", ".yml": "yaml", ".txt": "text"}
+
 #: Maximum bytes of a text that a diff shows.
 _MAX_DIFF = 256 * 1024
 
@@ -38,19 +41,22 @@ def content_spec() -> dict[str, t.Any]:
     }
 
 
-def content_of(params: t.Mapping[str, t.Any]) -> tuple[bytes | None, str | None]:
+def content_of(
+    params: t.Mapping[str, t.Any], read: t.Callable[[str], bytes] | None = None
+) -> tuple[bytes | None, str | None]:
     """Return the bytes that ``content``, ``value`` or ``src`` describe, and the content type. The bytes are ``None`` if
     no option gives a content. The type is ``None`` if the agent must choose the type.
 
     The content type is the option ``content_type`` if this option is given. If ``content_type`` is not given, the type
     is the format into which the data in ``value`` was converted. The keys of the data are sorted, so that the same data
-    gives the same digest on every run. Raises ``ConfigError``.
+    gives the same digest on every run. ``read`` returns the bytes of the file ``src``; by default, ``read_source``.
+    Raises ``ConfigError``.
     """
     kind = params["content_type"]
     if kind is not None:
         check_content_type(kind)
     if params["src"] is not None:
-        return read_source(params["src"]), kind
+        return (read or read_source)(params["src"]), kind
     if params["content"] is not None:
         return _encode("content", plain_text("content", params["content"], "use value for data, or ")), kind
     value = params["value"]
@@ -102,6 +108,14 @@ def suffix_of(path: str | None) -> str:
     """
     suffix = os.path.splitext(path or "")[1]
     return suffix if suffix[1:].isalnum() and len(suffix.encode("utf-8")) <= _MAX_SUFFIX else ""
+
+
+def type_of(key: str, suffix: str) -> str:
+    """Return the content type that an agent derives for a new document: from the suffix of ``key``, or else from
+    ``suffix``, the suffix of the file with the content.
+    """
+    by_key = _TYPES.get(os.path.splitext(key)[1].lower())
+    return by_key or _TYPES.get(suffix.lower(), "raw")
 
 
 def read_source(path: str) -> bytes:

@@ -41,6 +41,7 @@ _DOCUMENT = (
     "deleted",
     "expires",
     "batch_size",
+    "signed_by",
 )
 
 
@@ -80,6 +81,8 @@ class Fleet:
         self.unless_isolated = False
         #: Whether the member that answered the last :meth:`nodes` is isolated, so that its NodeList may be wrong.
         self.isolated = False
+        #: Versions of the deletions of documents that :meth:`read` did not find, by key, as far as members know them.
+        self.deletions: dict[str, str] = {}
 
     @property
     def endpoint(self) -> str:
@@ -134,12 +137,23 @@ class Fleet:
             raise BadAnswer("%s: documents: expected a list of objects" % self.endpoint)
         return {"documents": [_describe(entry) for entry in documents], "digest": text_of(answer, "digest")}
 
+    def described(self, key: str) -> dict[str, t.Any] | None:
+        """Return a document's description without its value; ``None`` if the document does not exist."""
+        answer = self.client.request("GET", "/v1/documents", {"prefix": key, "limit": "1"}).json()
+        # A key comes before all longer keys that begin with it.
+        found = answer.get("documents")
+        if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+            raise BadAnswer("%s: documents: expected a list of objects" % self.endpoint)
+        return _describe(found[0]) if found and found[0].get("key") == key else None
+
     def read(self, key: str) -> tuple[dict[str, t.Any], bytes] | None:
         """Return a document's description and value; ``None`` if the document does not exist or was deleted."""
         try:
             return self._document(key, None)
         except ApiError as exc:
             if exc.status == 404 and exc.code == "document_not_found":
+                if isinstance(exc.details.get("latest"), str):
+                    self.deletions[key] = exc.details["latest"]
                 return None
             raise
 
@@ -176,11 +190,12 @@ class Fleet:
         repeatable = if_version is None
         return _written(self.client.request("DELETE", _path(key), about, headers=headers, repeatable=repeatable).json())
 
-    def write_many(
-        self, entries: list[dict[str, t.Any]], author: str | None, comment: str | None
-    ) -> list[dict[str, t.Any]]:
-        """Write all documents of ``entries`` or none (``POST /v1/documents``). Returns one answer for each entry."""
-        said = {name: text for name, text in (("author", author), ("comment", comment)) if text is not None}
+    def write_many(self, entries: list[dict[str, t.Any]], said: t.Mapping[str, str | None]) -> list[dict[str, t.Any]]:
+        """Write all documents of ``entries`` or none (``POST /v1/documents``). Returns one answer for each entry.
+
+        ``said`` contains what applies to all documents: author and comment, or comment, signed_at and signature.
+        """
+        said = {name: text for name, text in said.items() if text is not None}
         body = json.dumps(dict(said, documents=entries), ensure_ascii=False).encode("utf-8")
         free = not any("if_version" in entry or "if_absent" in entry for entry in entries)
         headers = dict(self._condition(None), **{"Content-Type": "application/json"})

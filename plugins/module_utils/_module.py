@@ -21,6 +21,11 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 #: Text that replaces sensitive content. Ansible itself uses this text for options with ``no_log``.
 HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 
+#: What the user can do about an error of the agent, by the error's code.
+_REMEDIES = {
+    "signature_required": "; let the controller sign the document: set sign_key and cluster of xdp_gossip_publish",
+}
+
 #: Options whose value is the content of a document.
 _CONTENTS = ("content", "value")
 
@@ -97,6 +102,7 @@ class FleetModule(AnsibleModule):
                 # The message and details of a member's error may repeat parts of the request.
                 message = problem.summary
                 results["error"]["details"] = {}
+            message += _REMEDIES.get(problem.code, "")
         self.fail_json(msg=message, **dict(results, **self._connection()))
 
     def _connection(self) -> dict[str, t.Any]:

@@ -212,6 +212,11 @@ documents:
           documents that were published in one request have the same C(version).
       type: int
       returned: always
+    signed_by:
+      description: Who signed the document, see RV(xdp_gossip.fleet.xdp_gossip_verify#module:signed_by). C(signed_by) is
+        V(null) for a document without a signature.
+      type: dict
+      returned: always
 rendered:
   description: The files that the asked member's agent renders from documents.
   returned: O(gather) contains V(rendered)

@@ -136,6 +136,48 @@ options:
         the task fails, unless O(expires) is given.
       - O(rollback_to) cannot be combined with O(documents), O(content), O(value), O(src) or O(content_type).
     type: str
+  sign_key:
+    description:
+      - OpenSSH key on the controller that signs the documents. The ansible-core process on the controller signs, and
+        the key never leaves the controller. Documents whose name begins with a prefix in
+        O(xdp_gossip.fleet.agent#role:main:xdp_gossip_agent_signers) need a signature; any other document may have one.
+      - The file is a private key without a passphrase in OpenSSH's own format, of the type V(ssh-ed25519),
+        V(sk-ssh-ed25519@openssh.com) or V(ecdsa-sha2-nistp256), V(ecdsa-sha2-nistp384), V(ecdsa-sha2-nistp521). With
+        O(sign_with=agent), the file is the public key.
+      - The module searches for the file on the controller like M(ansible.builtin.copy), and decrypts a file that
+        Ansible Vault has encrypted.
+      - The signature covers the name, content, type and expiry of each document, the comment and the cluster. All of
+        them come from the task, so neither the target host nor a member can make the controller sign anything else. The
+        member says only which documents of the task differ, and which version each of them has. If no document differs,
+        the module makes no signature.
+      - A document with the wanted content is written again, and the task reports a change, if another key or no key has
+        signed the document.
+      - If O(content_type) is not given, a text gets the type by the suffix of O(key), or else of O(src), or else
+        V(raw), and never the type of the document's current version. If O(expires) is not given, a document that is
+        written never expires.
+      - O(sign_key) cannot be combined with O(rollback_to), O(remote_src=true), O(author), O(atomic=never) or C(async).
+        All documents are signed together, so there can be at most 64 documents with 4096 bytes of names, and all have
+        the same O(comment).
+    type: path
+  sign_with:
+    description:
+      - Where the private key is. With V(file), O(sign_key) is the private key. With V(agent), O(sign_key) is the public
+        key, and the ssh-agent of the controller has the private key, such as that of a hardware key. The owner of a
+        hardware key has to touch it within 60 seconds.
+    type: str
+    choices: [file, agent]
+    default: file
+  cluster:
+    description:
+      - Name of the cluster for which O(sign_key) signs. A signature for one cluster is not valid in another cluster, so
+        the name comes from the controller and not from a member.
+      - The default is the variable C(xdp_gossip_agent_cluster) of the host, if the variable is set and is not a fact.
+    type: str
+  signing:
+    description:
+      - What the controller tells the module on the target host about O(sign_key). The action plugin of this module sets
+        O(signing), and refuses a task that sets it.
+    type: dict
   author:
     description:
       - Name that is put in front of the comment.
@@ -246,6 +288,13 @@ EXAMPLES = r"""
     content: "{{ lookup('ansible.builtin.password', '/dev/null', length=20) }}"
     sensitive: true
 
+- name: Publish a document that only the owner of a key may change
+  xdp_gossip.fleet.xdp_gossip_publish:
+    key: app/limits
+    value: {requests_per_second: 200}
+    sign_key: ~/.ssh/release
+    cluster: default
+
 - name: Ask members over the network, from the control machine
   xdp_gossip.fleet.xdp_gossip_publish:
     endpoints:
@@ -291,11 +340,31 @@ size:
   returned: without O(documents), and with O(state=present)
   type: int
   sample: 5
+signed_by:
+  description:
+    - Who signed the version RV(version) of the document, as the member says. RV(signed_by) is V(null) if the version
+      has no signature, and in check mode if the document would change.
+  returned: without O(documents)
+  type: dict
+  contains:
+    signer:
+      description: Name of the signer; V(null) if no signer in the member's configuration has this key for the document.
+      type: str
+      returned: always
+    key:
+      description: Fingerprint of the public key, as C(ssh-keygen -l) shows it.
+      type: str
+      returned: always
+    withdrawn:
+      description: Whether the signer may not sign any more.
+      type: bool
+      returned: always
+  sample: {"signer": "release", "key": "SHA256:9Jn6v6zKQGxqzJjKZ0V1GgJ9CEbSHrQKx4mRJrqcXqM", "withdrawn": false}
 documents:
   description:
     - Dictionary of the results, with the names of the documents as keys. Each result has C(changed), and C(key),
-      C(version), C(previous_version), C(digest), C(size), C(members), C(confirmed) and C(laggards) as for a single
-      document.
+      C(version), C(previous_version), C(digest), C(size), C(signed_by), C(members), C(confirmed) and C(laggards) as for
+      a single document.
   returned: with O(documents)
   type: dict
   sample:
@@ -306,6 +375,7 @@ documents:
       previous_version: null
       digest: sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824
       size: 5
+      signed_by: null
       members: 3
       confirmed: 3
       laggards: []
@@ -446,66 +516,26 @@ error:
 import time
 import typing as t
 
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._batch import (
     Conflicts,
     NotTogether,
+    Outdated,
     conflicts_of,
+    write_signed,
     write_together,
 )
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._change import Change, Conflict, Wish
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import SOURCES, content_spec
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._change import Change, Conflict
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import SOURCES
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._convergence import check_wait
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import FleetModule
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError, ConfigError
-
-#: If an entry of ``documents`` does not set one of these options, the module's option of the same name applies to the
-#: entry.
-_SHARED = ("state", "content_type", "remote_src", "expires", "author", "comment")
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._wishes import Wish, document_spec, wishes_of
 
 #: Maximum number of documents that the error message describes if too few members have the documents after
 #: ``wait_timeout``.
 _MOST_TOLD = 5
-
-
-def document_spec() -> dict[str, t.Any]:
-    """Return the argument spec of the options that describe one document. Both the module and each entry of
-    ``documents`` have these options.
-    """
-    return dict(
-        content_spec(),
-        state={"type": "str", "choices": ["present", "absent"]},
-        if_version={"type": "str"},
-        expires={"type": "str"},
-        author={"type": "str"},
-        comment={"type": "str"},
-    )
-
-
-def wishes_of(params: dict[str, t.Any]) -> list[Wish]:
-    """Check the options and return one ``Wish``, the wanted state, for each document. Raises ``ConfigError`` if an
-    option is invalid; the message names the document and the option.
-    """
-    if params["documents"] is None:
-        return [Wish("default" if params["key"] is None else params["key"], params)]
-    shared = {name: params[name] for name in _SHARED}
-    validator = ArgumentSpecValidator(document_spec(), mutually_exclusive=[SOURCES])
-    wishes = []
-    for key, entry in params["documents"].items():
-        try:
-            if entry is not None and not isinstance(entry, dict):
-                raise ConfigError("expected a dictionary of options, got %s" % type(entry).__name__)
-            checked = validator.validate(entry or {})
-            if checked.error_messages:
-                raise ConfigError("; ".join(checked.error_messages))
-            options = dict(checked.validated_parameters)
-            options.update({name: value for name, value in shared.items() if options[name] is None})
-            wishes.append(Wish(str(key), options))
-        except ConfigError as exc:
-            raise ConfigError("documents, %r: %s" % (clip(str(key)), exc)) from None
-    return wishes
 
 
 class Publication:
@@ -520,6 +550,7 @@ class Publication:
         self._elapsed = 0.0
         self._atomic: bool | None = None
         self._wait = wait_of(module.params)
+        self._signing: dict[str, t.Any] | None = module.params["signing"]
 
     def run(self, fleet: Fleet) -> t.NoReturn:
         """Read all documents, check ``if_version``, write, wait for members, and end the module."""
@@ -528,15 +559,24 @@ class Publication:
             self._changes = [Change(wish, fleet) for wish in self._wishes]
             self._compare()
             if not self._module.check_mode:
+                self._plan()
                 self._write(fleet)
                 self._confirm(fleet)
         except Conflict as exc:
             self._fail(str(exc), [exc])
         except Conflicts as exc:
             self._fail(str(exc), exc.conflicts)
+        except Outdated as exc:
+            self._fail(exc, error={"code": "signature_outdated", "status": None, "details": {}})
         except ClientError as exc:
             self._fail(exc)
         self._module.succeed(**self._results(predicted=True))
+
+    def _plan(self) -> None:
+        """End the module if the controller has to sign documents first, and tell it the bases of these documents."""
+        planned = {change.wish.key: change.base for change in self._changes if change.planned}
+        if planned and self._signing is not None and "signature" not in self._signing:
+            self._module.succeed(bases=planned, **self._results(predicted=True))
 
     def _compare(self) -> None:
         conflicts = conflicts_of(self._changes)
@@ -547,6 +587,11 @@ class Publication:
         """Write the planned changes. Write all documents with one request if ``atomic`` allows one request and the
         member supports it. If one request is not possible, write each document with its own request.
         """
+        if self._signing is not None:
+            if "signature" in self._signing:
+                write_signed(fleet, self._changes, self._signing)
+                self._atomic = True if len(self._signing["documents"]) > 1 else None
+            return
         planned = [change for change in self._changes if change.planned]
         if len(planned) > 1 and self._module.params["atomic"] != "never":
             try:
@@ -620,9 +665,9 @@ class Publication:
             count["told"],
         )
 
-    def _fail(self, problem: ClientError | str, conflicts: t.Sequence[Conflict] = ()) -> t.NoReturn:
+    def _fail(self, problem: ClientError | str, conflicts: t.Sequence[Conflict] = (), **about: t.Any) -> t.NoReturn:
         """End the module with a failure, and report which documents were written and which were not."""
-        results = self._results(predicted=False)
+        results = dict(self._results(predicted=False), **about)
         results["written"] = [change.wish.key for change in self._changes if change.written]
         results["unwritten"] = [change.wish.key for change in self._changes if change.planned]
         results["uncertain"] = [change.wish.key for change in self._changes if change.uncertain]
@@ -695,6 +740,12 @@ def main() -> None:
             wait_for={"type": "str", "choices": ["held", "applied"]},
             wait_timeout={"type": "int", "default": 60},
             sensitive={"type": "bool", "default": False},
+            sign_key={"type": "path", "no_log": False},
+            sign_with={"type": "str", "choices": ["file", "agent"], "default": "file"},
+            cluster={"type": "str"},
+            # The fingerprint of the controller's key and, once it has signed, the time of the signature, the signature,
+            # and the documents that it covers.
+            signing={"type": "dict"},
         ),
         mutually_exclusive=[SOURCES]
         + [("documents", name) for name in ("key", "if_version", "rollback_to") + SOURCES]
@@ -707,7 +758,11 @@ def main() -> None:
         wait_of(module.params)
         if module.params["rollback_to"] is not None and module.params["state"] == "absent":
             raise ConfigError("rollback_to: expected state=present with it")
+        if module.params["sign_key"] is not None:
+            raise ConfigError("sign_key: expected the action plugin of this module to sign on the controller")
         wishes = wishes_of(module.params)
+        for wish in wishes:
+            wish.signer = (module.params["signing"] or {}).get("key")
         fleet = module.open_fleet()
     except ClientError as exc:
         module.fail(exc)

@@ -78,6 +78,16 @@ options:
       - Format to which the module converts O(value) if O(value) is data and not text, either V(json) or V(yaml). The
         module does not compare the documents' content types.
     type: str
+  signed_by:
+    description:
+      - Name of the signer that must have signed the document, as in
+        O(xdp_gossip.fleet.agent#role:main:xdp_gossip_agent_signers). If the document has no signature, or one by
+        another key, the task fails.
+      - The asked member answers for the signature, from its own configuration. Every member verifies the signature of a
+        document itself, before it accepts the document. A signature stays valid after its signer was withdrawn;
+        C(withdrawn) in RV(signed_by) shows such signers.
+      - O(signed_by) requires O(key), and cannot be combined with O(state=absent).
+    type: str
   wait:
     description:
       - Number of members that must have the document, as V(majority), V(all), or a number of members.
@@ -238,6 +248,26 @@ digest:
   returned: once a member has answered
   type: str
   sample: sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824
+signed_by:
+  description:
+    - Who signed the document, as the asked member says. RV(signed_by) is V(null) if the document has no signature, and
+      if the asked member does not have RV(version).
+  returned: with O(key), once a member has answered, unless O(state=absent)
+  type: dict
+  contains:
+    signer:
+      description: Name of the signer; V(null) if no signer in the member's configuration has this key for the document.
+      type: str
+      returned: always
+    key:
+      description: Fingerprint of the public key, as C(ssh-keygen -l) shows it.
+      type: str
+      returned: always
+    withdrawn:
+      description: Whether the signer may not sign any more.
+      type: bool
+      returned: always
+  sample: {"signer": "release", "key": "SHA256:9Jn6v6zKQGxqzJjKZ0V1GgJ9CEbSHrQKx4mRJrqcXqM", "withdrawn": false}
 holdings:
   description: What each member holds.
   returned: once a member has answered
@@ -447,6 +477,24 @@ def ask_directly(direct: Direct, question: Question, answer: Convergence, wait: 
     return [result for result in answer.results if not result["reached"]]
 
 
+def check_signature(module: FleetModule, fleet: Fleet, key: str, result: dict[str, t.Any]) -> str:
+    """Add ``signed_by`` to ``result``. Returns why the option ``signed_by`` is not met; "" if it is."""
+    held = fleet.described(key) or {}
+    same = result["version"] in (None, held.get("version"))
+    found = held.get("signed_by") if same else None
+    result["signed_by"] = found = found if isinstance(found, dict) else None
+    wanted = module.params["signed_by"]
+    if wanted is None or (found is not None and found.get("signer") == wanted):
+        return ""
+    told = "no signature"
+    if not same:
+        told = "version %s of it on this member" % clip(str(held.get("version")))
+    elif found is not None:
+        told = "one by %s with the key %s" % (clip(str(found.get("signer") or "nobody")), clip(str(found.get("key"))))
+    about = (fleet.endpoint, clip(key), result["version"], wanted, told)
+    return "%s: document %r version %s: expected a signature by %s, got %s" % about
+
+
 def verify(module: FleetModule, fleet: Fleet, question: Question, direct: Direct | None) -> t.NoReturn:
     """Ask the fleet, sync members if ``repair`` is set, and end the module with the result. Raises ``ClientError``."""
     wait = module.params["wait"]
@@ -478,6 +526,11 @@ def verify(module: FleetModule, fleet: Fleet, question: Question, direct: Direct
         ]
     if module.params["repair"]:
         result["asked"] = asked
+    unsigned = ""
+    if question.key is not None and not question.absent:
+        unsigned = check_signature(module, fleet, question.key, result)
+    if unsigned and answer.converged:
+        module.fail(unsigned, **result)
     if answer.converged or (needed and module.check_mode):
         module.succeed(**result)
     module.fail(
@@ -504,6 +557,7 @@ def main() -> None:
             state={"type": "str", "choices": ["present", "absent"], "default": "present"},
             version={"type": "str"},
             digest={"type": "str"},
+            signed_by={"type": "str"},
             wait={"type": "str", "default": "all"},
             wait_timeout={"type": "int", "default": 30},
             applied={"type": "bool", "default": False},
@@ -514,7 +568,7 @@ def main() -> None:
             sensitive={"type": "bool", "default": False},
         ),
         mutually_exclusive=[("digest",) + SOURCES],
-        required_by=dict.fromkeys(("version", "digest") + SOURCES, "key"),
+        required_by=dict.fromkeys(("version", "digest", "signed_by") + SOURCES, "key"),
         required_if=[("state", "absent", ("key",))],
         no_log=True,
     )
@@ -526,6 +580,8 @@ def main() -> None:
             raise ConfigError(
                 "state=absent: expected neither digest nor a content, because a deleted document has none"
             )
+        if params["state"] == "absent" and params["signed_by"] is not None:
+            raise ConfigError("state=absent: expected no signed_by, because only a document has a signature")
         if params["applied"] and (params["key"] is None or params["state"] == "absent" or params["direct"]):
             raise ConfigError("applied: expected key with it, and neither state=absent nor direct")
         question, direct = question_of(params), direct_of(params)

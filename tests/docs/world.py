@@ -66,7 +66,10 @@ class World:
     def __init__(self, directory: Path, members: list[Member], *, tls: bool) -> None:
         self.directory = directory
         self.home = directory / "home"
-        self.home.mkdir()
+        (self.home / ".ssh").mkdir(parents=True, mode=0o700)
+        # The key with which an example signs.
+        keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.home / ".ssh" / "release")]
+        subprocess.run(keygen, check=True, capture_output=True, timeout=60)
         self._bin = self._programs()
         collections = directory / "collections" / "ansible_collections" / "xdp_gossip"
         collections.mkdir(parents=True)

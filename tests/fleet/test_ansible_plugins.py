@@ -61,8 +61,8 @@ pytestmark = [
 class Fleet:
     """Three agents, and Ansible to talk to them."""
 
-    def __init__(self, directory: Path, timeout: float = 2) -> None:
-        """``timeout``: seconds of silence, after which members are suspected."""
+    def __init__(self, directory: Path, timeout: float = 2, **more: Any) -> None:
+        """``timeout``: seconds of silence, after which members are suspected. ``more``: further settings."""
         self.directory = directory
         self.sockets = [directory / f"n{number}.sock" for number in (1, 2, 3)]
         collections = directory / "collections" / "ansible_collections" / "xdp_gossip"
@@ -102,6 +102,7 @@ class Fleet:
                     "token_file": str(directory / "token"),
                     "tls": tls,
                 },
+                **more,
             }
             config.write_text(json.dumps(settings))  # JSON is YAML
             configs.append(str(config))

@@ -76,6 +76,10 @@ class FakeMember:
         self.repaired: list[str | None] = []
         self.history: dict[str, list[dict[str, t.Any]]] = {}
         self.applied: dict[str, dict[str, t.Any]] = {}  # member name -> what it tells of applying
+        #: The fingerprint that signatures are said to be by, the signed requests, and the versions in their way.
+        self.signer = "SHA256:none"
+        self.signed: list[dict[str, t.Any]] = []
+        self.outdated: list[str] = []
         if unix:
             self._server: t.Any = _UnixServer(unix, _Handler)
             self.url = "unix://" + unix
@@ -116,6 +120,7 @@ class FakeMember:
             "deleted": False,
             "expires": None,
             "batch_size": 1,
+            "signed_by": None,
         }
         if about.get("expires_in"):
             then = time.gmtime(time.time() + float(about["expires_in"]))
@@ -261,6 +266,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if path == "documents":
             prefix = query.get("prefix", "")
             found = [entry for key, entry in sorted(self.member.documents.items()) if key.startswith(prefix)]
+            found = found[: int(query.get("limit", len(found)))]
             listed = [{name: value for name, value in entry.items() if name != "value"} for entry in found]
             self.reply(200, {"documents": listed, "digest": "00112233445566aa", "next_cursor": None})
             return
@@ -272,7 +278,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.error(410 if held else 404, "version_deleted" if held else "version_not_found")
                 return
         if held is None:
-            self.error(404, "document_not_found")
+            latest = self.member.tombstones.get(path[len("documents/") :])
+            self.error(404, "document_not_found", **({"latest": latest} if latest else {}))
             return
         answer = {name: value for name, value in held.items() if name != "value"}
         answer["value_base64"] = base64.b64encode(held["value"]).decode()
@@ -300,16 +307,23 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def POST_documents(self, path: str, query: dict[str, str]) -> None:
         member = self.member
         body = json.loads(self.body)
-        assert set(body) <= {"documents", "author", "comment"} and 0 < len(body["documents"]) <= 64
+        signed = "signature" in body
+        if signed:
+            member.signed.append(body)
+            if member.outdated:
+                self.error(409, "signature_outdated", actual=member.outdated.pop(0))
+                return
+        own = {"comment", "signed_at", "signature"} if signed else {"author", "comment"}
+        assert set(body) <= own | {"documents"} and 0 < len(body["documents"]) <= 64
         values = []
         for entry in body["documents"]:
+            assert not signed or ("content_type" in entry) != ("delete" in entry)
             assert set(entry) <= {
+                *(("base", "expires") if signed else ("expires_in", "suffix")),
                 "key",
                 "value",
                 "value_base64",
                 "content_type",
-                "suffix",
-                "expires_in",
                 "if_version",
                 "if_absent",
                 "delete",
@@ -330,6 +344,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             about = {"author": body.get("author"), "comment": body.get("comment")}
             about.update({name: entry.get(name) for name in ("content_type", "suffix", "expires_in")})
             written = member.put(entry["key"], value, **about)
+            if signed:
+                written["signed_by"] = {"signer": "alice", "key": member.signer, "withdrawn": False}
+                written["expires"] = entry.get("expires")
             if entry.get("delete"):
                 written = dict(written, deleted=True)
                 member.tombstones[entry["key"]] = written["version"]
