@@ -184,24 +184,40 @@ def test_a_host_in_order_is_one_execution_whatever_the_number_of_hosts(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
 def test_a_changed_zone_restarts_the_agent(controller: Controller, agent: None) -> None:  # noqa: F811
+    for zone, data, verb in [("a", "", ""), ("b", "", "restart"), ("b", "new", "reload"), ("", "new", "restart")]:
+        given = {"xdp_gossip_agent_zone": zone, "xdp_gossip_agent_private_data": data}
+        written, told = changed(controller, given)
+        assert ("zone" in written) == bool(zone) and written.get("zone", "") == zone
+        assert told == verb or not verb, (zone, data)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
+def test_changed_signers_reload_the_agent(controller: Controller, agent: None) -> None:  # noqa: F811
+    one = {"name": "one", "public_key": "ssh-ed25519 AAAA", "prefixes": ["app/"]}
+    two = dict(one, name="two", valid_before="2027-01-31T12:00:00Z")
+    changed(controller, {})
+    for signers in ([one], [one, two], [two], []):
+        written, told = changed(controller, {"xdp_gossip_agent_signers": signers})
+        assert [signer["name"] for signer in written.get("signers", [])] == [signer["name"] for signer in signers]
+        assert told == "reload", signers
+
+
+def changed(controller: Controller, given: dict[str, Any]) -> tuple[dict[str, Any], str]:  # noqa: F811
+    """Deploy to a host with these variables; returns its agent.yml and what systemd was told last of the agent."""
     place = controller.directory
     host = place / "host0"
     (place / "play.yml").write_text(PLAY)
     program(place / "programs/systemctl", SYSTEMCTL)
     program(host / "opt/releases/1-aa/bin/xdp-gossip", PROGRAM)
     (host / "opt/releases/1-aa/VERSION").write_text("1\n")
-    (host / "units").mkdir()
-    (host / "opt/current").symlink_to(host / "opt/releases/1-aa")
-    # The first one makes the host.
-    for zone, data, verb in [("a", "", ""), ("b", "", "restart"), ("b", "new", "reload"), ("", "new", "restart")]:
-        given = {"xdp_gossip_agent_zone": zone, "xdp_gossip_agent_private_data": data}
-        controller.inventory({"host0": {"directory": str(host), **given}})
-        done = controller.play("play.yml", "-e", "way=change")
-        assert done.returncode == 0 and "changed=1" in done.stdout, done.stdout
-        written = yaml.safe_load((host / "etc/agent.yml").read_text())
-        assert ("zone" in written) == bool(zone) and written.get("zone", "") == zone
-        told = json.loads((host / "systemd.json").read_text())["xdp-gossip.service"]["last"]
-        assert told == verb or not verb, (zone, data)
+    (host / "units").mkdir(exist_ok=True)
+    if not (host / "opt/current").exists():
+        (host / "opt/current").symlink_to(host / "opt/releases/1-aa")
+    controller.inventory({"host0": {"directory": str(host), **given}})
+    done = controller.play("play.yml", "-e", "way=change")
+    assert done.returncode == 0 and "changed=1" in done.stdout, done.stdout
+    written = yaml.safe_load((host / "etc/agent.yml").read_text())
+    return written, json.loads((host / "systemd.json").read_text())["xdp-gossip.service"]["last"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")

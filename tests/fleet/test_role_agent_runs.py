@@ -11,8 +11,11 @@ import json
 import os
 import re
 import shutil
+import socketserver
 import subprocess
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -396,3 +399,93 @@ def test_a_zone_that_no_agent_takes_is_refused(controller: Controller) -> None:
     assert f"boolean: xdp_gossip_agent_zone: {rule} false" in told
     wire = "expected none with xdp_gossip_agent_wire: pekonode, whose packets contain no zone, got fra"
     assert told.count("whose packets contain no zone") == told.count(f"pekonode: xdp_gossip_agent_zone: {wire}") > 0
+
+
+def test_signers_that_no_agent_takes_are_refused(controller: Controller) -> None:
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + 42 * "A" + "b="
+    good = {"name": "alice", "public_key": key, "prefixes": ["app/"], "valid_before": "2027-01-31T12:00:00Z"}
+    refused = {
+        "private": (
+            {"public_key": "-----BEGIN OPENSSH PRIVATE KEY-----\nsecret"},
+            "public_key: expected the line of a",
+        ),
+        "rsa": ({"public_key": "ssh-rsa AAAAB3NzaC1yc2E="}, "public_key: expected the line of a file"),
+        "prefixes": ({"prefixes": []}, "prefixes: expected a list of at least one prefix"),
+        "zone": ({"valid_before": "2027-01-31T12:00:00+02:00"}, "valid_before: expected a time (UTC) such as"),
+        "day": ({"valid_before": "2027-01-31"}, "valid_before: expected a time (UTC) such as"),
+    }
+    hosts: dict[str, dict[str, Any]] = {
+        name: {"xdp_gossip_agent_signers": [{**good, **wrong}]} for name, (wrong, _told) in refused.items()
+    }
+    hosts["twice"] = {"xdp_gossip_agent_signers": [good, good]}
+    hosts["pekonode"] = {"xdp_gossip_agent_signers": [good], "xdp_gossip_agent_wire": "pekonode"}
+    hosts["good"] = {"xdp_gossip_agent_signers": [good, {**good, "name": "bob", "valid_before": None}]}
+    controller.inventory({name: {"xdp_gossip_agent_addr": "127.0.0.1", **given} for name, given in hosts.items()})
+    told = preflight(controller, "-e", "xdp_gossip_serial=100%")
+    for name, (_wrong, reason) in refused.items():
+        assert f"{name}: xdp_gossip_agent_signers: {reason}" in told, (name, told)
+    assert "twice: xdp_gossip_agent_signers: expected each name once, got alice, alice" in told
+    assert "pekonode: xdp_gossip_agent_signers: expected none with xdp_gossip_agent_wire: pekonode" in told
+    assert "good: xdp_gossip_agent_signers" not in told and "secret" not in told.split("xdp_gossip_agent_signers")[1]
+
+
+#: Documents that members with these signers would no longer return, and what the role says of them.
+UNSIGNED = [
+    {"key": "app/none", "version": "01a22d2d03b90d40@198.18.0.11:8000", "signed_by": None},
+    {"key": "free", "version": "01a22d2d03b90d40@198.18.0.11:8000", "signed_by": None},
+]
+
+
+def test_signers_that_make_documents_unreadable_are_refused(controller: Controller) -> None:
+    """A host without an agent asks another one, and nothing is changed."""
+    play = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role: {name: xdp_gossip.fleet.agent, tasks_from: signers.yml}
+      vars: {__xdp_gossip_socket: "{{ playbook_dir }}/{{ item }}.sock"}
+"""
+    (controller.directory / "play.yml").write_text(play)
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + 42 * "A" + "b="
+    signers = [{"name": "alice", "public_key": key, "prefixes": ["app/"]}]
+    names = ("fresh", "member")
+    addresses = {name: f"198.18.0.{number}" for number, name in enumerate(names, 11)}
+    controller.inventory(
+        {
+            name: {"xdp_gossip_agent_addr": address, "xdp_gossip_agent_signers": signers}
+            for name, address in addresses.items()
+        }
+    )
+    done = controller.play("play.yml")
+    assert done.returncode == 0, done.stdout
+
+    class Handler(BaseHTTPRequestHandler):
+        def address_string(self) -> str:
+            return "a Unix socket"
+
+        def log_message(self, *_words: Any) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"documents": UNSIGNED}).encode())
+
+    server = socketserver.ThreadingUnixStreamServer(str(controller.directory / "member.sock"), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        done = controller.play("play.yml")
+    finally:
+        server.shutdown()
+        server.server_close()
+    told = " ".join(done.stdout.split())
+    assert done.returncode != 0 and "app/none (no signature, expected one by alice)" in told, done.stdout
+    assert "fresh: xdp_gossip_agent_signers: expected signatures" in told and "sign_key first" in told
+    assert "free (" not in told
+
+
+def test_signers_that_are_forced_are_not_compared() -> None:
+    """Neither is anything asked where there are no signers."""
+    tasks = yaml.safe_load((ROOT / "roles" / "agent" / "tasks" / "preflight.yml").read_text())
+    (task,) = [task for task in tasks if "signers.yml" in str(task.get("ansible.builtin.include_tasks"))]
+    assert task["when"] == "xdp_gossip_agent_signers | length > 0 and not xdp_gossip_agent_signers_force | bool"

@@ -112,6 +112,23 @@ def test_a_zone_is_text_and_none_is_left_out(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
+def test_signers(controller: Controller) -> None:  # noqa: F811
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + 42 * "A" + "b= comment"
+    variables = f"""
+xdp_gossip_agent_signers:
+  - {{name: a@b, public_key: "{key}", prefixes: [app/, "1", \U0001f600], valid_before: "2027-01-31T12:00:00Z"}}
+  - {{name: unquoted, public_key: " {key}\\n", prefixes: [db/], valid_before: 2027-01-31T12:00:00Z}}
+  - {{name: 7, public_key: "{key}", prefixes: ["true"], valid_before: }}
+"""
+    until = "2027-01-31T12:00:00Z"
+    assert config(write(controller, variables))["signers"] == [
+        {"name": "a@b", "public_key": key, "prefixes": ["app/", "1", "\U0001f600"], "valid_before": until},
+        {"name": "unquoted", "public_key": key, "prefixes": ["db/"], "valid_before": until},
+        {"name": "7", "public_key": key, "prefixes": ["true"]},
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
 def test_key_slots(controller: Controller) -> None:  # noqa: F811
     keys = [{"id": 1, "key": "k" * 32, "state": "active"}, {"id": 2, "key": "l" * 32, "state": "staged"}]
     directory = write(controller, yaml.safe_dump({"xdp_gossip_agent_keys": keys}))
