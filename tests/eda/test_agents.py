@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import pytest
 from tests.support.fleet import Agent, Cluster
 
 from .running import Source
+
+ROOT = Path(__file__).resolve().parents[2]
 
 #: Quick to notice, so that the tests are.
 PACE = {"cycle": 0.4, "timeout": 2}
@@ -160,3 +163,36 @@ def test_the_loss_of_a_zone_is_one_event(tmp_path: Path, collections: Path) -> N
             assert {_port_of(source.next("join")) for _ in east} == {(agent.ip, agent.port) for agent in east}
             alone = {event["type"] for event in source.told if "node" in event and not event["initial"]}
             assert alone <= {"join", "recover", "update"}
+
+
+def test_a_document_that_a_member_refuses_is_told(tmp_path: Path, collections: Path) -> None:
+    """The second one has another signer, so it publishes what the first one does not accept."""
+    lines = []
+    for name in ("alice", "eve"):
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        lines.append((tmp_path / f"{name}.pub").read_text().strip())
+    with Cluster(tmp_path / "agents", 2, **PACE) as agents:
+        for agent, line in zip(agents, lines):
+            agent.settings["signers"] = [{"name": "alice", "public_key": line, "prefixes": ["app/"]}]
+        agents.form()
+        with _watch(collections, agents[0]) as source:
+            source.next("convergence_reached")
+            command = [
+                "publish",
+                "app/limits",
+                "--value",
+                "1",
+                "--sign-key",
+                str(tmp_path / "eve"),
+                "--cluster",
+                "default",
+            ]
+            program = [str(ROOT / "agent" / "bin" / "xdp-gossip"), "--socket", str(agents[1].socket), *command]
+            done = subprocess.run(program, check=False, capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+            assert done.returncode == 0, done
+            refusal = source.next("document_refused")["refusal"]
+            assert (refusal["key"], refusal["from"]) == ("app/limits", f"{agents[1].ip}:{agents[1].port}")
+            assert refusal["version"] == str(agents[1].versions()["app/limits"])
+            assert refusal["reason"].startswith("expected a signature of alice, got one by SHA256:")
+            assert agents[0].read("app/limits") is None

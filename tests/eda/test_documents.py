@@ -10,6 +10,7 @@ from ansible_collections.xdp_gossip.fleet.extensions.eda.plugins.plugin_utils._d
     DocumentView,
     parse_document,
     parse_documents,
+    parse_refusal,
 )
 
 
@@ -136,6 +137,34 @@ def test_a_malformed_document_is_left_out_and_named(entry: Any, complaint: str) 
     assert len(problems) == 1
     assert problems[0].startswith("document 2 of the list: ")
     assert complaint in problems[0]
+
+
+def refusal(**fields: Any) -> dict[str, Any]:
+    """What the feed says of a refused version."""
+    own = {"key": "app", "version": document(1)["version"], "reason": "unsigned", "from": "[fd00::1]:8000"}
+    return {**own, **fields}
+
+
+def test_a_refusal() -> None:
+    assert parse_refusal(refusal(other=1)) == refusal()
+    assert parse_refusal(refusal(**{"from": None}))["from"] == ""
+    assert parse_refusal(refusal(reason="a\nb" + "x" * 2000))["reason"] == "a?b" + "x" * 1021 + "..."
+
+
+@pytest.mark.parametrize(
+    ("entry", "complaint"),
+    [
+        (None, "refusal: expected an object"),
+        (refusal(key=""), "key: expected"),
+        (refusal(version="7"), "version: expected"),
+        (refusal(reason=7), "reason: expected text"),
+        (refusal(**{"from": 7}), "from: expected text"),
+        (refusal(**{"from": "a host:8000"}), "from: expected an address"),
+    ],
+)
+def test_a_malformed_refusal_is_told(entry: Any, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        parse_refusal(entry)
 
 
 def test_free_text_is_made_fit_for_one_line() -> None:

@@ -286,6 +286,25 @@ def test_a_deletion_is_told_at_once_when_the_feed_has_it(good: Scripted, collect
         assert source.next("document_deleted")["document"]["key"] == "lagging"
 
 
+def test_a_refusal_is_told_once(good: Scripted, collections: Path) -> None:
+    refusal = {
+        "key": "app",
+        "version": document(2)["version"],
+        "reason": "no {{ signature }}",
+        "from": "198.18.0.12:8000",
+    }
+    with Source(collections, endpoints=[good.url]) as source:
+        _until(lambda: good.count("/v1/watch") == 1)
+        good.changes = [{"revision": good.revision + 1, "kind": "refusal", "event": "refused", "refusal": refusal}]
+        good.revision += 1
+        event = source.next()
+        assert (event["type"], event["endpoint"], event["initial"]) == ("document_refused", good.url, False)
+        assert event["refusal"] == {**refusal, "reason": ""} and event["withheld"] == ["refusal.reason"]
+        assert event["cluster"] == "default"
+        good.revision += 1
+        assert source.rest(1.0) == []
+
+
 def test_a_member_of_another_cluster_is_refused(bad: Scripted, good: Scripted, collections: Path) -> None:
     bad.cluster = "another"
     bad.nodes = []

@@ -30,6 +30,9 @@ description:
     the events C(suspect), C(agent_down) and C(dead) for each host. The source holds back these events of a host with a
     zone for two seconds, and for up to 30 seconds while at least half of the hosts of the zone are not alive. If
     I(events) does not contain C(zone_lost), the source holds back no events.
+  - If the member refuses a document of another member because the document lacks the signature that it needs, the
+    source reports C(document_refused). The source reads refusals only from the member's change feed, so it does not
+    report a refusal that happened while the source was not connected.
   - Nodes and publishers can write any text into their names, private data and documents. The source removes text that
     Ansible would evaluate as a template. The field I(withheld) of the event lists the paths of the fields whose text
     was removed. Never put text of an event into a shell command.
@@ -82,7 +85,7 @@ options:
     type: list
     elements: str
     choices: [join, recover, suspect, agent_down, dead, leave, update, zone_lost, zone_returned, document_changed,
-      document_deleted, convergence_reached, convergence_lost, fleet_unreachable, fleet_reachable]
+      document_deleted, document_refused, convergence_reached, convergence_lost, fleet_unreachable, fleet_reachable]
   states:
     description:
       - Report an event about a node only if I(states) contains the node's state after the event. By default, the source

@@ -13,7 +13,9 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 MAX_DOCUMENTS = 200 * 1000
 
 _VERSION = re.compile(r"[0-9a-f]{16}@[0-9a-fA-F.:\[\]]{1,100}")
+_ADDRESS = re.compile(r"[0-9a-fA-F.:\[\]]{1,100}")
 _MAX_KEY = 512
+_MAX_REASON = 1024
 #: Maximum characters of each text field. Each limit is at least as high as the agent's own limit for the field.
 _TEXTS = {"digest": 80, "content_type": 127, "author": 255, "comment": 1024, "published_at": 40}
 
@@ -61,6 +63,21 @@ def parse_document(entry: t.Any) -> Document:
     if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 2**63:
         raise ValueError("size: expected a number of bytes")
     return dict(document, size=size, deleted=entry.get("deleted") is True)
+
+
+def parse_refusal(entry: t.Any) -> Document:
+    """Check what a member says about a version of a document that it refused.
+
+    Raises ``ValueError`` if a field is invalid; the message names the field and the expected value.
+    """
+    if not isinstance(entry, dict):
+        raise ValueError(f"refusal: expected an object, got {type(entry).__name__}")
+    checked = parse_document({name: entry.get(name) for name in ("key", "version")})
+    sender = "" if entry.get("from") is None else _text(entry, "from")
+    if sender and not _ADDRESS.fullmatch(sender):
+        raise ValueError(f"from: expected an address and a port, got {clip(sender)!r}")
+    reason = clip(_text(entry, "reason"), _MAX_REASON)
+    return {"key": checked["key"], "version": checked["version"], "reason": reason, "from": sender}
 
 
 def _text(entry: dict[str, t.Any], field: str) -> str:

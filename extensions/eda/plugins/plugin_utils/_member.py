@@ -22,6 +22,7 @@ from ansible_collections.xdp_gossip.fleet.extensions.eda.plugins.plugin_utils._d
     Document,
     parse_document,
     parse_documents,
+    parse_refusal,
 )
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip, parse_json
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._nodes import parse_nodes
@@ -40,13 +41,14 @@ class MemberFailed(Exception):
 class Feed(t.NamedTuple):
     """One answer from a member's change feed.
 
-    Contains the ``revision`` for the next request, and the tombstones of deleted documents by key. If the feed no
-    longer has all changes since the requested revision, ``revision`` is the current revision and ``tombstones`` is
-    empty.
+    Contains the ``revision`` for the next request, the tombstones of deleted documents by key, and the refused versions
+    of documents. If the feed no longer has all changes since the requested revision, ``revision`` is the current
+    revision, and ``tombstones`` and ``refusals`` are empty.
     """
 
     revision: int
     tombstones: dict[str, Document]
+    refusals: tuple[dict[str, t.Any], ...] = ()
 
 
 class NodeList(t.NamedTuple):
@@ -222,12 +224,14 @@ def _read_feed(answer: dict[str, t.Any]) -> Feed:
     changes = answer.get("changes")
     if not isinstance(changes, list):
         raise ValueError(f"changes: expected a list, got {type(changes).__name__}")
-    tombstones = {}
+    tombstones, refusals = {}, []
     for change in changes:
         if isinstance(change, dict) and change.get("event") == "deleted" and "document" in change:
             document = parse_document(change["document"])
             tombstones[document["key"]] = document
-    return Feed(_revision(answer), tombstones)
+        if isinstance(change, dict) and change.get("event") == "refused" and "refusal" in change:
+            refusals.append(parse_refusal(change["refusal"]))
+    return Feed(_revision(answer), tombstones, tuple(refusals))
 
 
 def _text(answer: dict[str, t.Any], field: str) -> str:

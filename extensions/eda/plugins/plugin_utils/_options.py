@@ -13,7 +13,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 #: Types of events about nodes, zones, documents, convergence and the source itself.
 NODE_EVENTS = ("join", "recover", "suspect", "agent_down", "dead", "leave", "update")
 ZONE_EVENTS = ("zone_lost", "zone_returned")
-DOCUMENT_EVENTS = ("document_changed", "document_deleted")
+DOCUMENT_EVENTS = ("document_changed", "document_deleted", "document_refused")
 AGREEMENT_EVENTS = ("convergence_reached", "convergence_lost")
 SOURCE_EVENTS = ("fleet_unreachable", "fleet_reachable")
 EVENTS = NODE_EVENTS + ZONE_EVENTS + DOCUMENT_EVENTS + AGREEMENT_EVENTS + SOURCE_EVENTS

@@ -61,8 +61,8 @@ class _Bell:
             self._request.cancel()
             await asyncio.gather(self._request, return_exceptions=True)
 
-    async def wait(self, revision: int, seconds: float) -> dict[str, Document]:
-        """Wait for a change, at most ``seconds``. Returns the tombstones of deleted documents by key.
+    async def wait(self, revision: int, seconds: float) -> Feed:
+        """Wait for a change, at most ``seconds``. Returns the answer of the feed, which is empty without a change.
 
         The first call returns changes after ``revision`` of the feed; later calls return changes after the previous
         answer. Raises ``MemberFailed``.
@@ -77,10 +77,10 @@ class _Bell:
         # limits the number of waiting requests.
         await asyncio.wait({self._request}, timeout=seconds)
         if not self._request.done():
-            return {}
+            return Feed(revision, {})
         answer, self._request = self._request.result(), None
         self._revision, self.has_rung = answer.revision, True
-        return answer.tombstones
+        return answer
 
 
 class Watcher:
@@ -140,9 +140,12 @@ class Watcher:
                 nodes, finding = await self._look(member, {})
                 _log.info("%s: following the fleet from here, %d nodes", endpoint.url, len(nodes.nodes))
                 while True:
-                    tombstones = await bell.wait(nodes.revision, self._patience(finding))
+                    feed = await bell.wait(nodes.revision, self._patience(finding))
+                    for refusal in feed.refusals:
+                        about = {"cluster": nodes.cluster, "endpoint": endpoint.url}
+                        await self._tell({"type": "document_refused", "refusal": refusal, **about})
                     await asyncio.sleep(max(0.0, self._heard + _BREATH - _now()))
-                    nodes, finding = await self._look(member, tombstones)
+                    nodes, finding = await self._look(member, feed.tombstones)
         except (MemberFailed, ConfigError) as exc:
             return str(exc), bell is not None and bell.has_rung
 
