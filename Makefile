@@ -41,7 +41,7 @@ VERSION = $(shell sed -n 's/^version: //p' galaxy.yml)
 # Packages of the collection that Ansible loads.
 PLUGINS := plugins extensions
 # What is under molecule/.
-SCENARIOS := default udp upgrade
+SCENARIOS := default trust udp upgrade
 
 # The checkout, seen as an installed collection.
 COLLECTIONS := $(CACHE)/collections
