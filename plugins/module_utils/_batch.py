@@ -101,8 +101,8 @@ def _said_of_all(changes: t.Sequence[Change]) -> tuple[str | None, str | None]:
 def write_signed(fleet: Fleet, changes: t.Sequence[Change], signing: t.Mapping[str, t.Any]) -> None:
     """Write the documents that the controller signed with one request, even those that others have written since.
 
-    ``signing`` has the keys ``signed_at`` and ``signature``, and ``documents``: by name of the document, its ``base``
-    and its time of expiry ``expires`` as the controller signed them.
+    ``signing`` has the keys ``signed_at`` and ``signature``, and ``documents``: by name of the document, the
+    versions ``read`` and the time of expiry ``expires`` as the controller signed them.
 
     Raises ``Outdated`` or ``Conflicts`` if nothing was written. Raises ``ClientError`` if any other error prevented
     the write, or if the outcome is unknown.

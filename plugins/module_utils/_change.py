@@ -61,9 +61,9 @@ class Change:
         self.signed_by: t.Any = self._held.get("signed_by")
 
     @property
-    def base(self) -> str | None:
-        """The version that a new version replaces: the document's version, or the version of its deletion."""
-        return self._held.get("version") or self._fleet.deletions.get(self.wish.key)
+    def lineage(self) -> list[str]:
+        """The version that a new version replaces, or that of the document's deletion, and the versions before it."""
+        return self._fleet.lineages.get(self.wish.key, [])
 
     def _look(self) -> tuple[dict[str, t.Any], bytes | None, bool]:
         """Read the document. Returns the document's description and value, and whether the document must be written."""
@@ -145,9 +145,9 @@ class Change:
             entry["if_version"] = wish.if_version
         return entry
 
-    def signed_entry(self, signed: t.Mapping[str, str | None]) -> dict[str, t.Any]:
-        """Return the document as an entry of a signed request. ``signed`` contains ``base`` and ``expires``."""
-        entry = dict(self.entry(), base=signed["base"])
+    def signed_entry(self, signed: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+        """Return the document as an entry of a signed request. ``signed`` contains ``read`` and ``expires``."""
+        entry = dict(self.entry(), read=signed["read"])
         entry.pop("expires_in", None)
         if self.wish.value is not None:
             entry["expires"] = signed["expires"]

@@ -81,8 +81,9 @@ class Fleet:
         self.unless_isolated = False
         #: Whether the member that answered the last :meth:`nodes` is isolated, so that its NodeList may be wrong.
         self.isolated = False
-        #: Versions of the deletions of documents that :meth:`read` did not find, by key, as far as members know them.
-        self.deletions: dict[str, str] = {}
+        #: For each document that :meth:`read` has read or has not found: its version or that of its deletion, and the
+        #: versions before it, as far as the member knows them.
+        self.lineages: dict[str, list[str]] = {}
 
     @property
     def endpoint(self) -> str:
@@ -152,8 +153,7 @@ class Fleet:
             return self._document(key, None)
         except ApiError as exc:
             if exc.status == 404 and exc.code == "document_not_found":
-                if isinstance(exc.details.get("latest"), str):
-                    self.deletions[key] = exc.details["latest"]
+                self.lineages[key] = _texts(exc.details.get("lineage"))
                 return None
             raise
 
@@ -168,6 +168,8 @@ class Fleet:
         document = _describe(answer)
         if document["digest"] != digest_of(value):
             raise BadAnswer("%s: the value of %r does not match its digest" % (self.endpoint, clip(key)))
+        if version is None:
+            self.lineages[key] = _texts(answer.get("lineage"))
         return document, value
 
     def write(
@@ -328,6 +330,10 @@ def _node(response: Response) -> dict[str, t.Any]:
 
 def _describe(answer: dict[str, t.Any]) -> dict[str, t.Any]:
     return {field: answer.get(field) for field in _DOCUMENT}
+
+
+def _texts(value: t.Any) -> list[str]:
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
 
 
 def _written(answer: dict[str, t.Any]) -> dict[str, t.Any]:

@@ -573,10 +573,10 @@ class Publication:
         self._module.succeed(**self._results(predicted=True))
 
     def _plan(self) -> None:
-        """End the module if the controller has to sign documents first, and tell it the bases of these documents."""
-        planned = {change.wish.key: change.base for change in self._changes if change.planned}
+        """End the module if the controller has to sign documents first, and tell it the versions of these documents."""
+        planned = {change.wish.key: change.lineage for change in self._changes if change.planned}
         if planned and self._signing is not None and "signature" not in self._signing:
-            self._module.succeed(bases=planned, **self._results(predicted=True))
+            self._module.succeed(lineages=planned, **self._results(predicted=True))
 
     def _compare(self) -> None:
         conflicts = conflicts_of(self._changes)

@@ -6,7 +6,7 @@
 The target host and its member may be compromised. They learn which documents the task publishes, and get signatures for
 exactly these documents. The names, contents, types, expiry times and the comment in a statement come from the task, and
 the cluster comes from the controller. Of the member's answer, a statement contains only which of the task's documents
-are published again, and the version that each of them replaces.
+are published again, and the versions that each of them replaces.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._statement import
 
 #: Seconds by which the version of a document may be ahead of the controller's clock. Without this limit, a member could
 #: make the controller sign at a time in the far future, and members would refuse all later signatures of the document.
-MAX_AHEAD = 300
+MAX_AHEAD = 86_400
+#: Maximum number of versions that a statement says the signer has read, for one document.
+MAX_READ = 8
 #: Number of attempts if others publish the documents after the module has read them.
 ROUNDS = 5
 
@@ -103,11 +105,11 @@ class SignedPublish:
         result: Result = {}
         for _round in range(ROUNDS):
             result = execute({"key": self._key.fingerprint})
-            bases = result.pop("bases", None)
-            if result.get("failed") or bases is None:
+            lineages = result.pop("lineages", None)
+            if result.get("failed") or lineages is None:
                 return result
             member = "%s (member %s)" % (self._host, clip(str(result.get("endpoint"))))
-            result = execute(self._signed(bases, floor, member))
+            result = execute(self._signed(lineages, floor, member))
             actual = _outdated_by(result)
             if actual is None:
                 return result
@@ -116,36 +118,48 @@ class SignedPublish:
         result["msg"] = "%s; gave up after %d signatures" % (result.get("msg"), ROUNDS)
         return result
 
-    def _signed(self, bases: t.Any, floor: int, member: str) -> dict[str, t.Any]:
-        """Sign the documents of the task that ``bases`` names. Returns the option ``signing`` of the module.
+    def _signed(self, lineages: t.Any, floor: int, member: str) -> dict[str, t.Any]:
+        """Sign the documents of the task that ``lineages`` names. Returns the option ``signing`` of the module.
 
         ``floor``: earliest time of the signature in microseconds since the epoch.
         """
-        planned = [wish for wish in self._wishes if isinstance(bases, dict) and wish.key in bases]
+        planned = [wish for wish in self._wishes if isinstance(lineages, dict) and wish.key in lineages]
         if not planned:
             raise SigningError("%s: expected the names of documents of this task, got others" % member)
         now = self._clock() // 1000
         signed_at = max(now, floor)
         parts = []
         for wish in planned:
-            base = bases[wish.key]
-            if base is not None:
-                signed_at = max(signed_at, self._time_after(wish.key, base, member))
+            read = self._read(wish.key, lineages[wish.key], member)
+            if read:
+                signed_at = max(signed_at, self._time_after(wish.key, read[0], member))
             expires = now // 1000 + wish.expires * 1000 if wish.expires and wish.value is not None else 0
-            parts.append(Part(wish.key, wish.value, wish.content_type or "", expires, base))
+            parts.append(Part(wish.key, wish.value, wish.content_type or "", expires, read))
         text = statement(self._cluster, signed_at, planned[0].comment or "", parts)
         return {
             "key": self._key.fingerprint,
             "signed_at": time_text(signed_at),
             "signature": self._key.sign(text),
             "documents": {
-                part.key: {"base": part.base, "expires": time_text(part.expires * 1000) if part.expires else None}
+                part.key: {"read": list(part.read), "expires": time_text(part.expires * 1000) if part.expires else None}
                 for part in parts
             },
         }
 
-    def _time_after(self, key: str, version: t.Any, member: str) -> int:
-        """Return the earliest time of a signature that replaces ``version``. Raises :class:`SigningError`."""
+    def _read(self, key: str, lineage: t.Any, member: str) -> tuple[str, ...]:
+        """Return ``lineage``, the versions that a member names for a document. Raises :class:`SigningError`."""
+        if not isinstance(lineage, list) or len(lineage) > MAX_READ:
+            raise SigningError(
+                "%s: document %r: expected at most %d versions, got %r"
+                % (member, clip(key), MAX_READ, clip(str(lineage)))
+            )
+        for version in lineage:
+            self._parsed(key, version, member)
+        return tuple(lineage)
+
+    @staticmethod
+    def _parsed(key: str, version: t.Any, member: str) -> int:
+        """Return :func:`earliest_after` of a member's ``version``. Raises :class:`SigningError`."""
         try:
             found = earliest_after(version) if isinstance(version, str) else None
         except ValueError:
@@ -155,6 +169,11 @@ class SignedPublish:
                 "%s: document %r: expected a version such as 019a3c1e5b2f0000@198.18.0.11:8000, got %r"
                 % (member, clip(key), clip(str(version)))
             )
+        return found
+
+    def _time_after(self, key: str, version: t.Any, member: str) -> int:
+        """Return the earliest time of a signature that replaces ``version``. Raises :class:`SigningError`."""
+        found = self._parsed(key, version, member)
         ahead = found / 1e6 - self._clock() / 1e9
         if ahead > MAX_AHEAD or found > LATEST:
             raise SigningError(
@@ -173,7 +192,8 @@ def _outdated_by(result: Result) -> t.Any:
     if not result.get("failed") or not isinstance(error, dict) or error.get("code") != "signature_outdated":
         return None
     details = error.get("details")
-    return details.get("actual") or "" if isinstance(details, dict) else ""
+    lineage = details.get("lineage") if isinstance(details, dict) else None
+    return lineage[0] if isinstance(lineage, list) and lineage else ""
 
 
 def plain(value: t.Any) -> t.Any:

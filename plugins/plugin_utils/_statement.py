@@ -26,19 +26,19 @@ class Part(t.NamedTuple):
     """What a statement says about one document.
 
     ``value``: the content; ``None`` deletes the document. ``expires``: milliseconds since the epoch; 0: never.
-    ``base``: the version that the new version replaces; ``None`` if there is none.
+    ``read``: the version that the new version replaces, and versions before it; () if there is none.
     """
 
     key: str
     value: bytes | None
     content_type: str
     expires: int
-    base: str | None
+    read: tuple[str, ...]
 
     @property
     def line(self) -> str:
-        """The line of the statement."""
-        after = "after %s" % (self.base or "nothing")
+        """The line of a statement about this document alone."""
+        after = "after %s" % (" ".join(self.read) or "nothing")
         if self.value is None:
             return "delete %s %s" % (_quoted(self.key), after)
         content = "size %d sha256 %s" % (len(self.value), hashlib.sha256(self.value).hexdigest())
@@ -51,16 +51,25 @@ class Part(t.NamedTuple):
             after,
         )
 
+    @property
+    def hashed(self) -> str:
+        """The line of a statement about several documents."""
+        return "document %s sha256 %s" % (_quoted(self.key), hashlib.sha256(self.line.encode("utf-8")).hexdigest())
+
 
 def statement(cluster: str, signed_at: int, comment: str, parts: t.Iterable[Part]) -> bytes:
-    """Return the text that a signer signs for ``parts``, in any order. ``signed_at``: microseconds since the epoch."""
+    """Return the text that a signer signs for ``parts``, in any order. ``signed_at``: microseconds since the epoch.
+
+    For several documents, the text contains the hash of each document's line instead of the line.
+    """
+    ordered = sorted(parts, key=lambda part: part.key)
     lines = [
         "%s statement 1" % NAMESPACE,
         "cluster %s" % _quoted(cluster),
         "signed-at %s" % time_text(signed_at),
         "comment %s" % _quoted(comment),
     ]
-    lines += [part.line for part in sorted(parts, key=lambda part: part.key)]
+    lines += [ordered[0].line] if len(ordered) == 1 else [part.hashed for part in ordered]
     return "".join(line + "\n" for line in lines).encode("utf-8")
 
 

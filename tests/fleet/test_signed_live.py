@@ -48,7 +48,10 @@ def test_a_signed_document_is_published_once_and_says_who_signed_it(fleet: Fleet
         [
             publish(fleet, **document),
             that(
-                "done is changed", "done.signed_by.signer == 'alice'", "done.confirmed == 3", "done.bases is undefined"
+                "done is changed",
+                "done.signed_by.signer == 'alice'",
+                "done.confirmed == 3",
+                "done.lineages is undefined",
             ),
             publish(fleet, **document),
             that("done is not changed", "done.signed_by.signer == 'alice'", "done.confirmed == 3"),

@@ -43,7 +43,7 @@ DRAFTS = st.tuples(
     st.none() | st.binary(max_size=30),
     TEXTS,
     st.just(0) | st.integers(0, signatures.MAX_SIGNED_AT // 1000),
-    st.none() | VERSIONS,
+    st.lists(VERSIONS, max_size=8).map(tuple),
 )
 
 
@@ -53,18 +53,17 @@ def test_both_write_the_same_statement(
     cluster: str,
     signed_at: int,
     comment: str,
-    drafts: list[tuple[str, bytes | None, str, int, Version | None]],
+    drafts: list[tuple[str, bytes | None, str, int, tuple[Version, ...]]],
 ) -> None:
     parts = [
-        signatures.Part(key, True, "", 0, b"", 0, base)
+        signatures.Part(key, True, "", 0, b"", 0, read)
         if value is None
-        else signatures.Part(key, False, kind, len(value), hashlib.sha256(value).digest(), expires, base)
-        for key, value, kind, expires, base in drafts
+        else signatures.Part(key, False, kind, len(value), hashlib.sha256(value).digest(), expires, read)
+        for key, value, kind, expires, read in drafts
     ]
     wanted = signatures.statement(cluster, signed_at, comment, sorted(parts, key=lambda part: part.key))
     own = [
-        STATEMENT.Part(key, value, kind, expires, None if base is None else str(base))
-        for key, value, kind, expires, base in drafts
+        STATEMENT.Part(key, value, kind, expires, tuple(map(str, read))) for key, value, kind, expires, read in drafts
     ]
     assert STATEMENT.statement(cluster, signed_at, comment, own) == wanted
 

@@ -279,9 +279,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 return
         if held is None:
             latest = self.member.tombstones.get(path[len("documents/") :])
-            self.error(404, "document_not_found", **({"latest": latest} if latest else {}))
+            self.error(404, "document_not_found", **({"lineage": [latest]} if latest else {}))
             return
         answer = {name: value for name, value in held.items() if name != "value"}
+        answer["lineage"] = [held["version"]]
         answer["value_base64"] = base64.b64encode(held["value"]).decode()
         self.reply(200, answer)
 
@@ -311,7 +312,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if signed:
             member.signed.append(body)
             if member.outdated:
-                self.error(409, "signature_outdated", actual=member.outdated.pop(0))
+                self.error(409, "signature_outdated", lineage=[member.outdated.pop(0)])
                 return
         own = {"comment", "signed_at", "signature"} if signed else {"author", "comment"}
         assert set(body) <= own | {"documents"} and 0 < len(body["documents"]) <= 64
@@ -319,7 +320,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         for entry in body["documents"]:
             assert not signed or ("content_type" in entry) != ("delete" in entry)
             assert set(entry) <= {
-                *(("base", "expires") if signed else ("expires_in", "suffix")),
+                *(("read", "expires") if signed else ("expires_in", "suffix")),
                 "key",
                 "value",
                 "value_base64",

@@ -66,7 +66,7 @@ def test_the_bytes_of_the_task_are_signed(member, tmp_path):
     base = member.put("d", b"old")["version"]
     tasks = [
         dict(task(member, documents=documents, comment="{{ name }}"), vars={"name": 'it\'s "me"'}),
-        that("done is changed", "done.bases is undefined", "done.documents['b'].signed_by.signer == 'alice'"),
+        that("done is changed", "done.lineages is undefined", "done.documents['b'].signed_by.signer == 'alice'"),
         dict(task(member, documents=documents, comment="other"), vars={"name": 'it\'s "me"'}),
         that("done is not changed"),
     ]
@@ -75,7 +75,7 @@ def test_the_bytes_of_the_task_are_signed(member, tmp_path):
     (body,) = member.signed
     me = 'it\'s "me"'
     parts = [
-        Part(key, None if key == "d" else member.documents[key]["value"], kind, 0, base if key == "d" else None)
+        Part(key, None if key == "d" else member.documents[key]["value"], kind, 0, (base,) if key == "d" else ())
         for key, kind in (("a.json", "json"), ("b", "text"), ("c", "yaml"), ("d", ""), ("e", "raw"))
     ]
     assert body["comment"] == me and member.documents["e"]["value"] == me.encode()
@@ -184,4 +184,4 @@ def test_a_member_that_lies_gets_no_other_signature(member, tmp_path):
     play(tmp_path, tasks)
     (body,) = member.signed
     (entry,) = body["documents"]
-    assert verified(tmp_path, body, "east", Part("a", b"x", "raw", 0, entry["base"]))
+    assert verified(tmp_path, body, "east", Part("a", b"x", "raw", 0, tuple(entry["read"])))

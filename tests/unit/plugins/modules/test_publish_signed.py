@@ -29,8 +29,8 @@ def plan(member: FakeMember, **options: t.Any) -> dict[str, t.Any]:
     return run(member, signing={"key": OURS}, content_type="raw", **options)
 
 
-def signed(**bases: t.Any) -> dict[str, t.Any]:
-    return dict(SIGNED, documents={key: {"base": base, "expires": None} for key, base in bases.items()})
+def signed(**lineages: t.Any) -> dict[str, t.Any]:
+    return dict(SIGNED, documents={key: {"read": read, "expires": None} for key, read in lineages.items()})
 
 
 def hold(member: FakeMember, key: str, value: bytes, signer: str | None) -> str:
@@ -40,13 +40,13 @@ def hold(member: FakeMember, key: str, value: bytes, signer: str | None) -> str:
 
 
 def test_the_plan_names_the_versions_and_writes_nothing(member):
-    assert plan(member, key="a", content="x")["bases"] == {"a": None}
+    assert plan(member, key="a", content="x")["lineages"] == {"a": []}
     version = hold(member, "a", b"y", OURS)
-    assert plan(member, key="a", content="x")["bases"] == {"a": version}
+    assert plan(member, key="a", content="x")["lineages"] == {"a": [version]}
     member.tombstones["gone"] = "0" * 16 + "@198.18.0.11:8000"
-    assert plan(member, key="gone", content="x")["bases"] == {"gone": member.tombstones["gone"]}
+    assert plan(member, key="gone", content="x")["lineages"] == {"gone": [member.tombstones["gone"]]}
     documents = {"a": {"content": "y"}, "b": {"content": "z"}, "c": {"state": "absent"}}
-    assert plan(member, documents=documents)["bases"] == {"b": None}
+    assert plan(member, documents=documents)["lineages"] == {"b": []}
     assert not [request for request in member.requests if request[0] != "GET"]
 
 
@@ -54,25 +54,25 @@ def test_the_plan_names_the_versions_and_writes_nothing(member):
 def test_the_same_content_by_another_key_or_none_is_signed(member, signer):
     version = hold(member, "a", b"x", signer)
     planned = run(member, key="a", content="x", content_type="raw", signing={"key": OURS}, diff=True)
-    assert planned["bases"] == {"a": version}
+    assert planned["lineages"] == {"a": [version]}
     assert "a: signed by %s -> SHA256:ours\n" % (signer or "nobody") in planned["diff"]["prepared"]
 
 
 def test_what_the_key_has_signed_is_not_planned_and_still_waited_for(member):
     hold(member, "a", b"x", OURS)
     result = plan(member, key="a", content="x", wait="all")
-    assert "bases" not in result and not result["changed"] and result["confirmed"] == 1
+    assert "lineages" not in result and not result["changed"] and result["confirmed"] == 1
     assert result["signed_by"] == {"signer": "alice", "key": OURS, "withdrawn": False}
 
 
 def test_check_mode_has_no_second_run(member):
     result = run(member, check=True, key="a", content="x", content_type="raw", signing={"key": OURS})
-    assert result["changed"] and result["signed_by"] is None and "bases" not in result
+    assert result["changed"] and result["signed_by"] is None and "lineages" not in result
 
 
 def test_the_signed_request(member):
     version = hold(member, "a", b"y", OURS)
-    signing = signed(a=version, b=None)
+    signing = signed(a=[version], b=[])
     signing["documents"]["b"]["expires"] = "2027-01-31T12:00:00.000Z"
     documents = {"a": {"state": "absent"}, "b": {"content": "z", "expires": "1h"}}
     result = run(member, documents=documents, content_type="text", comment="why", signing=signing, wait="all")
@@ -80,12 +80,12 @@ def test_the_signed_request(member):
     assert member.signed == [
         {
             "documents": [
-                {"key": "a", "delete": True, "base": version},
+                {"key": "a", "delete": True, "read": [version]},
                 {
                     "key": "b",
                     "value": "z",
                     "content_type": "text",
-                    "base": None,
+                    "read": [],
                     "expires": "2027-01-31T12:00:00.000Z",
                 },
             ],
@@ -100,28 +100,28 @@ def test_a_document_that_was_signed_is_sent_even_if_it_differs_no_more(member):
     """The signature covers all documents of the request, so all have to be in it."""
     hold(member, "a", b"x", OURS)
     documents = {"a": {"content": "x"}, "b": {"content": "z"}}
-    run(member, documents=documents, content_type="raw", signing=signed(a=None, b=None))
+    run(member, documents=documents, content_type="raw", signing=signed(a=[], b=[]))
     assert [entry["key"] for entry in member.signed[0]["documents"]] == ["a", "b"]
 
 
 def test_a_document_that_was_not_signed_is_never_sent(member):
     documents = {"a": {"content": "x"}, "b": {"content": "z"}}
-    result = run(member, documents=documents, content_type="raw", signing=signed(a=None))
+    result = run(member, documents=documents, content_type="raw", signing=signed(a=[]))
     assert result["rc"] == 1 and result["error"]["code"] == "signature_outdated" and not member.signed
 
 
 def test_a_version_in_the_way_is_told(member):
     member.outdated = ["0" * 15 + "9@198.18.0.12:8000"]
-    result = run(member, key="a", content="x", content_type="raw", signing=signed(a=None))
+    result = run(member, key="a", content="x", content_type="raw", signing=signed(a=[]))
     assert result["rc"] == 1 and result["unwritten"] == ["a"]
-    assert result["error"]["details"]["actual"] == "0" * 15 + "9@198.18.0.12:8000"
+    assert result["error"]["details"]["lineage"] == ["0" * 15 + "9@198.18.0.12:8000"]
 
 
 def test_compare_and_set(member):
     version = hold(member, "a", b"y", OURS)
     result = plan(member, key="a", content="x", if_version="absent")
     assert result["rc"] == 1 and result["actual"] == version
-    result = run(member, key="a", content="x", content_type="raw", if_version=version, signing=signed(a=version))
+    result = run(member, key="a", content="x", content_type="raw", if_version=version, signing=signed(a=[version]))
     assert result["changed"] and member.signed[0]["documents"][0]["if_version"] == version
 
 
