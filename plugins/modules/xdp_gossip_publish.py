@@ -148,8 +148,8 @@ options:
         Ansible Vault has encrypted.
       - The signature covers the name, content, type and expiry of each document, the comment and the cluster. All of
         them come from the task, so neither the target host nor a member can make the controller sign anything else. The
-        member says only which documents of the task differ, and which version each of them has. If no document differs,
-        the module makes no signature.
+        member says only which documents of the task differ, and which versions each of them has had. If no document
+        differs, the module makes no signature.
       - A document with the wanted content is written again, and the task reports a change, if another key or no key has
         signed the document.
       - If O(content_type) is not given, a text gets the type by the suffix of O(key), or else of O(src), or else

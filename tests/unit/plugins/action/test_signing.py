@@ -105,7 +105,7 @@ def test_the_cluster_comes_from_the_controller(member, tmp_path):
     )
     output = play(tmp_path, [dict(one, vars={"xdp_gossip_agent_cluster": "{{ 'we' ~ 'st' }}"})])
     (body,) = member.signed
-    assert verified(tmp_path, body, "west", Part("default", b"x", "raw", 0, None)), output
+    assert verified(tmp_path, body, "west", Part("default", b"x", "raw", 0, ())), output
 
 
 #: Options, and what the refusal says.
@@ -155,12 +155,18 @@ def test_what_is_refused_before_the_target_is_asked(member, tmp_path):
 def test_a_member_that_lies_gets_no_other_signature(member, tmp_path):
     """It answers each question as it likes: with another document, a far version, or no sense."""
     far = "f" * 16 + "@198.18.0.11:8000"
-    value = b"evil"
+    held, value = "0" * 16 + "@198.18.0.11:8000", b"evil"
     answers: list[dict[str, t.Any]] = [
-        {"version": far},
-        {"version": '1\npublish "evil"'},
-        {"version": {"a": 1}},
-        {"key": "evil", "content_type": "evil", "comment": "evil", "expires": "2099-01-01T00:00:00.000Z"},
+        {"lineage": [far]},
+        {"lineage": ['1\npublish "evil"']},
+        {"lineage": [held] * 9},
+        {
+            "key": "evil",
+            "content_type": "evil",
+            "comment": "evil",
+            "expires": "2099-01-01T00:00:00.000Z",
+            "lineage": [held],
+        },
     ]
     tasks, lies = [], iter(answers)
 
@@ -169,13 +175,13 @@ def test_a_member_that_lies_gets_no_other_signature(member, tmp_path):
             member.misbehave = None
             handler.POST_documents("documents", {})
             return
-        held = dict(member.put("a", value), value_base64="ZXZpbA==", **next(lies, answers[-1]))
-        held = {name: part for name, part in held.items() if name != "value"}
-        held["digest"] = "sha256:" + hashlib.sha256(value).hexdigest()
-        handler.reply(200, held)
+        answer = dict(member.put("a", value), value_base64="ZXZpbA==", **next(lies, answers[-1]))
+        answer = {name: part for name, part in answer.items() if name != "value"}
+        answer["digest"] = "sha256:" + hashlib.sha256(value).hexdigest()
+        handler.reply(200, answer)
 
     member.misbehave = lie
-    for told in ("seconds ahead of the controller", "expected a version such as", "expected a version such as"):
+    for told in ("seconds ahead of the controller", "expected a version such as", "expected at most 8 versions"):
         tasks += [
             dict(task(member, key="a", content="x"), ignore_errors=True),
             that("done is failed", "%r in done.msg" % told),
