@@ -81,6 +81,7 @@ PROMISED = {
         "private_data_format: json": ['"xdp_gossip_alive": {', '"zone_a": {', '"zone_b": {', '"role_web": {'],
         "- exclude: xdp_gossip.zone == 'c'": ['"zone_a": {', '"zone_b": {'],
     },
+    "docs/security.md": {"echo 'requests_per_second: 200'": ["signed by SHA256:", "deleted, version "]},
     "docs/api.md": {"sock=/run/xdp-gossip/api.sock": [r'"name": ?"host3"', r'"converged": ?true']},
     "docs/toolkit.md": {
         "import time": ["test-data", "b'test metadata'"],

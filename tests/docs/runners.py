@@ -16,7 +16,7 @@ from snippets import ROOT, Snippet, constant
 from world import AGENT, PYTHON, Failed, World
 
 #: Keys of the agent's configuration file that tell it from other YAML.
-_CONFIG = {"api", "cluster", "node", "wire", "templates"}
+_CONFIG = {"api", "cluster", "node", "wire", "templates", "signers"}
 _PEKONODE = """
 import sys
 from xdp_gossip.pekonode import codec
