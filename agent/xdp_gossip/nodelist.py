@@ -966,11 +966,12 @@ class AsyncNodeList:
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, DocumentRefused):
-            refused = event.document
-            self._log.add("refusal", "refused", refusal=_refusal(refused, event.reason, event.source))
+            refusal = Refusal(event.key, event.version, event.reason, event.source)
+            self._log.add("refusal", "refused", refusal=refusal)
         elif isinstance(event, DocumentWithheld):
             self._log.add("document", "deleted", document=replace(event.document, value=b"", deleted=True))
-            self._log.add("refusal", "refused", refusal=_refusal(event.document, event.reason, None))
+            refusal = Refusal(event.document.key, event.document.version, event.reason, None)
+            self._log.add("refusal", "refused", refusal=refusal)
         elif isinstance(event, DocumentChanged):
             what = "deleted" if event.document.deleted else "published"
             lost = event.replaced.version if event.conflict and event.replaced is not None else None
@@ -1020,10 +1021,6 @@ def _print_line(line: str) -> None:
         print(line, flush=True)
     except UnicodeEncodeError:
         print(line.encode("ascii", "backslashreplace").decode(), flush=True)
-
-
-def _refusal(document: Document, reason: str, source: Address | None) -> Refusal:
-    return Refusal(document.key, document.version, reason, source)
 
 
 def _event_of(event: MemberChanged) -> str:

@@ -296,6 +296,7 @@ def test_a_refused_document_is_told_once_with_the_member_it_came_from(wire: Sign
         wire[0].documents.apply(documents(EVE, START, Draft(f"app/{number}", b"evil"))[0], wire.now)
     wire.settle()
     assert sum(isinstance(event, DocumentRefused) for event in wire.seen) == 32
+    assert {event.key for event in wire.seen if isinstance(event, DocumentRefused)} >= {"app/a", "app/0"}
     assert wire[0].counters["documents_refused_signature"] == 105
 
 
@@ -349,3 +350,14 @@ def test_a_batch_whose_keys_and_signature_leave_no_room_is_refused() -> None:
     plain = [Write(f"plain/{number:02d}/{'k' * 53}", b"x") for number in range(64)]
     with pytest.raises(InvalidError, match="publish fewer together"):
         wire[0].documents.publish_many(plain, wire.now)
+
+
+def test_an_unsigned_version_is_told_although_it_is_not_fetched(wire: SignedWire) -> None:
+    wire.seen.clear()
+    plain = Document("app/a", Version(EPOCH * 1000 << 16, wire[1].node.address), b"evil")
+    for _ in range(3):
+        assert not wire[0].documents.apply(plain, wire.now, wire[1].node.address)
+    wire.settle()
+    [told] = [event for event in wire.seen if isinstance(event, DocumentRefused)]
+    assert (told.key, told.version, told.source) == ("app/a", plain.version, wire[1].node.address)
+    assert wire[0].counters["documents_refused_unsigned"] == 3

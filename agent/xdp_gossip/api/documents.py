@@ -115,7 +115,8 @@ class Documents:
         prefix, page = prefix_of(query), lists.page(query, MAX_KEY)
         digest = self._node_list.documents_digest()
         prefixes = identity_of(request).narrowed(prefix)
-        etag = render.etag_of([prefixes, page, digest])
+        record = self._node_list.local().record  # who signed a document depends on the signers, too
+        etag = render.etag_of([prefixes, page, digest, record.signers if record else 0])
         headers = {"ETag": etag, "Cache-Control": "no-cache"}
         if params.matches(request.headers.get("If-None-Match"), etag):
             return web.Response(status=304, headers=headers)

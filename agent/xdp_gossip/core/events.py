@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Union
 
 from .applied import TroubledFiles
-from .types import Address, Document, Member, Node, State
+from .types import Address, Document, Member, Node, State, Version
 
 
 @dataclass(frozen=True)
@@ -135,13 +135,14 @@ class DocumentChanged:
 
 @dataclass(frozen=True)
 class DocumentRefused:
-    """Another member sent a document whose signature is missing or wrong.
+    """Another member sent or announced a version of a document whose signature is missing or wrong.
 
     ``source``: the member that sent the document; None if it is unknown. At most 32 such events occur within a minute;
     the counters ``documents_refused_unsigned`` and ``documents_refused_signature`` count all refused documents.
     """
 
-    document: Document
+    key: str
+    version: Version
     reason: str
     source: Address | None
 

@@ -297,7 +297,7 @@ class Metadata:
         try:
             self.signers.check(document, self._latest_signature(now))
         except Refused as reason:
-            self._refusals.refused(document, reason, source, now)
+            self._refusals.refused(entry_of(document), reason, source, now)
             return False
         return True
 
@@ -402,10 +402,11 @@ class Metadata:
         entry, for the log.
         """
         if not self.signers.may_accept(entry.key, entry.version):
-            self._refusals.counted(entry, Refused("unsigned", "its version is not one of a signed document"), source)
+            unsigned = Refused("unsigned", "its version is not one of a signed document")
+            self._refusals.refused(entry, unsigned, source, now)
             return True
         if entry in self._refusals:
-            self._refusals.counted(entry, Refused("signature", "the same version was refused before"), source)
+            self._refusals.refused(entry, Refused("signature", "the same version was refused before"), source, now)
             return True
         # A document's reading must be lower than the maximum, because the tombstone that replaces the document needs a
         # higher reading.

@@ -14,7 +14,6 @@ from ..messages import Entry
 from ..outbox import Outbox
 from ..signers import Refused
 from ..types import Address, Document, Now
-from .table import entry_of
 
 #: Maximum number of refused versions that this member remembers, so that it does not fetch them again.
 _REMEMBERED = 4096
@@ -39,24 +38,19 @@ class Refusals:
         """Forget all refused versions, because the rules have changed."""
         self._remembered.clear()
 
-    def refused(self, document: Document, reason: Refused, source: Address | None, now: Now) -> None:
-        """Record a document that the member ``source`` sent."""
-        entry = entry_of(document)
+    def refused(self, entry: Entry, reason: Refused, source: Address | None, now: Now) -> None:
+        """Record a version that the member ``source`` sent or announced."""
         fresh = entry not in self
         self._remembered.pop((entry.key, entry.rank), None)
         self._remembered[entry.key, entry.rank] = None
         if len(self._remembered) > _REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
-        self.counted(entry, reason, source)
-        if fresh and self._may_emit(now):
-            self._out.emit(DocumentRefused(document, str(reason), source))
-
-    def counted(self, entry: Entry, reason: Refused, source: Address | None) -> None:
-        """Count a refused version, and warn the operator."""
         self._out.count(f"documents_refused_{reason.kind}")
         sender = f" from member {source}" if source is not None else ""
         text = f"document {entry.key!r}: version {entry.version}{sender} refused: {reason}"
         self._out.emit(Warned(f"document_refused_{reason.kind}", text))
+        if fresh and self._may_emit(now):
+            self._out.emit(DocumentRefused(entry.key, entry.version, str(reason), source))
 
     def withheld(self, document: Document, reason: Refused) -> None:
         """Record a document that this member held, and that the rules do not allow any more."""
