@@ -467,6 +467,7 @@ class AsyncNodeList:
         more. Returns the number of these documents, which is 0 before :meth:`join`.
         """
         found = parameters.signers("signers", signers)
+        self._local()
         if found and self.settings.wire == "pekonode":
             raise ValueError("signers: expected none with wire='pekonode', which has no signed documents")
         self.settings = replace(self.settings, signers=found)
@@ -485,9 +486,9 @@ class AsyncNodeList:
 
     def signed_by(self, document: Document) -> SignedBy | None:
         """Return who signed ``document``, a version from this node; None if nobody did."""
+        runtime = self._joined()
         if parameters.instance("document", document, Document, "a Document").signature is None:
             return None
-        runtime = self._joined()
         return runtime.engine.documents.signers.signed_by(document, runtime.now().wall_ns // 1000)
 
     def signature(self, document: Document) -> dict[str, str] | None:
@@ -495,10 +496,11 @@ class AsyncNodeList:
 
         ``ssh-keygen -Y verify`` can check the signature. Returns None if nobody signed the document.
         """
+        runtime = self._joined()
         signature = parameters.instance("document", document, Document, "a Document").signature
         if signature is None:
             return None
-        text = self._joined().engine.documents.signers.statement_of(document).decode()
+        text = runtime.engine.documents.signers.statement_of(document).decode()
         return {"statement": text, "armored": armored(signature.blob)}
 
     def forget(self, address: Address) -> Member:

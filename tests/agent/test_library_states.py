@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from xdp_gossip import AsyncNodeList, Change, Node, NodeList, TransportError, Write
+from xdp_gossip import AsyncNodeList, Change, Document, Node, NodeList, TransportError, Version, Write
 from xdp_gossip.nodelist import NotReadyError
 
 KINDS = (AsyncNodeList, NodeList)
@@ -49,6 +49,10 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "documents": (),
     "history": ("k",),
     "unread": ("k", ()),
+    "lineage": ("k",),
+    "trust": ((),),
+    "signed_by": (Document("k", Version.parse(VERSION)),),
+    "signature": (Document("k", Version.parse(VERSION)),),
     "members": (),
     "local": (),
     "page": (),
@@ -69,7 +73,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "leave": (),
 }
 #: What works before ``join``, and what works always.
-BEFORE = {"set", "unset", "get", "join"}
+BEFORE = {"set", "unset", "get", "join", "trust"}
 ALWAYS = {"close", "revision", "catching_up", "isolated"}
 
 
