@@ -79,6 +79,7 @@ def values(cluster: Cluster, key: str, wanted: str | None) -> Callable[[], str |
 
 def test_documents_are_signed_with_keys_of_openssh(three: Cluster, keys: dict[str, Path]) -> None:
     one, two, three_ = three
+    assert len({node["signers"] for node in one.nodes()}) == 1, "all tell the same digest of their signers"
     first = done(
         signed(one, keys["alice"], "publish", "app/a.json", "--value", "1", "--wait", "all", "--comment", "new")
     )

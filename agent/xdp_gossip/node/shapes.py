@@ -27,11 +27,11 @@ def node(member: Member) -> dict[str, Any]:
         "version": record.agent_version if record else "",
         "protocol": record.plane if record else "",
         "zone": member.zone,
-        "signers": f"{record.signers:016x}" if record and record.signers else "",
         "last_heard": 0.0 if member.local else round(max(0.0, member.last_heard), 3),
         "digest": f"{member.digest:016x}",
         "local": member.local,
         "record_known": record is not None,
+        **({"signers": f"{record.signers:016x}"} if record is not None and record.signers else {}),
         **({"key_slot": member.key_slot} if member.key_slot is not None else {}),
         **({"problems": list(member.problems)} if member.problems else {}),
     }
