@@ -98,7 +98,7 @@ def test_a_document_from_elsewhere_over_the_bound_is_refused_and_told_of() -> No
     world = two(limits=Limits(store=5000))
     first, second = world.nodes
     assert first.engine is not None and second.engine is not None
-    second.engine.documents._settings = replace(world.settings, limits=Limits(store=1500))
+    second.engine.documents._room._limits = Limits(store=1500)
     world.publish(first, "a", bytes(1000))
     world.publish(first, "b", bytes(1000))
     world.run(5)

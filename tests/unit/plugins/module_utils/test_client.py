@@ -214,7 +214,7 @@ def test_a_missing_right_is_named():
 
     with RawServer(refuse) as server, pytest.raises(Unreachable) as caught:
         client(server.url, timeout=3).request("POST", "/v1/node/stop", body=b"")
-    ((_, reason),) = caught.value.attempts
+    ((_endpoint, reason),) = caught.value.attempts
     assert reason == "answered 403 forbidden (POST /v1/node/stop needs the right admin)"
 
 
