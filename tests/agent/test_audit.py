@@ -213,6 +213,7 @@ def test_a_full_disk_loses_records_and_nothing_else(
     assert len(warnings) == 1 and str(path) in warnings[0]
 
 
+@pytest.mark.slow
 def test_a_disk_that_hangs_delays_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 

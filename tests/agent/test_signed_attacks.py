@@ -27,6 +27,8 @@ from xdp_gossip.core.signers import Signers
 from xdp_gossip.core.types import Document, Node, Version
 from xdp_gossip.store.sqlite import MemoryStore, persist
 
+pytestmark = pytest.mark.slow
+
 ALICE, WITHDRAWN, EVE = Key(1), Key(2), Key(3)
 SECOND = 1_000_000
 PREFIX = "app/"

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import subprocess, sys
@@ -29,6 +31,7 @@ def told(factor: str) -> str:
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
 
 
+@pytest.mark.slow
 def test_a_net_is_widened_wherever_it_stands() -> None:
     assert told("1") == "given up"
     assert told("60000") == "waited"
