@@ -67,6 +67,7 @@ def test_three_zones_of_a_hundred_keep_their_copies_at_home(copies: int, ring: b
 
 @pytest.mark.parametrize("ring", [False, True], ids=["agent", "kernel"])
 @pytest.mark.parametrize("sizes", [[100, 5], [60, 60, 1], [40, 3, 3, 3], [30] + [1] * 30, [2] * 40])
+@pytest.mark.slow
 def test_every_zone_gets_what_it_needs(sizes: list[int], ring: bool) -> None:
     """As many copies for each of its members, and from outside as much as agreed, or as without zones."""
     copies, everybody = 4, sum(sizes)

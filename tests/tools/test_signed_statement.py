@@ -8,6 +8,7 @@ import importlib.util
 import types
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,6 +48,7 @@ DRAFTS = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(TEXTS, TIMES, TEXTS, st.lists(DRAFTS, min_size=1, max_size=5, unique_by=lambda draft: draft[0]))
 def test_both_write_the_same_statement(
