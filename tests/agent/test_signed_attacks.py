@@ -335,3 +335,17 @@ def test_nothing_that_was_signed_once_can_be_replayed(fleet: Fleet, way: Callabl
 
 def test_the_thousand_tries_are_a_thousand() -> None:
     assert len(KINDS) >= 15 and len(TRIES) * 10 >= 1000
+
+
+@pytest.mark.parametrize("size", [10, 40_000], ids=["whole", "in chunks"])
+@pytest.mark.parametrize("way", [rumor, push, announce, sync], ids=lambda way: way.__name__)
+def test_a_forged_copy_does_not_keep_the_true_document_away(way: Callable[[Fleet, Document], None], size: int) -> None:
+    """The copy has the key, version and content of the true one, and comes first; then both are told at once."""
+    fleet = Fleet()
+    good = fleet.sign(KEYS[0], 5, b"x" * size)
+    way(fleet, replace(good, comment="approved"))
+    fleet.settle()
+    assert fleet.held() == fleet.truth and fleet.refused() > 0
+    assert fleet.engines[fleet.honest[0]].documents.apply(good, fleet.now)
+    fleet.run(30)
+    assert [held[KEYS[0]] for held in fleet.held()] == [good] * 3

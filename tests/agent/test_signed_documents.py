@@ -361,3 +361,14 @@ def test_an_unsigned_version_is_told_although_it_is_not_fetched(wire: SignedWire
     [told] = [event for event in wire.seen if isinstance(event, DocumentRefused)]
     assert (told.key, told.version, told.source) == ("app/a", plain.version, wire[1].node.address)
     assert wire[0].counters["documents_refused_unsigned"] == 3
+
+
+def test_a_forged_copy_does_not_keep_the_true_document_away(wire: SignedWire) -> None:
+    """Key, version and content of both are the same, so a member must not know the version by them alone."""
+    liar, honest = wire[1].node.address, wire[2].node.address
+    [good] = documents(ALICE, START + SECOND, Draft("app/a", b"1"))
+    assert good.signature is not None
+    for forged in (replace(good, comment="approved"), replace(good, signature=replace(good.signature, blob=b"x"))):
+        for source in (liar, honest, None):
+            assert not wire[0].documents.apply(forged, wire.now, source)
+    assert wire[0].documents.apply(good, wire.now, liar) and held(wire[0], "app/a") == b"1"

@@ -20,6 +20,8 @@ from tests.support.agents import SECRET
 from tests.support.ports import free_port
 from tests.support.signer import Draft, Key, writes
 from xdp_gossip import AsyncNodeList, Node, ProtocolError, Write, make_signer
+from xdp_gossip.api.access import Identity, Right
+from xdp_gossip.api.streams import changes_for
 from xdp_gossip.core.signatures import text_of_time
 from xdp_gossip.core.types import Signed
 from xdp_gossip.signing import sshsig
@@ -168,6 +170,10 @@ def test_signed_documents_of_the_api(tmp_path: Path) -> None:
             feed = (await api("GET", "/v1/watch", params=f"since={since}&timeout=0&kind=refusal")).json["changes"]
             assert {change["refusal"]["key"] for change in feed} == {"app/a", "app/b"}
             assert all(change["refusal"]["from"] is None for change in feed)
+            for prefix, seen in (("app/a", {"app/a"}), ("db/", set())):
+                client = Identity("reader", Right.READ, (prefix,))
+                found = await changes_for(client, node_list, since, 0.0, "", "refusal")
+                assert {change.refusal.key for change in found.changes} == seen, "a client sees only its own keys"
 
     asyncio.run(main())
 

@@ -77,6 +77,11 @@ class Seen:
     changes: tuple[Any, ...]
 
 
+def _may_see(identity: Identity, change: Any) -> bool:
+    about = change.document or change.refusal
+    return about is None or identity.may_use(about.key)
+
+
 async def changes_for(identity: Identity, node_list: Any, since: int, timeout: float, prefix: str, kind: str) -> Any:
     """Wait for changes as ``node_list.changes`` does, but leave out documents that ``identity`` may not use."""
     loop = asyncio.get_running_loop()
@@ -87,7 +92,7 @@ async def changes_for(identity: Identity, node_list: Any, since: int, timeout: f
         found = await node_list.changes(since, max(0.0, deadline - loop.time()), narrow, kind)
         if not identity.limited:
             return found
-        kept = tuple(one for one in found.changes if one.document is None or identity.may_use(one.document.key))
+        kept = tuple(one for one in found.changes if _may_see(identity, one))
         if kept or found.gap or not found.changes or loop.time() >= deadline:
             return Seen(found.revision, found.gap, kept)
         since = found.revision

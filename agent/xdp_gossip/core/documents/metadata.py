@@ -301,9 +301,9 @@ class Metadata:
             return False
         return True
 
-    def has_refused(self, entry: Entry) -> bool:
-        """Whether this member has refused the version of ``entry`` because of its signature."""
-        return entry in self._refusals
+    def has_refused(self, entry: Entry, source: Address) -> bool:
+        """Whether this member has refused the version of ``entry`` that ``source`` sent, because of its signature."""
+        return self._refusals.has(entry, source)
 
     def awaited(self, entry: Entry) -> bool:
         """Whether the version of ``entry`` or a later version has arrived, but waits for other documents of a batch."""
@@ -404,9 +404,6 @@ class Metadata:
         if not self.signers.may_accept(entry.key, entry.version):
             unsigned = Refused("unsigned", "its version is not one of a signed document")
             self._refusals.refused(entry, unsigned, source, now)
-            return True
-        if entry in self._refusals:
-            self._refusals.refused(entry, Refused("signature", "the same version was refused before"), source, now)
             return True
         # A document's reading must be lower than the maximum, because the tombstone that replaces the document needs a
         # higher reading.

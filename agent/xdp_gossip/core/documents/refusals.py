@@ -15,7 +15,8 @@ from ..outbox import Outbox
 from ..signers import Refused
 from ..types import Address, Document, Now
 
-#: Maximum number of refused versions that this member remembers, so that it does not fetch them again.
+#: Maximum number of refused versions that this member remembers, so that it does not fetch them again from the same
+#: member. Another member may have the true document of this version.
 _REMEMBERED = 4096
 #: Maximum number of events about refused documents within ``_WINDOW`` seconds. Counters count all of them.
 _EVENTS, _WINDOW = 32, 60.0
@@ -30,9 +31,9 @@ class Refusals:
         self._window = -math.inf
         self._emitted = 0
 
-    def __contains__(self, entry: Entry) -> bool:
-        """Whether this member has refused the version of ``entry`` already."""
-        return (entry.key, entry.rank) in self._remembered
+    def has(self, entry: Entry, source: Address | None) -> bool:
+        """Whether this member has refused the version of ``entry`` already when ``source`` sent it."""
+        return (entry.key, entry.rank, source) in self._remembered
 
     def forget(self) -> None:
         """Forget all refused versions, because the rules have changed."""
@@ -40,9 +41,9 @@ class Refusals:
 
     def refused(self, entry: Entry, reason: Refused, source: Address | None, now: Now) -> None:
         """Record a version that the member ``source`` sent or announced."""
-        fresh = entry not in self
-        self._remembered.pop((entry.key, entry.rank), None)
-        self._remembered[entry.key, entry.rank] = None
+        fresh = not self.has(entry, source)
+        self._remembered.pop((entry.key, entry.rank, source), None)
+        self._remembered[entry.key, entry.rank, source] = None
         if len(self._remembered) > _REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
         self._out.count(f"documents_refused_{reason.kind}")

@@ -64,7 +64,7 @@ class _Asked:
 class _Wanted:
     """A document to fetch, with its known holders and its open requests."""
 
-    __slots__ = ("entry", "teller", "holders", "asked", "reassembly", "head", "due", "tries", "absent")
+    __slots__ = ("entry", "teller", "holders", "asked", "reassembly", "head", "header", "due", "tries", "absent")
 
     def __init__(self, entry: Entry, holder: Address) -> None:
         self.entry = entry
@@ -73,6 +73,7 @@ class _Wanted:
         self.asked: dict[Address, _Asked] = {}
         self.reassembly: Reassembly | None = None
         self.head: Document | None = None
+        self.header = holder  # the member that sent ``head``, and that is to blame if its signature is wrong
         self.due = 0.0
         self.tries = 0
         self.absent: set[Address] = set()  # members that have reported that they do not have the document
@@ -127,6 +128,9 @@ class Fetcher:
     def want(self, entry: Entry, holder: Address, now: Now) -> None:
         """Request the document version of ``entry``, which ``holder`` has, at the next :meth:`pump`."""
         if not self._metadata.outranked_by(entry, now) or self._metadata.refuses(entry, now, holder):
+            return
+        if self._metadata.has_refused(entry, holder):
+            self._out.count("documents_refused_signature")
             return
         wanted = self._wanted.get(entry.key)
         if wanted is None or entry.rank > wanted.entry.rank:
@@ -226,7 +230,7 @@ class Fetcher:
             self._out.count("chunks_unwanted")
             return
         if wanted.reassembly is None:
-            wanted.head = head
+            wanted.head, wanted.header = head, holder
             wanted.reassembly = Reassembly(chunk.size, self._supply.chunk_bytes(head))
         reassembly = wanted.reassembly
         fresh = reassembly.put(chunk.offset, chunk.data)
@@ -239,7 +243,7 @@ class Fetcher:
             asked.due = now.mono + RETRY
             self._load(holder).heard = now.mono
         if not reassembly.left:
-            self._complete(wanted, reassembly, holder, now)
+            self._complete(wanted, reassembly, now)
         elif asked is not None and reassembly.gap(asked.begin, min(asked.end, reassembly.count)) is None:
             self._release(wanted, holder)
             self._ask_windows(wanted, now)
@@ -425,12 +429,14 @@ class Fetcher:
         wanted = self._wanted.get(document.key)
         if wanted is None:
             return
-        if self._metadata.has_refused(wanted.entry) or not self._metadata.outranked_by(wanted.entry, now):
+        # The next sync names other holders. What a member sends unasked must not end the fetch from another one.
+        forged = holder in wanted.asked and self._metadata.has_refused(wanted.entry, holder)
+        if forged or not self._metadata.outranked_by(wanted.entry, now):
             if holder in wanted.asked:
                 self._load(holder).heard = now.mono
             self._drop(wanted)
 
-    def _complete(self, wanted: _Wanted, reassembly: Reassembly, holder: Address, now: Now) -> None:
+    def _complete(self, wanted: _Wanted, reassembly: Reassembly, now: Now) -> None:
         if reassembly.digest() != wanted.entry.content_hash or wanted.head is None:
             self._drop(wanted)
             self._out.count("fetches_corrupt")
@@ -439,5 +445,7 @@ class Fetcher:
         # The value was hashed while its chunks arrived. Hashing the value again here would block the engine for a
         # while.
         document.__dict__["content_hash"] = wanted.entry.content_hash
-        self._take(document, holder, now)
+        self._take(document, wanted.header, now)
+        if self._wanted.get(document.key) is wanted:
+            self._drop(wanted)  # refused: the next sync names other holders
         self.pump(now)
