@@ -6,6 +6,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import msgpack
 import pytest
@@ -13,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.bindings import crypto_shorthash_siphashx24
 
+import xdp_gossip
 from xdp_gossip.core import messages as m
 from xdp_gossip.core.packets import Header, PacketType, Rejected
 from xdp_gossip.core.types import Address, Document, EdgeState, Record, State, Version
 from xdp_gossip.wire import bodies
-from xdp_gossip.wire.keys import Keyring, cluster_id
+from xdp_gossip.wire.keys import Keyring, cluster_id, hkdf
 from xdp_gossip.wire.native import BLOCK_BYTES, HEADER_BYTES, NativeCodec
 
 CODEC = NativeCodec(Keyring.single("default", "a secret"), b"salt")
@@ -305,3 +309,17 @@ def test_fields_of_a_later_release_are_passed_over() -> None:
     tag, fields = msgpack.unpackb(bodies.pack(m.SyncRequest(1, 2, ())))[0], [1, 2, [], "of a later release"]
     read = bodies.unpack(PacketType.SWAP_REQUEST, msgpack.packb([tag, *fields]))
     assert read == m.SyncRequest(1, 2, ())
+
+
+def test_hkdf_is_that_of_the_rfc() -> None:
+    # RFC 5869, appendix A.1 and A.3: the first block of the output.
+    found = hkdf(b"\x0b" * 22, bytes(range(0x0D)), bytes(range(0xF0, 0xFA)), 32)
+    assert found.hex() == "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf"
+    assert hkdf(b"\x0b" * 22, b"", b"", 32).hex() == "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d"
+
+
+def test_an_agent_does_not_load_the_openssl_backend() -> None:
+    program = "import sys, xdp_gossip.service.daemon; print([name for name in sys.modules if 'cryptography' in name])"
+    agent = Path(xdp_gossip.__file__).parent.parent
+    found = subprocess.run([sys.executable, "-c", program], cwd=agent, capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"

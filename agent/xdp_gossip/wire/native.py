@@ -13,9 +13,12 @@ import hmac
 import os
 import struct
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from nacl.bindings import crypto_shorthash_siphashx24
+from nacl.bindings import (
+    crypto_aead_chacha20poly1305_ietf_decrypt,
+    crypto_aead_chacha20poly1305_ietf_encrypt,
+    crypto_shorthash_siphashx24,
+)
+from nacl.exceptions import CryptoError
 
 from ..core.messages import BODILESS
 from ..core.packets import Header, PacketType, Rejected
@@ -113,8 +116,9 @@ class NativeCodec:
         block = data[:BLOCK_BYTES]
         salt = data[_SALT_AT:HEADER_BYTES]
         try:
-            raw = _aead(self._keys(header), block, salt).decrypt(_NONCE, data[HEADER_BYTES:], block)
-        except InvalidTag:
+            key = _body_key(self._keys(header), block, salt)
+            raw = crypto_aead_chacha20poly1305_ietf_decrypt(data[HEADER_BYTES:], block, _NONCE, key)
+        except CryptoError:
             raise Rejected("bad_body") from None
         return bodies.unpack(header.type, raw)
 
@@ -143,7 +147,8 @@ class NativeCodec:
         )
         sealed = header.lease_age_ms.to_bytes(SALT_BYTES, "big")
         if message is not None:
-            sealed = self._salt + _aead(keys, block, self._salt).encrypt(_NONCE, bodies.pack(message), block)
+            key = _body_key(keys, block, self._salt)
+            sealed = self._salt + crypto_aead_chacha20poly1305_ietf_encrypt(bodies.pack(message), block, _NONCE, key)
         relay = _RELAY.pack(header.ttl, header.hops)
         return block + mac(keys.mac, block + bytes(MAC_BYTES) + relay + sealed) + relay + sealed
 
@@ -171,11 +176,11 @@ def mac(key: bytes, packet: bytes) -> bytes:
     return tag
 
 
-def _aead(keys: SlotKeys, block: bytes, salt: bytes) -> ChaCha20Poly1305:
-    """Return the cipher for the body of one packet.
+def _body_key(keys: SlotKeys, block: bytes, salt: bytes) -> bytes:
+    """Return the encryption key for the body of one packet, 32 bytes.
 
     The key is derived from the signed block, which is different in each packet of a run. Packets of two runs may have
     equal signed blocks if the state directory was restored from a copy and the clock stands still. Because of the salt,
     packets of two runs have different keys even if their signed blocks are equal.
     """
-    return ChaCha20Poly1305(hashlib.blake2s(block, digest_size=32, key=keys.body, salt=salt).digest())
+    return hashlib.blake2s(block, digest_size=32, key=keys.body, salt=salt).digest()
