@@ -23,7 +23,7 @@ from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import DocumentChanged
 from xdp_gossip.core.messages import Announce, Documents
 from xdp_gossip.core.packets import PacketType
-from xdp_gossip.core.signers import Signers
+from xdp_gossip.core.signers import Signers, Verified
 from xdp_gossip.core.types import Document, Node, Version
 from xdp_gossip.store.sqlite import MemoryStore, persist
 
@@ -42,7 +42,7 @@ EVIL = b"evil"
 class NoSigners(Signers):
     """The rules of a member that has taken the checks out of its code."""
 
-    def check(self, document: Document, latest: int | None = None, verified: bool = False) -> None:
+    def check(self, document: Document, latest: int | None = None, verified: Verified = None) -> None:
         return
 
     def may_accept(self, key: str, version: Version) -> bool:

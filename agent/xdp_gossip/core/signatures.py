@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -37,7 +38,9 @@ MAX_ANCESTORS = 7
 #: Steps of the clock reading's counter (16 bits) per microsecond of the time of the signature. A tombstone of expiry is
 #: one step above its document.
 _STEPS = 64
-_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+_EPOCH = datetime.datetime(1970, 1, 1)  # without a time zone: the text of a time must not contain its offset
+#: Writes a text in quotes. ``json.dumps`` with an option would build such an encoder for each text.
+_quoted = json.JSONEncoder(ensure_ascii=False).encode
 #: Microseconds since the epoch of the latest time that a statement can contain: the end of the year 9999.
 MAX_SIGNED_AT = 253_402_300_799_999_999
 
@@ -121,11 +124,7 @@ class StatementError(ValueError):
 
 def text_of_time(microseconds: int) -> str:
     """A time in UTC, such as ``2027-01-31T12:00:00.000000Z``. ``microseconds``: microseconds since the epoch."""
-    return f"{_EPOCH + datetime.timedelta(microseconds=microseconds):%Y-%m-%dT%H:%M:%S.%f}Z"
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+    return f"{(_EPOCH + datetime.timedelta(microseconds=microseconds)).isoformat(timespec='microseconds')}Z"
 
 
 def part_of(document: Document) -> Part:
@@ -209,6 +208,7 @@ def has_signed_form(version: Version) -> bool:
     return version.origin.packed[:8] == NETWORK
 
 
+@functools.lru_cache(maxsize=64)
 def origin_of(public_key: bytes) -> tuple[bytes, int]:
     """The origin, as 16 bytes and a port, of the versions that the owner of ``public_key`` signs.
 

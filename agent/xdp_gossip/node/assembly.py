@@ -22,6 +22,7 @@ from ..core.members.timing import MAX_COPIES, WIDE
 from ..core.signers import Signers
 from ..core.types import Node
 from ..signing.sshsig import verify
+from ..signing.together import verify_all
 from ..transport import Transport, TransportError
 from ..transport.udp import UdpTransport
 from ..wire.keys import Keyring, cluster_id
@@ -58,7 +59,7 @@ class Assembly:
 
             return PekoNodeEngine(node, self.settings, rng, self.settings.secret_key)
         codec, settings = NativeCodec(self.keyring), self.settings
-        signers = Signers(settings.cluster, settings.signers, verify)
+        signers = Signers(settings.cluster, settings.signers, verify, verify_all)
         return Engine(node, settings, codec, rng, incarnation, agent_version=__version__, plane=plane, signers=signers)
 
     def transport(self, node: Node) -> tuple[Transport, str]:

@@ -125,12 +125,73 @@ def verify(blob: bytes, message: bytes) -> bytes:
 
     Raises ``ValueError`` if the signature is malformed, wrong, for another namespace, or by a key of another type.
     """
+    edwards = _edwards(blob[:-_ED25519_SIGNATURE])
+    if edwards is not None:
+        digest = edwards.hash(message)
+        if edwards.verifies(blob[-_ED25519_SIGNATURE:] + edwards.signed + len(digest).to_bytes(4, "big") + digest):
+            return edwards.public_key
+        raise ValueError(_WRONG)
     parsed = _parsed(blob)
-    digest = _HASHES[parsed.hash_name](message)
-    reserved = b""
-    signed = _MAGIC + b"".join(_string(part) for part in (NAMESPACE.encode(), reserved, parsed.hash_name, digest))
-    _verifier(parsed.public_key)(parsed.signature, signed)
+    _verifier(parsed.public_key)(parsed.signature, _signed(parsed.hash_name, _HASHES[parsed.hash_name](message)))
     return parsed.public_key
+
+
+def _signed(hash_name: bytes, digest: bytes) -> bytes:
+    """The data that a signature is made of (PROTOCOL.sshsig)."""
+    reserved = b""
+    return _MAGIC + b"".join(_string(part) for part in (NAMESPACE.encode(), reserved, hash_name, digest))
+
+
+class _Edwards(NamedTuple):
+    """What all Ed25519 signatures of one key have in common.
+
+    ``hash``: the hash function of the message. ``signed``: the signed data without the hash at its end. ``verifies``:
+    takes a raw signature with the signed data after it, and returns whether the signature is right.
+    """
+
+    public_key: bytes
+    hash: Callable[[bytes], bytes]
+    signed: bytes
+    verifies: Callable[[bytes], bool]
+
+
+@functools.lru_cache(maxsize=64)
+def _edwards(head: bytes) -> _Edwards | None:
+    """Read the part of a signature before the raw Ed25519 signature, which is the same in all signatures of a key.
+
+    The results for the latest signers are cached, so that a member parses the signatures of a signer only once. Returns
+    None for a signature of another type.
+
+    Raises ``ValueError`` if the signature is malformed, for another namespace, or by a key of another type.
+    """
+    from nacl.bindings import crypto_sign_open
+    from nacl.exceptions import CryptoError
+
+    try:
+        # The lengths of all fields are in ``head``, so zeros can stand for the raw signature.
+        parsed = _parsed(head + bytes(_ED25519_SIGNATURE))
+        fields = _Reader(parsed.public_key)
+        if fields.string() != b"ssh-ed25519":
+            return None
+    except ValueError:
+        return None  # the caller reads the signature again, and says what is wrong
+    _verifier(parsed.public_key)  # raises for a malformed key
+    edwards_key = fields.string()
+    signature = _Reader(parsed.signature)
+    if signature.string() != b"ssh-ed25519" or signature.string() != bytes(_ED25519_SIGNATURE):
+        return None
+    signature.end()
+
+    def verifies(signature_and_data: bytes) -> bool:
+        try:
+            crypto_sign_open(signature_and_data, edwards_key)
+        except CryptoError:
+            return False
+        return True
+
+    hashed = _HASHES[parsed.hash_name]
+    signed = _signed(parsed.hash_name, b"")[:-4]
+    return _Edwards(parsed.public_key, hashed, signed, verifies)
 
 
 def _parsed(blob: bytes) -> _Parsed:

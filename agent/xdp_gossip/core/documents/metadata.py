@@ -15,7 +15,8 @@ from ..outbox import Outbox
 from ..packets import PacketType
 from ..settings import Settings
 from ..shown import shown
-from ..signers import Refused, Signer, Signers
+from ..signatures import public_key_of
+from ..signers import Refused, Signer, Signers, Verified
 from ..types import (
     MAX_AUTHOR,
     MAX_BATCH,
@@ -80,9 +81,10 @@ class Metadata:
 
         Documents without a valid signature where one is required stay out of the table.
         """
-        for document in documents:
+        stored = list(documents)
+        for document, verified in zip(stored, self.signers.verify(stored)):
             try:
-                self.signers.check(document)
+                self.signers.check(document, verified=verified)
             except Refused as reason:
                 self._refusals.withheld(document, reason)
                 continue
@@ -97,7 +99,9 @@ class Metadata:
         withheld = 0
         for document in [*self.table, *self.expiry.retired.values()]:
             try:
-                self.signers.check(document, verified=True)
+                signature = document.signature
+                verified = None if signature is None else public_key_of(signature.blob)
+                self.signers.check(document, verified=verified)
             except Refused as reason:
                 withheld += 1
                 self.table.remove(document.key)
@@ -271,16 +275,40 @@ class Metadata:
         ahead = max(FAR, self._settings.max_clock_drift)
         return wall_ms * 1000 + int(ahead * 1e6) if wall_ms >= EARLIEST_MS else None
 
-    def apply(self, document: Document, now: Now, source: Address | None = None) -> bool:
+    def verify(self, documents: Sequence[Document]) -> list[Verified]:
+        """Verify the signatures of documents that :meth:`apply` is about to accept, all together.
+
+        The method skips documents that :meth:`apply` refuses without a look at the signature. Each item of the result
+        belongs to one document, and is an argument of :meth:`apply`.
+        """
+        due: dict[str, int] = {}
+        for number, document in enumerate(documents):
+            if document.signature is not None and document.key not in due and self._may_take(entry_of(document)):
+                due[document.key] = number
+        found: list[Verified] = [None] * len(documents)
+        for number, verified in zip(due.values(), self.signers.verify([documents[number] for number in due.values()])):
+            found[number] = verified
+        return found
+
+    def _may_take(self, entry: Entry) -> bool:
+        """Whether :meth:`apply` is going to verify the signature of a document, as far as a quick look shows."""
+        held = self.table.get(entry.key)
+        newer = (held is None or entry.rank > held.rank) and not self.awaited(entry)
+        return newer and self.signers.may_accept(entry.key, entry.version) and not self._room.lacks(entry)
+
+    def apply(
+        self, document: Document, now: Now, source: Address | None = None, verified: Verified = None
+    ) -> bool:
         """Accept a document of another member if its version outranks the local version and breaks no rule.
 
-        ``source``: the member that sent the document, for the log. Returns whether the document was accepted; a
-        document of an incomplete batch also counts as accepted. The method counts documents that break a rule.
+        ``source``: the member that sent the document, for the log. ``verified``: see :meth:`verify`; None: the
+        signature was not verified yet. Returns whether the document was accepted; a document of an incomplete batch
+        also counts as accepted. The method counts documents that break a rule.
         """
         entry = entry_of(document)
         if not self.outranked_by(entry, now) or self.refuses(entry, now, source):
             return False
-        if not self.has_signature(document, now, source):
+        if not self.has_signature(document, now, source, verified):
             return False
         self._clock.observe(document.version.hlc + 1)
         # After the grace period of the tombstones in a batch, no member sends these tombstones any more, so the batch
@@ -292,10 +320,15 @@ class Metadata:
         self._settle(now)
         return True
 
-    def has_signature(self, document: Document, now: Now, source: Address | None) -> bool:
-        """Whether ``document`` has a valid signature, or needs none. The method records a document that it refuses."""
+    def has_signature(
+        self, document: Document, now: Now, source: Address | None, verified: Verified = None
+    ) -> bool:
+        """Whether ``document`` has a valid signature, or needs none. The method records a document that it refuses.
+
+        ``verified``: see :meth:`verify`.
+        """
         try:
-            self.signers.check(document, self._latest_signature(now))
+            self.signers.check(document, self._latest_signature(now), verified)
         except Refused as reason:
             self._refusals.refused(entry_of(document), reason, source, now)
             return False

@@ -67,9 +67,9 @@ def prepare_signed(
     ``helds``: the current version of each document, or None. ``known``: as ``helds``, with retired tombstones.
     ``latest``: see ``Signers.check``. Raises ``ProtocolError`` (signature_refused, signature_outdated).
     """
-    for document in documents:
+    for document, verified in zip(documents, signers.verify(documents)):
         try:
-            signers.check(document, latest)
+            signers.check(document, latest, verified)
         except Refused as reason:
             text = f"document {document.key!r}: {reason}"
             raise ProtocolError("signature_refused", text, key=document.key) from None

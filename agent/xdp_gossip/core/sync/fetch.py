@@ -10,7 +10,7 @@ several holders in parallel. If a holder does not answer, the class sends the re
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -19,6 +19,7 @@ from ..members.membership import Membership
 from ..messages import Chunk, Entry, FetchRequest, NotHere, Want
 from ..outbox import Outbox
 from ..received import Received
+from ..signers import Verified
 from ..types import Address, Document, Now
 from .reassembly import Reassembly
 from .supply import CHUNKS, REQUEST_WANTS, Supply
@@ -203,10 +204,10 @@ class Fetcher:
         else:
             self._loads.clear()
 
-    def take(self, documents: Iterable[Document], holder: Address, now: Now) -> None:
+    def take(self, documents: Sequence[Document], holder: Address, now: Now) -> None:
         """Apply whole documents that ``holder`` sent as an answer or as a push."""
-        for document in documents:
-            self._take(document, holder, now)
+        for document, verified in zip(documents, self._metadata.verify(documents)):
+            self._take(document, holder, now, verified)
         if self._wanted:
             self.pump(now)
 
@@ -424,8 +425,8 @@ class Fetcher:
         for place in (self._wanted, self._flying, self._large):
             place.pop(key, None)
 
-    def _take(self, document: Document, holder: Address, now: Now) -> None:
-        self._metadata.apply(document, now, holder)
+    def _take(self, document: Document, holder: Address, now: Now, verified: Verified = None) -> None:
+        self._metadata.apply(document, now, holder, verified)
         wanted = self._wanted.get(document.key)
         if wanted is None:
             return
