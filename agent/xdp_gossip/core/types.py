@@ -517,11 +517,16 @@ def check_text(label: str, value: object, limit: int, least: int = 0) -> str:
     return value
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+#: An empty segment of a key, "." or "..", between two "/" or at an end of the key.
+_WRONG_SEGMENT = re.compile(r"(?:\A|/)\.{0,2}(?:/|\Z)")
+
+
 def check_key(key: object) -> str:
     """Return ``key`` if it is a valid document key, otherwise raise ``ValueError`` with the rule that it breaks."""
     text = check_text("document key", key, MAX_KEY, least=1)
-    if any(ord(char) < 0x20 or ord(char) == 0x7F for char in text):
+    if _CONTROL.search(text):
         raise ValueError(f"document key: expected no control character, got {text!r}")
-    if any(segment in ("", ".", "..") for segment in text.split("/")):
+    if _WRONG_SEGMENT.search(text):
         raise ValueError(f"document key: expected segments between '/' that are not empty, '.' or '..', got {text!r}")
     return text

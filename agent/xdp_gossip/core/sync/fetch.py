@@ -151,39 +151,48 @@ class Fetcher:
         batches: dict[Address, list[_Wanted]] = {}
         misses: Counter[Address] = Counter()
         owed: Counter[Address] = Counter()
-        for wanted in self._first_queued():
-            key = wanted.entry.key
-            if wanted.due > now.mono or misses[wanted.teller] >= REQUEST_WANTS:
-                continue
-            if self._supply.is_large(wanted.entry):
-                if self._may_open(wanted):
-                    self._large[key] = wanted
-                    self._ask_windows(wanted, now)
-                continue
-            holder = self._choose(wanted, now, batches)
-            if holder is None:
-                misses[wanted.teller] += 1
-                continue
-            batch = batches.setdefault(holder, [])
-            batch.append(wanted)
-            self._note(wanted, holder, wanted.entry.size, 0, 0, now)
-            owed[holder] += wanted.entry.size
-            if len(batch) >= REQUEST_WANTS or owed[holder] >= REQUEST_BYTES:
-                self._request(holder, batches.pop(holder), now)
-                del owed[holder]
+        # Holders of documents for which no request has room now. Requests that this call sends make no more room.
+        full: set[tuple[Address, ...]] = set()
+        for teller, keys in self._first_queued():
+            for key in keys:
+                if misses[teller] >= REQUEST_WANTS:
+                    break
+                wanted = self._wanted.get(key)
+                if wanted is None or wanted.due > now.mono:
+                    continue
+                if self._supply.is_large(wanted.entry):
+                    if self._may_open(wanted):
+                        self._large[key] = wanted
+                        self._ask_windows(wanted, now)
+                    continue
+                # An open request, or an answer that a member lacks the document, excludes holders of this document only.
+                alike = () if wanted.asked or wanted.absent else tuple(wanted.holders)
+                holder = None if alike in full else self._choose(wanted, now, batches)
+                if holder is None:
+                    misses[teller] += 1
+                    if alike:
+                        full.add(alike)
+                    continue
+                batch = batches.setdefault(holder, [])
+                batch.append(wanted)
+                self._note(wanted, holder, wanted.entry.size, 0, 0, now)
+                owed[holder] += wanted.entry.size
+                if len(batch) >= REQUEST_WANTS or owed[holder] >= REQUEST_BYTES:
+                    self._request(holder, batches.pop(holder), now)
+                    del owed[holder]
         for holder, batch in batches.items():
             self._request(holder, batch, now)
         if misses and max(misses.values()) >= REQUEST_WANTS:
             self._stalled_until = now.mono + STALLED
 
-    def _first_queued(self) -> list[_Wanted]:
-        """Return some queued documents, as many as the limits allow to request now.
+    def _first_queued(self) -> list[tuple[Address, list[str]]]:
+        """Return the keys of some queued documents of each of some members, as many as the limits allow to request now.
 
         The method does not iterate over all queues, which would take too long.
         """
         tellers = list(islice(self._queues, MAX_HOLDERS))
         share = MAX_HOLDERS * 2 * REQUEST_WANTS // max(1, len(tellers))
-        found = [self._wanted[key] for teller in tellers for key in islice(self._queues[teller], share)]
+        found = [(teller, list(islice(self._queues[teller], share))) for teller in tellers]
         for teller in tellers if len(self._queues) > MAX_HOLDERS else ():
             # rotate the queues, so that the next call starts with another queue
             self._queues[teller] = self._queues.pop(teller)

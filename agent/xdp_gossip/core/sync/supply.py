@@ -70,15 +70,17 @@ class Supply:
 
         Each frame carries as many documents as fit.
         """
+        # A list of more than 15 documents has a longer length field.
+        empty = self._out.codec.size_of(Documents(())) + 4
         batch: list[Document] = []
-        used = 0
+        used = empty
         for document in documents:
             if not self._may_send(document.size, to, now):
                 continue
-            size = self._out.codec.size_of(Documents((document,)))
+            size = self._out.codec.size_of(Documents((document,))) + 4 - empty
             if batch and used + size > self._frame_bytes:
                 self._out.send(Documents(tuple(batch)), to, now)
-                batch, used = [], 0
+                batch, used = [], empty
             batch.append(document)
             used += size
         if batch:
