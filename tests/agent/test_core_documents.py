@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -12,10 +13,11 @@ from xdp_gossip.core.documents.clock import LEAP_HOLDS, MAX_READING
 from xdp_gossip.core.documents.metadata import Metadata
 from xdp_gossip.core.documents.table import DocumentTable, entry_of, unread
 from xdp_gossip.core.engine import Engine
-from xdp_gossip.core.events import DocumentChanged, Rumor, TombstonesCollected, Warned
+from xdp_gossip.core.events import DocumentChanged, Rumor, TombstonesCollected, Transmit, Warned
 from xdp_gossip.core.interface import Known, ProtocolError
 from xdp_gossip.core.members.membership import Membership
 from xdp_gossip.core.members.timing import Timing
+from xdp_gossip.core.messages import Documents
 from xdp_gossip.core.outbox import Local, Outbox
 from xdp_gossip.core.settings import Limits, Settings
 from xdp_gossip.core.signers import Signers
@@ -563,3 +565,47 @@ def test_a_bucket_of_more_documents_than_hashes_are_named_is_listed_whole(
     wire.run(10)
     assert wire.agree()
     assert held(wire[2], "k/700") == b"of the first" and held(wire[0], "k/1700") == b"of the others"
+
+
+def test_frames_of_documents_are_filled(wire: Wire) -> None:
+    sender, receiver = wire[0], wire[1].node.address
+    sender.take_transmits()
+    documents = [Document(f"k{number:04d}", Version(1 << 20, OTHER), b"x" * (number % 97)) for number in range(1000)]
+    sender._supply.push(documents, receiver, wire.now)
+    frames = [len(sent.data) for sent in sender.take_transmits() if isinstance(sent, Transmit)]
+    longest = max(CODEC.size_of(Documents((document,))) for document in documents)
+    assert max(frames) <= wire.settings.size
+    assert min(frames[:-1]) > wire.settings.size - longest
+    for sent in range(1, 64):  # also with a list so long that its length field grows
+        sender._supply.push(documents[:sent], receiver, wire.now)
+    assert all(len(sent.data) <= wire.settings.size for sent in sender.take_transmits() if isinstance(sent, Transmit))
+
+
+def test_a_full_holder_is_not_tried_for_each_document(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = wire[2].node.address
+    wire.cut = {away}
+    count = 1500
+    for number in range(count):
+        wire[0].documents.publish(f"k{number:04d}", b"%d" % number, wire.now)
+        if number % 100 == 0:
+            wire.settle()
+    wire.run(5)
+    calls: Counter[str] = Counter()
+    fetcher = wire.engines[away]._fetcher
+
+    def counted(name: str) -> None:
+        function = getattr(fetcher, name)
+
+        def call(*arguments: object) -> object:
+            calls[name] += 1
+            return function(*arguments)
+
+        monkeypatch.setattr(fetcher, name, call)
+
+    counted("_choose")
+    counted("pump")
+    wire.cut = set()
+    wire.run(30)
+    assert held(wire.engines[away], "k1499") == b"1499" and wire.agree()
+    # One try for each document, and for each set of holders, of which there are two here.
+    assert 0 < calls["_choose"] <= count + 2 * calls["pump"]

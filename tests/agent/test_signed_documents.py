@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -15,6 +17,7 @@ from xdp_gossip.core.interface import InvalidError, ProtocolError
 from xdp_gossip.core.signatures import signed_at
 from xdp_gossip.core.signers import Refused, Signers
 from xdp_gossip.core.types import Address, Document, Version, Write
+from xdp_gossip.signing.sshsig import verify
 from xdp_gossip.store.sqlite import MemoryStore, persist
 
 ALICE, BOB, EVE = Key(1), Key(2), Key(3)
@@ -372,3 +375,72 @@ def test_a_forged_copy_does_not_keep_the_true_document_away(wire: SignedWire) ->
         for source in (liar, honest, None):
             assert not wire[0].documents.apply(forged, wire.now, source)
     assert wire[0].documents.apply(good, wire.now, liar) and held(wire[0], "app/a") == b"1"
+
+
+class CountedWire(SignedWire):
+    """Members that count the signatures they verify."""
+
+    def __init__(self, count: int) -> None:
+        self.calls: Counter[tuple[bytes, bytes]] = Counter()
+        self.together: list[int] = []
+        self.signers = Signers(CLUSTER, SIGNERS, self.verify, self.verify_all)
+        super().__init__(count)
+
+    def verify(self, blob: bytes, message: bytes) -> bytes:
+        self.calls[blob, message] += 1
+        return verify(blob, message)
+
+    def verify_all(self, signatures: Sequence[tuple[bytes, bytes]]) -> list[bytes | ValueError]:
+        self.together.append(len(signatures))
+        return [self.verify(*each) for each in signatures]
+
+
+def test_a_member_that_catches_up_verifies_each_signature_once_and_many_together() -> None:
+    wire = CountedWire(2)
+    wire.run(5)
+    away = wire[1].node.address
+    wire.cut = {away}
+    singles, batch = 300, [Draft(f"app/batch{number:02d}", b"%d" % number) for number in range(30)]
+    for number in range(singles):
+        assert publish(wire, 0, ALICE, number, Draft(f"app/{number:03d}", b"%d" % number))[0][1]
+    assert all(changed for _, changed in publish(wire, 0, ALICE, singles, *batch))
+    wire.settle()
+    assert len(wire.calls) == singles + 1 and set(wire.calls.values()) == {1}
+    wire.calls.clear()
+    wire.together.clear()
+    wire.cut = set()
+    wire.run(60)
+    assert wire.agree() and len(wire[1].documents.table) == singles + len(batch)
+    assert refusals(wire) == 0
+    # The documents of the batch may arrive in several packets.
+    batches = [times for (_, message), times in wire.calls.items() if b"app/batch" in message]
+    assert len(wire.calls) == singles + 1 and sum(wire.calls.values()) - sum(batches) == singles
+    assert sum(batches) <= len(batch) // 3 and max(wire.together) > 30
+
+
+def test_a_restarted_member_verifies_what_it_stored_together() -> None:
+    wire = CountedWire(2)
+    wire.run(5)
+    for number in range(20):
+        publish(wire, 0, ALICE, number, Draft(f"app/{number:03d}", b"%d" % number))
+    wire.run(1)
+    wire.calls.clear()
+    wire.together.clear()
+    again = wire.boot(wire[0].node, wire[1].node)
+    assert len(again.documents.table) == 20
+    assert wire.together == [20] and set(wire.calls.values()) == {1}
+
+
+def test_a_wrong_signature_among_right_ones_is_refused_alone(wire: SignedWire) -> None:
+    right = [documents(ALICE, START + SECOND, Draft(f"app/{number}", b"right"))[0] for number in range(20)]
+    signature = right[7].signature
+    assert signature is not None
+    forged = replace(right[7], value=b"forged")
+    other = replace(right[9], signature=replace(signature, blob=signature.blob[:-1] + b"?"))
+    engine = wire[0]
+    sent = [*right[:7], forged, right[8], other, *right[10:]]
+    engine._fetcher.take(sent, wire[1].node.address, wire.now)
+    assert sorted(document.key for document in engine.documents.table) == sorted(
+        document.key for number, document in enumerate(right) if number not in (7, 9)
+    )
+    assert engine.counters["documents_refused_signature"] == 2

@@ -6,6 +6,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import subprocess
+import threading
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from hypothesis import strategies as st
 
 from tests.support.signer import Key
 from xdp_gossip.core.signatures import fingerprint
-from xdp_gossip.signing import keygen, sshsig
+from xdp_gossip.signing import keygen, sshsig, together
 
 KINDS = {"ed25519": [], "ecdsa": ["-b", "256"], "ecdsa-384": ["-b", "384"], "ecdsa-521": ["-b", "521"]}
 MESSAGE = b'xdp-gossip statement 1\ncluster "production"\n'
@@ -128,3 +131,101 @@ def test_what_makes_no_signature_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(keygen.SigningError, match="install the OpenSSH client"):
         keygen.sign(str(tmp_path / "none"), MESSAGE)
+
+
+# -- many signatures ---------------------------------------------------------------------------------------
+
+
+def mixed(count: int) -> list[tuple[bytes, bytes]]:
+    """Signatures of three keys, of which every third is wrong in one of several ways."""
+    made = []
+    for number in range(count):
+        signer, message = Key(number % 3), b"message %d" % number
+        blob = signer.sign(message)
+        wrong = [
+            blob[:-1] + bytes([blob[-1] ^ 1]),
+            blob[:-1],
+            b"",
+            signer.sign(message, "other"),
+            signer.sign(b"other"),
+        ]
+        made.append((wrong[number // 3 % len(wrong)] if number % 3 == 0 else blob, message))
+    return made
+
+
+def alone(blob: bytes, message: bytes) -> bytes | str:
+    try:
+        return sshsig.verify(blob, message)
+    except ValueError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("processors", [1, 2, 64])
+@pytest.mark.parametrize("count", [0, 1, 11, 200])
+def test_signatures_verified_together_are_verified_as_alone(
+    processors: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(together.os, "sched_getaffinity", lambda pid: set(range(processors)))
+    signatures = mixed(count)
+    found = [str(each) if isinstance(each, ValueError) else each for each in together.verify_all(signatures)]
+    assert found == [alone(*each) for each in signatures]
+    assert count < 2 or {type(each) for each in found} == {bytes, str}
+
+
+@pytest.mark.parametrize("processors", [1, 2, 64])
+def test_each_signature_is_verified_once_but_what_a_thread_has_not_finished(
+    processors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: Counter[bytes] = Counter()
+    begun: list[int] = []
+    start = together._thread.start_new_thread
+
+    def verify(blob: bytes, message: bytes) -> bytes:
+        calls[message] += 1
+        return blob
+
+    def begin(function: Callable[[], None], arguments: tuple[()]) -> int:
+        begun.append(1)
+        return start(function, arguments)
+
+    monkeypatch.setattr(together, "verify", verify)
+    monkeypatch.setattr(together.os, "sched_getaffinity", lambda pid: set(range(processors)))
+    monkeypatch.setattr(together._thread, "start_new_thread", begin)
+    signatures = [(b"%d" % number, b"%d" % number) for number in range(500)]
+    assert together.verify_all(signatures) == [blob for blob, _message in signatures]
+    assert len(begun) == min(processors - 1, together.MAX_THREADS)
+    assert set(calls) == {message for _blob, message in signatures}
+    assert sum(calls.values()) <= len(signatures) + len(begun)
+
+
+def test_signatures_are_verified_without_a_thread_if_none_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(function: Callable[[], None], arguments: tuple[()]) -> int:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(together.os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(together._thread, "start_new_thread", refuse)
+    signatures = mixed(100)
+    assert [type(each) for each in together.verify_all(signatures)] == [
+        ValueError if isinstance(alone(*each), str) else bytes for each in signatures
+    ]
+
+
+def test_a_stalled_thread_holds_up_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller verifies itself what a thread has taken and does not finish."""
+    caller, stalled, release = threading.get_ident(), threading.Event(), threading.Event()
+
+    def verify(blob: bytes, message: bytes) -> bytes:
+        if threading.get_ident() == caller:
+            stalled.wait()
+        else:
+            stalled.set()
+            release.wait()
+        return blob
+
+    monkeypatch.setattr(together, "verify", verify)
+    monkeypatch.setattr(together.os, "sched_getaffinity", lambda pid: {0, 1})
+    try:
+        signatures = [(b"%d" % number, b"") for number in range(2 * together.EACH)]
+        assert together.verify_all(signatures) == [blob for blob, _message in signatures]
+    finally:
+        release.set()

@@ -164,13 +164,9 @@ def _hashed(batch: Sequence[tuple[str, bytes]]) -> list[str]:
 
 
 def _text(cluster: str, signed_at: int, comment: str, lines: Sequence[str]) -> bytes:
-    head = (
-        f"{NAMESPACE} statement 1",
-        f"cluster {_quoted(cluster)}",
-        f"signed-at {text_of_time(signed_at)}",
-        f"comment {_quoted(comment)}",
-    )
-    return "".join(f"{line}\n" for line in (*head, *lines)).encode()
+    head = f"{NAMESPACE} statement 1\ncluster {_quoted(cluster)}\nsigned-at {text_of_time(signed_at)}\n"
+    body = "\n".join(lines)
+    return f"{head}comment {_quoted(comment)}\n{body}\n".encode()
 
 
 def reading_of(signed_at: int) -> int:
@@ -198,8 +194,9 @@ def signed_at(version: Version) -> int | None:
     """
     if not has_signed_form(version):
         return None
-    microseconds, over = divmod(version.hlc & 0xFFFF, _STEPS)
-    found = (version.hlc >> 16) * 1000 + microseconds
+    reading = version.hlc
+    microseconds, over = divmod(reading & 0xFFFF, _STEPS)
+    found = (reading >> 16) * 1000 + microseconds
     return found if microseconds < 1000 and over < 2 and found <= MAX_SIGNED_AT else None
 
 

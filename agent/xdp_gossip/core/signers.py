@@ -125,8 +125,11 @@ class Signers:
 
     def prefix_of(self, key: str) -> str | None:
         """The prefix that decides who may sign ``key``; None if the document needs no signature."""
-        starts = (key[:length] for length in self._lengths if length <= len(key))
-        return next((start for start in starts if start in self.by_prefix), None)
+        for length in self._lengths:
+            start = key[:length]
+            if len(start) == length and start in self.by_prefix:
+                return start
+        return None
 
     def signers_of(self, key: str) -> list[Signer]:
         """The signers that may sign ``key``; [] if the document needs no signature."""

@@ -127,10 +127,9 @@ def verify(blob: bytes, message: bytes) -> bytes:
     """
     edwards = _edwards(blob[:-_ED25519_SIGNATURE])
     if edwards is not None:
-        digest = edwards.hash(message)
-        if edwards.verifies(blob[-_ED25519_SIGNATURE:] + edwards.signed + len(digest).to_bytes(4, "big") + digest):
-            return edwards.public_key
-        raise ValueError(_WRONG)
+        signed = edwards.signed + _string(edwards.hash(message))
+        _check_edwards(blob[-_ED25519_SIGNATURE:], signed, edwards.edwards_key)
+        return edwards.public_key
     parsed = _parsed(blob)
     _verifier(parsed.public_key)(parsed.signature, _signed(parsed.hash_name, _HASHES[parsed.hash_name](message)))
     return parsed.public_key
@@ -145,14 +144,14 @@ def _signed(hash_name: bytes, digest: bytes) -> bytes:
 class _Edwards(NamedTuple):
     """What all Ed25519 signatures of one key have in common.
 
-    ``hash``: the hash function of the message. ``signed``: the signed data without the hash at its end. ``verifies``:
-    takes a raw signature with the signed data after it, and returns whether the signature is right.
+    ``public_key``: the key as OpenSSH encodes it. ``edwards_key``: its 32 bytes of RFC 8032. ``hash``: the function
+    that hashes the message. ``signed``: the signed data without the hash at its end.
     """
 
     public_key: bytes
     hash: Callable[[bytes], bytes]
     signed: bytes
-    verifies: Callable[[bytes], bool]
+    edwards_key: bytes
 
 
 @functools.lru_cache(maxsize=64)
@@ -164,9 +163,6 @@ def _edwards(head: bytes) -> _Edwards | None:
 
     Raises ``ValueError`` if the signature is malformed, for another namespace, or by a key of another type.
     """
-    from nacl.bindings import crypto_sign_open
-    from nacl.exceptions import CryptoError
-
     try:
         # The lengths of all fields are in ``head``, so zeros can stand for the raw signature.
         parsed = _parsed(head + bytes(_ED25519_SIGNATURE))
@@ -182,16 +178,21 @@ def _edwards(head: bytes) -> _Edwards | None:
         return None
     signature.end()
 
-    def verifies(signature_and_data: bytes) -> bool:
-        try:
-            crypto_sign_open(signature_and_data, edwards_key)
-        except CryptoError:
-            return False
-        return True
+    signed = _signed(parsed.hash_name, b"")[: -len(_string(b""))]
+    return _Edwards(parsed.public_key, _HASHES[parsed.hash_name], signed, edwards_key)
 
-    hashed = _HASHES[parsed.hash_name]
-    signed = _signed(parsed.hash_name, b"")[:-4]
-    return _Edwards(parsed.public_key, hashed, signed, verifies)
+
+def _check_edwards(signature: bytes, data: bytes, edwards_key: bytes) -> None:
+    """Verify a raw Ed25519 signature of ``data``. Raises ``ValueError``."""
+    # Imported late: an agent without signed documents does not need the memory.
+    from nacl.bindings import crypto_sign_open
+    from nacl.exceptions import CryptoError
+
+    try:
+        # libsodium takes half as long as OpenSSL.
+        crypto_sign_open(signature + data, edwards_key)
+    except CryptoError:
+        raise ValueError(_WRONG) from None
 
 
 def _parsed(blob: bytes) -> _Parsed:
@@ -221,8 +222,6 @@ def _verifier(public_key: bytes) -> Callable[[bytes, bytes], None]:
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-    from nacl.bindings import crypto_sign_open
-    from nacl.exceptions import CryptoError
 
     reader = _Reader(public_key)
     kind = reader.string().decode(errors="replace")
@@ -279,10 +278,6 @@ def _verifier(public_key: bytes) -> Callable[[bytes, bytes], None]:
         fields.end()
         if len(raw) != _ED25519_SIGNATURE:
             raise ValueError(f"expected {_ED25519_SIGNATURE} bytes of a signature, got {len(raw)}")
-        try:
-            # libsodium takes half as long as OpenSSL.
-            crypto_sign_open(raw + data, edwards_key)
-        except CryptoError:
-            raise ValueError(_WRONG) from None
+        _check_edwards(raw, data, edwards_key)
 
     return check_ed25519

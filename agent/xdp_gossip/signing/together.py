@@ -7,7 +7,6 @@ import _thread
 import os
 from collections import deque
 from collections.abc import Sequence
-from typing import Union
 
 from .sshsig import verify
 
@@ -56,7 +55,7 @@ def _threads(count: int) -> int:
     return min(count // EACH, MAX_THREADS, len(os.sched_getaffinity(0)) - 1)
 
 
-def _outcome(blob: bytes, message: bytes) -> Union[bytes, ValueError]:
+def _outcome(blob: bytes, message: bytes) -> bytes | ValueError:
     try:
         return verify(blob, message)
     except ValueError as error:

@@ -296,9 +296,7 @@ class Metadata:
         newer = (held is None or entry.rank > held.rank) and not self.awaited(entry)
         return newer and self.signers.may_accept(entry.key, entry.version) and not self._room.lacks(entry)
 
-    def apply(
-        self, document: Document, now: Now, source: Address | None = None, verified: Verified = None
-    ) -> bool:
+    def apply(self, document: Document, now: Now, source: Address | None = None, verified: Verified = None) -> bool:
         """Accept a document of another member if its version outranks the local version and breaks no rule.
 
         ``source``: the member that sent the document, for the log. ``verified``: see :meth:`verify`; None: the
@@ -320,9 +318,7 @@ class Metadata:
         self._settle(now)
         return True
 
-    def has_signature(
-        self, document: Document, now: Now, source: Address | None, verified: Verified = None
-    ) -> bool:
+    def has_signature(self, document: Document, now: Now, source: Address | None, verified: Verified = None) -> bool:
         """Whether ``document`` has a valid signature, or needs none. The method records a document that it refuses.
 
         ``verified``: see :meth:`verify`.

@@ -157,15 +157,15 @@ class Fetcher:
             for key in keys:
                 if misses[teller] >= REQUEST_WANTS:
                     break
-                wanted = self._wanted.get(key)
-                if wanted is None or wanted.due > now.mono:
+                wanted = self._wanted[key]
+                if wanted.due > now.mono:
                     continue
                 if self._supply.is_large(wanted.entry):
                     if self._may_open(wanted):
                         self._large[key] = wanted
                         self._ask_windows(wanted, now)
                     continue
-                # An open request, or an answer that a member lacks the document, excludes holders of this document only.
+                # An open request, or an answer that a member lacks the document, excludes holders of this one only.
                 alike = () if wanted.asked or wanted.absent else tuple(wanted.holders)
                 holder = None if alike in full else self._choose(wanted, now, batches)
                 if holder is None:
