@@ -47,13 +47,13 @@ def run(quick: bool) -> Report:
         agents.until(lambda: differ(hosts), 60)
         idle = 0.0
         for changed in _QUICK_CHANGED if quick else _CHANGED:
-            seconds, sent, peak = away(hosts, lambda changed=changed: _write(hosts[0], range(changed), str(changed)))
+            seconds, sent, peak, _ = away(hosts, lambda changed=changed: _write(hosts[0], range(changed), str(changed)))
             idle = sent if changed == 0 else idle
             _row(report, f"{changed:,}", seconds, sent, idle, peak)
             if changed == 1:
                 report.most("bytes for one changed document", sent - idle, ONE_GOAL)
         value = random.Random(1).randbytes(large)
-        seconds, sent, peak = away(hosts, lambda: hosts[0].call("PUT", "/v1/documents/large", value))
+        seconds, sent, peak, _ = away(hosts, lambda: hosts[0].call("PUT", "/v1/documents/large", value))
         _row(report, f"one of {large >> 20} MiB", seconds, sent, idle, peak)
         slowest = max(row["seconds"] for row in report.data["changed"].values())
         report.most("seconds, the slowest", slowest, SECONDS_GOAL)
@@ -67,11 +67,11 @@ def _row(report: Report, what: str, seconds: float, sent: float, idle: float, pe
     report.data.setdefault("changed", {})[what] = row
 
 
-def away(hosts: list[Agent], change: object) -> tuple[float, float, float]:
+def away(hosts: list[Agent], change: object) -> tuple[float, float, float, float]:
     """Stop the last host, call ``change``, start the host again, and wait until it has all documents.
 
-    Return the seconds until the host had all documents, the bytes that it sent and received, and its peak resident
-    memory in MiB.
+    Return the seconds until the host had all documents, the bytes that it sent and received, its peak resident memory
+    in MiB, and the seconds of processor time that it used until then.
     """
     last = hosts[-1]
     last.stop()
@@ -80,15 +80,15 @@ def away(hosts: list[Agent], change: object) -> tuple[float, float, float]:
     before = _bytes(last)
     last.launch()
     last.wait_ready()
-    began = time.monotonic()
+    began, used = time.monotonic(), last.run_time()
     agents.until(lambda: differ(hosts), 120, pause=0.02)
-    took = time.monotonic() - began
+    took, used = time.monotonic() - began, last.run_time() - used
     sent = _bytes(last) - before
     for host in hosts[:-1]:
         alive = host.status()["members"]["alive"]
         if alive != len(hosts):
             raise BenchError(f"{host.name} lists {alive} members at the end, expected {len(hosts)}")
-    return took, sent, last.peak_kib / 1024
+    return took, sent, last.peak_kib / 1024, used / 1e9
 
 
 def _write(host: Agent, numbers: range, text: str) -> None:
