@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from .sshsig import verify
 
 #: Minimum number of signatures for each additional thread. A thread costs about as much as one verification.
-EACH = 12
+EACH = 8
 #: Maximum number of additional threads.
 MAX_THREADS = 3
 
