@@ -584,12 +584,12 @@ def test_frames_of_documents_are_filled(wire: Wire) -> None:
 def test_a_full_holder_is_not_tried_for_each_document(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     away = wire[2].node.address
     wire.cut = {away}
-    count = 600
+    count = 1500
     for number in range(count):
-        wire[0].documents.publish(f"k{number:03d}", b"%d" % number, wire.now)
+        wire[0].documents.publish(f"k{number:04d}", b"%d" % number, wire.now)
         if number % 100 == 0:
             wire.settle()
-    wire.settle()
+    wire.run(5)
     calls: Counter[str] = Counter()
     fetcher = wire.engines[away]._fetcher
 
@@ -605,7 +605,7 @@ def test_a_full_holder_is_not_tried_for_each_document(wire: Wire, monkeypatch: p
     counted("_choose")
     counted("pump")
     wire.cut = set()
-    wire.run(6)
-    assert held(wire.engines[away], "k599") == b"599" and wire.agree()
+    wire.run(10)
+    assert held(wire.engines[away], "k1499") == b"1499" and wire.agree()
     # One try for each document, and for each set of holders, of which there are two here.
     assert 0 < calls["_choose"] <= count + 2 * calls["pump"]
