@@ -16,7 +16,7 @@ from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import BLOCK_BYTES, HEADER_BYTES, NativeCodec
 
 CLUSTER = "bench"
-SECRET = "the secret of the benchmarks"
+SECRET = "xgk1_kOGm3x_6VEKfHIHYUW1uecf9by3yQV86t5SzTcgOQHQ"
 PORT = 8000
 TTL = 8
 _HALVES = struct.Struct(f"!{HEADER_BYTES // 2}H")

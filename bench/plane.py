@@ -48,9 +48,8 @@ class Plane:
                 self._copier = copier  # this reference keeps the program loaded
                 for table, count in (("relay", amount), ("relay_wide", 3 * amount)):
                     programs.set_devmap(self._module[table], [(interface, copier.fd)] * count)
-        keys = Keyring.single(packets.CLUSTER, packets.SECRET).get(0)
-        assert keys is not None
-        self._write("keys", struct.pack("=I", 0), layout.KEY.pack(1, keys.mac))
+        key = Keyring.single(packets.CLUSTER, packets.SECRET).active
+        self._write("keys", struct.pack("=I", key.id), layout.KEY.pack(1, key.mac))
         self._interface = interface
         self._fill_ring(members)
         self._configure(amount)

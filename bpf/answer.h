@@ -66,14 +66,14 @@ static __always_inline void xg_turn_round(struct xg_frame *frame)
  */
 static __always_inline bool xg_acknowledge(struct xg_packet *packet, const struct xg_config *local)
 {
-	const struct xg_key *key = xg_find_key(local->key_slot);
+	const struct xg_key *key = xg_find_key(local->key_id);
 	xg_u64 *mac = (xg_u64 *)packet->mac;
 	__u64 now = bpf_ktime_get_ns(), tag[2];
 
 	if (!key || !key->present)
 		return false;
 	packet->type = XG_EDGE_ACK;
-	packet->key_slot = local->key_slot;
+	packet->key_id = local->key_id;
 	packet->flags = local->packet_flags;
 	packet->port = local->port;
 	packet->incarnation = bpf_htonl(local->incarnation);

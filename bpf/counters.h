@@ -22,7 +22,7 @@
 	X(drop_odd,             "odd ones beyond what is passed on in a slot of time") \
 	X(drop_own,             "own rumors that came back") \
 	X(drop_duplicate,       "copies of a rumor that was seen") \
-	X(drop_unknown_key,     "key slots without a key") \
+	X(drop_unknown_key,     "of a key that is not held") \
 	X(drop_bad_mac,         "forged, or of another secret") \
 	X(drop_unknown_leave,   "a leave of a node that is not known") \
 	X(drop_replayed,        "direct packets that were seen") \

@@ -124,9 +124,9 @@ static __always_inline __u64 xg_coarse_ns(void)
 	return scratch->now;
 }
 
-static __always_inline const struct xg_key *xg_find_key(__u8 slot)
+static __always_inline const struct xg_key *xg_find_key(__u8 key_id)
 {
-	__u32 index = slot;
+	__u32 index = key_id;
 
 	return keys.lookup(&index);
 }

@@ -111,16 +111,16 @@ struct xg_config {
 	__u64 record_digest;
 	/* Time of the agent's last write to this structure, from which the age of the lease is computed. */
 	__u64 renewed;
-	__u8 key_slot; /* the active key slot */
+	__u8 key_id; /* the id of the active key */
 	__u8 packet_flags;
 	__u8 zero[6];
 };
 
-/* A key slot. */
+/* A key. The index in the map is the key id. */
 struct xg_key {
 	__u32 present;
 	__u32 zero;
-	/* The SipHash key of this slot, aligned to 8 bytes. */
+	/* The SipHash key, aligned to 8 bytes. */
 	__u8 mac[16];
 };
 

@@ -163,7 +163,7 @@ static __always_inline bool xg_is_rumor(__u8 type)
  */
 static __always_inline __u32 xg_check_mac(const struct xg_packet *packet, __u32 length, void *end)
 {
-	const struct xg_key *key = xg_find_key(packet->key_slot);
+	const struct xg_key *key = xg_find_key(packet->key_id);
 	const xg_u64 *mac = (const xg_u64 *)packet->mac;
 	__u64 said[2] = {mac[0], mac[1]}, tag[2];
 
@@ -179,7 +179,7 @@ static __always_inline __u32 xg_check_mac(const struct xg_packet *packet, __u32 
 /* Checks the MAC of a packet without a body. */
 static __always_inline __u32 xg_check_header_mac(const struct xg_packet *packet)
 {
-	const struct xg_key *key = xg_find_key(packet->key_slot);
+	const struct xg_key *key = xg_find_key(packet->key_id);
 	const xg_u64 *mac = (const xg_u64 *)packet->mac;
 	__u64 tag[2];
 

@@ -101,7 +101,7 @@ static __always_inline void xg_count(__u32 counter);
 static __always_inline const struct xg_config *xg_local(void);
 static __always_inline struct xg_scratch *xg_scratch(void);
 static __always_inline __u64 xg_coarse_ns(void);
-static __always_inline const struct xg_key *xg_find_key(__u8 slot);
+static __always_inline const struct xg_key *xg_find_key(__u8 key_id);
 static __always_inline struct xg_node *xg_find_node(struct xg_node_key *key);
 static __always_inline long xg_insert_node(struct xg_node_key *key, struct xg_node *node);
 static __always_inline struct xg_direct *xg_find_direct(struct xg_node_key *key);

@@ -49,7 +49,7 @@ struct xg_packet {
 	__u8 version;
 	__u8 type;
 	__be32 cluster;
-	__u8 key_slot;
+	__u8 key_id;
 	__u8 flags;
 	__be16 port;
 	__be32 incarnation;

@@ -155,7 +155,7 @@ def _findings() -> Iterator[str]:
 def _settings() -> Iterator[str]:
     """``limits.document``."""
     from xdp_gossip.config.agent import AgentConfig, ApiConfig, LogConfig
-    from xdp_gossip.config.settings import DataPlaneConfig, KeySlot
+    from xdp_gossip.config.settings import ClusterKey, DataPlaneConfig
     from xdp_gossip.config.templates import HelperConfig, ServiceConfig, TemplateConfig
     from xdp_gossip.core.settings import Limits, knobs
 
@@ -163,7 +163,7 @@ def _settings() -> Iterator[str]:
         "api": ApiConfig,
         "dataplane": DataPlaneConfig,
         "files_helper": HelperConfig,
-        "keys": KeySlot,
+        "keys": ClusterKey,
         "limits": Limits,
         "log": LogConfig,
         "services": ServiceConfig,

@@ -13,9 +13,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tests.support.keys import KEY
 from xdp_gossip.core.members.window import ReplayWindow
 from xdp_gossip.core.packets import EDGES, FLAG_PAUSED, RUMORS, Codec, Header, PacketType, Rejected
 from xdp_gossip.core.types import Address
+from xdp_gossip.wire.keys import derive
 
 #: As in bpf/maps.h.
 PRESENT, SUSPECT, GONE = range(3)
@@ -53,7 +55,7 @@ class Config:
     wall: int = 0
     record_digest: int = 0
     renewed: int = 0
-    key_slot: int = 0
+    key_id: int = derive("default", KEY).id
     packet_flags: int = 0
 
 

@@ -144,6 +144,7 @@ class NodeList:
     history = _waiting(AsyncNodeList.history)
     version = _waiting(AsyncNodeList.version)
     trust = _at_once(AsyncNodeList.trust)
+    replace_keys = _at_once(AsyncNodeList.replace_keys)
     signed_by = _at_once(AsyncNodeList.signed_by)
     signature = _at_once(AsyncNodeList.signature)
     lineage = _at_once(AsyncNodeList.lineage)

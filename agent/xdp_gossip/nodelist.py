@@ -57,7 +57,7 @@ from .core.shown import shown
 from .core.signers import SignedBy, Signer
 from .core.types import DEFAULT_KEY, PRESENT, Address, Document, Member, Node, State, TypeChanged, Version, Write
 from .node import parameters, shapes
-from .node.assembly import Assembly
+from .node.assembly import Assembly, keyring_of
 from .node.changes import KINDS, Change, ChangeLog, Changes, Filter, Refusal, Zone
 from .node.console import format_event
 from .node.convergence import Convergence, Inquiry, Wanted, enough_for
@@ -131,7 +131,8 @@ class AsyncNodeList:
     ``wire``: the format of packets, native or pekonode.
     ``cluster``: the name of the cluster.
     ``zone``: the zone of the node, such as a data centre; members send most copies of a rumor within their own zone.
-    ``keys``: cluster keys as (slot, state, secret), instead of ``secret_key``, so that keys can be rotated.
+    ``keys``: cluster keys as (state, secret), instead of ``secret_key``, so that keys can be rotated. The state is
+      staged, active or retiring; exactly one key is active.
     ``signers``: signers of documents, made with :func:`make_signer`. A document whose key begins with a prefix of a
       signer needs a signature of the signer.
     ``dataplane``: the directory in which the loader of the kernel data plane stores its state.
@@ -173,7 +174,7 @@ class AsyncNodeList:
         wire: str = NodeSettings.wire,
         cluster: str = NodeSettings.cluster,
         zone: str = NodeSettings.zone,
-        keys: Sequence[tuple[int, str, str]] = (),
+        keys: Sequence[tuple[str, str]] = (),
         signers: Sequence[Signer] = (),
         state_dir: str | Path | None = None,
         max_clock_drift: float = NodeSettings.max_clock_drift,
@@ -194,8 +195,6 @@ class AsyncNodeList:
         self.settings = settings
         self._assembly = Assembly(settings)
         self.cluster = settings.cluster
-        #: The key slots as (number, state).
-        self.keys = list(self._assembly.keyring.states.items())
         self._rng = rng
         self._node: Node | None = None
         self._seeds: list[Node] = []
@@ -277,6 +276,7 @@ class AsyncNodeList:
                 _log.error("stored state: %s", problem)
             self._state_problems = problems
             transport = self._make_transport(node)
+            keyring = self._assembly.keyring
             engine = self._assembly.engine(node, incarnation, transport.name, self._rng)
             steering = self._assembly.steering(engine, transport, self._no_plane)
             runtime = Runtime(engine, transport, self._disk, self._on_event, steering, self._assembly.allow)
@@ -289,6 +289,8 @@ class AsyncNodeList:
                 engine.seed(seed, runtime.now())
             # The engine was created before the stored documents were read, and the signers may have changed since.
             engine.trust(self.settings.signers, runtime.now())
+            if self._assembly.keyring is not None and self._assembly.keyring is not keyring:
+                runtime.replace_keys(self._assembly.keyring)
             runtime.counters["state_file_repairs"] = len(problems)
             self._runtime = runtime
             self._started = time.monotonic()
@@ -474,6 +476,34 @@ class AsyncNodeList:
         if self._runtime is None:
             return 0  # join() will use the settings
         return self._joined().call(lambda engine, now: engine.trust(found, now))
+
+    @property
+    def keys(self) -> list[tuple[int, str]]:
+        """Fingerprint (64 bits) and state of each key of this node, in the order given; empty on PekoNode's wire."""
+        keyring = self._assembly.keyring
+        return list(keyring.states) if keyring is not None else []
+
+    def replace_keys(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Replace the cluster's keys on this node: pairs of state and secret, as the parameter ``keys``.
+
+        Works at any time, also while the node runs. The node accepts packets signed with any of the new keys, signs the
+        next packet with the new active key, and tells the other members which keys it has. Packets signed with a key
+        that is not among the new ones are refused from now on. So to rotate a key, first add the new key as staged on
+        every node, then make it active and the old key retiring, then remove the old key.
+
+        Raises ``ValueError`` as the constructor does, and then changes nothing.
+        """
+        found = parameters.keys("keys", keys)
+        if not found:
+            raise ValueError("keys: expected at least one key, got none")
+        self._local()
+        settings = replace(self.settings, keys=found, secret_key="")
+        keyring = keyring_of(settings)
+        if keyring is None:
+            raise ValueError("keys: expected none with wire='pekonode', which supports only secret_key")
+        self.settings, self._assembly.keyring = settings, keyring
+        if self._runtime is not None:  # otherwise join() will use the keys
+            self._joined().replace_keys(keyring)
 
     def lineage(self, key: str) -> tuple[Version, ...]:
         """Return the versions that the signer of the next version of a document has read, for ``Signed.read``.

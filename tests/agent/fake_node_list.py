@@ -76,7 +76,7 @@ class FakeNodeList:
         self.log: list[Change] = []
         self.fail: BaseException | None = None
         self.unready: BaseException | None = None
-        self.keys = [(1, "active")]
+        self.keys = [(0x1396A4C4CE1C8B1F, "active")]
         self.isolated = False
         self.dataplane: dict[str, Any] | None = None
         self.answer = Convergence()

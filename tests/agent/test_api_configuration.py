@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the agent tells of its settings and its process: GET /v1/configuration, ``process`` and ``key_slot``."""
+"""What the agent tells of its settings and its process: GET /v1/configuration, ``process`` and ``key_id``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ import pytest
 from api_harness import serving
 from fake_node_list import FakeNodeList
 
-from tests.support.agents import agent
+from tests.support.agents import SECRET, agent
 from tests.support.patience import patient
 from tests.support.ports import free_port
 from tests.support.process import AgentProcess
 from xdp_gossip.api import process
 from xdp_gossip.api.client import Client
+from xdp_gossip.wire.keys import derive
 
 pytestmark = pytest.mark.slow
 T = TypeVar("T")
@@ -55,7 +56,7 @@ def test_settings_on_disk_that_the_agent_does_not_run_with(tmp_path: Path) -> No
         path.write_text(json.dumps(before))
         (running.directory / "secret.key").write_text("another secret of the tests")
         found = ask(running, Client.configuration)
-        assert found == {**same, "restart": ["secret_key"]}  # and nothing of its value
+        assert found == {**same, "reload": ["secret_key"]}  # and nothing of its value
 
 
 def test_a_library_has_no_file(tmp_path: Path) -> None:
@@ -87,12 +88,19 @@ def test_a_control_group_with_a_limit(tmp_path: Path, monkeypatch: pytest.Monkey
     assert process.usage()["memory_limit"] == 0 and process.usage()["memory"] > 1 << 20
 
 
-def test_the_key_slot_of_each_member(tmp_path: Path) -> None:
+def test_the_keys_of_each_member(tmp_path: Path) -> None:
     port = free_port()
     with agent(tmp_path / "a", port) as first, agent(tmp_path / "b", seeds=[f"127.0.0.1:{port}"]):
         deadline = time.monotonic() + patient(30)
         while len(nodes := first.json("members")["nodes"]) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        assert [node.get("key_slot") for node in nodes if node["local"]] == [None]
-        assert [node.get("key_slot") for node in nodes if not node["local"]] == [0]
+        key = derive("default", SECRET)
+        assert [node.get("key_id") for node in nodes if node["local"]] == [None]
+        assert [node.get("key_id") for node in nodes if not node["local"]] == [key.id]
+        while any("keys" not in node for node in nodes):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+            nodes = first.json("members")["nodes"]
+        shown = {"fingerprint": f"{key.fingerprint:016x}", "state": "active"}
+        assert [node["keys"] for node in nodes] == [[shown]] * 2

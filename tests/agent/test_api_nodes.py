@@ -272,7 +272,9 @@ def test_what_is_not_there_and_what_is_not_allowed(tmp_path: Path) -> None:
 
 def test_keys_and_metrics(tmp_path: Path) -> None:
     async def test(api: Any, fake: Any) -> None:
-        assert (await api("GET", "/v1/keys")).json == {"keys": [{"id": 1, "state": "active"}]}
+        assert (await api("GET", "/v1/keys")).json == {
+            "keys": [{"id": 0x13, "fingerprint": "1396a4c4ce1c8b1f", "state": "active"}]
+        }
         text = (await api("GET", "/v1/metrics")).body.decode()
         assert 'xdp_gossip_members{state="alive"} 2.0' in text
         assert 'xdp_gossip_events_total{name="rx_packets"} 3.0' in text

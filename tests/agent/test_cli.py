@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agents import agent, write_config
+from tests.support.agents import SECRET, agent, write_config
 from tests.support.patience import patient
 from tests.support.ports import free_port
 from tests.support.process import AgentProcess, command
 from xdp_gossip.cli import tables
 from xdp_gossip.cli.main import build_parser
+from xdp_gossip.wire.keys import derive
 
 #: Processes and their start take a while.
 pytestmark = pytest.mark.slow
@@ -56,7 +57,10 @@ def test_members_status_and_keys(running: AgentProcess) -> None:
     assert [line.split()[0] for line in table[1:]] == ["a", "b"]
     assert f"node:      a (127.0.0.1:{running.port})" in lines(running.command("status"))
     assert any(line.startswith("datagrams_sent:") for line in lines(running.command("status", "--counters")))
-    assert lines(running.command("keys")) == ["SLOT  STATE", "0     active"]
+    key = derive("default", SECRET)
+    heads, row = lines(running.command("keys"))
+    assert heads.split()[:3] == ["KEY", "ID", "STATE"]
+    assert row.split() == [f"{key.fingerprint:016x}", str(key.id), "active", "1", "(b)", "0"]
     assert {node["name"] for node in running.json("members", "--all")["nodes"]} == {"a", "b"}
     # The options may stand before or after the command.
     assert json.loads(command("members", "--json", "--socket", str(running.socket)).stdout)["cluster"] == "default"

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support import keys
 from xdp_gossip.config.agent import AgentConfig, ConfigError, describe, load, parse
 from xdp_gossip.core.types import Address, Node
 
@@ -21,6 +22,9 @@ def place(tmp_path: Path) -> Path:
     """A directory with a good secret, a good token, and some bad ones."""
     for name, content, mode in (
         ("secret.key", "  0123456789abcdef \n", 0o640),
+        ("generated.key", keys.KEY + "\n", 0o600),
+        ("clash.key", keys.with_id("default", 19, keys.KEY) + "\n", 0o600),
+        ("cut.key", keys.KEY[:-1] + "\n", 0o600),
         ("api.token", "tokentokentokentoken\n", 0o600),
         ("open.key", "0123456789abcdef\n", 0o644),
         ("short.key", "short\n", 0o600),
@@ -81,8 +85,8 @@ timeout: 20.5
 buffer: 100
 size: 20000
 keys:
-  - {id: 1, file: secret.key, state: active}
-  - {id: 2, file: secret.key, state: staged}
+  - {file: secret.key, state: active}
+  - {file: generated.key, state: staged}
 seeds: ["[fd00::2]:9000", "198.18.0.12:8000", "198.18.0.12:8000", "seeds.example.org:8001"]
 state_dir: /tmp/x
 max_clock_drift: 5
@@ -95,10 +99,7 @@ is_print: true
     assert config.node == Node("fd00::1", 9000, "a", "x y")
     assert config.listen_addr == "::"
     assert (config.cycle, config.timeout, config.buffer) == (6.0, 20.5, 100)
-    assert [(slot.id, slot.state, slot.secret) for slot in config.keys] == [
-        (1, "active", "0123456789abcdef"),
-        (2, "staged", "0123456789abcdef"),
-    ]
+    assert [(key.state, key.secret) for key in config.keys] == [("active", "0123456789abcdef"), ("staged", keys.KEY)]
     assert config.seeds == (Address("fd00::2", 9000), Address("198.18.0.12", 8000))
     assert config.seed_names == (("seeds.example.org", 8001),)
     assert config.api.token == "tokentokentokentoken"
@@ -185,29 +186,35 @@ def test_no_secret_is_shown(place: Path) -> None:
         (BASE + "secret_key_file: empty.key", "secret_key_file: expected a file with one line, got 0 lines"),
         (BASE + "keys: []", "keys: expected exactly one key with state: active, got 0"),
         (
-            BASE + "keys: [{id: 1, file: secret.key, state: staged}]",
+            BASE + "keys: [{file: secret.key, state: staged}]",
             "keys: expected exactly one key with state: active, got 0",
         ),
         (
-            BASE + "keys: [{id: 1, file: secret.key, state: activ}]",
+            BASE + "keys: [{file: secret.key, state: activ}]",
             "keys[0].state: expected one of staged, active, retiring, got text 'activ' (did you mean active?)",
         ),
         (
-            BASE + "keys: [{id: 256, file: secret.key, state: active}]",
-            "keys[0].id: expected an integer from 0 to 255, got integer 256",
+            BASE + "keys: [{id: 1, file: secret.key, state: active}]",
+            "keys[0].id: expected one of file, state, got an unknown key",
         ),
-        (BASE + "keys: [{file: secret.key, state: active}]", "keys[0].id: expected a slot from 0 to 255, got none"),
-        (BASE + "keys: [{id: 1, state: active}]", "keys[0].file: expected a file with this key's secret, got none"),
+        (BASE + "keys: [{state: active}]", "keys[0].file: expected a file with this key's secret, got none"),
         (
-            BASE + "keys: [{id: 1, file: secret.key, state: active}, {id: 1, file: secret.key, state: staged}]",
-            "keys[1].id: expected a slot that no other key uses, got 1",
+            BASE + "keys: [{file: secret.key, state: active}, {file: secret.key, state: staged}]",
+            "keys[1].file: expected each secret once, got the secret of keys[0].file again",
         ),
         (
-            BASE + "secret_key_file: secret.key\nkeys: [{id: 1, file: secret.key, state: active}]",
+            BASE + "keys: [{file: generated.key, state: active}, {file: clash.key, state: staged}]",
+            "keys[1].file: expected a key with an id of its own, got the id 19 of keys[0].file; generate another key",
+        ),
+        (BASE + "keys: [{file: open.key, state: active}]", "keys[0].file: expected a file that others cannot use"),
+        (BASE + "secret_key_file: cut.key", "secret_key_file: expected xgk1_ and 43 characters"),
+        (BASE + "keys: [" + 9 * "{file: secret.key, state: staged}, " + "]", "keys: expected a list of at most 8"),
+        (
+            BASE + "secret_key_file: secret.key\nkeys: [{file: secret.key, state: active}]",
             "keys: expected either secret_key_file or keys, got both",
         ),
         (
-            BASE + "wire: pekonode\nkeys: [{id: 1, file: secret.key, state: active}]",
+            BASE + "wire: pekonode\nkeys: [{file: secret.key, state: active}]",
             "keys: expected secret_key_file with wire pekonode",
         ),
         (BASE + "allow_insecure: 'yes'", "allow_insecure: expected true or false, got text 'yes'"),

@@ -8,6 +8,7 @@ import random
 import pytest
 
 from tests.agent.pekonode_net import Net
+from tests.support.keys import KEY
 from xdp_gossip.core import messages as m
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor, Standing, Transmit, Warned
@@ -21,7 +22,7 @@ from xdp_gossip.pekonode.packet import Packet, PekoNodeId, Swap
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec
 
-CODEC = NativeCodec(Keyring.single("test", "a secret of the tests"))
+CODEC = NativeCodec(Keyring.single("test", KEY))
 WALL = 1_700_000_000 * 10**9
 MEMBER = Address("198.18.0.2", 8000)
 #: Many hosts, none, or the very host that uses it.

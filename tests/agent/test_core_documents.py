@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support.keys import KEY
 from xdp_gossip.core.documents.clock import LEAP_HOLDS, MAX_READING
 from xdp_gossip.core.documents.metadata import Metadata
 from xdp_gossip.core.documents.table import DocumentTable, entry_of, unread
@@ -29,7 +30,7 @@ from xdp_gossip.wire.native import NativeCodec
 
 EPOCH = 1_700_000_000
 GRACE = 600.0
-CODEC = NativeCodec(Keyring.single("default", "a secret of the tests"))
+CODEC = NativeCodec(Keyring.single("default", KEY))
 
 
 class Wire:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.keys import KEY
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import MemberChanged, Rumor, Standing, Transmit
 from xdp_gossip.core.kernel_view import Observation
@@ -21,7 +22,7 @@ from xdp_gossip.core.types import Address, Node, Now, State
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec
 
-CODEC = NativeCodec(Keyring.single("test", "a secret of the tests"))
+CODEC = NativeCodec(Keyring.single("test", KEY))
 WALL = 1_700_000_000 * 10**9
 PEER = Address("198.18.0.2", 8000)
 RELAY = Address("198.18.0.9", 8000)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.agent.test_wire_native import BODIES, header
+from tests.support.keys import KEY
 from xdp_gossip.core import messages as m
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor
@@ -19,7 +20,7 @@ from xdp_gossip.core.types import Address, Document, Node, Now, State, Version
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec
 
-CODEC = NativeCodec(Keyring.single("test", "a secret of the tests"))
+CODEC = NativeCodec(Keyring.single("test", KEY))
 WALL = 1_700_000_000 * 10**9
 OWN = Address("198.18.0.1", 8000)
 #: Few of everything, so that messages meet: this node, others, and what a liar may think of.

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import xdp_gossip
+from tests.support.keys import KEY
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import MemberChanged, Transmit
 from xdp_gossip.core.members.liveness import TRANSITIONS, Liveness
@@ -23,10 +24,10 @@ from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec
 
 CORE = Path(xdp_gossip.__file__).parent / "core"
-CODEC = NativeCodec(Keyring("c", {0: ("x" * 32, "active")}), b"salt")
+CODEC = NativeCodec(Keyring.single("c", KEY), b"salt")
 TABLE = {(before, after) for before, reached in TRANSITIONS.items() for after in reached}
 #: What a peer says of itself in the header of each packet.
-PACKETS = {"incarnation", "sighted", "rumors", "directs", "record_digest", "key_slot", "state_hash"}
+PACKETS = {"incarnation", "sighted", "rumors", "directs", "record_digest", "key_id", "state_hash"}
 #: Attributes of a peer -> the one module that writes them. Their own classes only give them their first values.
 WRITERS = {
     "liveness": (set(Liveness.__slots__), "detector.py"),

@@ -11,6 +11,7 @@ from typing import get_type_hints
 
 import pytest
 
+from tests.support.keys import KEY
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.messages import BODILESS, BY_CLASS, BY_TAG
 from xdp_gossip.core.packets import FLAG_PAUSED, RUMORS, PacketType
@@ -34,7 +35,7 @@ def rows(heading: str) -> list[list[str]]:
 
 
 def test_every_message_has_a_handler_that_takes_it() -> None:
-    codec = NativeCodec(Keyring("c", {0: ("x" * 32, "active")}), b"salt")
+    codec = NativeCodec(Keyring.single("c", KEY), b"salt")
     engine = Engine(Node("198.18.0.11", 8000, "a"), Settings(), codec, random.Random(1), 1)
     handlers = engine._dispatcher.handlers
     assert handlers.keys() == BY_CLASS.keys()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.keys import KEY
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.messages import Ack, MemberInfo, MemberList, SyncRequest
 from xdp_gossip.core.packets import Header, PacketType
@@ -18,7 +19,7 @@ from xdp_gossip.core.types import Address, Node, Now, State
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec
 
-CODEC = NativeCodec(Keyring.single("test", "a secret of the tests"))
+CODEC = NativeCodec(Keyring.single("test", KEY))
 KNOWN, PACKETS = 1000, 200
 
 

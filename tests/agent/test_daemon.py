@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.agents import TOKEN, agent, write_config
+from tests.support.keys import KEY, OTHER_KEY
 from tests.support.patience import patient
 from tests.support.ports import free_port
 from tests.support.process import command
 from xdp_gossip.config.agent import load
 from xdp_gossip.service.daemon import Agent, node_list_from
+from xdp_gossip.wire.keys import derive
 
 #: Processes and their start take a while.
 pytestmark = pytest.mark.slow
@@ -174,7 +176,7 @@ def test_secrets_are_in_no_log(tmp_path: Path) -> None:
     with agent(tmp_path / "a", log={"level": "debug"}) as running:
         assert running.command("publish", "default", "--value", "the-document-itself").returncode == 0
         assert running.stop() == 0
-        for secret in ("a secret of the tests", TOKEN, "the-document-itself"):
+        for secret in (KEY, TOKEN, "the-document-itself"):
             assert secret not in running.log_text()
 
 
@@ -189,11 +191,15 @@ def test_resident_memory_stays_small(tmp_path: Path) -> None:
 
 def test_the_node_list_gets_what_the_file_says(tmp_path: Path) -> None:
     port = free_port()
-    keys = [{"id": 1, "file": "secret.key", "state": "active"}, {"id": 2, "file": "secret.key", "state": "staged"}]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "other.key").write_text(OTHER_KEY)
+    (tmp_path / "a" / "other.key").chmod(0o600)
+    keys = [{"file": "secret.key", "state": "active"}, {"file": "other.key", "state": "staged"}]
     seeds = [f"127.0.0.1:{port}", "127.0.0.1:1"]
     path = write_config(tmp_path / "a", port, keys=keys, secret_key_file="", seeds=seeds, protocol="TCP", cluster="c1")
     node_list = node_list_from(load(str(path)))
-    assert node_list.keys == [(1, "active"), (2, "staged")]
+    expected = [(derive("c1", KEY).fingerprint, "active"), (derive("c1", OTHER_KEY).fingerprint, "staged")]
+    assert node_list.keys == expected
     settings = node_list.settings
     assert (settings.cluster, settings.protocol, settings.amount) == ("c1", "TCP", 4)
     # The node itself is no seed, the other one is.

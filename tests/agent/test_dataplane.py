@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.keys import KEY
 from tests.support.ports import free_port
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor, Standing, Transmit
@@ -369,7 +370,7 @@ class Rig:
     def __init__(self, protocol: str = "auto", directory: Path = Path("/nonexistent/xdp-gossip-dataplane")) -> None:
         node = Node("127.0.0.1", 8000, "a", "")
         settings = Settings(cycle=1.0, timeout=5.0)
-        self.engine = Engine(node, settings, NativeCodec(Keyring.single("c", "s")), random.Random(1), 7)
+        self.engine = Engine(node, settings, NativeCodec(Keyring.single("c", KEY)), random.Random(1), 7)
         self.plane: FakePlane | None = FakePlane()
         self.looks = 0
         self.no_room = 0
@@ -698,7 +699,7 @@ def test_the_library_alone_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, t
     headers.constants.cache_clear()
 
     async def run(protocol: str) -> dict[str, Any]:
-        async with AsyncNodeList(protocol=protocol, secret_key="a secret", cycle=0.2) as made:
+        async with AsyncNodeList(protocol=protocol, secret_key=KEY, cycle=0.2) as made:
             made.new(Node("127.0.0.1", free_port()))
             await made.join()
             return made.status()
@@ -715,7 +716,7 @@ def test_the_library_alone_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch, t
 
 def test_without_a_loaded_plane_auto_is_udp_and_xdp_an_error(tmp_path: Path) -> None:
     async def run(protocol: str) -> dict[str, Any]:
-        made = AsyncNodeList(protocol=protocol, secret_key="a secret", cycle=0.2, dataplane=tmp_path)
+        made = AsyncNodeList(protocol=protocol, secret_key=KEY, cycle=0.2, dataplane=tmp_path)
         made.new(Node("127.0.0.1", free_port()))
         async with made:
             await made.join()

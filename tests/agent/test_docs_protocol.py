@@ -21,6 +21,7 @@ from types import ModuleType
 import pytest
 
 from tests.pages import ROOT, found, page, rows
+from tests.support.keys import KEY
 from xdp_gossip import core
 from xdp_gossip.core.documents.clock import HybridClock
 from xdp_gossip.core.engine import Engine
@@ -133,7 +134,7 @@ def test_what_holds_an_invariant_exists(row: list[str]) -> None:
 
 
 def engine() -> Engine:
-    codec = NativeCodec(Keyring.single("c", "secret"), bytes(4))
+    codec = NativeCodec(Keyring.single("c", KEY), bytes(4))
     return Engine(Node("198.18.0.1", 8000), Settings(cycle=1.0), codec, random.Random(1), 1)
 
 
@@ -156,6 +157,4 @@ def test_a_rumor_starts_with_the_ttl_of_the_page(members: int) -> None:
     rumors = [sent for sent in one.take_transmits() if isinstance(sent, Rumor)]
     told = re.findall(r"`ttl = ([^`]+)`", PAGE)[0]
     expected = eval(told, {"ceil": math.ceil, "log2": math.log2, "N": members})
-    assert {NativeCodec(Keyring.single("c", "secret"), bytes(4)).parse(rumor.data).ttl for rumor in rumors} == {
-        expected
-    }
+    assert {NativeCodec(Keyring.single("c", KEY), bytes(4)).parse(rumor.data).ttl for rumor in rumors} == {expected}

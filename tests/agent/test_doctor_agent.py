@@ -14,6 +14,7 @@ import pytest
 from doctoring import doctor, look, look_at, other, wrong
 
 from tests.support.agents import SECRET, agent
+from tests.support.keys import OTHER_KEY
 from tests.support.patience import patient
 from tests.support.ports import free_port
 from xdp_gossip.cli.doctor import (
@@ -32,6 +33,10 @@ from xdp_gossip.cli.doctor import (
 from xdp_gossip.cli.doctor.look import Look
 from xdp_gossip.core.counters import NATIVE, PEKONODE
 from xdp_gossip.core.types import PROBLEMS
+from xdp_gossip.wire.keys import derive
+
+#: Fingerprints, as the API has them.
+OLD, NEW = (f"{derive('default', secret).fingerprint:016x}" for secret in (SECRET, OTHER_KEY))
 
 
 def until(found: Callable[[], Any], seconds: float = 30.0) -> Any:
@@ -49,14 +54,14 @@ def until(found: Callable[[], Any], seconds: float = 30.0) -> Any:
 @pytest.mark.slow
 def test_keys_that_differ(tmp_path: Path) -> None:
     """A rotation that has gone its way at one member only; and a third member that knows nothing of it."""
-    for name, text in (("old", SECRET), ("new", "another secret of the tests")):
+    for name, text in (("old", SECRET), ("new", OTHER_KEY)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o600)
     old, new = str(tmp_path / "old"), str(tmp_path / "new")
     port = free_port()
     seeds = [f"127.0.0.1:{port}"]
-    before = [{"id": 0, "file": old, "state": "active"}, {"id": 1, "file": new, "state": "staged"}]
-    after = [{"id": 0, "file": old, "state": "retiring"}, {"id": 1, "file": new, "state": "active"}]
+    before = [{"file": old, "state": "active"}, {"file": new, "state": "staged"}]
+    after = [{"file": old, "state": "retiring"}, {"file": new, "state": "active"}]
     with contextlib.ExitStack() as stack:
         one = stack.enter_context(agent(tmp_path / "a", port, secret_key_file="", keys=before))
         two = stack.enter_context(agent(tmp_path / "b", secret_key_file="", keys=after, seeds=seeds))
@@ -71,9 +76,9 @@ def test_keys_that_differ(tmp_path: Path) -> None:
 
         # A member has no name yet when only its address is known.
         found = findings(one, "key.others", "b (")
-        assert "slot 0 signs here, b (" in found["key.others"].text
-        assert "sign with slot 1 (staged here)" in found["key.others"].text
-        assert "slot 1 is staged" in found["key.rotation"].text
+        assert f"key {OLD} signs here, b (" in found["key.others"].text
+        assert f"sign with key {NEW} (staged here)" in found["key.others"].text
+        assert f"key {NEW} is staged" in found["key.rotation"].text
         found = findings(two, "key.others", "a (")
         assert "still sign with it" in found["key.rotation"].text
         assert findings(three, "key.unknown")["key.unknown"].level == "warning"
@@ -87,7 +92,7 @@ def test_members_that_do_not_hear_each_other(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         first = stack.enter_context(agent(tmp_path / "a", port))
         assert "members.alone" in wrong(members.examine(look_at(first.directory / "agent.yml")))
-        (tmp_path / "wrong").write_text("another secret of the tests")
+        (tmp_path / "wrong").write_text(OTHER_KEY)
         (tmp_path / "wrong").chmod(0o600)
         wrong_key = str(tmp_path / "wrong")
         stranger = stack.enter_context(agent(tmp_path / "b", seeds=seeds, secret_key_file=wrong_key))
@@ -97,7 +102,7 @@ def test_members_that_do_not_hear_each_other(tmp_path: Path) -> None:
         def seen(subject: Any, running: Any, finding: str) -> Any:
             return until(lambda: wrong(subject.examine(look_at(running.directory / "agent.yml"))).get(finding))
 
-        assert "another secret" in seen(keys, first, "key.wrong").text
+        assert "that this node does not have" in seen(keys, first, "key.unknown").text
         assert "rx_foreign_cluster" in seen(traffic, first, "traffic.cluster").text
         assert "both ways" in seen(members, stranger, "members.nobody").remedy
         assert "nothing ever arrived" in seen(identity, stranger, "identity.unheard").text
@@ -207,10 +212,19 @@ def test_the_kernel_is_asked_for_its_clock() -> None:
     assert clocks.unsynchronised() in (True, False)
 
 
-def test_key_slots_that_are_not_used_any_more() -> None:
-    slots = [{"id": 1, "state": "retiring"}, {"id": 2, "state": "active"}]
-    found = wrong(keys.examine(replace(look(nodes=[other(6, key_slot=2)]), keys=slots)))
-    assert list(found) == ["key.rotation"] and "no member that is heard signs with it" in found["key.rotation"].text
+def test_keys_that_are_not_used_any_more() -> None:
+    own = [{"fingerprint": OLD, "state": "retiring"}, {"fingerprint": NEW, "state": "active"}]
+    found = wrong(keys.examine(replace(look(nodes=[other(6, keys=own)]), keys=own)))
+    assert list(found) == ["key.rotation"] and "no member signs with it" in found["key.rotation"].text
+
+
+def test_members_that_lack_a_key() -> None:
+    """A staged key that one member has not got yet; a member without a record is none that lacks it."""
+    own = [{"fingerprint": OLD, "state": "active"}, {"fingerprint": NEW, "state": "staged"}]
+    nodes = [other(6, keys=own), other(7, keys=own[:1]), other(8)]
+    found = wrong(keys.examine(replace(look(nodes=nodes), keys=own)))
+    assert set(found) == {"key.rotation", "key.lacks"}
+    assert found["key.lacks"].text == f"key {NEW} (staged here) is missing on host7 (198.18.0.7:8000)"
 
 
 def test_signers_that_differ() -> None:

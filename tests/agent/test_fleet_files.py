@@ -14,6 +14,7 @@ import pytest
 from api_harness import Api, serving
 from fake_node_list import FakeNodeList
 
+from tests.support.keys import KEY
 from tests.support.patience import patient
 from tests.support.ports import free_port
 from xdp_gossip import AsyncNodeList, Node
@@ -42,7 +43,7 @@ async def fleet(number: int, **parameters: Any) -> list[AsyncNodeList]:
     made: list[AsyncNodeList] = []
     for each in range(1, number + 1):
         ip = f"127.0.{NET}.{each}"
-        member = AsyncNodeList(secret_key="a secret of this test", cycle=0.2, listen_addr=ip, **parameters)
+        member = AsyncNodeList(secret_key=KEY, cycle=0.2, listen_addr=ip, **parameters)
         member.new(Node(ip, port, f"host{each}"))
         if made:
             member.set(Node(f"127.0.{NET}.1", port))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.keys import KEY
 from tests.transports import Wrapped
 from xdp_gossip import AsyncNodeList, Node, TransportError
 from xdp_gossip.nodelist import NotReadyError
@@ -36,7 +37,7 @@ class SlowList(AsyncNodeList):
     """Its transport opens when ``gate`` says so, with ``failure`` if there is one."""
 
     def __init__(self, state_dir: Path | None = None) -> None:
-        super().__init__(secret_key="the secret of a test", listen_addr="127.0.0.1", state_dir=state_dir)
+        super().__init__(secret_key=KEY, listen_addr="127.0.0.1", state_dir=state_dir)
         self.gate = asyncio.Event()
         self.opening = asyncio.Event()
         self.failure: Exception | None = None

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.keys import KEY
 from xdp_gossip import AsyncNodeList, Node, NodeList
 from xdp_gossip.core.events import Warned
 from xdp_gossip.nodelist import NotReadyError
@@ -41,7 +42,7 @@ def nothing_is_left() -> Iterator[None]:
 
 
 def a_list(directory: Path, **more: Any) -> AsyncNodeList:
-    found = AsyncNodeList(listen_addr=ADDR, state_dir=directory, secret_key="s", **more)
+    found = AsyncNodeList(listen_addr=ADDR, state_dir=directory, secret_key=KEY, **more)
     found.new(NODE)
     return found
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.keys import KEY, OTHER_KEY
 from xdp_gossip import AsyncNodeList, Document, Limits, Node, NodeList, ProtocolError, Signer, State, Version, Write
 from xdp_gossip.core.interface import InvalidError
 from xdp_gossip.core.shown import cut, shown
@@ -81,9 +82,9 @@ CONSTRUCTOR: dict[str, tuple[Any, ...]] = {
     "zone": (None, "z" * 65, "\ud800", *NO_TEXT),
     "cluster": (None, "", "\ud800", "x" * 300, *NO_TEXT),
     "keys": (
-        *(None, 5, "staged", [5], [(0, "active")], [(256, "active", "s")], [(-1, "active", "s")], [(0, "old", "s")]),
-        *([(0, "active", b"s")], [(0, "staged", "s")], [(0, "active", "s"), (0, "staged", "t")], {0: ("active", "s")}),
-        *([(0, "active", "s"), (1, "active", "t")], [(True, "active", "s")], [("0", "active", "s")]),
+        *(None, 5, "staged", [5], [("active",)], [(0, "active", KEY)], [("old", KEY)], [(True, KEY)]),
+        *([("active", KEY.encode())], [("staged", KEY)], [("active", KEY), ("staged", KEY)], {"active": KEY}),
+        *([("active", KEY), ("active", OTHER_KEY)], [("active", KEY[:-1])], [("active", KEY)] * 9),
     ),
     "signers": (None, 5, "alice", [5], [("alice", "key", [])], {"alice": 1}, [Signer], [_SIGNER, _SIGNER]),
     "state_dir": NO_PATH,
@@ -160,6 +161,10 @@ CALLS: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any]]] = {
     ),
     "history": ({"key": (None, *IMPOSSIBLE, *NO_TEXT)}, {}),
     "lineage": ({"key": (None, *IMPOSSIBLE, *NO_TEXT)}, {}),
+    "replace_keys": (
+        {"keys": (None, 5, "staged", [5], [], [("active", "")], [("staged", KEY)], [("active", KEY.encode())])},
+        {"keys": [("active", KEY)]},
+    ),
     "trust": (
         {"signers": (None, 5, "alice", [5], [("alice", "key", [])], {"alice": 1}, [Signer], [_SIGNER, _SIGNER])},
         {},
@@ -229,7 +234,7 @@ TAKEN: dict[str, tuple[type, ...]] = {
 #: Calls and properties without parameters of their own.
 WITHOUT = {
     *("join", "get", "stop", "start", "repair", "leave", "close", "revision", "catching_up", "isolated", "healthy"),
-    "look_for_dataplane",
+    *("look_for_dataplane", "keys"),
     *("summary", "status", "local", "tag", "state", "documents_digest", "health"),
 }
 
@@ -295,7 +300,7 @@ def test_the_table_has_every_parameter() -> None:
     for name, (wrong, _needed) in CALLS.items():
         assert set(wrong) == set(inspect.signature(getattr(AsyncNodeList, name)).parameters) - {"self"}, name
         assert all(len(values) >= 8 for values in wrong.values()), name
-    for name in WITHOUT - {"revision", "catching_up", "isolated"}:
+    for name in WITHOUT - {"revision", "catching_up", "isolated", "keys"}:
         assert set(inspect.signature(getattr(AsyncNodeList, name)).parameters) == {"self"}, name
 
 
@@ -409,14 +414,16 @@ _MARK = "the-secret-of-the-test"
         {"secret_key": f"{_MARK}\ud800"},
         {"secret_key": [_MARK]},
         {"keys": _MARK},
-        {"keys": {0: ("active", _MARK)}},
-        {"keys": [(0, _MARK)]},
+        {"secret_key": f"xgk1_{_MARK}"},
+        {"keys": {"active": _MARK}},
+        {"keys": [("active", _MARK, 0)]},
         {"keys": [_MARK]},
-        {"keys": [(0, _MARK, "active")]},
-        {"keys": [(_MARK, "active", 0)]},
-        {"keys": [(0, "active", _MARK.encode())]},
-        {"keys": [(0, "active", f"{_MARK}\ud800")]},
-        {"keys": [(0, "staged", _MARK)]},
+        {"keys": [(_MARK, "active")]},
+        {"keys": [("active", _MARK.encode())]},
+        {"keys": [("active", f"{_MARK}\ud800")]},
+        {"keys": [("staged", _MARK)]},
+        {"keys": [("active", _MARK), ("staged", _MARK)]},
+        {"keys": [("active", f"xgk1_{_MARK}")]},
     ],
 )
 def test_no_message_tells_a_secret(wrong: dict[str, Any]) -> None:
@@ -430,22 +437,23 @@ def test_no_part_of_the_library_shows_a_secret() -> None:
     """As tracebacks with the values of variables do."""
     node_list = NodeList(secret_key=_MARK)
     shown = repr(node_list._inner._assembly) + repr(node_list._inner.settings)
-    keys = node_list._inner._assembly.keyring.get(0)
-    assert keys is not None
+    keyring = node_list._inner._assembly.keyring
+    assert keyring is not None
+    keys = keyring.active
     assert _MARK not in shown and repr(keys.mac) not in repr(keys) and repr(keys.body) not in repr(keys)
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"wire": "pekonode", "keys": [(0, "active", "s")], "size": 1024},
-        {"secret_key": "s", "keys": [(0, "active", "s")]},
-        {"keys": [(0, "active", "")]},
+        {"wire": "pekonode", "keys": [("active", KEY)], "size": 1024},
+        {"secret_key": "s", "keys": [("active", KEY)]},
+        {"keys": [("active", "")]},
     ],
 )
 def test_keys_that_would_not_protect(wrong: dict[str, Any]) -> None:
     """Packets in clear, or a secret that is passed over, are no surprise for later."""
-    with pytest.raises(ValueError, match=r"^keys: "):
+    with pytest.raises(ValueError, match=r"^keys(\[0\])?: "):
         NodeList(**wrong)
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.keys import KEY
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor
 from xdp_gossip.core.messages import MemberInfo, MemberList, NodeListRequest, SyncRequest
@@ -22,7 +23,7 @@ from xdp_gossip.core.types import Address, Node, Now, State
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec
 
-CODEC = NativeCodec(Keyring.single("test", "a secret of the tests"))
+CODEC = NativeCodec(Keyring.single("test", KEY))
 #: A cycle so long that nobody is missed meanwhile.
 SETTINGS = Settings(cycle=600.0)
 FEW = 40

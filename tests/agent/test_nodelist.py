@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.keys import KEY
 from tests.support.patience import patient
 from tests.support.ports import free_port
 from xdp_gossip import Node, NodeList, NotReadyError, ProtocolError, TransportError
@@ -28,7 +29,7 @@ def make() -> Iterator[Callable[..., NodeList]]:
     made: list[NodeList] = []
 
     def build(name: str, port: int, *seeds: int, **options: object) -> NodeList:
-        settings = {"cycle": 0.5, "timeout": 1.5, "secret_key": "a secret", "listen_addr": "127.0.0.1", **options}
+        settings = {"cycle": 0.5, "timeout": 1.5, "secret_key": KEY, "listen_addr": "127.0.0.1", **options}
         node_list = NodeList(**settings)
         made.append(node_list)
         node_list.new(Node("127.0.0.1", port, name, f"data of {name}"))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.keys import KEY
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import Rumor, Transmit
 from xdp_gossip.core.messages import Alert, Alerts, MemberInfo, MemberList, Removed
@@ -23,7 +24,7 @@ from xdp_gossip.core.types import Address, EdgeState, Node, Now, State
 from xdp_gossip.wire.keys import Keyring
 from xdp_gossip.wire.native import NativeCodec
 
-CODEC = NativeCodec(Keyring.single("test", "a secret of the tests"))
+CODEC = NativeCodec(Keyring.single("test", KEY))
 WALL = 1_700_000_000 * 10**9
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.keys import KEY
 from tests.support.ports import free_port
 from xdp_gossip.core.events import DocumentChanged
 from xdp_gossip.core.interface import Known, ProtocolError
@@ -23,7 +24,7 @@ from xdp_gossip.nodelist import AsyncNodeList, Published
 from xdp_gossip.store import unsaved
 from xdp_gossip.store.sqlite import MemoryStore, NotedError, StateStore, StoreError, Unread
 
-SECRET = "a secret of sixteen bytes"
+SECRET = KEY
 PORT = free_port()
 
 

@@ -13,6 +13,7 @@ import pytest
 from walk_tracer import PACKAGE, Route, Tracer, climbs, stations
 
 from tests.pages import page, rows
+from tests.support.keys import KEY
 from tests.support.ports import free_port
 from tests.tools.test_floors import floors, place
 from xdp_gossip import AsyncNodeList, Node
@@ -34,9 +35,7 @@ HANDLER, ENCODER = Documents.publish.__code__, NativeCodec.encode.__code__
 async def publish(tracer: Tracer, directory: Path) -> None:
     """Publish a document twice over a Unix socket, and trace the second time."""
     port = free_port()
-    async with AsyncNodeList(
-        listen_addr="127.0.0.1", secret_key="a secret of the tests", state_dir=directory, cycle=60
-    ) as node_list:
+    async with AsyncNodeList(listen_addr="127.0.0.1", secret_key=KEY, state_dir=directory, cycle=60) as node_list:
         node_list.new(Node("127.0.0.1", port, "one"))
         node_list.set(Node("127.0.0.2", port, "a seed that is absent"))
         await node_list.join()

@@ -26,7 +26,7 @@ SECRET = "the secret of a decoder"
 
 
 def test_every_vector_is_opened() -> None:
-    decoder = wire_decoder.Decoder(VECTORS["cluster"], {VECTORS["key_slot"]: VECTORS["secret"]})
+    decoder = wire_decoder.Decoder(VECTORS["cluster"], [VECTORS["secret"]])
     for vector in VECTORS["packets"]:
         packet = decoder.decode(bytes.fromhex(vector["packet"]))
         names = ("type", "flags", "origin", "incarnation", "sequence", "documents_digest", "record_digest", "ttl")
@@ -95,7 +95,7 @@ async def _talk(sent: list[bytes]) -> int:
 def test_every_packet_of_three_members_is_opened() -> None:
     sent: list[bytes] = []
     digest = asyncio.run(_talk(sent))
-    decoder = wire_decoder.Decoder("decoded", {0: SECRET})
+    decoder = wire_decoder.Decoder("decoded", [SECRET])
     opened = [decoder.decode(packet) for packet in sent]
     assert {packet.type for packet in opened} >= {1, 2, 3, 4, 5, 6}
     assert {packet.message for packet in opened} >= {"SyncRequest", "SyncResponse", "Documents", "RecordRumor", None}
@@ -114,7 +114,7 @@ def test_every_packet_of_three_members_is_opened() -> None:
 
 
 def test_what_is_changed_is_refused() -> None:
-    decoder = wire_decoder.Decoder(VECTORS["cluster"], {VECTORS["key_slot"]: VECTORS["secret"]})
+    decoder = wire_decoder.Decoder(VECTORS["cluster"], [VECTORS["secret"]])
     for vector in VECTORS["packets"]:
         data = bytes.fromhex(vector["packet"])
         for at in (0, 2, 4, 40, 63, 64, 79, 84, len(data) - 1):

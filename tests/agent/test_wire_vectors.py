@@ -20,7 +20,7 @@ from xdp_gossip.wire.native import NativeCodec
 
 VECTORS = json.loads((Path(__file__).parent / "golden" / "wire-2.json").read_text())
 PACKETS = VECTORS["packets"]
-KEYRING = Keyring(VECTORS["cluster"], {VECTORS["key_slot"]: (VECTORS["secret"], "active")})
+KEYRING = Keyring.single(VECTORS["cluster"], VECTORS["secret"])
 CODEC = NativeCodec(KEYRING, VECTORS["salt"].encode())
 
 
@@ -46,7 +46,7 @@ def test_a_vector_is_read_and_written(vector: dict[str, Any]) -> None:
         documents_digest=vector["documents_digest"],
         record_digest=vector["record_digest"],
         flags=vector["flags"],
-        key_id=VECTORS["key_slot"],
+        key_id=VECTORS["key_id"],
         ttl=vector["ttl"],
         hops=vector["hops"],
         lease_age_ms=vector.get("lease_age_ms", 0),

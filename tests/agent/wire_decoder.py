@@ -8,6 +8,7 @@ write a program that reads them. A name of a field is the page's, with underscor
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import ipaddress
@@ -46,6 +47,7 @@ WITHOUT_BODY = (1, 5, 8, 9)
 
 INTEGERS = {"u7": 7, "u8": 8, "u32": 32, "u64": 64}
 STATES = ("alive", "suspect", "dead", "left", "agent_down")
+KEY_STATES = ("staged", "active", "retiring")
 EDGE_STATES = ("sound", "failed", "agent_down")
 
 # A field is "name:type"; a type may be [x], an array, or x?, x or nil; * marks what may be left off the end.
@@ -56,7 +58,9 @@ STRUCTURES = {
     "entry": "key:key version:version deleted:bool content_hash:hash size:u64",
     # The page does not name the two fields of the stamp.
     "stamp": "incarnation:u32 sequence:u64",
-    "record": "name:text private_data:text agent_version:text data_plane:text stamp:stamp zone:text* signers:u64*",
+    "record": "name:text private_data:text agent_version:text data_plane:text stamp:stamp zone:text* signers:u64*"
+    " keys:[held_key]*",
+    "held_key": "fingerprint:u64 state:key_state",
     "document": "key:key version:version value:bytes content_type:text author:text comment:text deleted:bool"
     " base:version? expires:u64* batch:[key]* ancestors:[version]* signature:signature?*",
     "signature": "blob:bytes batch:[signed_key] part:part?",
@@ -114,7 +118,7 @@ class Packet:
     type: int
     type_name: str
     cluster: bytes
-    key_slot: int
+    key_id: int
     flags: int
     origin: str
     incarnation: int
@@ -143,24 +147,24 @@ class Packet:
 
 
 class Decoder:
-    """Checks and opens the packets of one cluster with the secrets of its key slots."""
+    """Checks and opens the packets of one cluster with its secrets."""
 
-    def __init__(self, cluster: str, secrets: dict[int, str]) -> None:
-        """Derive the keys of each slot from its secret and the cluster's name."""
+    def __init__(self, cluster: str, secrets: Iterable[str]) -> None:
+        """Derive the keys and the key id of each secret from it and the cluster's name."""
         self.cluster = hashlib.blake2s(cluster.encode(), digest_size=4, person=b"xg-clust").digest()
-        salt = b"xdp-gossip/1 " + cluster.encode()
+        salt = b"xdp-gossip/2 " + cluster.encode()
         self._keys: dict[int, tuple[bytes, bytes]] = {}
-        for slot, secret in secrets.items():
-            if not 0 <= slot <= 255:
-                raise ValueError(f"key slot {slot}: expected 0 to 255")
-            self._keys[slot] = (_derive(secret, salt, b"packet mac", 16), _derive(secret, salt, b"body", 32))
+        for secret in secrets:
+            material = _material(secret, salt)
+            key_id = _derive(material, salt, b"key fingerprint", 8)[0]
+            self._keys[key_id] = (_derive(material, salt, b"packet mac", 16), _derive(material, salt, b"body", 32))
 
     def decode(self, packet: bytes) -> Packet:
         """Return what a packet says; raise ValueError where it is not as the page says."""
         if len(packet) < HEADER.size:
             raise ValueError(f"packet: {len(packet)} bytes, expected at least {HEADER.size}")
-        (magic, version, kind, cluster, slot, flags, port, incarnation, sequence, address, wall_time, documents, record,
-         mac, ttl, hops, fan_out, reserved, salt) = HEADER.unpack_from(packet)  # fmt: skip
+        (magic, version, kind, cluster, key_id, flags, port, incarnation, sequence, address, wall_time, documents,
+         record, mac, ttl, hops, fan_out, reserved, salt) = HEADER.unpack_from(packet)  # fmt: skip
         if magic != MAGIC:
             raise ValueError(f"magic, bytes 0-1: {magic:#06x}, expected {MAGIC:#06x}")
         if version != WIRE_VERSION:
@@ -173,12 +177,14 @@ class Decoder:
             raise ValueError(f"{TYPES[kind]}: {len(packet)} bytes, expected {HEADER.size}, as it has no body")
         if kind not in WITHOUT_BODY and len(packet) <= HEADER.size + AEAD_TAG:
             raise ValueError(f"{TYPES[kind]}: {len(packet)} bytes, expected a body and its tag after {HEADER.size}")
-        if slot not in self._keys:
-            raise ValueError(f"key slot, byte 8: {slot}, expected one of {sorted(self._keys)}")
-        mac_key, body_key = self._keys[slot]
+        if key_id not in self._keys:
+            raise ValueError(f"key id, byte 8: {key_id}, expected one of {sorted(self._keys)}")
+        mac_key, body_key = self._keys[key_id]
         expected = crypto_shorthash_siphashx24(packet[:SIGNED_END] + packet[RELAY_END:], mac_key)
         if not hmac.compare_digest(mac, expected):
-            raise ValueError(f"MAC, bytes 64-79: not what the key of slot {slot} gives for this packet, expected that")
+            raise ValueError(
+                f"MAC, bytes 64-79: not what the key with the id {key_id} gives for this packet, expected that"
+            )
         if incarnation == 0:
             raise ValueError("incarnation, bytes 12-15: 0, expected at least 1")
         if sequence == 0:
@@ -188,7 +194,7 @@ class Decoder:
         if kind not in WITHOUT_BODY:
             message, fields = _message(kind, _open(packet, salt, body_key))
         return Packet(
-            magic=magic, version=version, type=kind, type_name=TYPES[kind], cluster=cluster, key_slot=slot, flags=flags,
+            magic=magic, version=version, type=kind, type_name=TYPES[kind], cluster=cluster, key_id=key_id, flags=flags,
             origin=_address_text(address, port), incarnation=incarnation, sequence=sequence, wall_time=wall_time,
             documents_digest=documents, record_digest=record, mac=mac, ttl=ttl, hops=hops, fan_out=fan_out,
             reserved=reserved, salt=salt, message=message, fields=fields,
@@ -227,9 +233,15 @@ def documents_digest(documents: Iterable[Mapping[str, Any]]) -> int:
 
 def record_digest(record: Mapping[str, Any]) -> int:
     """Return the digest of a record as it comes out of `Decoder.decode`, never 0."""
-    names = ("name", "private_data", "agent_version", "data_plane")
-    zone = [record["zone"].encode()] if record["zone"] else []
-    return _digest_of_parts(b"xg-record", [record[name].encode() for name in names] + zone) or 1
+    parts = [record[name] for name in ("name", "private_data", "agent_version", "data_plane")]
+    later = [
+        record["zone"],
+        f"{record['signers']:016x}" if record["signers"] else "",
+        " ".join(f"{key['fingerprint']:016x} {key['state']}" for key in record["keys"]),
+    ]
+    while later and not later[-1]:
+        later.pop()
+    return _digest_of_parts(b"xg-record", [part.encode() for part in parts + later]) or 1
 
 
 def bucket_of(key: str) -> int:
@@ -242,8 +254,15 @@ def _digest_of_parts(person: bytes, parts: list[bytes]) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=person).digest(), "big")
 
 
-def _derive(secret: str, salt: bytes, info: bytes, length: int) -> bytes:
-    return HKDF(algorithm=SHA256(), length=length, salt=salt, info=info).derive(secret.encode())
+def _material(secret: str, salt: bytes) -> bytes:
+    """Return what HKDF derives the keys of a secret from: a generated key's bytes, or the stretched passphrase."""
+    if not secret.startswith("xgk1_"):
+        return hashlib.scrypt(secret.encode(), salt=salt, n=32768, r=8, p=3, maxmem=1 << 26, dklen=32)
+    return base64.urlsafe_b64decode(secret[5:] + "=")
+
+
+def _derive(material: bytes, salt: bytes, info: bytes, length: int) -> bytes:
+    return HKDF(algorithm=SHA256(), length=length, salt=salt, info=info).derive(material)
 
 
 def _open(packet: bytes, salt: bytes, body_key: bytes) -> Any:
@@ -310,6 +329,8 @@ def _value(where: str, kind: str, value: Any) -> Any:
         return value
     if kind == "state" and type(value) is int and 0 <= value < len(STATES):
         return value
+    if kind == "key_state" and type(value) is int and 0 <= value < len(KEY_STATES):
+        return KEY_STATES[value]
     if kind == "edge_state" and type(value) is int and 0 <= value < len(EDGE_STATES):
         return value
     if kind == "bool" and isinstance(value, bool):

@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from tests.kernel_model import Acknowledged, Config, Entry
+from tests.support.keys import KEY
 from xdp_gossip.core.allowlist import AllowList
 from xdp_gossip.core.members.window import ReplayWindow
 from xdp_gossip.core.types import Address
 from xdp_gossip.dataplane import headers, layout, libbpf
 from xdp_gossip.dataplane.loader.compile import include_directories
-from xdp_gossip.wire.keys import Keyring, cluster_id
+from xdp_gossip.wire.keys import Keyring, cluster_id, derive
 from xdp_gossip.wire.native import NativeCodec
 
-SECRET = "a secret"
+SECRET = KEY
 KEYRING = Keyring.single("default", SECRET)
 CODEC = NativeCodec(KEYRING)
 #: enum xdp_action, and TC's.
@@ -115,8 +116,9 @@ class Plane:
             self.delete("allow", bytes(network))
         # Where answers go; any interface will do, as a test run sends nothing.
         self.write("relay", bytes(4), struct.pack("=Ii", 1, self.program("xg_xdp_egress")))
-        for slot in range(256):
-            self.set_key(slot, SECRET if slot == 0 else None)
+        for key_id in range(256):
+            self.remove_key(key_id)
+        self.add_key(SECRET)
         self.configure(config, targets, generic)
         self.events()
         self._before = self._counters()
@@ -154,16 +156,19 @@ class Plane:
             config.wall,
             config.record_digest,
             config.renewed,
-            config.key_slot,
+            config.key_id,
             config.packet_flags,
         )
         self.write("config", bytes(4), value)
 
-    def set_key(self, slot: int, secret: str | None) -> None:
-        """The key of a slot; None: none."""
-        keys = Keyring.single("default", secret).get(0) if secret else None
-        value = layout.KEY.pack(1, keys.mac) if keys else bytes(layout.KEY.size)
-        self.write("keys", struct.pack("=I", slot), value)
+    def add_key(self, secret: str) -> None:
+        """Write the key of a secret, under its id."""
+        key = derive("default", secret)
+        self.write("keys", struct.pack("=I", key.id), layout.KEY.pack(1, key.mac))
+
+    def remove_key(self, key_id: int) -> None:
+        """Empty the entry of an id."""
+        self.write("keys", struct.pack("=I", key_id), bytes(layout.KEY.size))
 
     def set_node(self, address: Address, entry: Entry, rumors: int = 0, slot: int = 0) -> None:
         """Write what is recorded of an origin. ``rumors``: taken in that ``slot`` of time."""

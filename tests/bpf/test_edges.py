@@ -16,6 +16,7 @@ from tests.bpf.harness import CODEC, TC_NEXT, TC_REDIRECT, TC_SHOT, XDP_DROP, XD
 from tests.bpf.scene import ASKED, TC, XDP, known, local, origin, packet, source
 from tests.bpf.stage import MODES, Stage, network, stage
 from tests.kernel_model import Acknowledged, Config, KernelModel
+from tests.support.keys import KEY, with_id
 from xdp_gossip.core.allowlist import AllowList, parse_network
 from xdp_gossip.core.packets import Header, PacketType
 from xdp_gossip.core.types import Address
@@ -77,6 +78,7 @@ def expect_answer(header: Header, config: Config, question: bytes, began: int) -
         config.documents_digest,
         config.record_digest,
         config.packet_flags,
+        config.key_id,
     )
     now = time.monotonic_ns()
     assert began <= header.wall_ns - config.wall <= now
@@ -259,14 +261,15 @@ def test_only_allowed_networks_get_answers(plane: Plane, program: str, lease: in
 @PROGRAMS
 def test_answers_are_signed_with_the_active_key(plane: Plane, program: str) -> None:
     """While keys are rotated, that is not the key of the question."""
-    plane.reset(scene.config(4, key_slot=3))
+    plane.reset(scene.config(4, key_id=3))
     assert scene.deliver(plane, program, probe(), 4).value == DROPPED[program]
     assert plane.counted() == {"answer": 1, "answer_failed": 1}, "there is no such key yet"
-    plane.set_key(3, "another secret")
+    other = with_id("default", 3, KEY)
+    plane.add_key(other)
     ran = scene.deliver(plane, program, probe(sequence=(1 << 60) + 1), 4)
-    codec = NativeCodec(Keyring("default", {3: ("another secret", "active")}))
+    codec = NativeCodec(Keyring.single("default", other))
     assert read(frames.parse(ran.frame).payload, codec).key_id == 3
-    plane.set_key(3, None)
+    plane.remove_key(3)
 
 
 @PROGRAMS

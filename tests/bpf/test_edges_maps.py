@@ -54,9 +54,7 @@ def opened(directory: Path, own: Address | None = None) -> contextlib.closing[Da
     """The agent's side of the maps."""
     loaded = Loaded("XDP (native)", "lo", 1, 4, 12, "")
     plane = DataPlane(directory, loaded, own or local(4), cluster_id(KEYRING.cluster), 4, 12)
-    keys = KEYRING.get(0)
-    assert keys is not None
-    plane.write_keys([(0, keys.mac)], 0)
+    plane.write_keys(KEYRING.mac_keys, KEYRING.active.id)
     return contextlib.closing(plane)
 
 

@@ -25,17 +25,18 @@ from tests.bpf.harness import (
 from tests.bpf.scene import TC, XDP, address, known, local, origin, packet, sized, source
 from tests.bpf.wire import Wire
 from tests.kernel_model import ASK, GONE, NEWS, SUSPECT, Entry
+from tests.support.keys import KEY, with_id
 from xdp_gossip.core.members.window import ReplayWindow
 from xdp_gossip.core.packets import PacketType
 from xdp_gossip.dataplane import layout
-from xdp_gossip.wire.keys import Keyring
+from xdp_gossip.wire.keys import Keyring, derive
 from xdp_gossip.wire.native import NativeCodec
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: BPF")]
 
 SECOND = 1_000_000_000
 TICK = SECOND // 100
-FOREIGN = NativeCodec(Keyring.single("another", "a secret"))
+FOREIGN = NativeCodec(Keyring.single("another", KEY))
 
 
 def patched(data: bytes, at: int, value: int, size: int = 1) -> bytes:
@@ -170,8 +171,8 @@ CASES = [
     Case("node record, another's body", lambda f: grafted(f, PacketType.RECORD), ("drop_bad_mac",)),
     Case("probe, another's body", lambda f: grafted(f, PacketType.PROBE), ("drop_bad_mac",)),
     Case("stranger, body changed", lambda f: flipped(packet(f, PacketType.METADATA), 90), ("drop_bad_mac",), node=None),
-    Case("key slot 1", lambda f: patched(packet(f), 8, 1), ("drop_unknown_key",)),
-    Case("key slot 255", lambda f: patched(packet(f), 8, 255), ("drop_unknown_key",)),
+    Case("key id 1", lambda f: patched(packet(f), 8, 1), ("drop_unknown_key",)),
+    Case("key id 255", lambda f: patched(packet(f), 8, 255), ("drop_unknown_key",)),
     # The agent decides.
     Case("earlier run", rumor(incarnation=6), ("ask_incarnation",), event=ASK),
     Case("gone", rumor(), ("ask_gone",), event=ASK, node=lambda: known(standing=GONE)),
@@ -398,32 +399,32 @@ def test_a_full_map_of_nodes(plane: Plane) -> None:
 def test_a_reset_leaves_nothing_of_the_test_before(plane: Plane) -> None:
     """The programs serve a whole session, and which tests run before one another is nobody's promise."""
     plane.reset(scene.config(4))
-    plane.set_key(255, "of another test")
+    plane.add_key(with_id("default", 255, KEY))
     plane.set_hop(address(4, 9), 1)
     scene.deliver(plane, XDP, patched(packet(4), 8, 7), 4)
     scene.deliver(plane, XDP, packet(4), 4)
     plane.reset(scene.config(4))
-    for slot in range(1, 256):
-        assert plane.read("keys", struct.pack("=I", slot), layout.KEY.size) == bytes(layout.KEY.size)
+    for key_id in {*range(256)} - {derive("default", KEY).id}:
+        assert plane.read("keys", struct.pack("=I", key_id), layout.KEY.size) == bytes(layout.KEY.size)
     assert plane.node(scene.origin(4)) is None and plane.hop(address(4, 9)) is None
     assert not plane.refusals() and not plane.counted() and not plane.events()
 
 
-def test_keys_are_found_in_their_slots(plane: Plane) -> None:
-    """Three slots at once, as in a rotation; a slot that is emptied is unknown."""
+def test_keys_are_found_by_their_ids(plane: Plane) -> None:
+    """Three keys at once, as in a rotation; a key that is removed is unknown."""
     plane.reset(scene.config(4))
-    secrets = {0: "a secret", 7: "another", 255: "a third"}
-    for slot, secret in secrets.items():
-        plane.set_key(slot, secret)
-    for slot, secret in secrets.items():
-        codec = NativeCodec(Keyring("default", {slot: (secret, "active")}))
-        data = codec.encode(_header(packet(4, sequence=1000 + slot)), None)
+    secrets = {key_id: with_id("default", key_id, KEY) for key_id in (0, 7, 255)}
+    for secret in secrets.values():
+        plane.add_key(secret)
+    for key_id, secret in secrets.items():
+        codec = NativeCodec(Keyring.single("default", secret))
+        data = codec.encode(_header(packet(4, sequence=1000 + key_id)), None)
         scene.deliver(plane, XDP, data, 4)
-        assert "take_heartbeat" in plane.counted(), slot
-        wrong = patched(data, 8, 255 - slot if slot != 7 else 0)
+        assert "take_heartbeat" in plane.counted(), key_id
+        wrong = patched(data, 8, 255 - key_id if key_id != 7 else 0)
         scene.deliver(plane, XDP, patched(wrong, 16, 5000, 8), 4)
-        assert plane.counted() == {"drop_bad_mac": 1}, slot
-    plane.set_key(7, None)
-    codec = NativeCodec(Keyring("default", {7: ("another", "active")}))
+        assert plane.counted() == {"drop_bad_mac": 1}, key_id
+    plane.remove_key(7)
+    codec = NativeCodec(Keyring.single("default", secrets[7]))
     scene.deliver(plane, XDP, codec.encode(_header(packet(4, sequence=9000)), None), 4)
     assert plane.counted() == {"drop_unknown_key": 1}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tests.support.fleet import SECRET
+from tests.support.keys import OTHER_KEY, with_id
 from tests.transports import Wrapped
 from xdp_gossip import AsyncNodeList, Node
 from xdp_gossip.core.events import Transmit
@@ -16,7 +17,7 @@ from xdp_gossip.core.messages import Ack
 from xdp_gossip.core.packets import Header, PacketType
 from xdp_gossip.core.types import Address
 from xdp_gossip.transport import Receive, Transport
-from xdp_gossip.wire.keys import Keyring
+from xdp_gossip.wire.keys import Keyring, derive
 from xdp_gossip.wire.native import BLOCK_BYTES, HEADER_BYTES, MAC_BYTES, NativeCodec, mac
 
 CLUSTER = "default"
@@ -72,9 +73,9 @@ class Forger:
     def __init__(self, target: Address, member: Address, recording: Sequence[bytes], rng: random.Random) -> None:
         self._target, self._member, self._recording, self._rng = target, member, recording, rng
         self._codec = NativeCodec(Keyring.single(CLUSTER, SECRET))
-        self._thief = NativeCodec(Keyring.single(CLUSTER, "not the secret of this cluster"))
+        self._thief = NativeCodec(Keyring.single(CLUSTER, with_id(CLUSTER, derive(CLUSTER, SECRET).id, SECRET)))
         self._foreign = NativeCodec(Keyring.single("elsewhere", SECRET))
-        self._other_slot = NativeCodec(Keyring(CLUSTER, {7: (SECRET, "active")}))
+        self._other_key = NativeCodec(Keyring.single(CLUSTER, OTHER_KEY))
 
     def classes(self) -> list[BadInput]:
         """All of them."""
@@ -86,7 +87,7 @@ class Forger:
             BadInput("malformed body", self._bad_body, ("rx_bad_body",)),
             BadInput("oversized", lambda: rng.randbytes(rng.randrange(SIZE + 1, 30_000)), ("datagrams_oversized",)),
             BadInput("wrong key", lambda: self._heartbeat(self._thief), ("rx_bad_mac",)),
-            BadInput("unknown key slot", lambda: self._heartbeat(self._other_slot), ("rx_unknown_key",)),
+            BadInput("unknown key", lambda: self._heartbeat(self._other_key), ("rx_unknown_key",)),
             BadInput("foreign cluster", lambda: self._heartbeat(self._foreign), ("rx_foreign_cluster",)),
             BadInput("foreign version", self._foreign_version, ("rx_foreign_version",)),
             BadInput("altered", self._altered, ("rx_bad_mac",)),
@@ -119,8 +120,7 @@ class Forger:
         header = replace(self._header(self._member), type=PacketType.PROBE)
         packet = bytearray(self._codec.encode(header, Ack(1)))
         packet[self._rng.randrange(HEADER_BYTES, len(packet))] ^= 1 << self._rng.randrange(8)
-        keys = Keyring.single(CLUSTER, SECRET).get(0)
-        assert keys is not None
+        keys = derive(CLUSTER, SECRET)
         packet[BLOCK_BYTES : BLOCK_BYTES + MAC_BYTES] = mac(keys.mac, bytes(packet))
         return bytes(packet)
 

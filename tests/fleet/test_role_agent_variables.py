@@ -84,7 +84,7 @@ def test_the_bound_on_memory_follows_that_on_documents(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
-def test_without_tcp_without_a_key_and_with_key_slots(controller: Controller) -> None:  # noqa: F811
+def test_without_tcp_and_without_a_key(controller: Controller) -> None:  # noqa: F811
     directory = write(
         controller, yaml.safe_dump({"xdp_gossip_agent_api_tcp": False, "xdp_gossip_agent_allow_insecure": True})
     )
@@ -129,12 +129,12 @@ xdp_gossip_agent_signers:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: files are given to root")
-def test_key_slots(controller: Controller) -> None:  # noqa: F811
-    keys = [{"id": 1, "key": "k" * 32, "state": "active"}, {"id": 2, "key": "l" * 32, "state": "staged"}]
+def test_keys(controller: Controller) -> None:  # noqa: F811
+    keys = [{"key": "k" * 32, "state": "active"}, {"key": "l" * 32, "state": "staged"}]
     directory = write(controller, yaml.safe_dump({"xdp_gossip_agent_keys": keys}))
     assert config(directory)["keys"] == [
-        {"id": 1, "file": "/etc/xdp-gossip/keys/1", "state": "active"},
-        {"id": 2, "file": "/etc/xdp-gossip/keys/2", "state": "staged"},
+        {"file": "/etc/xdp-gossip/keys/0", "state": "active"},
+        {"file": "/etc/xdp-gossip/keys/1", "state": "staged"},
     ]
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "agent"))
 
+from tests.support.keys import KEY
 from xdp_gossip.core.events import Rumor
 from xdp_gossip.core.packets import Header, PacketType
 from xdp_gossip.core.types import Address
@@ -27,7 +28,7 @@ from xdp_gossip.wire.native import NativeCodec
 ROUNDS = 2
 
 
-KEYRING = Keyring.single("planes", "a secret of the tests")
+KEYRING = Keyring.single("planes", KEY)
 
 
 def rumor(own: Address, number: int) -> bytes:
@@ -42,9 +43,8 @@ async def main(directory: str, own: Address, targets: tuple[Address, ...]) -> No
     await transport.open(lambda data, source, screened=False: None)
     plane = None
     if directory != "-":
-        slot = KEYRING.get(KEYRING.active)
-        keys = [(KEYRING.active, slot.mac)] if slot else []
-        plane = open_plane(Path(directory), "auto", own, cluster_id(KEYRING.cluster), 4, 12, keys, KEYRING.active, {})
+        keys = KEYRING.mac_keys, KEYRING.active.id
+        plane = open_plane(Path(directory), "auto", own, cluster_id(KEYRING.cluster), 4, 12, *keys, {})
         plane.write_targets(targets)
         plane.write_config(Config(True, 1, 0, time.monotonic() + 60, 0, 2.0, 60.0, 0, 0, 0, time.monotonic(), 0))
         transport.use(plane)

@@ -23,6 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "agent"))
 
+from tests.support.keys import KEY
 from xdp_gossip.core.engine import Engine
 from xdp_gossip.core.events import MemberChanged, Rumor
 from xdp_gossip.core.messages import Alert, Alerts, MemberInfo, MemberList
@@ -39,7 +40,7 @@ from .checks import Violation
 from .detection import NOTICED_WITHIN
 
 EPOCH_NS = 1_700_000_000 * 10**9
-_CODEC = NativeCodec(Keyring.single("crowd", "a secret of the simulation"))
+_CODEC = NativeCodec(Keyring.single("crowd", KEY))
 #: Seconds for which the windows of all edges fill before a fault.
 _BEFORE = 15.0
 #: Seconds within which the full member lists all others, by their lists and their heartbeats.

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from tests.support.keys import KEY, OTHER_KEY
 from xdp_gossip.core.observers.readmission import CLEAN_FOR
 from xdp_gossip.core.packets import Header, PacketType
 from xdp_gossip.core.settings import Settings
@@ -462,7 +463,7 @@ def _forge(rng: random.Random, data: bytes) -> bytes:
 
 def _foreign(rng: random.Random) -> bytes:
     """A well-made packet of somebody without the key, or of another cluster."""
-    keyring = rng.choice([Keyring.single("sim", "another secret"), Keyring.single("elsewhere", "a secret")])
+    keyring = rng.choice([Keyring.single("sim", OTHER_KEY), Keyring.single("elsewhere", KEY)])
     header = Header(
         PacketType.HEARTBEAT,
         Address.of(f"198.18.0.{rng.randint(1, 9)}", 8000),

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Callable
 
+from tests.support.keys import KEY
 from tests.support.signer import Draft, Key, rules
 from tests.support.signer import writes as signed_writes
 from xdp_gossip.core.engine import Engine
@@ -41,7 +42,7 @@ SOCKET_BUFFER = 2000
 AT_ONCE = 100_000
 
 
-_KEYRING = Keyring.single("sim", "a secret of the simulation")
+_KEYRING = Keyring.single("sim", KEY)
 
 
 class SharedCodec(NativeCodec):

@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.support.keys import KEY
 from tests.support.patience import patient
 from tests.support.ports import free_port
 from tests.support.process import AgentProcess
 from xdp_gossip.core.types import Node
 from xdp_gossip.nodelist import AsyncNodeList
 
-SECRET = "a secret of the tests"
+SECRET = KEY
 TOKEN = "a-token-of-the-tests"
 
 

@@ -20,13 +20,14 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
+from tests.support.keys import KEY
 from tests.support.patience import patient
 from tests.support.ports import free_port
 from tests.support.process import AgentError, AgentProcess
 from xdp_gossip.core.types import Version
 from xdp_gossip.store.sqlite import Snapshot, Store
 
-SECRET = "the secret of the acceptance tests"
+SECRET = KEY
 
 _subnets = itertools.count(os.getpid() % 200)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from ..node import shapes
 from . import params, process, render
 from .access import Identity, Right, identity_of
 from .context import Context
@@ -69,10 +70,11 @@ class Info:
         return render.json_response(self._status())
 
     async def keys(self, request: web.Request) -> web.Response:
-        """Return the key slots and the state of each; secrets are never returned."""
+        """Return id, fingerprint and state of each key; secrets are never returned."""
         params.query(request, ())
-        keys = [{"id": number, "state": state} for number, state in self._node_list.keys]
-        return render.json_response({"keys": keys})
+        keys = self._node_list.keys
+        shown = [{"id": fingerprint >> 56, **one} for (fingerprint, _), one in zip(keys, shapes.keys(keys))]
+        return render.json_response({"keys": shown})
 
     async def configuration(self, request: web.Request) -> web.Response:
         """Return the names of the settings that differ between the configuration file and the running agent; never a

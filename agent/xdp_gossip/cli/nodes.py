@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: The states of the nodes that ``members`` lists by default. Operators must reach the hosts whose agents are down.
 _LISTED = "alive,suspect,agent_down"
+#: Number of names that ``keys`` prints for each key; ``--json`` has all.
+_NAMES = 5
 
 
 def register(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -65,8 +67,8 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     keys = add_command(
         commands,
         "keys",
-        "list the key slots (never a secret)",
-        "List the slots of the cluster's secret keys and their states. No secret is ever shown.",
+        "list the keys of this node (never a secret)",
+        "List the keys of this node by fingerprint, and which members have each. No secret is ever shown.",
         ["xdp-gossip keys"],
         common,
     )
@@ -192,13 +194,38 @@ def run_status(args: argparse.Namespace) -> int:
     return answer(args, lambda client: client.status(), text)
 
 
+def _holders(fingerprint: str, nodes: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """The names of the other members that have the key ``fingerprint``, and of those that lack it."""
+    found: dict[str, list[str]] = {"have": [], "lack": []}
+    for node in nodes:
+        has = any(key["fingerprint"] == fingerprint for key in node["keys"])
+        found["have" if has else "lack"].append(node["name"] or f"{node['addr']}:{node['port']}")
+    return found
+
+
+def _count_and_names(names: list[str]) -> str:
+    """The number of ``names`` and the first few of them."""
+    shown = ", ".join(names[:_NAMES]) + (", ..." if len(names) > _NAMES else "")
+    return f"{len(names)} ({shown})" if names else "0"
+
+
 def run_keys(args: argparse.Namespace) -> int:
-    """List the key slots."""
+    """List the keys of this node, and which members have each."""
 
     async def work(client: Client) -> int:
         keys = await client.keys()
-        rows = [[key["id"], key["state"]] for key in keys]
-        output(args, {"keys": keys}, lambda: tables.show(("slot", "state"), rows, args))
+        nodes = [node async for node in client.each_node(_LISTED) if not node["local"] and node.get("keys")]
+        found = [{**key, "members": _holders(key["fingerprint"], nodes)} for key in keys]
+
+        def text() -> None:
+            heads = ("key", "id", "state", "members that have it", "members that lack it")
+            rows = [
+                [one["fingerprint"], one["id"], one["state"], *map(_count_and_names, one["members"].values())]
+                for one in found
+            ]
+            tables.show(heads, rows, args)
+
+        output(args, {"keys": found}, text)
         return OK
 
     return call(args, work)

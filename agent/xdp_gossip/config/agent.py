@@ -17,12 +17,13 @@ from ..core.allowlist import MOST, parse_network
 from ..core.settings import KEY_STATES, AgentYml, Knob, Limits, file_keys, knobs, setting
 from ..core.signatures import fingerprint
 from ..core.signers import Signer
-from ..core.types import MAX_NAME, MAX_PRIVATE_DATA, Address, Node
+from ..core.types import MAX_KEYS, MAX_NAME, MAX_PRIVATE_DATA, Address, Node
 from ..signing.signers import MAX_PREFIXES, MAX_SIGNERS, check_signers, make_signer
+from ..wire.keys import Key, clash, derive
 from .access import MAX_SOCKET_RIGHTS, MAX_TOKENS, SocketRight, TokenConfig, is_word, socket_rights, tokens
 from .reader import ConfigError as ConfigError
 from .reader import Problems, Section, parse_yaml, read_text, show
-from .settings import DataPlaneConfig, KeySlot, NodeSettings, rules
+from .settings import ClusterKey, DataPlaneConfig, NodeSettings, rules
 from .templates import HelperConfig, ServiceConfig, TemplateConfig, files_helper, services, templates
 
 #: Minimum length in bytes of the secret of a native cluster, and of an API token. The keys derive from the secret by
@@ -208,10 +209,10 @@ def _build(top: Section, path: str) -> AgentConfig | None:
     protocol = _protocol(top, wire)
     node = _node(top)
     insecure = top.setting("allow_insecure", declared["allow_insecure"])
-    secret, keys = _secrets(top, wire, insecure)
     first = {"wire": wire, "protocol": protocol, "allow_insecure": insecure}
     rest = {name: knob for name, knob in rules(AgentConfig, wire, protocol).items() if name not in first}
     values = {**first, **top.settings(rest)}
+    secret, keys = _secrets(top, wire, insecure, values["cluster"])
     seeds, seed_names = _seeds(top)
     known_services = services(top)
     _check_timing(top, values["cycle"], values["timeout"])
@@ -300,40 +301,55 @@ def _check_timing(top: Section, cycle: float, timeout: float) -> None:
         top.expected("timeout", f"more seconds than the cycle ({cycle:g}), or auto", f"{timeout:g}")
 
 
-def _secrets(top: Section, wire: str, insecure: bool) -> tuple[str, tuple[KeySlot, ...]]:
+def _secrets(top: Section, wire: str, insecure: bool, cluster: str) -> tuple[str, tuple[ClusterKey, ...]]:
     least = 1 if wire == "pekonode" else MIN_SECRET
     secret = top.secret_file("secret_key_file", least)
-    keys = _key_slots(top, least)
+    keys = _keys(top, least)
     if top.given("secret_key_file") and top.given("keys"):
         top.expected("keys", "either secret_key_file or keys", "both")
     if wire == "pekonode" and top.given("keys"):
-        top.expected("keys", "secret_key_file with wire pekonode, whose packets carry no key slot", "keys")
+        top.expected("keys", "secret_key_file with wire pekonode, whose packets name no key", "keys")
     if not top.given("secret_key_file") and not top.given("keys") and not insecure:
         top.expected("secret_key_file", "a file with the cluster's secret (or keys, or allow_insecure: true)", "none")
+    if wire != "pekonode":
+        places = [("secret_key_file", secret), *((f"keys[{at}].file", key.secret) for at, key in enumerate(keys))]
+        _check_secrets(top, cluster, [(place, text) for place, text in places if text])
     return secret, keys
 
 
-def _key_slots(top: Section, least: int) -> tuple[KeySlot, ...]:
-    slots: list[KeySlot] = []
-    seen: set[int] = set()
-    items = top.items("keys", most=256)
-    for index, item in enumerate(items):
-        section = Section(top.problems, f"keys[{index}]", item, ("id", "file", "state"))
-        if not section.given("id"):
-            section.expected("id", "a slot from 0 to 255", "none")
-        number = section.integer("id", -1, 0, 255)
-        if number in seen:
-            section.expected("id", "a slot that no other key uses", str(number))
-        seen.add(number)
+def _check_secrets(top: Section, cluster: str, given: list[tuple[str, str]]) -> None:
+    """Add a problem for each malformed key of ``given`` (place and secret), and for two keys that clash."""
+    places: list[str] = []
+    found: list[Key] = []
+    for place, secret in given:
+        try:
+            found.append(derive(cluster, secret))
+            places.append(place)
+        except ValueError as error:
+            top.problems.append(f"{top.problems.path}: {place}: {error}")
+    both = clash(found)
+    if both is None:
+        return
+    one, other = both
+    if found[one] == found[other]:
+        top.expected(places[other], "each secret once", f"the secret of {places[one]} again")
+    else:
+        what = f"the id {found[other].id} of {places[one]}; generate another key"
+        top.expected(places[other], "a key with an id of its own", what)
+
+
+def _keys(top: Section, least: int) -> tuple[ClusterKey, ...]:
+    found: list[ClusterKey] = []
+    for index, item in enumerate(top.items("keys", most=MAX_KEYS)):
+        section = Section(top.problems, f"keys[{index}]", item, ("file", "state"))
         if not section.given("file"):
             section.expected("file", "a file with this key's secret", "none")
         state = section.choice("state", "", KEY_STATES, required=True)
-        file = section.text("file", "")
-        slots.append(KeySlot(number, state, file, section.secret_file("file", least)))
-    active = sum(slot.state == "active" for slot in slots)
+        found.append(ClusterKey(state, section.secret_file("file", least), section.text("file", "")))
+    active = sum(key.state == "active" for key in found)
     if top.given("keys") and active != 1:
         top.expected("keys", "exactly one key with state: active", str(active))
-    return tuple(slots)
+    return tuple(found)
 
 
 def _signers(top: Section, wire: str) -> tuple[Signer, ...]:
@@ -470,6 +486,16 @@ def _granted(who: dict[str, Any], entry: TokenConfig | SocketRight) -> dict[str,
     return {**who, "rights": entry.rights, "prefixes": list(entry.prefixes)}
 
 
+def _described(config: AgentConfig) -> list[dict[str, str]]:
+    """Fingerprint and state of each key; empty on PekoNode's wire and without a secret."""
+    if config.wire == "pekonode" or not (config.secret_key or config.keys):
+        return []
+    return [
+        {"fingerprint": f"{derive(config.cluster, secret).fingerprint:016x}", "state": state}
+        for state, secret in config.key_pairs
+    ]
+
+
 def describe(config: AgentConfig) -> dict[str, Any]:
     """Return the effective settings without secrets, in the format that ``check-config --json`` prints."""
     return {
@@ -479,7 +505,7 @@ def describe(config: AgentConfig) -> dict[str, Any]:
         "protocol": config.protocol,
         "wire": config.wire,
         "authenticated": bool(config.secret_key or config.keys),
-        "keys": [{"id": slot.id, "state": slot.state} for slot in config.keys],
+        "keys": [{**one, "id": int(one["fingerprint"][:2], 16)} for one in _described(config)],
         "signers": [
             {"name": signer.name, "key": fingerprint(signer.public_key), "prefixes": list(signer.prefixes)}
             for signer in config.signers

@@ -20,13 +20,15 @@ PROTOCOLS = ("UDP", "TCP", "auto", "XDP", "TC")
 
 
 @dataclass(frozen=True)
-class KeySlot:
-    """One cluster key: slot ``id`` (0-255), ``state`` (staged, active, retiring), and the secret from ``file``."""
+class ClusterKey:
+    """One cluster key: its ``state`` (staged, active or retiring) and its secret, which the reader took from ``file``.
 
-    id: int
+    ``file`` is "" if a program passed the secret itself.
+    """
+
     state: str
-    file: str
     secret: str = field(repr=False)
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,11 @@ class NodeSettings(Settings):
         "",
         "the secret, the same on all nodes; without a secret, packets are checked for damage but not authenticated",
         secret=True,
-        agent=AgentYml(key="secret_key_file", words="a private file with one line of at least 16 bytes"),
+        agent=AgentYml(
+            key="secret_key_file",
+            reload=True,
+            words="a private file with one line: a generated key, or a passphrase of at least 16 bytes",
+        ),
     )
     protocol: str = setting(
         "UDP",
@@ -98,11 +104,11 @@ class NodeSettings(Settings):
             words="1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit",
         ),
     )
-    keys: tuple[KeySlot, ...] = setting(
+    keys: tuple[ClusterKey, ...] = setting(
         (),
-        "key slots for key rotation; set either `keys` or a single secret",
-        words="a list of (slot, state, secret)",
-        agent=AgentYml(words="a list of {id, state, file}; id 0 to 255, state staged, active or retiring"),
+        "several keys, for [rotation](security.md#rotation-of-the-secret); set either `keys` or a single secret",
+        words="at most 8 of (state, secret)",
+        agent=AgentYml(reload=True, words="at most 8 of {state, file}; state staged, active or retiring"),
     )
     signers: tuple[Signer, ...] = setting(
         (),
@@ -120,6 +126,11 @@ class NodeSettings(Settings):
     )
     history: int = setting(10, "versions kept of each document", unit="versions", least=1, most=1_000)
     dataplane: DataPlaneConfig = setting(DataPlaneConfig(), "the kernel data plane", words="a section")
+
+    @property
+    def key_pairs(self) -> list[tuple[str, str]]:
+        """State and secret of each key, for ``wire.keys.Keyring``. The sole secret is active."""
+        return [(key.state, key.secret) for key in self.keys] or [("active", self.secret_key)]
 
     @property
     def queue(self) -> int:

@@ -436,5 +436,5 @@ def snapshot(peer: Peer, now: Now) -> Member:
         digest=peer.sync.documents_digest,
         problems=peer.problems,
         stored=peer.sync.stored,
-        key_slot=peer.key_slot,
+        key_id=peer.key_id,
     )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from .applied import Applied, TroubledFiles
 from .events import Event, Rumor, Transmit
@@ -264,6 +264,13 @@ class Asked(Protocol):
 
         Documents that lack the signature which the new rules require stay in the history only. Emits
         ``DocumentWithheld`` for each of them, and returns their number.
+        """
+
+    def replace_keys(self, keyring: Any, now: Now) -> None:
+        """Replace the keys by those of ``keyring``, and tell the other members which keys this node has now.
+
+        The next packet is signed with the new active key. Raises ``ProtocolError`` (unsupported_operation) on a wire
+        without keys.
         """
 
     def seed(self, node: Node, now: Now) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .types import Address
 
@@ -81,6 +81,13 @@ class Rejected(Exception):
 
 class Codec(Protocol):
     """Encodes and decodes packets. :meth:`parse` needs no cryptography, so the engine can drop duplicates early."""
+
+    @property
+    def keys(self) -> tuple[tuple[int, str], ...]:
+        """Fingerprint (64 bits) and state of each key."""
+
+    def use(self, keyring: Any) -> None:
+        """Replace the keys by those of ``keyring`` (``wire.keys.Keyring``)."""
 
     def parse(self, data: bytes) -> Header:
         """The unverified header. Raises ``Rejected``: truncated, malformed, foreign_version, foreign_cluster."""

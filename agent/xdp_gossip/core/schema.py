@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Callable, Generic, NamedTuple, TypeVar
 
+from .settings import KEY_STATES
 from .types import Address, EdgeState, State, Version, check_key
 
 T = TypeVar("T")
@@ -169,6 +170,13 @@ def _unpack_state(raw: Any) -> State:
     return _STATES[index]
 
 
+def _unpack_key_state(raw: Any) -> str:
+    index: int = uint(8).unpack(raw)
+    if index >= len(KEY_STATES):
+        raise ValueError(f"state of a key {index}: expected one below {len(KEY_STATES)}")
+    return KEY_STATES[index]
+
+
 U7, U8, U32, U64 = uint(7), uint(8), uint(32), uint(64)
 BOOLEAN = Field(_same, _boolean)
 ADDRESS = Field(_pack_address, _unpack_address)
@@ -176,4 +184,5 @@ VERSION = Field(lambda value: value.hlc.to_bytes(8, "big") + _pack_address(value
 KEY = Field(_same, _unpack_key)
 HASH = raw_bytes(32, exact=True)
 STATE = Field(_STATES.index, _unpack_state)
+KEY_STATE = Field(KEY_STATES.index, _unpack_key_state)
 EDGE_STATE = Field(int, lambda raw: EdgeState(uint(8).unpack(raw)))

@@ -27,8 +27,8 @@ MAX_DATAGRAM = 65_507
 #: the memory that one packet can use.
 MAX_OBJECT = 16 * 1024 * 1024
 
-#: States of a key slot. A node accepts packets that are signed with any of its key slots, and signs its own packets
-#: with the active slot.
+#: States of a key. A node accepts packets that are signed with any of its keys, and signs its own packets with the
+#: active key.
 KEY_STATES = ("staged", "active", "retiring")
 
 _DAY = 86_400.0

@@ -11,7 +11,22 @@ import functools
 from typing import Any
 
 from .applied import TroubledFile
-from .schema import BOOLEAN, HASH, KEY, U32, U64, VERSION, Field, Struct, many, optional, pair, raw_bytes, text
+from .schema import (
+    BOOLEAN,
+    HASH,
+    KEY,
+    KEY_STATE,
+    U32,
+    U64,
+    VERSION,
+    Field,
+    Struct,
+    many,
+    optional,
+    pair,
+    raw_bytes,
+    text,
+)
 from .signatures import MAX_SIGNATURE, Part, Signature
 from .types import (
     MAX_ANCESTORS,
@@ -19,6 +34,7 @@ from .types import (
     MAX_BATCH,
     MAX_COMMENT,
     MAX_CONTENT_TYPE,
+    MAX_KEYS,
     MAX_NAME,
     MAX_PRIVATE_DATA,
     MAX_ZONE,
@@ -28,7 +44,7 @@ from .types import (
 
 RECORD = Struct(
     Record,
-    ("zone", "signers"),
+    ("zone", "signers", "keys"),
     name=text(MAX_NAME),
     private_data=text(MAX_PRIVATE_DATA),
     agent_version=text(64),
@@ -36,6 +52,7 @@ RECORD = Struct(
     stamp=pair(U32, U64),
     zone=text(MAX_ZONE),
     signers=U64,
+    keys=many(pair(U64, KEY_STATE), MAX_KEYS),
 )
 FILE = Struct(TroubledFile, template=text(64), path=text(255), state=text(16), since_ms=U64, error=text(256))
 

@@ -27,6 +27,8 @@ MAX_NAME = 255
 MAX_PRIVATE_DATA = 4096
 #: Maximum length of the name of a zone, in bytes of UTF-8.
 MAX_ZONE = 64
+#: Maximum number of keys that a node has at one time.
+MAX_KEYS = 8
 MAX_KEY = 512
 MAX_CONTENT_TYPE = 32
 MAX_AUTHOR = 255
@@ -217,7 +219,7 @@ class Record:
     A node spreads its record after each change. Every heartbeat has the digest of its origin's record. ``plane``: the
     mode. The pair ``stamp`` is the node's incarnation and sequence at the last change; a record with a higher stamp
     replaces a record with a lower stamp. ``signers``: 64-bit digest of the signers that the node accepts; 0 if the node
-    has none.
+    has none. ``keys``: fingerprint (64 bits) and state of each of the node's keys, the least fingerprint first.
     """
 
     name: str = ""
@@ -227,13 +229,16 @@ class Record:
     stamp: tuple[int, int] = (0, 0)
     zone: str = ""
     signers: int = 0
+    keys: tuple[tuple[int, str], ...] = ()
 
     @functools.cached_property
     def digest(self) -> int:
         """64-bit digest over all fields except the stamp. The digest is never 0, because 0 means an unknown record."""
         digest = hashlib.blake2b(digest_size=8, person=b"xg-record")
-        # A record has the digest that members compute that do not know the fields which were added later.
-        later = (self.zone, f"{self.signers:016x}") if self.signers else (self.zone,) if self.zone else ()
+        keys = " ".join(f"{fingerprint:016x} {state}" for fingerprint, state in self.keys)
+        later = [self.zone, f"{self.signers:016x}" if self.signers else "", keys]
+        while later and not later[-1]:  # a record has the digest that it had before these fields existed
+            later.pop()
         for text in (self.name, self.private_data, self.agent_version, self.plane, *later):
             raw = text.encode()
             digest.update(len(raw).to_bytes(4, "big") + raw)
@@ -260,9 +265,9 @@ class Member:
     problems: tuple[str, ...] = ()
     #: Whether all documents in ``digest`` are on the node's disk.
     stored: bool = True
-    #: The key slot with which the node signs its packets. None for the local node, on a wire without key slots, and
+    #: The id of the key that signed the node's newest packet. None for the local node, on a wire without key ids, and
     #: before the first packet of the node in this run.
-    key_slot: int | None = None
+    key_id: int | None = None
 
     @property
     def node(self) -> Node:

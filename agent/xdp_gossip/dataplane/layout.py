@@ -12,7 +12,7 @@ from ..core.types import Address
 
 #: Fields of struct xg_config: addr (16s), port (2s, big-endian), amount, wide, flags, cluster (4s, big-endian),
 #: incarnation, documents_digest, lease, clock, timeout, max_clock_drift, ring_half, ring_size, asked, wall,
-#: record_digest, renewed, key_slot, packet_flags
+#: record_digest, renewed, key_id, packet_flags
 CONFIG = struct.Struct("=16s2sHHH4sIQQqQQIIQqQQBB6x")
 #: Fields of struct xg_key: present, key of the MAC (16s)
 KEY = struct.Struct("=I4x16s")

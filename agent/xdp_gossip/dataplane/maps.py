@@ -195,7 +195,7 @@ class DataPlane:
         self._barring = constants["XG_ALLOW"]
         self._standings = {name: constants[constant] for name, constant in _STANDINGS.items()}
         self._rounds = constants["XG_ROUNDS"]
-        self._asked = self._key_slot = 0
+        self._asked = self._key_id = 0
         self._half = self.ring_size = 0
         self._written = b""
         pins = directory / "bpf" / f"v{constants['XG_LAYOUT']}"
@@ -282,15 +282,24 @@ class DataPlane:
         return False
 
     def write_keys(self, keys: Sequence[tuple[int, bytes]], active: int) -> None:
-        """Write MAC keys of 16 bytes to key slots; ``keys``: pairs of slot and key. All other slots become empty.
+        """Write ``keys``: pairs of key id (0 to 255) and MAC key (16 bytes). All other keys are removed.
 
-        ``active``: the slot whose key signs answers from the next :meth:`write_config` on.
+        ``active``: id of the key that signs answers from the next :meth:`write_config` on.
         """
-        self._key_slot = active
-        slots = [bytes(layout.KEY.size)] * 256
-        for number, key in keys:
-            slots[number] = layout.KEY.pack(1, key)
-        self._keys.update_many(struct.pack("=256I", *range(256)), b"".join(slots))
+        self._key_id = active
+        values = [bytes(layout.KEY.size)] * 256
+        for key_id, key in keys:
+            values[key_id] = layout.KEY.pack(1, key)
+        self._keys.update_many(struct.pack("=256I", *range(256)), b"".join(values))
+
+    def add_keys(self, keys: Sequence[tuple[int, bytes]]) -> None:
+        """Write ``keys`` (see :meth:`write_keys`), and keep the other keys. The key that signs stays the same."""
+        for key_id, key in keys:
+            self._keys.update(struct.pack("=I", key_id), layout.KEY.pack(1, key))
+
+    def sign_with(self, active: int) -> None:
+        """Sign answers with the key whose id is ``active`` from the next :meth:`write_config` on."""
+        self._key_id = active
 
     def write_allow(self, entries: Mapping[tuple[int, bytes], bool]) -> None:
         """Write the list of allowed sources (:meth:`AllowList.entries`); an empty list allows all sources.
@@ -327,7 +336,7 @@ class DataPlane:
             config.wall,
             config.record_digest,
             _ns(config.renewed),
-            self._key_slot,
+            self._key_id,
             config.packet_flags,
         )
         self._asked = config.asked
@@ -451,7 +460,8 @@ def open_plane(
 ) -> DataPlane:
     """Open the loaded data plane, claim it for this node, and write the keys and allowed sources.
 
-    ``active``: the key slot that signs this node's packets. Raises ``PlaneError``.
+    ``keys``: pairs of key id and MAC key (16 bytes). ``active``: id of the key that signs this node's packets. Raises
+    ``PlaneError``.
     """
     plane = DataPlane(directory, Loaded.read(directory, protocol), own, cluster, amount, wide)
     try:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
@@ -486,6 +487,21 @@ class Steering:
         """
         if self._transport.plane is not None and self._shown != self._state():
             self._guarded(self._write_config, now)
+
+    def accept_keys(self, keys: Sequence[tuple[int, bytes]], now: Now) -> None:
+        """Make the kernel accept packets signed with ``keys``, too. See ``DataPlane.write_keys`` for ``keys``."""
+        self._guarded(lambda plane, _: plane.add_keys(keys), now)
+
+    def use_keys(self, keys: Sequence[tuple[int, bytes]], active: int, now: Now) -> None:
+        """Make the kernel sign with the key ``active``, then remove all keys that are not among ``keys``."""
+
+        def switch(plane: DataPlane, now: Now) -> None:
+            plane.sign_with(active)
+            # The kernel must sign with the new key before the old key is removed: without a key it cannot answer.
+            self._write_config(plane, now)
+            plane.write_keys(keys, active)
+
+        self._guarded(switch, now)
 
     def hold(self, standing: Standing, now: Now) -> None:
         """Write a peer's standing (for example present, suspect or gone) to the kernel's maps."""

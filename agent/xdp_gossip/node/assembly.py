@@ -33,16 +33,22 @@ if TYPE_CHECKING:
     from ..dataplane.maps import DataPlane
 
 
+def keyring_of(settings: NodeSettings) -> Keyring | None:
+    """Derive the keys that ``settings`` name; None on PekoNode's wire, which has no keys. Raises ``ValueError``."""
+    if settings.wire == "pekonode":
+        return None
+    try:
+        return Keyring(settings.cluster, settings.key_pairs)
+    except ValueError as error:
+        raise ValueError(f"{'keys' if settings.keys else 'secret_key'}: {error}") from None
+
+
 class Assembly:
     """Builds the parts of one node from its settings. The constructor raises ``ValueError`` for invalid keys."""
 
     def __init__(self, settings: NodeSettings) -> None:
         self.settings = settings
-        slots = {slot.id: (slot.secret, slot.state) for slot in settings.keys}
-        try:
-            self.keyring = Keyring(settings.cluster, slots or {0: (settings.secret_key, "active")})
-        except ValueError as error:
-            raise ValueError(f"keys: {error}") from None
+        self.keyring = keyring_of(settings)
         self.allow = AllowList([parse_network(network) for network in settings.dataplane.allow])
 
     @property
@@ -58,6 +64,7 @@ class Assembly:
             from ..pekonode import PekoNodeEngine
 
             return PekoNodeEngine(node, self.settings, rng, self.settings.secret_key)
+        assert self.keyring is not None
         codec, settings = NativeCodec(self.keyring), self.settings
         signers = Signers(settings.cluster, settings.signers, verify, verify_all)
         return Engine(node, settings, codec, rng, incarnation, agent_version=__version__, plane=plane, signers=signers)
@@ -117,12 +124,13 @@ class Assembly:
         from ..dataplane.steering import Steering
 
         own, settings = engine.node.address, self.settings
-        keys = [(slot, key.mac) for slot in self.keyring.states if (key := self.keyring.get(slot)) is not None]
         amount = settings.amount
         wide = min(MAX_COPIES, WIDE * amount)
         allow = self.allow.entries()
 
         def find() -> DataPlane:
+            keyring = self.keyring  # the keys may have been replaced since the node started
+            assert keyring is not None
             return open_plane(
                 directory,
                 settings.protocol,
@@ -130,8 +138,8 @@ class Assembly:
                 cluster_id(settings.cluster),
                 amount,
                 wide,
-                keys,
-                self.keyring.active,
+                keyring.mac_keys,
+                keyring.active.id,
                 allow,
             )
 

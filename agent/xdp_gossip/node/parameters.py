@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..config.settings import DataPlaneConfig, KeySlot, NodeSettings, rules
+from ..config.settings import ClusterKey, DataPlaneConfig, NodeSettings, rules
 from ..core.allowlist import MOST, parse_network
 from ..core.checks import choice as choice
 from ..core.checks import flag as flag
@@ -66,7 +66,7 @@ def settings(given: Mapping[str, object]) -> NodeSettings:
     values.update(
         listen_addr=listen_address("listen_addr", given["listen_addr"]),
         limits=instance("limits", given["limits"], Limits, "Limits"),
-        keys=key_slots("keys", given["keys"]),
+        keys=keys("keys", given["keys"]),
         signers=signers("signers", given["signers"]),
         state_dir="" if state_dir is None else str(path("state_dir", state_dir)),
         dataplane=DataPlaneConfig(
@@ -211,26 +211,22 @@ def networks(name: str, value: object) -> tuple[str, ...]:
     return tuple(found)
 
 
-def key_slots(name: str, value: object) -> tuple[KeySlot, ...]:
-    """Build key slots from tuples (slot, state, secret). Errors never quote the value, which may be a secret."""
-    found: dict[int, KeySlot] = {}
+def keys(name: str, value: object) -> tuple[ClusterKey, ...]:
+    """Build cluster keys from tuples (state, secret). Errors never quote the value, which may be a secret."""
+    found = []
     if not isinstance(value, (list, tuple)):
-        raise TypeError(f"{name}: expected a list of (slot, state, secret), got {type(value).__name__}")
-    for each in value:
-        if not isinstance(each, (tuple, list)) or len(each) != 3:
-            raise TypeError(f"{name}: expected (slot, state, secret), got another {type(each).__name__}")
-        slot, state, own = each
-        if isinstance(slot, bool) or not isinstance(slot, int):
-            raise TypeError(f"{name}: slot: expected a whole number from 0 to 255, got {type(slot).__name__}")
-        integer(f"{name}: slot", slot, 0, 255)
-        if slot in found:
-            raise ValueError(f"{name}: expected each slot once, got {slot} twice")
+        raise TypeError(f"{name}: expected a list of (state, secret), got {type(value).__name__}")
+    for position, each in enumerate(value):
+        where = f"{name}[{position}]"
+        if not isinstance(each, (tuple, list)) or len(each) != 2:
+            raise TypeError(f"{where}: expected (state, secret), got another {type(each).__name__}")
+        state, own = each
         if not isinstance(state, str):
-            raise TypeError(f"{name}: state of slot {slot}: expected text, got {type(state).__name__}")
+            raise TypeError(f"{where}: state: expected text, got {type(state).__name__}")
         if state not in KEY_STATES:
-            raise ValueError(f"{name}: state of slot {slot}: expected one of {', '.join(KEY_STATES)}")
-        found[slot] = KeySlot(slot, state, "", text(f"{name}: secret of slot {slot}", own, 1, secret=True))
-    return tuple(found.values())
+            raise ValueError(f"{where}: state: expected one of {', '.join(KEY_STATES)}")
+        found.append(ClusterKey(state, text(f"{where}: secret", own, 1, secret=True)))
+    return tuple(found)
 
 
 def signers(name: str, value: object) -> tuple[Signer, ...]:

@@ -30,6 +30,7 @@ from ..store.disk import Disk
 from ..store.sqlite import Snapshot, StoreError
 from ..store.unsaved import Unsaved
 from ..transport import Transport
+from ..wire.keys import Keyring
 from .publishing import Publisher
 from .steering import PlaneSteering, WithoutPlane
 
@@ -149,6 +150,16 @@ class Runtime:
             return operation(self.engine, self.now())
         finally:
             self._carry_out()
+
+    def replace_keys(self, keyring: Keyring) -> None:
+        """Replace the keys of the engine and of the data plane.
+
+        The order keeps every valid packet: first the kernel accepts the new keys, too. Then the engine and the kernel
+        sign with the new key. Last, the kernel removes the keys that are not among the new ones.
+        """
+        self.steering.accept_keys(keyring.mac_keys, self.now())
+        self.call(lambda engine, now: engine.replace_keys(keyring, now))
+        self.steering.use_keys(keyring.mac_keys, keyring.active.id, self.now())
 
     async def saved(self) -> None:
         """Wait until all documents that were accepted before this call are on the disk. Raises ``StoreError``."""

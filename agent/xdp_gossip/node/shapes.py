@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+from collections.abc import Iterable
 from typing import Any
 
 from ..core.signers import SignedBy
@@ -32,9 +33,15 @@ def node(member: Member) -> dict[str, Any]:
         "local": member.local,
         "record_known": record is not None,
         **({"signers": f"{record.signers:016x}"} if record is not None and record.signers else {}),
-        **({"key_slot": member.key_slot} if member.key_slot is not None else {}),
+        **({"keys": keys(record.keys)} if record is not None and record.keys else {}),
+        **({"key_id": member.key_id} if member.key_id is not None else {}),
         **({"problems": list(member.problems)} if member.problems else {}),
     }
+
+
+def keys(states: Iterable[tuple[int, str]]) -> list[dict[str, Any]]:
+    """Convert fingerprints and states of keys to a list of the schema ``Key``."""
+    return [{"fingerprint": f"{fingerprint:016x}", "state": state} for fingerprint, state in states]
 
 
 def pascal_node(value: Node) -> dict[str, Any]:

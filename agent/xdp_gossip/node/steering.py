@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ..core.events import Standing
@@ -54,6 +54,12 @@ class PlaneSteering(Protocol):
     def attend(self, now: Now) -> None:
         """Update the kernel after the engine has processed an input, because the engine's state may have changed."""
 
+    def accept_keys(self, keys: Sequence[tuple[int, bytes]], now: Now) -> None:
+        """Make the kernel accept packets signed with ``keys`` (pairs of key id and MAC key), too."""
+
+    def use_keys(self, keys: Sequence[tuple[int, bytes]], active: int, now: Now) -> None:
+        """Make the kernel sign with the key whose id is ``active``, and accept only ``keys``."""
+
     def hold(self, standing: Standing, now: Now) -> None:
         """Write a peer's state to the kernel's maps."""
 
@@ -101,6 +107,12 @@ class WithoutPlane:
 
     def attend(self, now: Now) -> None:
         """Do nothing, because there is no kernel state."""
+
+    def accept_keys(self, keys: Sequence[tuple[int, bytes]], now: Now) -> None:
+        """Do nothing, because the engine checks every packet."""
+
+    def use_keys(self, keys: Sequence[tuple[int, bytes]], active: int, now: Now) -> None:
+        """Do nothing, because the engine checks every packet."""
 
     def hold(self, standing: Standing, now: Now) -> None:
         """Do nothing, because there is no kernel state."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from ..core.events import MemberChanged, MemberForgotten, Paused, Resumed
 from ..core.interface import ProtocolError, check_dead
@@ -184,6 +185,10 @@ class PekoNodeEngine(PekoNodeDrive):
         if tuple(signers):
             raise ProtocolError("unsupported_operation", "PekoNode's wire has no signed documents")
         return 0
+
+    def replace_keys(self, keyring: Any, now: Now) -> None:
+        """Raise ``ProtocolError`` (unsupported_operation), because packets of this wire name no key."""
+        raise ProtocolError("unsupported_operation", "PekoNode's wire has one secret, which needs a restart to change")
 
     def repair(self, now: Now) -> int:
         """Raise ``ProtocolError`` (unsupported_operation), because this wire has no documents digest."""

@@ -325,6 +325,8 @@ class Agent:
         ]
         declared = knobs(AgentConfig)  # the setting seed_names has no entry here: it is parsed from the key seeds
         reload = [name for name in differing if declared.get(name, declared["seeds"]).agent.reload]
+        if not self._may_take_keys(new):
+            reload = [name for name in reload if name not in ("secret_key", "keys")]
         restart = [name for name in differing if name not in reload]
         if "api" in restart:
             applied = dataclasses.replace(old.api, **_reloaded(new.api))
@@ -338,6 +340,25 @@ class Agent:
         if (new.node.name, new.node.private_data) != (old.node.name, old.node.private_data):
             reload.append("node.name or node.private_data")
         return sorted(reload), sorted(restart)
+
+    def _may_take_keys(self, new: AgentConfig) -> bool:
+        """Whether a reload can apply the keys of ``new``.
+
+        The engine of PekoNode's wire has one secret for its whole run. A cluster without any secret is another cluster.
+        """
+        return self.settings.wire != "pekonode" and bool(new.secret_key or new.keys)
+
+    def _take_keys(self, new: AgentConfig) -> None:
+        """Use the keys of ``new`` from now on."""
+        old = self.settings
+        if not self._may_take_keys(new) or (new.keys, new.secret_key) == (old.keys, old.secret_key):
+            return
+        before = self.node_list.keys
+        self.node_list.replace_keys(new.key_pairs)
+        self.settings = dataclasses.replace(old, keys=new.keys, secret_key=new.secret_key)
+        if self.node_list.keys != before:
+            told = ", ".join(f"{fingerprint:016x} ({state})" for fingerprint, state in self.node_list.keys)
+            _log.info("keys replaced: %s", told)
 
     def _take_over(self, new: AgentConfig) -> None:
         old = self.settings
@@ -353,6 +374,7 @@ class Agent:
             old, api=api, log=new.log, seeds=new.seeds, seed_names=new.seed_names, signers=new.signers
         )
         self._grant(self.settings)
+        self._take_keys(new)
         if old.signers != new.signers and (withheld := self.node_list.trust(new.signers)):
             _log.warning("%d documents lack a signature that they need now; only their history is kept", withheld)
         for seed in set(old.seeds) - set(new.seeds):

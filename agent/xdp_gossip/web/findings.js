@@ -25,7 +25,7 @@ const PROBLEMS = {
 // Counters that should not grow: explanation, and remedy if they do.
 const COUNTERS = {
   rx_bad_mac: ["packets with a wrong signature", "Compare the secrets of all hosts."],
-  rx_unknown_key: ["packets with a key slot that is unknown here", "Add the key as staged on every host before any uses it."],
+  rx_unknown_key: ["packets signed with a key that is unknown here", "Add the key as staged on every host before any uses it."],
   rx_wrong_key: ["packets made with another secret", "Compare the secrets of all hosts."],
   rx_foreign_cluster: ["packets of another cluster", "Compare cluster: of all hosts."],
   rx_stale_time: ["packets from too far in the past or the future", "Look at the clocks: timedatectl"],

@@ -1,29 +1,64 @@
 # SPDX-License-Identifier: MIT
-"""Keys of a cluster: up to 256 key slots.
+"""Keys of a cluster, and what is derived from each secret.
 
-The keys of a slot are derived from the secret of the slot. The keys are never sent. To rotate keys without
-interruption, first give every node the new secret in a slot with the state ``staged``. Nodes accept packets signed with
-a staged slot. Second, set the new slot to ``active`` on every node, so that nodes sign packets with the new slot. Set
-the old slot to ``retiring``, so that nodes still accept packets signed with the old slot. Finally, remove the old slot
+A secret is either a generated key (``xgk1_`` and 43 characters, 256 random bits) or a passphrase. HKDF derives the keys
+and a fingerprint of 8 bytes from a generated key. A passphrase is first stretched by scrypt. The first byte of the
+fingerprint is the key id, which each packet contains. So a key is the same key on every node that has the secret, and
+no number is configured. The keys are never sent; the fingerprint is public.
+
+To rotate keys without interruption, first give every node the new secret with the state ``staged``. Nodes accept
+packets signed with a staged key. Second, set the new key to ``active`` and the old key to ``retiring`` on every node.
+Nodes then sign packets with the new key and still accept packets signed with the old key. Finally, remove the old key
 from every node.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+import functools
 import hashlib
 import hmac
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ..core.settings import KEY_STATES
+from ..core.types import MAX_KEYS
+
+#: Prefix of a generated key. The digit is the version of the format.
+GENERATED = "xgk1_"
+#: Bytes of a generated key, and the characters that base64url needs for them without padding.
+_KEY_BYTES, _KEY_CHARACTERS = 32, 43
+_ALPHABET = re.compile(r"[A-Za-z0-9_-]*")
+
+#: Version of the derivation; the beginning of both salts.
+_SALT = b"xdp-gossip/2 "
+#: Parameters of scrypt (RFC 7914): N, r and p. Stretching takes 32 MiB (128 x N x r bytes) and about a quarter of a
+#: second, and so does each guess of an attacker with a recorded packet. The parameters are those of OWASP's Password
+#: Storage Cheat Sheet with 32 MiB.
+SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 15, 8, 3
+#: Memory that OpenSSL may use for scrypt. Its default is 32 MiB, a little less than these parameters need.
+_SCRYPT_MEMORY = 64 << 20
 
 
 @dataclass(frozen=True)
-class SlotKeys:
-    """The keys of one slot, ``mac`` (16 bytes, for the MAC) and ``body`` (32 bytes, to derive AEAD keys of packets)."""
+class Key:
+    """What is derived from one secret.
 
+    ``fingerprint``: 64 bits that name the key. ``mac``: 16 bytes, for the MAC. ``body``: 32 bytes, to derive the AEAD
+    keys of packets.
+    """
+
+    fingerprint: int
     mac: bytes = field(repr=False)
     body: bytes = field(repr=False)
+
+    @property
+    def id(self) -> int:
+        """The key id, 0 to 255: the first byte of the fingerprint."""
+        return self.fingerprint >> 56
 
 
 def cluster_id(name: str) -> int:
@@ -31,43 +66,136 @@ def cluster_id(name: str) -> int:
     return int.from_bytes(hashlib.blake2s(name.encode(), digest_size=4, person=b"xg-clust").digest(), "big")
 
 
+def generate() -> str:
+    """Return a new generated key: the prefix ``xgk1_`` and 32 random bytes in base64url without padding."""
+    return GENERATED + base64.urlsafe_b64encode(os.urandom(_KEY_BYTES)).decode().rstrip("=")
+
+
+def is_generated(secret: str) -> bool:
+    """Whether ``secret`` has the prefix of a generated key. Otherwise it is a passphrase."""
+    return secret.startswith(GENERATED)
+
+
+def check_secret(secret: str) -> None:
+    """Raise ``ValueError`` if ``secret`` has the prefix of a generated key but is none. The error never quotes it."""
+    if is_generated(secret):
+        _decoded(secret)
+
+
+def derive(cluster: str, secret: str) -> Key:
+    """Derive the key of ``secret`` in the cluster ``cluster``.
+
+    A passphrase takes about a quarter of a second for the first time in a process. Raises ``ValueError`` for a
+    malformed generated key.
+    """
+    if is_generated(secret):
+        return _expand(cluster, _decoded(secret))
+    # Without a secret there is nothing to protect, so nothing is stretched.
+    return _expand(cluster, _stretched(cluster, secret) if secret else b"")
+
+
+def clash(keys: Sequence[Key]) -> tuple[int, int] | None:
+    """Return the positions of the first two keys with the same id; None if all ids differ.
+
+    Two different keys have the same id in 1 of 256 cases. The keys at the two positions are equal if their secrets are.
+    """
+    first: dict[int, int] = {}
+    for position, key in enumerate(keys):
+        if key.id in first:
+            return first[key.id], position
+        first[key.id] = position
+    return None
+
+
 class Keyring:
-    """The key slots of one cluster."""
+    """The keys of one cluster on one node. Immutable."""
 
-    def __init__(self, cluster: str, slots: Mapping[int, tuple[str, str]]) -> None:
-        """Derive the keys of ``slots``: slot number (0-255) -> (secret, state).
+    def __init__(self, cluster: str, keys: Iterable[tuple[str, str]]) -> None:
+        """Derive ``keys``: pairs of state and secret.
 
-        Raises ``ValueError`` if a slot number or a state is wrong, or if the number of active slots is not one.
+        Raises ``ValueError`` if a state or a secret is wrong, if the number of active keys is not one, if there are
+        more than ``MAX_KEYS``, or if two keys have the same id.
         """
-        for number, (_, state) in slots.items():
-            if not 0 <= number <= 255:
-                raise ValueError(f"key slot: expected 0 to 255, got {number}")
+        given = list(keys)
+        if len(given) > MAX_KEYS:
+            raise ValueError(f"expected at most {MAX_KEYS} keys, got {len(given)}")
+        for position, (state, _) in enumerate(given):
             if state not in KEY_STATES:
-                raise ValueError(f"key slot {number}: expected one of {', '.join(KEY_STATES)}, got {state!r}")
-        active = [number for number, (_, state) in slots.items() if state == "active"]
+                raise ValueError(f"keys[{position}]: expected one of {', '.join(KEY_STATES)}, got {state!r}")
+        active = [position for position, (state, _) in enumerate(given) if state == "active"]
         if len(active) != 1:
-            raise ValueError(f"key slots: expected exactly one active, got {len(active)}")
+            raise ValueError(f"expected exactly one active key, got {len(active)}")
+        found = []
+        for position, (_, secret) in enumerate(given):
+            try:
+                found.append(derive(cluster, secret))
+            except ValueError as error:
+                raise ValueError(f"keys[{position}]: {error}") from None
+        both = clash(found)
+        if both is not None:
+            one, other = both
+            if found[one] == found[other]:
+                raise ValueError(f"keys[{other}]: expected each secret once, got the secret of keys[{one}] again")
+            raise ValueError(
+                f"keys[{other}]: expected a key with an id of its own, got the id {found[other].id} of keys[{one}]; "
+                "generate another key"
+            )
         self.cluster = cluster
-        self.active = active[0]
-        self.states = {number: state for number, (_, state) in sorted(slots.items())}
-        self._keys = {number: _derive(cluster, secret) for number, (secret, _) in slots.items()}
+        #: The key that signs.
+        self.active = found[active[0]]
+        #: Fingerprint and state of each key, in the order given.
+        self.states = tuple((key.fingerprint, state) for key, (state, _) in zip(found, given))
+        self._keys = {key.id: key for key in found}
 
     @classmethod
     def single(cls, cluster: str, secret: str) -> Keyring:
-        """A keyring for a cluster without key slots. Its only secret is in slot 0."""
-        return cls(cluster, {0: (secret, "active")})
+        """A keyring with one key, which is active."""
+        return cls(cluster, [("active", secret)])
 
-    def get(self, number: int) -> SlotKeys | None:
-        """The keys of the slot ``number``; None if there is no such slot."""
-        return self._keys.get(number)
+    def get(self, key_id: int) -> Key | None:
+        """The key with the id ``key_id``; None if there is no such key."""
+        return self._keys.get(key_id)
+
+    @property
+    def mac_keys(self) -> list[tuple[int, bytes]]:
+        """Id and MAC key of each key, for a data plane."""
+        return [(key.id, key.mac) for key in self._keys.values()]
 
 
-def _derive(cluster: str, secret: str) -> SlotKeys:
-    """Derive the keys of a slot by HKDF (RFC 5869). The cluster name is the salt, so two clusters never share a key."""
-    salt = b"xdp-gossip/1 " + cluster.encode()
-    return SlotKeys(
-        mac=hkdf(secret.encode(), salt, b"packet mac", 16),
-        body=hkdf(secret.encode(), salt, b"body", 32),
+def _decoded(secret: str) -> bytes:
+    """The 32 bytes of a generated key. Raises ``ValueError``, which never quotes the key."""
+    text = secret[len(GENERATED) :]
+    expected = f"expected {GENERATED} and {_KEY_CHARACTERS} characters of base64url, got"
+    if len(text) != _KEY_CHARACTERS:
+        raise ValueError(f"{expected} {GENERATED} and {len(text)} characters; a passphrase must not begin so")
+    if not _ALPHABET.fullmatch(text):
+        raise ValueError(f"{expected} another character")
+    try:
+        raw = base64.urlsafe_b64decode(text + "=")
+    except binascii.Error:  # pragma: no cover - length and alphabet were checked
+        raise ValueError(f"{expected} something else") from None
+    # The last character has two bits more than the key. With other bits there, one key would have several texts.
+    if base64.urlsafe_b64encode(raw).decode().rstrip("=") != text:
+        raise ValueError(f"{expected} a last character that no key has")
+    return raw
+
+
+@functools.lru_cache(maxsize=64)
+def _stretched(cluster: str, secret: str) -> bytes:
+    """Stretch a passphrase by scrypt. Cached, because a process often needs the same secret again."""
+    salt = _SALT + cluster.encode()
+    return hashlib.scrypt(
+        secret.encode(), salt=salt, n=SCRYPT_N, r=SCRYPT_R, p=SCRYPT_P, maxmem=_SCRYPT_MEMORY, dklen=32
+    )
+
+
+def _expand(cluster: str, secret: bytes) -> Key:
+    """Derive a key by HKDF (RFC 5869). The cluster name is part of the salt, so two clusters never share a key."""
+    salt = _SALT + cluster.encode()
+    return Key(
+        fingerprint=int.from_bytes(hkdf(secret, salt, b"key fingerprint", 8), "big"),
+        mac=hkdf(secret, salt, b"packet mac", 16),
+        body=hkdf(secret, salt, b"body", 32),
     )
 
 

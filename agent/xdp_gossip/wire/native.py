@@ -25,7 +25,7 @@ from ..core.packets import Header, PacketType, Rejected
 from ..core.registry import Message
 from ..core.types import Address
 from . import bodies
-from .keys import Keyring, SlotKeys, cluster_id
+from .keys import Key, Keyring, cluster_id
 
 MAGIC = 0x5847  # "XG"
 WIRE_VERSION = 2
@@ -52,6 +52,15 @@ class NativeCodec:
         self._keyring = keyring
         self._salt = os.urandom(SALT_BYTES) if salt is None else salt
         self._cluster = cluster_id(keyring.cluster)
+
+    @property
+    def keys(self) -> tuple[tuple[int, str], ...]:
+        """Fingerprint and state of each key."""
+        return self._keyring.states
+
+    def use(self, keyring: Keyring) -> None:
+        """Replace the keys. From now on, packets are checked and signed with the keys of ``keyring``."""
+        self._keyring = keyring
 
     def parse(self, data: bytes) -> Header:
         """The unverified header of a packet. Raises ``Rejected``."""
@@ -125,17 +134,15 @@ class NativeCodec:
     def encode(self, header: Header, message: Message | None) -> bytes:
         """Return a signed and encrypted packet.
 
-        The packet is signed with the active key slot, and not with the key slot that ``header`` names.
+        The packet is signed with the active key, and not with the key that ``header`` names.
         """
-        slot = self._keyring.active
-        keys = self._keyring.get(slot)
-        assert keys is not None
+        keys = self._keyring.active
         block = _BLOCK.pack(
             MAGIC,
             WIRE_VERSION,
             header.type,
             self._cluster,
-            slot,
+            keys.id,
             header.flags,
             header.origin.port,
             header.incarnation,
@@ -163,7 +170,7 @@ class NativeCodec:
         """Length in bytes of a packet with ``message``."""
         return HEADER_BYTES + _TAG_BYTES + len(bodies.pack(message))
 
-    def _keys(self, header: Header) -> SlotKeys:
+    def _keys(self, header: Header) -> Key:
         keys = self._keyring.get(header.key_id)
         if keys is None:
             raise Rejected("unknown_key")
@@ -176,7 +183,7 @@ def mac(key: bytes, packet: bytes) -> bytes:
     return tag
 
 
-def _body_key(keys: SlotKeys, block: bytes, salt: bytes) -> bytes:
+def _body_key(keys: Key, block: bytes, salt: bytes) -> bytes:
     """Return the encryption key for the body of one packet, 32 bytes.
 
     The key is derived from the signed block, which is different in each packet of a run. Packets of two runs may have

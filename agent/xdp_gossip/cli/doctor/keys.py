@@ -1,60 +1,87 @@
 # SPDX-License-Identifier: MIT
-"""Checks the key slots: whether a rotation is in progress, and whether members are at different steps of the
-rotation.
-"""
+"""Checks the keys: whether a rotation is in progress, and whether members have different keys."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from .finding import Finding, Subject
 from .look import Look
 from .members import named, several
 
-_SAYS = Subject("key", rotation="note", others="warning", unknown="warning", wrong="warning")
+_SAYS = Subject("key", rotation="note", others="warning", lacks="warning", unknown="warning", wrong="warning")
 
 
 def examine(look: Look) -> Iterator[Finding]:
-    """Check which key this node signs with, which keys it accepts, and which keys the other members sign with."""
+    """Check which key this node signs with, which keys it accepts, and which keys the other members have."""
     if look.status is None:
         return
-    slots = {slot["id"]: slot["state"] for slot in look.keys}
-    active = next((number for number, state in slots.items() if state == "active"), None)
-    used: dict[int, list[str]] = {}
-    for node in look.nodes:
-        if not node["local"] and node["state"] in ("alive", "suspect") and node.get("key_slot") is not None:
-            used.setdefault(node["key_slot"], []).append(named(node))
+    own = {key["fingerprint"]: key["state"] for key in look.keys}
+    active = next((fingerprint for fingerprint, state in own.items() if state == "active"), None)
+    others = [node for node in look.nodes if not node["local"] and node["state"] in ("alive", "suspect")]
+    told = [node for node in others if node.get("keys")]
     if active is not None:
-        yield _SAYS.ok(f"slot {active} signs, {', '.join(map(str, slots))} accepted")
-    yield from _rotation(slots, used)
-    for number, names in sorted(used.items()):
-        if number != active and active is not None:
-            state = slots.get(number, "unknown")
-            text = f"slot {active} signs here, {several(names)} sign with slot {number} ({state} here)"
-            yield _SAYS("others", text, "finish the rotation: the same slot active on every member, then restart it")
+        yield _SAYS.ok(f"key {active} signs, {', '.join(own)} accepted")
+    yield from _rotation(own, told)
+    yield from _lacking(own, told)
+    if active is not None:
+        yield from _signing(own, active, told)
     yield from _refused(look)
 
 
-def _rotation(slots: dict[int, str], used: dict[int, list[str]]) -> Iterator[Finding]:
-    for number, state in slots.items():
-        if state == "staged":
-            text = f"slot {number} is staged: packets with it are accepted, and no member signs with it yet"
-            yield _SAYS("rotation", text, "once it is so on every member, make it active, and the former retiring")
-        elif state == "retiring" and not used.get(number):
-            text = f"slot {number} is retiring, and no member that is heard signs with it"
-            yield _SAYS("rotation", text, "take it out of keys on every member, if all of them are present")
+def _state(node: dict[str, Any], fingerprint: str) -> str | None:
+    """The state of a key at ``node``; None if the node lacks the key."""
+    return next((key["state"] for key in node["keys"] if key["fingerprint"] == fingerprint), None)
+
+
+def _active(node: dict[str, Any]) -> str:
+    return next((key["fingerprint"] for key in node["keys"] if key["state"] == "active"), "none")
+
+
+def _rotation(own: dict[str, str], told: list[dict[str, Any]]) -> Iterator[Finding]:
+    for fingerprint, state in own.items():
+        signing = [named(node) for node in told if _state(node, fingerprint) == "active"]
+        if state == "staged" and not signing:
+            text = f"key {fingerprint} is staged: packets signed with it are accepted, and no member signs with it yet"
+            yield _SAYS("rotation", text, "once every member has it, make it active, and the former key retiring")
+        elif state == "staged":
+            text = f"key {fingerprint} is staged here, and {several(signing)} sign with it"
+            yield _SAYS("rotation", text, "make it active on every member, and the former key retiring")
+        elif state == "retiring" and not signing:
+            text = f"key {fingerprint} is retiring, and no member signs with it"
+            yield _SAYS("rotation", text, "remove it from keys on every member, if all of them are present")
         elif state == "retiring":
-            text = f"slot {number} is retiring, and {several(used[number])} still sign with it"
-            yield _SAYS("rotation", text, "make the new slot active there before this one is taken out")
+            text = f"key {fingerprint} is retiring, and {several(signing)} still sign with it"
+            yield _SAYS("rotation", text, "make the new key active there before this one is removed")
+
+
+def _lacking(own: dict[str, str], told: list[dict[str, Any]]) -> Iterator[Finding]:
+    for fingerprint, state in own.items():
+        lacking = [named(node) for node in told if _state(node, fingerprint) is None]
+        if lacking and state != "retiring":
+            text = f"key {fingerprint} ({state} here) is missing on {several(lacking)}"
+            yield _SAYS("lacks", text, "add the key there as staged, before any member signs with it")
+
+
+def _signing(own: dict[str, str], active: str, told: list[dict[str, Any]]) -> Iterator[Finding]:
+    used: dict[str, list[str]] = {}
+    for node in told:
+        used.setdefault(_active(node), []).append(named(node))
+    for fingerprint, names in sorted(used.items()):
+        if fingerprint != active:
+            state = own.get(fingerprint, "unknown")
+            text = f"key {active} signs here, {several(names)} sign with key {fingerprint} ({state} here)"
+            yield _SAYS("others", text, "finish the rotation: make the same key active on every member")
 
 
 def _refused(look: Look) -> Iterator[Finding]:
     counters = look.counters
     if counters.get("rx_unknown_key"):
-        text = f"{counters['rx_unknown_key']} packets had a key slot that this node does not have"
+        text = f"{counters['rx_unknown_key']} packets were signed with a key that this node does not have"
         yield _SAYS("unknown", text, "add the key as staged here, as on every member, before one signs with it")
     wrong = sum(counters.get(name, 0) for name in ("rx_bad_mac", "rx_bad_body", "rx_wrong_key"))
     if wrong:
         text = f"{wrong} packets were signed with another secret"
-        remedy = "compare the secret on every member (sha256sum FILE); else a stranger tries the port"
+        remedy = "compare the keys of every member (xdp-gossip keys); else a stranger tries the port"
         yield _SAYS("wrong", text, remedy)

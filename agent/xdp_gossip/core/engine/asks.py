@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from ..detector import snapshot
 from ..events import MemberForgotten, Paused, Resumed
@@ -64,6 +65,13 @@ class Engine(Drive):
         if digest != self._local.record.signers:
             self._spread_record(replace(self._local.record, signers=digest), now)
         return withheld
+
+    def replace_keys(self, keyring: Any, now: Now) -> None:
+        """Replace the keys. See ``Asked.replace_keys``."""
+        self._codec.use(keyring)
+        keys = tuple(sorted(self._codec.keys))
+        if keys != self._local.record.keys:
+            self._spread_record(replace(self._local.record, keys=keys), now)
 
     def seed(self, node: Node, now: Now) -> None:
         """Contact ``node`` now, and again whenever the node is not a present member.

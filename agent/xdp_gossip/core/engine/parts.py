@@ -62,7 +62,9 @@ class Parts:
         self._rng = rng
         signers = signers or Signers()
         stamp = (incarnation, 0)
-        record = Record(node.name, node.private_data, agent_version, plane, stamp, settings.zone, signers.digest)
+        described = (node.name, node.private_data, agent_version, plane, stamp, settings.zone, signers.digest)
+        record = Record(*described, tuple(sorted(codec.keys)))
+        self._codec = codec
         self._local = Local(node, record, incarnation)
         table = DocumentTable()
         self._membership = Membership(node.address, settings.limits.nodes, rng, settings.zone)

@@ -330,8 +330,8 @@ class Membership:
         if newest:
             self._holds(peer.sync, header.documents_digest, header.flags)
             peer.record_digest = header.record_digest
-        if peer.key_slot != header.key_id:
-            peer.key_slot = header.key_id
+        if peer.key_id != header.key_id:
+            peer.key_id = header.key_id
         news = (peer.incarnation, peer.record_digest) != before
         if news:
             self.changed(peer)

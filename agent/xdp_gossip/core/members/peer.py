@@ -63,11 +63,11 @@ class Peer(Shown):
     """
 
     __slots__ = (
-        "address", "key", "bucket", "incarnation", "sighted", "rumors", "directs", "record_digest", "key_slot",
+        "address", "key", "bucket", "incarnation", "sighted", "rumors", "directs", "record_digest", "key_id",
         "clock_ahead", "state_hash", "problems", "liveness", "record", "sync",
     )  # fmt: skip
 
-    SHOWN = frozenset({"incarnation", "problems", "key_slot"})
+    SHOWN = frozenset({"incarnation", "problems", "key_id"})
 
     def __init__(self, address: Address, now: Now) -> None:
         self.revision = None
@@ -79,7 +79,7 @@ class Peer(Shown):
         self.rumors = ReplayWindow(RUMOR_WINDOW)
         self.directs = ReplayWindow(DIRECT_WINDOW)
         self.record_digest = 0  # Record digest in the node's newest packet.
-        self.key_slot: int | None = None  # Key slot with which the node's newest packet is signed.
+        self.key_id: int | None = None  # Id of the key that signed the node's newest packet.
         self.clock_ahead: float | None = None  # The node's wall clock minus ours, in seconds.
         self.state_hash = 0  # The term for this peer in the digest of the NodeList, which is a sum.
         self.problems: tuple[str, ...] = ()  # The node's problems (``types.PROBLEMS``).
