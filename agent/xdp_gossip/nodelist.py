@@ -859,7 +859,8 @@ class AsyncNodeList:
         return self._joined().healthy()
 
     def health(self) -> str:
-        """Return the answer of ``GET /v1/health`` (docs/api.md): ok, starting, storage, isolated or stopped.
+        """Return the answer of ``GET /v1/health`` (docs/api.md): ok, starting, storage, missed_rotation, isolated or
+        stopped.
 
         The cost does not depend on the number of members.
         """
@@ -867,6 +868,8 @@ class AsyncNodeList:
         word = {"running": "ok", "new": "starting"}.get(runtime.engine.status, "stopped")
         if word == "ok" and runtime.storage_error:
             return "storage"
+        if word == "ok" and runtime.engine.missed_rotation:
+            return "missed_rotation"
         return "isolated" if word == "ok" and runtime.engine.isolated else word
 
     def summary(self) -> str:
@@ -880,6 +883,8 @@ class AsyncNodeList:
         if counts[State.AGENT_DOWN]:
             seen += f", {counts[State.AGENT_DOWN]} agent_down"
         word = "isolated" if engine.isolated else engine.status
+        if engine.missed_rotation:
+            word = "no common key, a rotation may have been missed"
         return f"{word}: {seen}, {engine.documents.totals[0]} documents"
 
     def status(self) -> dict[str, Any]:
@@ -897,6 +902,8 @@ class AsyncNodeList:
             "mode_reason": runtime.steering.reason,
             "state": engine.status,
             "isolated": engine.isolated,
+            "missed_rotation": engine.missed_rotation,
+            "unknown_key_nodes": engine.unknown_key_nodes,
             "uptime": round(time.monotonic() - self._started, 3),
             "node": shapes.node(engine.local),
             "listen": str(runtime.transport.local),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import concurrent.futures
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 from tests.planes.conftest import CYCLE, TIMEOUT
 from tests.planes.fleet import Fleet, Host
 from tests.support.fleet import SECRET, eventually
+from tests.support.keys import OTHER_KEY
+from xdp_gossip.wire.keys import derive
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
@@ -198,28 +201,95 @@ def test_who_may_not_speak_is_not_heard(fleet: Fleet) -> None:
     assert refused() == before
 
 
-def test_keys_are_rotated_without_losing_anybody(fleet: Fleet) -> None:
-    marks = {host.name: host.revision() for host in fleet}
-    steps = (("active", "staged"), ("retiring", "active"), ("", "active"))
-    watcher, rest = fleet[0], fleet.hosts[1:]
-    for old, new in steps:
-        for host in (*rest, watcher):
-            files = {0: host.write_secret("old.key", SECRET), 7: host.write_secret("new.key", "a secret after it")}
-            host.give_to_user()
-            host.settings.pop("secret_key_file", None)
-            slots = ((0, old), (7, new))
-            host.settings["keys"] = [
-                {"id": number, "file": str(files[number]), "state": state} for number, state in slots if state
+class Publishes:
+    """Publishes at one host ten times a second until the block ends; ``values`` has what was published."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.values: dict[str, bytes] = {}
+        self.failed: list[str] = []
+
+    def _run(self) -> None:
+        number = 0
+        while not self._stop.wait(0.1):
+            number += 1
+            key, value = f"rotation/{number}", b"number %d" % number
+            try:
+                self._host.publish(key, value)
+            except Exception as error:  # told by the test
+                self.failed.append(f"{key}: {error!r}")
+            else:
+                self.values[key] = value
+
+    def __enter__(self) -> Publishes:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(60)
+
+
+#: Counters that a packet with a key of another step would raise.
+REFUSED = ("rx_unknown_key", "rx_bad_mac", "rx_bad_body", "drop_unknown_key", "drop_bad_mac")
+
+
+def refused(fleet: Fleet) -> dict[tuple[str, str], int]:
+    """The counters of packets that were refused for their key, of agents and of kernels."""
+    found = {}
+    for host in fleet:
+        counters = {**host.counters(), **(host.kernel() if fleet.plane != "UDP" else {})}
+        found.update({(host.name, name): counters[name] for name in REFUSED if name in counters})
+    return found
+
+
+def test_a_key_is_rotated_by_reloads_and_nobody_notices(fleet: Fleet) -> None:
+    """No restart, no packet refused for its key, nobody suspected, and no publish lost."""
+    old, new = SECRET, OTHER_KEY
+    names = {old: "old.key", new: "new.key"}
+    steps = [[("active", old), ("staged", new)], [("active", new), ("retiring", old)], [("active", new)]]
+
+    def runs() -> dict[str, tuple[int | None, int]]:
+        return {host.name: (host.pid, host.status()["node"]["incarnation"]) for host in fleet}
+
+    fleet.settled(30)
+    before, running, marks = refused(fleet), runs(), {host.name: host.revision() for host in fleet}
+    with Publishes(fleet[0]) as publishes:
+        for step in steps:
+            shown = [
+                {"fingerprint": f"{derive('default', secret).fingerprint:016x}", "state": state}
+                for state, secret in step
             ]
-            if host is not watcher:
-                assert host.stop() == 0
-        fleet.start(rest)
-        fleet.settled(10)
-        gone = [found for found in watcher.events(marks[watcher.name]) if found[0] in ("removed", "left")]
-        assert not gone, f"{old or 'taken away'}/{new}: {gone}"
-        assert watcher.stop() == 0
-        fleet.start([watcher])
-        marks[watcher.name] = watcher.revision()
+            for host in random.Random(1).sample(fleet.hosts, len(fleet.hosts)):
+                host.settings.pop("secret_key_file", None)
+                host.settings["keys"] = [
+                    {"file": str(host.write_secret(names[secret], secret)), "state": state} for state, secret in step
+                ]
+                host.give_to_user()
+                host.write_config()
+                host.signal(signal.SIGHUP)
+            wanted = sorted(shown, key=lambda key: key["fingerprint"])
+
+            def untold(wanted: list[dict[str, str]] = wanted) -> str | None:
+                for host in fleet:
+                    for node in host.nodes():
+                        if node.get("keys") != wanted:
+                            return f"{host.name} is told that {node['name']} has {node.get('keys')}"
+                return None
+
+            eventually(untold, 20, 0.05)
+            done = len(publishes.values)  # until no packet of the step before is under way
+            eventually(lambda done=done: None if len(publishes.values) >= done + 8 else "few publishes", 20)  # type: ignore[misc]
+    assert not publishes.failed and len(publishes.values) >= 24
+    for key, value in publishes.values.items():
+        eventually(lambda key=key, value=value: fleet.lacking(key, value), 20, 0.05)  # type: ignore[misc]
+    assert runs() == running
+    assert refused(fleet) == before
+    for host in fleet:
+        changes = host.events(marks[host.name])
+        assert {event for event, _ in changes} <= {"updated"}, f"{host.name}: {changes}"
     value = b"signed with the new key, over " + fleet.plane.encode()
     fleet[1].publish("rotated", value)
     eventually(lambda: fleet.lacking("rotated", value), 3, 0.02)

@@ -46,6 +46,7 @@ class SimPlane:
         self._rng = rng
         self._ring_at = 0.0
         self._members = 0
+        self._unknown = 0
 
     # -- the kernel's side -------------------------------------------------------------------------------------
 
@@ -105,6 +106,10 @@ class SimPlane:
             | (FLAG_CATCHING_UP if engine.catching_up else 0)
         )
         config.lease = _ns(now.mono + max(60.0, 10 * engine.timeout))
+        unknown = self.model.counters["drop_unknown_key"]
+        if unknown > self._unknown:
+            engine.dropped_unknown_keys(now)
+        self._unknown = unknown
         if engine.observation_due <= now.mono + ROUNDING or self.lost:
             self.lost = 0
             engine.observe(self._observations(now), now)

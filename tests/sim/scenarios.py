@@ -23,6 +23,7 @@ from . import clocks
 from .checks import State, Violation
 from .network import DATAGRAM, Link
 from .publishing import collected, compare_and_set, expiring, together
+from .rotation import missed_rotation, rotation
 from .steps import (
     REMOVED_WITHIN,
     SETTINGS,
@@ -570,6 +571,8 @@ SCENARIOS: dict[str, tuple[Scenario, int, int]] = {
         (compare_and_set, 3, 6),
         (expiring, 3, 6),
         (collected, 3, 6),
+        (rotation, 3, 7),
+        (missed_rotation, 3, 6),
         (churn, 4, 7),
         *clocks.SCENARIOS,
     )

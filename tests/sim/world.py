@@ -7,6 +7,7 @@ crashes), and a wall clock of its own. What its shell would do, :class:`SimNode`
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import heapq
 import itertools
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Callable
 
-from tests.support.keys import KEY
+from tests.support.keys import KEY, OTHER_KEY
 from tests.support.signer import Draft, Key, rules
 from tests.support.signer import writes as signed_writes
 from xdp_gossip.core.engine import Engine
@@ -42,14 +43,22 @@ SOCKET_BUFFER = 2000
 AT_ONCE = 100_000
 
 
-_KEYRING = Keyring.single("sim", KEY)
+#: State and secret of each key with which nodes begin.
+KEYS = (("active", KEY),)
+
+
+@functools.lru_cache(maxsize=64)
+def keyring_of(keys: tuple[tuple[str, str], ...]) -> Keyring:
+    """The keyring of these pairs of state and secret."""
+    return Keyring("sim", keys)
 
 
 class SharedCodec(NativeCodec):
     """The real codec, which reads the copies of one packet that several nodes get only once."""
 
     def __init__(self) -> None:
-        super().__init__(_KEYRING, bytes(4))
+        # Traces show packets of both keys of a rotation.
+        super().__init__(keyring_of((*KEYS, ("staged", OTHER_KEY))), bytes(4))
         self._parsed: dict[bytes, Header] = {}
 
     def parse(self, data: bytes) -> Header:
@@ -66,10 +75,10 @@ _CODEC = SharedCodec()
 
 
 class RunCodec(SharedCodec):
-    """Of one run of a node, which has a salt of its own."""
+    """Of one run of a node, which has a salt of its own, or of its data plane."""
 
-    def __init__(self, salt: bytes) -> None:
-        NativeCodec.__init__(self, _KEYRING, salt)
+    def __init__(self, salt: bytes, keyring: Keyring) -> None:
+        NativeCodec.__init__(self, keyring, salt)
         self._parsed = _CODEC._parsed
 
 
@@ -98,10 +107,13 @@ class SimNode:
         self._backlog: list[tuple[bytes, Address]] = []
         self._unsaved: list[tuple[float, DocumentChanged]] = []
         self._wake_at: float | None = None
+        self.keys: tuple[tuple[str, str], ...] = KEYS
         self.plane: SimPlane | None = None
         if number in world.planes:
             rng = random.Random(f"{world.seed}/{number}/plane")
-            self.plane = SimPlane(self.address, world.settings, _CODEC, lambda t: world.send(self, t), rng)
+            self.plane = SimPlane(
+                self.address, world.settings, RunCodec(bytes(4), keyring_of(KEYS)), lambda t: world.send(self, t), rng
+            )
 
     @property
     def address(self) -> Address:
@@ -133,7 +145,7 @@ class SimNode:
         now = self.now
         incarnation = self.disk.next_incarnation(now.wall_ns // 10**9)
         rng = random.Random(f"{self.world.seed}/{self.number}/{self.runs}")
-        codec = RunCodec(rng.randbytes(4))
+        codec = RunCodec(rng.randbytes(4), keyring_of(self.keys))
         settings = replace(self.world.settings, zone=self.world.zone(self.number))
         self.engine = Engine(self.node, settings, codec, rng, incarnation, signers=self.world.signers)
         snapshot = self.disk.load()
@@ -147,6 +159,20 @@ class SimNode:
         if not self.world.observers:
             self.engine._edges.due = self.engine._round_at = math.inf
         self.after_input()
+
+    def use_keys(self, *keys: tuple[str, str]) -> None:
+        """A reload with other keys, in the order in which ``Runtime.replace_keys`` writes them."""
+        assert self.engine is not None
+        self.world.note("keys", self.number, " ".join(state for state, _ in keys).encode())
+        before, self.keys = self.keys, keys
+        held = {secret for _, secret in before}
+        if self.plane is not None:
+            more = (("staged", secret) for _, secret in keys if secret not in held)
+            self.plane.model.codec.use(keyring_of((*before, *more)))
+        self.engine.replace_keys(keyring_of(keys), self.now)
+        self.after_input()
+        if self.plane is not None:
+            self.plane.model.codec.use(keyring_of(keys))
 
     def crash(self) -> None:
         """kill -9, or the power: what was not on the disk is gone."""

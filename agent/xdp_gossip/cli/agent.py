@@ -47,8 +47,10 @@ def run_agent(args: argparse.Namespace) -> int:
 
     Returns exit code 2 if the configuration is invalid, 1 if the agent cannot start or fails.
     """
+    from ..common.dumps import forbid_core_dumps
     from ..config.agent import ConfigError, load
 
+    forbid_core_dumps()  # before the first secret is read
     try:
         config = load(args.config)
     except ConfigError as error:
@@ -81,7 +83,7 @@ def check_config(args: argparse.Namespace) -> int:
 
     Returns exit code 0 if the file is valid, otherwise 2.
     """
-    from ..config.agent import ConfigError, describe, load
+    from ..config.agent import ConfigError, describe, load, passphrases
 
     try:
         config = load(args.file)
@@ -93,4 +95,6 @@ def check_config(args: argparse.Namespace) -> int:
         print_json(describe(config))
     else:
         print(f"{args.file}: ok")
+        for place in passphrases(config):
+            print(f"{place}: note: a passphrase; a key that xdp-gossip keygen makes cannot be guessed")
     return OK

@@ -38,6 +38,7 @@ _COMMANDS = (
     "doctor",
     "rendered",
     "token",
+    "keygen",
     "audit",
     "completion",
 )

@@ -155,6 +155,7 @@ def summary(status: dict[str, Any]) -> dict[str, object]:
         "cluster": status["cluster"],
         **({"zone": node["zone"]} if node.get("zone") else {}),
         "state": status["state"],
+        **({"keys": "no common key; a rotation may have been missed"} if status.get("missed_rotation") else {}),
         **({"isolated": "no other member answers this one; look at its network"} if status.get("isolated") else {}),
         **({"waiting for": status["waiting"]} if status.get("waiting") else {}),
         **({"catch-up": status["catching_up"]} if status.get("catching_up") else {}),

@@ -19,7 +19,7 @@ from ..core.signatures import fingerprint
 from ..core.signers import Signer
 from ..core.types import MAX_KEYS, MAX_NAME, MAX_PRIVATE_DATA, Address, Node
 from ..signing.signers import MAX_PREFIXES, MAX_SIGNERS, check_signers, make_signer
-from ..wire.keys import Key, clash, derive
+from ..wire.keys import Key, clash, derive, is_generated
 from .access import MAX_SOCKET_RIGHTS, MAX_TOKENS, SocketRight, TokenConfig, is_word, socket_rights, tokens
 from .reader import ConfigError as ConfigError
 from .reader import Problems, Section, parse_yaml, read_text, show
@@ -486,6 +486,15 @@ def _granted(who: dict[str, Any], entry: TokenConfig | SocketRight) -> dict[str,
     return {**who, "rights": entry.rights, "prefixes": list(entry.prefixes)}
 
 
+def passphrases(config: AgentConfig) -> list[str]:
+    """Return the settings whose secret is a passphrase, not a generated key; none on PekoNode's wire."""
+    if config.wire == "pekonode":
+        return []
+    given = [("secret_key_file", config.secret_key)]
+    given += [(f"keys[{at}].file", key.secret) for at, key in enumerate(config.keys)]
+    return [place for place, secret in given if secret and not is_generated(secret)]
+
+
 def _described(config: AgentConfig) -> list[dict[str, str]]:
     """Fingerprint and state of each key; empty on PekoNode's wire and without a secret."""
     if config.wire == "pekonode" or not (config.secret_key or config.keys):
@@ -506,6 +515,7 @@ def describe(config: AgentConfig) -> dict[str, Any]:
         "wire": config.wire,
         "authenticated": bool(config.secret_key or config.keys),
         "keys": [{**one, "id": int(one["fingerprint"][:2], 16)} for one in _described(config)],
+        "passphrases": passphrases(config),
         "signers": [
             {"name": signer.name, "key": fingerprint(signer.public_key), "prefixes": list(signer.prefixes)}
             for signer in config.signers

@@ -66,6 +66,8 @@ class Admission:
         self._computed = (0.0, 0)
         self.on_accused: Callable[[int, Now], None] = lambda incarnation, now: None
         self.on_stale_run: Callable[[Peer, Header, Now], None] = lambda peer, header, now: None
+        #: Called with the origin that an unauthenticated packet with an unknown key claims.
+        self.on_unknown_key: Callable[[Address, Now], None] = lambda origin, now: None
 
     def parse(self, data: bytes) -> Header:
         """Read and count the header of a packet. Raises ``Rejected``."""
@@ -73,7 +75,15 @@ class Admission:
         self._out.count(f"rx_{header.type.name.lower()}")
         return header
 
-    def admit_edge(self, data: bytes, header: Header) -> None:
+    def _verify(self, data: bytes, header: Header, now: Now) -> None:
+        try:
+            self._codec.verify(data, header)
+        except Rejected as rejected:
+            if rejected.reason == "unknown_key":
+                self.on_unknown_key(header.origin, now)
+            raise
+
+    def admit_edge(self, data: bytes, header: Header, now: Now) -> None:
         """Check an edge probe or an edge acknowledgement. Raises ``Rejected``.
 
         Neither has a replay window or a time limit. The round in the packet makes a recording worthless: an answered
@@ -81,7 +91,7 @@ class Admission:
         """
         if header.origin == self._local.address:
             raise Rejected("own")
-        self._codec.verify(data, header)
+        self._verify(data, header, now)
 
     def admit(self, data: bytes, header: Header, now: Now, screened: bool = False) -> tuple[Peer, Message | None]:
         """Check a packet and return its origin and message. Add an unknown origin to the membership.
@@ -99,7 +109,7 @@ class Admission:
                 self._tell_later_incarnation(data, header, now)
             raise
         if not screened:
-            self._codec.verify(data, header)
+            self._verify(data, header, now)
         message = self._codec.open(data, header)
         if peer is None:
             self._require_node_address(header.origin)

@@ -151,7 +151,7 @@ class Dispatcher:
         try:
             header = self._admission.parse(data)
             if header.type in EDGES:
-                self._admission.admit_edge(data, header)
+                self._admission.admit_edge(data, header, now)
                 self._take_edge(header, now)
                 return None
             peer, message = self._admission.admit(data, header, now, screened)

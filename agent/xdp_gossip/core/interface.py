@@ -311,6 +311,20 @@ class Asked(Protocol):
         """
 
     @property
+    def unknown_key_nodes(self) -> int:
+        """Number of known nodes, at most 64, whose recent packets are signed with a key that this node does not have.
+
+        The packets are not authenticated. Always 0 on a wire without keys.
+        """
+
+    @property
+    def missed_rotation(self) -> bool:
+        """Whether this node seems to have missed a rotation of the keys: it hears packets, but none with its keys.
+
+        Always False on a wire without keys.
+        """
+
+    @property
     def displaced(self) -> int:
         """Number of dead nodes that are no longer in the full NodeList, but still count for a majority."""
 

@@ -101,6 +101,7 @@ class Steering:
         self._look_at = math.inf
         self._shown = _Shown()
         self._lost_before = 0  # number of packets that found no room in the ring buffer, as last read
+        self._unknown_before = 0  # number of packets with an unknown key that the kernel dropped, as last read
         self._health: Health | None = None
         self._taken_at = 0.0
         # id of the data plane's program at the interface; the program stays attached when the agent stops using the
@@ -311,6 +312,7 @@ class Steering:
         at once.
         """
         self._lost_before = plane.counter("news_lost")
+        self._unknown_before = plane.counter("drop_unknown_key")
         self._engine.observe(plane.observations(now), now)
         self._write_all(plane, now)
 
@@ -446,7 +448,11 @@ class Steering:
         if self._transport.plane is not plane or self._health is None:
             return False
         counters = self._transport.counters
-        work = Work(plane.counters(), counters["plane_passed_by"], counters["carriers_sent"], counters["carriers_lost"])
+        counted = plane.counters()
+        if counted["drop_unknown_key"] > self._unknown_before:
+            self._engine.dropped_unknown_keys(now)
+        self._unknown_before = counted["drop_unknown_key"]
+        work = Work(counted, counters["plane_passed_by"], counters["carriers_sent"], counters["carriers_lost"])
         found = self._health.judge(work, self._monitor.facts)
         self._transport.count("plane_judged")
         if found is not None:

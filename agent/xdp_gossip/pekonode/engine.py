@@ -161,6 +161,16 @@ class PekoNodeEngine(PekoNodeDrive):
         return False
 
     @property
+    def unknown_key_nodes(self) -> int:
+        """Return 0, because packets of this wire name no key."""
+        return 0
+
+    @property
+    def missed_rotation(self) -> bool:
+        """Return False, because packets of this wire name no key."""
+        return False
+
+    @property
     def displaced(self) -> int:
         """Number of dead nodes that are no longer in the full node list, but still count for a majority."""
         return len(self._peers.displaced)

@@ -112,6 +112,11 @@ function* ofThePage(store) {
 
 function* ofThisMember(store) {
   const { status } = store;
+  if (status.missed_rotation) {
+    yield { id: "missed rotation", kind: "bad", title: "This member may have missed a rotation of the keys",
+      about: "The packets that it hears are signed with keys that it does not have.",
+      todo: "Deploy to its host again, or give it the keys of the other members and reload its agent." };
+  }
   if (status.isolated) {
     yield { id: "isolated", kind: "bad", title: "This member is isolated: no other member answers it",
       about: "The states of the other nodes may be wrong. It confirms no document, and its rendered files stay as they are.",

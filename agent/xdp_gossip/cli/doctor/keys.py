@@ -6,15 +6,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ...config.agent import passphrases
 from .finding import Finding, Subject
 from .look import Look
 from .members import named, several
 
-_SAYS = Subject("key", rotation="note", others="warning", lacks="warning", unknown="warning", wrong="warning")
+_SAYS = Subject(
+    "key",
+    passphrase="note",
+    rotation="note",
+    others="warning",
+    lacks="warning",
+    missed="error",
+    unknown="warning",
+    wrong="warning",
+)
 
 
 def examine(look: Look) -> Iterator[Finding]:
     """Check which key this node signs with, which keys it accepts, and which keys the other members have."""
+    if look.config is not None:
+        for place in passphrases(look.config):
+            text = (
+                f"{place} has a passphrase; each guess takes an attacker with a recorded packet a fraction of a second"
+            )
+            yield _SAYS("passphrase", text, "rotate to a key that xdp-gossip keygen makes, which cannot be guessed")
     if look.status is None:
         return
     own = {key["fingerprint"]: key["state"] for key in look.keys}
@@ -76,9 +92,16 @@ def _signing(own: dict[str, str], active: str, told: list[dict[str, Any]]) -> It
 
 
 def _refused(look: Look) -> Iterator[Finding]:
-    counters = look.counters
-    if counters.get("rx_unknown_key"):
-        text = f"{counters['rx_unknown_key']} packets were signed with a key that this node does not have"
+    counters, status = look.counters, look.status or {}
+    dropped = status.get("dataplane", {}).get("counters", {}).get("drop_unknown_key", 0)
+    unknown = counters.get("rx_unknown_key", 0) + dropped
+    if status.get("missed_rotation"):
+        text = f"this node may have missed a rotation: {unknown} packets came, none signed with a key that it has"
+        yield _SAYS("missed", text, "deploy to this host again, or give it the keys of the other members and reload")
+    elif unknown:
+        text = f"{unknown} packets were signed with a key that this node does not have"
+        if status.get("unknown_key_nodes"):
+            text += f", in the last minutes by {status['unknown_key_nodes']} known nodes"
         yield _SAYS("unknown", text, "add the key as staged here, as on every member, before one signs with it")
     wrong = sum(counters.get(name, 0) for name in ("rx_bad_mac", "rx_bad_body", "rx_wrong_key"))
     if wrong:

@@ -69,6 +69,7 @@ class Engine(Drive):
     def replace_keys(self, keyring: Any, now: Now) -> None:
         """Replace the keys. See ``Asked.replace_keys``."""
         self._codec.use(keyring)
+        self._unknown_keys.clear()
         keys = tuple(sorted(self._codec.keys))
         if keys != self._local.record.keys:
             self._spread_record(replace(self._local.record, keys=keys), now)

@@ -197,6 +197,7 @@ class Drive(Parts):
         self._fetcher.tick(now)
         self._anti_entropy.tick(now)
         self._admission.tick(now)
+        self._unknown_keys.tick(now)
         self._identity.tick(now)
         self._paths.tick(now)
         self.documents.tick(now)
@@ -311,6 +312,20 @@ class Drive(Parts):
     def isolated(self) -> bool:
         """Whether no other node answers this one, although it knows several."""
         return self._edges.isolated
+
+    @property
+    def unknown_key_nodes(self) -> int:
+        """Number of known nodes whose recent packets are signed with a key that this node does not have."""
+        return self._unknown_keys.nodes
+
+    @property
+    def missed_rotation(self) -> bool:
+        """Whether this node hears packets, but none with a key that it has."""
+        return self._unknown_keys.missed_rotation
+
+    def dropped_unknown_keys(self, now: Now) -> None:
+        """Record that a data plane has dropped packets that are signed with a key that this node does not have."""
+        self._unknown_keys.counted(now)
 
     @property
     def edge_round(self) -> int:

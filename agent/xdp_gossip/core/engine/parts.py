@@ -35,6 +35,7 @@ from ..sync.records import NodeRecords
 from ..sync.supply import Supply
 from ..timers import Timers
 from ..types import Node, Record
+from ..unknown_keys import UnknownKeys
 
 
 class Parts:
@@ -122,6 +123,10 @@ class Parts:
             self._timers,
             rng,
         )
+        self._unknown_keys = UnknownKeys(
+            self._membership, self._selection.seeds.contacts, lambda: self._edges.isolated, self._out
+        )
+        self._admission.on_unknown_key = self._unknown_keys.note
         self._anti_entropy.on_alias = self._selection.seeds.is_alias
         self._kernel_view = KernelView(
             self._membership, self._admission, self._detector, self._selection, self._records, self._out, self._timing

@@ -98,6 +98,10 @@ class Seeds:
         while len(self._former) > MAX_FORMER:
             del self._former[next(iter(self._former))]
 
+    def contacts(self, address: Address) -> bool:
+        """Whether ``address`` is a seed or a former member."""
+        return address in self._given or address in self._former
+
     def due(self, now: Now) -> list[Address]:
         """Those of the addresses passed to :meth:`hurry` that this node must contact now."""
         found = []
