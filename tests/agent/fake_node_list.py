@@ -78,6 +78,7 @@ class FakeNodeList:
         self.unready: BaseException | None = None
         self.keys = [(0x1396A4C4CE1C8B1F, "active")]
         self.isolated = False
+        self.missed_rotation = False
         self.dataplane: dict[str, Any] | None = None
         self.answer = Convergence()
         # Made in the loop that waits: before Python 3.10 an event belongs to the loop it was made in.
@@ -122,6 +123,8 @@ class FakeNodeList:
         """GET /v1/health."""
         self.members()
         word = {"running": "ok", "new": "starting"}.get(self.doing, "stopped")
+        if word == "ok" and self.missed_rotation:
+            return "missed_rotation"
         return "isolated" if word == "ok" and self.isolated else word
 
     def forget(self, address: Address) -> Member:
@@ -368,6 +371,8 @@ class FakeNodeList:
             "waiting": "",
             "state": self.doing,
             "isolated": self.isolated,
+            "missed_rotation": self.missed_rotation,
+            "unknown_key_nodes": 0,
             "uptime": 12.5,
             "node": shapes.node(members[0]),
             "cycle": 1.0,

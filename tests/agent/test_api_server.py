@@ -252,7 +252,7 @@ def test_the_client_speaks_every_call(tmp_path: Path) -> None:
             assert (await client.nodes("all"))["nodes"][0]["local"]
             assert (await client.watch(0, 0.0, "a/"))["changes"]
             assert (await client.convergence("a", wait="majority"))["converged"] is True
-            assert (await client.keys())[0]["id"] == 1
+            assert (await client.keys())[0]["id"] == 0x13
             with pytest.raises(ApiError, match="there is no document"):
                 await client.read("a/ü%")
 

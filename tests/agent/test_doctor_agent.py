@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from doctoring import doctor, look, look_at, other, wrong
 
-from tests.support.agents import SECRET, agent
+from tests.support.agents import SECRET, agent, write_config
 from tests.support.keys import OTHER_KEY
 from tests.support.patience import patient
 from tests.support.ports import free_port
@@ -31,6 +31,7 @@ from xdp_gossip.cli.doctor import (
     versions,
 )
 from xdp_gossip.cli.doctor.look import Look
+from xdp_gossip.config.agent import load
 from xdp_gossip.core.counters import NATIVE, PEKONODE
 from xdp_gossip.core.types import PROBLEMS
 from xdp_gossip.wire.keys import derive
@@ -225,6 +226,25 @@ def test_members_that_lack_a_key() -> None:
     found = wrong(keys.examine(replace(look(nodes=nodes), keys=own)))
     assert set(found) == {"key.rotation", "key.lacks"}
     assert found["key.lacks"].text == f"key {NEW} (staged here) is missing on host7 (198.18.0.7:8000)"
+
+
+def test_a_member_that_missed_a_rotation_and_one_with_a_passphrase(tmp_path: Path) -> None:
+    found = wrong(keys.examine(look({"rx_unknown_key": 7}, missed_rotation=True)))
+    assert list(found) == ["key.missed"] and found["key.missed"].level == "error"
+    assert "7 packets came" in found["key.missed"].text
+    dropped = {"counters": {"drop_unknown_key": 5}}
+    found = wrong(keys.examine(look({"rx_unknown_key": 2}, dataplane=dropped, unknown_key_nodes=1)))
+    assert list(found) == ["key.unknown"] and found["key.unknown"].text.startswith("7 packets were signed with a key")
+    path = write_config(tmp_path / "a", 8000)
+    assert "key.passphrase" not in wrong(keys.examine(Look(str(path), config=load(str(path)))))
+    (tmp_path / "a" / "secret.key").write_text("correct horse battery staple")
+    found = wrong(keys.examine(Look(str(path), config=load(str(path)))))
+    assert found["key.passphrase"].text.startswith("secret_key_file has a passphrase")
+
+
+def test_packets_with_the_id_of_a_key_and_another_secret() -> None:
+    found = wrong(keys.examine(look({"rx_bad_mac": 2, "rx_bad_body": 1})))
+    assert list(found) == ["key.wrong"] and found["key.wrong"].text.startswith("3 packets")
 
 
 def test_signers_that_differ() -> None:

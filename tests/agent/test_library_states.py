@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.keys import KEY
 from xdp_gossip import AsyncNodeList, Change, Document, Node, NodeList, TransportError, Version, Write
 from xdp_gossip.nodelist import NotReadyError
 
@@ -51,6 +52,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "unread": ("k", ()),
     "lineage": ("k",),
     "trust": ((),),
+    "replace_keys": ([("active", KEY)],),
     "signed_by": (Document("k", Version.parse(VERSION)),),
     "signature": (Document("k", Version.parse(VERSION)),),
     "members": (),
@@ -73,8 +75,8 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "leave": (),
 }
 #: What works before ``join``, and what works always.
-BEFORE = {"set", "unset", "get", "join", "trust"}
-ALWAYS = {"close", "revision", "catching_up", "isolated"}
+BEFORE = {"set", "unset", "get", "join", "trust", "replace_keys"}
+ALWAYS = {"close", "revision", "catching_up", "isolated", "keys"}
 
 
 def test_the_table_has_every_call() -> None:

@@ -27,7 +27,7 @@ AGENT = ROOT / "agent"
 ANSIBLE = ROOT / ".cache" / "venv" / "ansible" / "bin"
 PYTHON = "/usr/bin/python3"
 TOKEN = "a-token-for-the-tests-of-the-documentation"
-SECRET = "a secret for the tests of the documentation"
+SECRET = "xgk1_rDk23OF242z0NZUhLSxexiIEILfCI-s-9VLke6OCpec"
 
 
 class Failed(AssertionError):

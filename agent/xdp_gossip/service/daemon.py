@@ -102,6 +102,8 @@ class Agent:
         self._failed = False
         self._quiet = Quiet(_log)
         self._resolving: asyncio.Task[None] | None = None
+        self._reloading: asyncio.Task[None] | None = None
+        self._reload_again = False
 
     def _grant(self, settings: AgentConfig) -> None:
         """Apply the tokens, the rights and the audit file of ``settings``."""
@@ -219,8 +221,9 @@ class Agent:
         self.addresses.close()
 
         async def close_all() -> None:
-            if self._resolving is not None:
-                self._resolving.cancel()
+            for task in (self._resolving, self._reloading):
+                if task is not None:
+                    task.cancel()
             await asyncio.gather(*(server.close() for server in self.servers))
             if self.rendering is not None:
                 await self.rendering.close()
@@ -291,14 +294,32 @@ class Agent:
     def reload(self) -> None:
         """Reload the configuration file (SIGHUP): apply the changed settings that need no restart, and log the names of
         the changed settings that need a restart.
+
+        A reload that is requested during another one follows it.
         """
-        self.systemd.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._reload_again = True
+        if self._reloading is None:
+            self._reloading = asyncio.get_running_loop().create_task(self._reload())
+            self._reloading.add_done_callback(self._on_task_done)
+
+    async def _reload(self) -> None:
+        """Reload the file as often as :meth:`reload` was called meanwhile.
+
+        The file is read in a thread, because a slow disk, or a new passphrase that is stretched, would block the event
+        loop.
+        """
         try:
-            self._take_over(config.load(self.settings.path))
-        except ConfigError as error:
-            for problem in error.problems:
-                _log.error("not reloaded: %s", problem)
-        self.systemd.tell("READY=1", self._told())
+            while self._reload_again:
+                self._reload_again = False
+                self.systemd.tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+                try:
+                    self._take_over(await asyncio.to_thread(config.load, self.settings.path))
+                except ConfigError as error:
+                    for problem in error.problems:
+                        _log.error("not reloaded: %s", problem)
+                self.systemd.tell("READY=1", self._told())
+        finally:
+            self._reloading = None
 
     async def compared(self) -> dict[str, Any]:
         """Build the response of ``GET /v1/configuration``.

@@ -124,7 +124,11 @@ class Parts:
             rng,
         )
         self._unknown_keys = UnknownKeys(
-            self._membership, self._selection.seeds.contacts, lambda: self._edges.isolated, self._out
+            self._membership,
+            self._timing,
+            self._selection.seeds.contacts,
+            lambda: self._edges.isolated,
+            self._out,
         )
         self._admission.on_unknown_key = self._unknown_keys.note
         self._anti_entropy.on_alias = self._selection.seeds.is_alias

@@ -181,7 +181,7 @@ def main() -> int:
 
     # Short, because the path of a Unix socket may have 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="xg-", dir="/tmp"))
-    (directory / "secret").write_text("a secret of the integration tests\n")
+    (directory / "secret").write_text("xgk1_rDk23OF242z0NZUhLSxexiIEILfCI-s-9VLke6OCpec\n")
     (directory / "secret").chmod(0o600)
     read, write = os.pipe()
     if os.fork():
