@@ -96,5 +96,5 @@ def test_the_wire_of_pekonode_has_no_keys() -> None:
     node_list = AsyncNodeList(wire="pekonode", secret_key="a secret", size=1024)
     node_list.new(Node("127.0.0.1", 8000))
     assert node_list.keys == []
-    with pytest.raises(ValueError, match="^keys: expected none with wire='pekonode'"):
+    with pytest.raises(ValueError, match=r"^keys: expected none with wire='pekonode'"):
         node_list.replace_keys(STEPS[0])

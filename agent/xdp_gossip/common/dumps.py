@@ -18,7 +18,8 @@ def forbid_core_dumps() -> None:
     (core(5), "Piping core dumps to a program"). A process that is not dumpable has no core at all, and other processes
     of the same user cannot read its memory (ptrace(2)).
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if resource.getrlimit(resource.RLIMIT_CORE) != (0, 0):  # the unit sets the limit, and forbids a change of limits
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
         code = ctypes.get_errno()
