@@ -186,8 +186,7 @@ def test_resident_memory_stays_small(tmp_path: Path) -> None:
         time.sleep(1)
         status = Path(f"/proc/{running.process.pid}/status").read_text()
     kilobytes = int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
-    # 300 of them are ctypes, which the ban on core dumps needs.
-    assert kilobytes < 47_500, kilobytes
+    assert kilobytes < 47_000, kilobytes
 
 
 def test_the_node_list_gets_what_the_file_says(tmp_path: Path) -> None:
