@@ -63,24 +63,9 @@ def write_together(fleet: Fleet, changes: t.Sequence[Change]) -> None:
                 change.apply()
             return
         author, comment = _said_of_all(planned)
-        try:
-            answers = fleet.write_many([change.entry() for change in planned], {"author": author, "comment": comment})
-        except Unreachable as exc:
-            for change in planned:
-                change.unanswered(exc)
-            raise
-        except ApiError as exc:
-            if exc.code != "version_mismatch":
-                raise
-            for change in planned:
-                change.look_again()
-            conflicts = conflicts_of(planned)
-            if conflicts:
-                raise Conflicts(conflicts) from None
-            continue
-        for change, answer in zip(planned, answers):
-            change.done(answer)
-        return
+        entries = [change.entry() for change in planned]
+        if _write(fleet, planned, entries, {"author": author, "comment": comment}) is None:
+            return
     raise ClientError("nothing was written: others changed the documents after every comparison")
 
 
@@ -113,20 +98,36 @@ def write_signed(fleet: Fleet, changes: t.Sequence[Change], signing: t.Mapping[s
         raise Outdated("document %r was changed after the documents were signed" % clip(unsigned[0]))
     signed = [change for change in changes if change.wish.key in documents]
     said = {"comment": signed[0].wish.comment, "signed_at": signing["signed_at"], "signature": signing["signature"]}
+    entries = [change.signed_entry(documents[change.wish.key]) for change in signed]
+    refused = _write(fleet, signed, entries, said)
+    if refused is not None:
+        raise Outdated(str(refused))
+
+
+def _write(
+    fleet: Fleet, changes: t.Sequence[Change], entries: list[dict[str, t.Any]], said: dict[str, t.Any]
+) -> ApiError | None:
+    """Write ``entries``, one of each change, with one request. ``said`` are the fields that all entries share.
+
+    Returns the refusal if others have written the documents since they were read, and every wish permits the versions
+    that are there now: then the caller may write again. Raises ``Conflicts`` if a wish does not permit them. Raises
+    ``ClientError`` if any other error prevented the write, or if the outcome is unknown.
+    """
     try:
-        answers = fleet.write_many([change.signed_entry(documents[change.wish.key]) for change in signed], said)
+        answers = fleet.write_many(entries, said)
     except Unreachable as exc:
-        for change in signed:
+        for change in changes:
             change.unanswered(exc)
         raise
     except ApiError as exc:
         if exc.code != "version_mismatch":
             raise
-        for change in signed:
+        for change in changes:
             change.look_again()
-        conflicts = conflicts_of(signed)
+        conflicts = conflicts_of(changes)
         if conflicts:
             raise Conflicts(conflicts) from None
-        raise Outdated(str(exc)) from None
-    for change, answer in zip(signed, answers):
+        return exc
+    for change, answer in zip(changes, answers):
         change.done(answer)
+    return None

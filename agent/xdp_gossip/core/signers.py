@@ -106,7 +106,7 @@ class Signers:
         for signer in signers:
             for prefix in signer.prefixes:
                 by_prefix.setdefault(prefix, []).append(signer)
-        self.by_prefix: Mapping[str, list[Signer]] = MappingProxyType(by_prefix)
+        self._by_prefix: Mapping[str, list[Signer]] = MappingProxyType(by_prefix)
         self._lengths = sorted({len(prefix) for prefix in by_prefix}, reverse=True)
 
     @functools.cached_property
@@ -127,14 +127,14 @@ class Signers:
         """The prefix that decides who may sign ``key``; None if the document needs no signature."""
         for length in self._lengths:
             start = key[:length]
-            if len(start) == length and start in self.by_prefix:
+            if len(start) == length and start in self._by_prefix:
                 return start
         return None
 
     def signers_of(self, key: str) -> list[Signer]:
         """The signers that may sign ``key``; [] if the document needs no signature."""
         prefix = self.prefix_of(key)
-        return [] if prefix is None else self.by_prefix[prefix]
+        return [] if prefix is None else self._by_prefix[prefix]
 
     def may_accept(self, key: str, version: Version) -> bool:
         """Whether a document with this key and version may have the required signature, as far as both show."""
