@@ -49,6 +49,10 @@ _REFUSED_HERE = frozenset((401, 403, 421, 429, 500, 502, 503, 504))
 #: Codes of errors with the status 403 that every member would answer, so that the client tries no other endpoint.
 _REFUSED_BY_ALL = frozenset(("signature_required", "signature_refused"))
 
+#: Codes of errors with the status 403 that depend on the member. The client tries the other endpoints, and raises the
+#: error of the last of these members if no endpoint serves the request.
+_REFUSED_BY_ONE = frozenset(("isolated", "forbidden"))
+
 #: Fraction of a request's timeout within which the member must apply a change. The remaining time is for the transfer
 #: of the answer.
 _SHARE = 0.9
@@ -78,7 +82,8 @@ class Unreachable(ClientError):
 
 class ApiError(ClientError):
     """Raised if a member answered with an error (status 4xx) that does not depend on the member, so that no other
-    member is tried. Also raised if a member refused the request because it is isolated, and no other member served it.
+    member is tried. Also raised if a member refused the request because it is isolated, or because the token does not
+    have the right or the prefix that the request needs, and no other member served it.
     """
 
     def __init__(self, endpoint: str, status: int, code: str, message: str, details: dict[str, t.Any]) -> None:
@@ -96,15 +101,16 @@ class _EndpointFailed(Exception):
     """Raised inside this module if one endpoint gave no usable answer.
 
     ``sent`` says whether the endpoint may have received the request. ``permanent`` says whether a retry would fail
-    again. ``isolated`` is the answer of a member that refused the request because it is isolated.
+    again. ``refusal`` is the answer of a member that refused the request because it is isolated, or because of the
+    rights of the token.
     """
 
-    def __init__(self, reason: str, sent: bool, permanent: bool = False, isolated: ApiError | None = None) -> None:
+    def __init__(self, reason: str, sent: bool, permanent: bool = False, refusal: ApiError | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.sent = sent
         self.permanent = permanent
-        self.isolated = isolated
+        self.refusal = refusal
 
 
 class Response:
@@ -175,14 +181,14 @@ class Client:
         conditional request to an endpoint in ``held``. An endpoint that receives a conditional request may answer with
         status 304 and no body.
 
-        Raises ``Unreachable`` if no endpoint answers, ``ApiError`` for a 4xx answer or from an isolated member, and
+        Raises ``Unreachable`` if no endpoint answers, ``ApiError`` for a 4xx answer or a member's refusal, and
         ``ConfigError`` if a TLS file cannot be used.
         """
         if query:
             path += "?" + urlencode({name: value for name, value in query.items() if value is not None})
         attempts: list[tuple[str, str]] = []
         arrived = False
-        isolated: ApiError | None = None
+        refusal: ApiError | None = None
         numbers: dict[str, str] = {}
         candidates = list(self._endpoints)
         for left in range(self._settings.retries, -1, -1):
@@ -212,7 +218,7 @@ class Client:
                     attempts.append(failed[-1])
                     self._failures[failed[-1]] = None
                     arrived = arrived or failure.sent
-                    isolated = failure.isolated or isolated
+                    refusal = failure.refusal or refusal
                     if failure.sent and not repeatable:
                         raise Unreachable(attempts, maybe_applied=True) from None
                     if failure.permanent:
@@ -233,8 +239,8 @@ class Client:
                 % (_lines(failed), left, "retry" if left == 1 else "retries", pause)
             )
             time.sleep(pause)
-        if isolated is not None and not (arrived and method != "GET"):
-            raise isolated
+        if refusal is not None and not (arrived and method != "GET"):
+            raise refusal
         raise Unreachable(attempts, maybe_applied=arrived and method != "GET")
 
     def _ask(
@@ -265,9 +271,9 @@ class Client:
                 reason += " (%s)" % error.message
             # A member that answers with status 500, 502 or 504 may have applied the request. With any other status in
             # this branch, the member has not applied the request.
-            isolated = error if error.code == "isolated" else None
-            permanent = status in (401, 403) or isolated is not None
-            raise _EndpointFailed(reason, status in (500, 502, 504), permanent, isolated)
+            refusal = error if error.code in _REFUSED_BY_ONE and _API_HEADER in response.headers else None
+            permanent = status in (401, 403) or refusal is not None
+            raise _EndpointFailed(reason, status in (500, 502, 504), permanent, refusal)
         if _API_HEADER not in response.headers:
             # The program that answered is not an agent, so no member has received the request.
             reason = "answered %d, and is no agent of XDP Gossip%s" % (status, _server(response))

@@ -206,16 +206,28 @@ def test_unreachable_lists_every_endpoint_and_why(tmp_path):
         assert url in str(caught.value)
 
 
-def test_a_missing_right_is_named():
-    def refuse(sock):
-        sock.recv(1000)
-        body = b'{"error": {"code": "forbidden", "message": "POST /v1/node/stop needs the right admin"}}'
-        sock.sendall(b"HTTP/1.1 403 no\r\nX-XDP-Gossip-Api: 1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+FORBIDDEN = b'{"error": {"code": "forbidden", "message": "POST /v1/node/stop needs the right admin"}}'
 
-    with RawServer(refuse) as server, pytest.raises(Unreachable) as caught:
-        client(server.url, timeout=3).request("POST", "/v1/node/stop", body=b"")
-    ((_endpoint, reason),) = caught.value.attempts
+
+def forbid(sock):
+    sock.recv(1000)
+    head = b"HTTP/1.1 403 no\r\nX-XDP-Gossip-Api: 1\r\nContent-Length: %d\r\n\r\n" % len(FORBIDDEN)
+    sock.sendall(head + FORBIDDEN)
+
+
+def test_a_missing_right_is_an_answer():
+    with RawServer(forbid) as server, pytest.raises(ApiError) as caught:
+        asking = client(server.url, "http://127.0.0.1:%d" % free_port(), timeout=3, retries=0)
+        asking.request("POST", "/v1/node/stop", body=b"")
+    assert (caught.value.status, caught.value.code) == (403, "forbidden")
+    assert caught.value.message == "POST /v1/node/stop needs the right admin"
+    reason = asking.attempts[0]["reason"]
     assert reason == "answered 403 forbidden (POST /v1/node/stop needs the right admin)"
+
+
+def test_a_member_that_knows_the_token_is_found():
+    with RawServer(forbid) as server, FakeMember() as member:
+        assert client(server.url, member.url, timeout=3).request("GET", "/v1/status").endpoint == member.url
 
 
 def test_retries_go_round_the_list_but_not_to_who_refused():
