@@ -85,8 +85,9 @@ class Host:
         mode: str,
         validate: t.Sequence[str] = (),
         secret: bool = False,
+        owner: str = "root",
     ) -> bool:
-        """Write the file, owned by root and ``group``. Returns whether the file was created or changed.
+        """Write the file, owned by ``owner`` and ``group``. Returns whether the file was created or changed.
 
         The last argument of the command ``validate`` is the path of a temporary file with the new content. If
         ``validate`` succeeds, the temporary file replaces the old file atomically. If ``validate`` fails, the method
@@ -103,7 +104,7 @@ class Host:
                 self._show(path, "" if found is None else to_text(found, errors="replace"), content)
             if self.check:
                 return True
-        return self._permit(path, group, mode, noted=written) or written
+        return self._permit(path, group, mode, noted=written, owner=owner) or written
 
     def parents(self, path: str) -> None:
         """Create the missing parent directories of the path, with read permission for all users. Raises ``Refused``."""
@@ -159,12 +160,12 @@ class Host:
                 )
         self._module.atomic_move(fresh, path)
 
-    def _permit(self, path: str, group: str, mode: str, noted: bool) -> bool:
-        """Set the owner to root, and set group and mode. Returns whether owner, group or mode changed.
+    def _permit(self, path: str, group: str, mode: str, noted: bool, owner: str = "root") -> bool:
+        """Set owner, group and mode. Returns whether owner, group or mode changed.
 
         With ``noted``, ``changes`` already has a line for this path, and the method adds no second line.
         """
-        wanted = {"path": path, "owner": "root", "group": group, "mode": mode}
+        wanted = {"path": path, "owner": owner, "group": group, "mode": mode}
         arguments = self._module.load_file_common_arguments(wanted)
         diff: dict[str, t.Any] = {}
         changed = bool(self._module.set_fs_attributes_if_different(arguments, False, diff, expand=False))

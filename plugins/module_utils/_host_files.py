@@ -137,9 +137,15 @@ class Configuration:
     """
 
     def __init__(
-        self, host: Host, release: Release, wanted: dict[str, t.Any], secrets: list[dict[str, str]], group: str
+        self,
+        host: Host,
+        release: Release,
+        wanted: dict[str, t.Any],
+        secrets: list[dict[str, str]],
+        owner: dict[str, str],
     ) -> None:
-        self._host, self._release, self._wanted, self._group = host, release, wanted, group
+        self._host, self._release, self._wanted = host, release, wanted
+        self._user, self._group = owner["user"], owner["group"]
         self._secrets = secrets
         self.directory = wanted["directory"]
         self.path = os.path.join(self.directory, "agent.yml")
@@ -162,7 +168,10 @@ class Configuration:
             return  # in check mode on a new host, the directory does not exist
         for secret in self._secrets:
             path = os.path.join(self.directory, secret["name"])
-            self.restart |= host.file(path, secret["content"].strip() + "\n", group, "0640", secret=True)
+            text = secret["content"].strip() + "\n"
+            # Users of the API's socket are members of the agent's group, and must not read the secrets. The loader runs
+            # as root without the capability to read the files of others, so the group is root's.
+            self.restart |= host.file(path, text, "root", "0440", secret=True, owner=self._user)
         self._write_templates()
         self._write_settings()
         # Remove files only after the new agent.yml is written, because the old agent.yml may still refer to these

@@ -428,8 +428,9 @@ class Deployment:
         self._host, self._options = host, options
         self._parts, units = options["parts"], options["units"]
         self._release = Release(options["release"])
-        group = options["account"]["group"]
-        self._configuration = Configuration(host, self._release, options["configuration"], options["secrets"], group)
+        self._configuration = Configuration(
+            host, self._release, options["configuration"], options["secrets"], options["account"]
+        )
         self._dataplane = Dataplane(host, self._release, self._configuration, units["dataplane"])
         self._agent = Agent(host, units["agent"])
 

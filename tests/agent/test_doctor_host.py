@@ -120,7 +120,12 @@ def test_files_that_others_can_read_or_write(tmp_path: Path) -> None:
     found = wrong(rights.examine(seen))
     assert "can be read by group 12345" in found["files.group"].text
     assert "cannot be read by the agent's user 23456" in found["files.shut"].text
-    os.chown(token, 0, 23456)
+    assert found["files.group"].remedy == f"chown 23456:root {token}; chmod 0440 {token}"
+    # The users of the API's socket are in the agent's group.
+    os.chown(token, 23456, 23456)
+    assert "whose users may open the API's socket" in wrong(rights.examine(seen))["files.group"].text
+    os.chown(token, 23456, 0)
+    token.chmod(0o440)
     os.chown(secret, 23456, 0)
     assert str(path) in wrong(rights.examine(seen))["files.shut"].text
     os.chown(path, 0, 23456)

@@ -48,7 +48,7 @@ def _loaded(look: Look) -> Iterator[Finding]:
         yield _SAYS("another", text, f"xdp-gossip doctor --config {loaded['file']}")
     for problem in loaded["problems"]:
         if problem not in look.problems:
-            remedy = "let the agent's user read it: chgrp xdp-gossip FILE; chmod 0640 FILE"
+            remedy = "let the agent's user read it: chown xdp-gossip:root FILE; chmod 0440 FILE"
             yield _SAYS("refused", f"the agent could not read it: {problem}", remedy)
     if loaded["restart"]:
         text = f"the agent runs with other settings than {loaded['file']} has: {', '.join(loaded['restart'])}"

@@ -57,10 +57,19 @@ def _one(path: str, secret: bool, look: Look) -> Iterator[Finding]:
     user, group = _agent(look)
     if secret and found.st_mode & stat.S_IRGRP and found.st_gid not in (0, group) and group >= 0:
         text = f"{path} can be read by group {_group(found.st_gid)}, which is not the agent's (mode {mode})"
-        yield _SAYS("group", text, f"chgrp {_group(group)} {path}")
+        yield _SAYS("group", text, _own(path, user))
+    elif secret and found.st_mode & stat.S_IRGRP and found.st_gid == group > 0:
+        # Users need this group to open the API's socket, and api.socket_rights limits what they may do there.
+        text = f"{path} can be read by group {_group(group)}, whose users may open the API's socket (mode {mode})"
+        yield _SAYS("group", text, _own(path, user))
     if user > 0 and not _readable(found, user, group):
         text = f"{path} cannot be read by the agent's user {_user(user)} (mode {mode}): it would not start"
-        yield _SAYS("shut", text, f"chgrp {_group(group)} {path}; chmod 0640 {path}")
+        yield _SAYS("shut", text, _own(path, user) if secret else f"chgrp {_group(group)} {path}; chmod 0640 {path}")
+
+
+def _own(path: str, user: int) -> str:
+    """The commands after which only root and the agent's user can read the file."""
+    return f"chown {_user(user)}:root {path}; chmod 0440 {path}"
 
 
 def _agent(look: Look) -> tuple[int, int]:

@@ -181,7 +181,7 @@ def test_a_blank_host_gets_everything_and_a_second_run_changes_nothing(lab):
     assert first["told"].index("daemon-reload") < first["told"].index("start xdp-gossip-dataplane.service")
     names = ("", "keys", "secret.key", "agent.yml")
     modes = {name: (lab.place / "etc" / name).stat().st_mode & 0o777 for name in names}
-    assert modes == {"": 0o750, "keys": 0o750, "secret.key": 0o640, "agent.yml": 0o640}
+    assert modes == {"": 0o750, "keys": 0o750, "secret.key": 0o440, "agent.yml": 0o640}
     second = lab.run()
     assert (second["changed"], second["changes"], second["diff"], second["told"]) == (False, [], [], [])
 
@@ -200,6 +200,25 @@ def test_secrets_are_written_and_not_shown(lab):
     result = lab.run()
     assert (lab.place / "etc/secret.key").read_text() == SECRET + "\n"
     assert SECRET not in result["output"] and SECRET not in lab.run(secrets=[])["output"]
+
+
+def test_users_of_the_agents_group_read_the_settings_and_no_secret(lab):
+    nobody = pwd.getpwnam("nobody")
+    account = {
+        "user": "nobody",
+        "group": grp.getgrgid(nobody.pw_gid).gr_name,
+        "comment": nobody.pw_gecos,
+        "home": nobody.pw_dir,
+        "shell": nobody.pw_shell,
+    }
+    lab.run(account=account)
+    owners = {}
+    for name in ("secret.key", "keys/1", "agent.yml"):
+        found = (lab.place / "etc" / name).stat()
+        owners[name] = (found.st_uid, found.st_gid, found.st_mode & 0o777)
+    secret = (nobody.pw_uid, 0, 0o440)
+    assert owners == {"secret.key": secret, "keys/1": secret, "agent.yml": (0, nobody.pw_gid, 0o640)}
+    assert lab.run(account=account)["changes"] == []
 
 
 def test_a_check_changes_nothing_and_foresees_what_is_done(lab):
