@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from tests.support.fleet import SECRET
+from tests.support.fleet import SECRET, Agent
 from tests.support.keys import OTHER_KEY, with_id
 from tests.transports import Wrapped
 from xdp_gossip import AsyncNodeList, Node
@@ -24,6 +27,8 @@ CLUSTER = "default"
 #: Longest packet the agents are configured for (the default).
 SIZE = 16384
 _VERSION_AT = 2
+#: Datagrams a second.
+RATE = 5_000
 
 
 @dataclass(frozen=True)
@@ -145,3 +150,55 @@ class Forger:
         """An authentic heartbeat of a node that is long gone, as a recording of another day holds it."""
         origin = Address(self._target.ip.rpartition(".")[0] + f".{self._rng.randrange(200, 250)}", self._target.port)
         return self._codec.encode(self._header(origin, time.time_ns() - 3600 * 10**9), None)
+
+
+def address(agent: Agent) -> Address:
+    """Where the agent gossips."""
+    return Address(agent.ip, agent.port)
+
+
+def send_at_rate(packets: Sequence[bytes], target: Address) -> None:
+    """Throw datagrams at an agent, from a few ports in turn."""
+    with contextlib.ExitStack() as stack:
+        socks = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(4)]
+        began = time.monotonic()
+        for number, packet in enumerate(packets):
+            socks[number % 4].sendto(packet, (target.ip, target.port))
+            if number % 50 == 0:
+                time.sleep(max(0.0, began + number / RATE - time.monotonic()))
+
+
+def send_frames(packets: Sequence[bytes], target: Address) -> None:
+    """Send packets to an agent over TCP, as many of them as it takes: it may close the connection."""
+    data = b"".join(len(packet).to_bytes(4, "big") + packet for packet in packets)
+    with contextlib.suppress(ConnectionError), socket.create_connection((target.ip, target.port), timeout=30) as sock:
+        sock.sendall(data)
+        sock.shutdown(socket.SHUT_WR)
+        while sock.recv(1 << 16):
+            pass
+
+
+def grown(before: dict[str, int], after: dict[str, int]) -> Counter[str]:
+    """How much each counter grew."""
+    return Counter({name: value - before.get(name, 0) for name, value in after.items()})
+
+
+def rejected(growth: Counter[str]) -> Counter[str]:
+    """The counters of what was not accepted."""
+    taken = {
+        "rx_heartbeat",
+        "rx_swap_request",
+        "rx_swap_response",
+        "rx_metadata",
+        "rx_leave",
+        "rx_record",
+        "rx_probe",
+    }
+    lost = {"datagrams_oversized", "datagrams_malformed", "datagrams_dropped_kernel"}
+    return Counter(
+        {
+            name: count
+            for name, count in growth.items()
+            if (name.startswith("rx_") and name not in taken) or name in lost
+        }
+    )

@@ -9,14 +9,13 @@ import random
 import socket
 import struct
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 
-from tests.cluster.packets import Forger, Recorder
+from tests.cluster.packets import Forger, Recorder, address, grown, rejected, send_at_rate
 from tests.support.fleet import Agent, Cluster, address_of, eventually
 from xdp_gossip import Node
 from xdp_gossip.core.types import Address
@@ -24,8 +23,6 @@ from xdp_gossip.core.types import Address
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
 DATAGRAMS = 50_000
-#: Datagrams a second.
-RATE = 5_000
 SMALL = 64 * 1024
 
 
@@ -38,11 +35,6 @@ def three(tmp_path: Path) -> Iterator[Cluster]:
         cluster[1].publish("large", random.Random(1).randbytes(40_000))
         eventually(cluster.disagreement, 15)
         yield cluster
-
-
-def address(agent: Agent) -> Address:
-    """Where the agent gossips."""
-    return Address(agent.ip, agent.port)
 
 
 def state(agent: Agent) -> dict[str, Any]:
@@ -92,22 +84,6 @@ def recorders_gone(cluster: Cluster) -> str | None:
         if (states.get("recorder0"), states.get("recorder1")) != ("left", "dead"):
             return f"{agent.name}: {states}"
     return cluster.disagreement()
-
-
-def send_at_rate(packets: list[bytes], target: Address) -> None:
-    """Throw datagrams at an agent, from a few ports in turn."""
-    with contextlib.ExitStack() as stack:
-        socks = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(4)]
-        began = time.monotonic()
-        for number, packet in enumerate(packets):
-            socks[number % 4].sendto(packet, (target.ip, target.port))
-            if number % 50 == 0:
-                time.sleep(max(0.0, began + number / RATE - time.monotonic()))
-
-
-def grown(before: dict[str, int], after: dict[str, int]) -> Counter[str]:
-    """How much each counter grew."""
-    return Counter({name: value - before.get(name, 0) for name, value in after.items()})
 
 
 def test_bad_datagrams_are_counted_and_change_nothing(three: Cluster, figure: Callable[[str, str], None]) -> None:
@@ -160,27 +136,6 @@ def test_bad_datagrams_are_counted_and_change_nothing(three: Cluster, figure: Ca
         f"{DATAGRAMS} bad datagrams",
         f"{rest / seconds:.0f} a second, {growth['datagrams_dropped_kernel']} dropped by the kernel, state unchanged; "
         + ", ".join(f"{name} {count}" for name, count in sorted(growth.items()) if count),
-    )
-
-
-def rejected(growth: Counter[str]) -> Counter[str]:
-    """The counters of what was not accepted."""
-    taken = {
-        "rx_heartbeat",
-        "rx_swap_request",
-        "rx_swap_response",
-        "rx_metadata",
-        "rx_leave",
-        "rx_record",
-        "rx_probe",
-    }
-    lost = {"datagrams_oversized", "datagrams_malformed", "datagrams_dropped_kernel"}
-    return Counter(
-        {
-            name: count
-            for name, count in growth.items()
-            if (name.startswith("rx_") and name not in taken) or name in lost
-        }
     )
 
 

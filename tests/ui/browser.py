@@ -23,13 +23,16 @@ SECONDS = patient(20.0)
 class Browser:
     """A browser at the page of one member, at a desk or on a phone."""
 
-    def __init__(self, url: str, phone: bool = False) -> None:
+    def __init__(self, url: str, phone: bool = False, *, names: str = "") -> None:
+        """``names``: rules for names of hosts, such as ``MAP evil.example 127.0.0.1``."""
         width, height = (375, 812) if phone else (1280, 800)
         options = Options()
         options.binary_location = "/usr/bin/chromium"
         # Its sandbox needs namespaces that a container may lack; it sees nothing but these agents.
         for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", f"--window-size={width},{height}"):
             options.add_argument(word)
+        if names:
+            options.add_argument(f"--host-resolver-rules={names}")
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self.driver = webdriver.Chrome(service=Service("/usr/bin/chromedriver"), options=options)
         self.name = "phone" if phone else "desk"
