@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The ledger of claims: each feature that the project promises, and the tests that prove it.
 
+The lines of the threat model in docs/security.md are claims, too; tests/threats.py reads them.
+
 ``features()`` derives what is promised from the product and its documentation: commands, routes, findings, options,
 settings, the library's public names, headings. ``tests/claims.yml`` names the tests. ``python -m tests.claims REPORTS``
 reads the JUnit reports of a whole run and says which claims were not proved by it.
@@ -25,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+
+from tests.threats import read_model
 
 ROOT = Path(__file__).resolve().parents[1]
 LEDGER = ROOT / "tests" / "claims.yml"
@@ -55,11 +59,15 @@ class Claim:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The claims by feature; the headings that promise nothing and the features that no test proves, each with why."""
+    """The claims by feature; the headings that promise nothing and the features that no test proves, each with why.
+
+    ``needs``: what the tests below a path need.
+    """
 
     claims: Mapping[str, Claim]
     no_promise: Mapping[str, str]
     unproved: Mapping[str, str]
+    needs: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
 
 
 def read_ledger(path: Path = LEDGER) -> Ledger:
@@ -75,9 +83,23 @@ def read_ledger(path: Path = LEDGER) -> Ledger:
             listed = tuple(tests) if isinstance(tests, list) else (tests,)
             if not listed or not all(isinstance(test, str) for test in listed):
                 raise ValueError(f"{feature}: expected a test or a list of tests, got {tests!r}")
-            prefixes = [prefix for prefix in needs for test in listed if test.startswith(prefix)]
-            claims[feature] = Claim(feature, listed, frozenset().union(*(needs[prefix] for prefix in prefixes)))
-    return Ledger(claims, raw["no promise"], raw["unproved"] or {})
+            claims[feature] = _claim(feature, listed, needs)
+    return Ledger(claims, raw["no promise"], raw["unproved"] or {}, needs)
+
+
+def _claim(feature: str, tests: tuple[str, ...], needs: Mapping[str, frozenset[str]]) -> Claim:
+    prefixes = [prefix for prefix in needs for test in tests if test.startswith(prefix)]
+    return Claim(feature, tests, frozenset().union(*(needs[prefix] for prefix in prefixes)))
+
+
+def with_threats(ledger: Ledger) -> Ledger:
+    """The ledger with a claim for each line of the threat model. Raises ``ValueError`` for a line without a proof."""
+    claims = dict(ledger.claims)
+    for lines in read_model().cannot.values():
+        for line in lines:
+            feature = f"threat: {line.attacker}: {line.text}"
+            claims[feature] = _claim(feature, line.proof, ledger.needs)
+    return dataclasses.replace(ledger, claims=claims)
 
 
 # -- what is promised --------------------------------------------------------------------------------------------
@@ -341,7 +363,7 @@ def main(arguments: list[str]) -> int:
     if not any(results.values()):
         print(f"{arguments[0]}: expected the JUnit reports of `make test`, found none", file=sys.stderr)
         return 2
-    ledger = read_ledger()
+    ledger = with_threats(read_ledger())
     problems = unproved(ledger, results, strict=bool(os.environ.get("CI")))
     for problem in problems:
         print(problem)
