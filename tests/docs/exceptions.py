@@ -33,6 +33,9 @@ NOT_RUN = {
     "docs/events.md": {
         "ansible-rulebook ": "goes on forever, and needs Java; tests/eda/test_rulebook.py runs this rulebook",
     },
+    "docs/trust.md": {
+        "ansible-playbook -i hosts.yml xdp_gossip.fleet.deploy ": f"{_HOSTS}; here, tests/docs/deploy.py does its part",
+    },
     "docs/releasing.md": {
         ".cache/venv/quality/bin/antsibull-changelog release": "writes into the checkout",
         "git tag ": "makes a tag",
@@ -82,6 +85,13 @@ PROMISED = {
         "- exclude: xdp_gossip.zone == 'c'": ['"zone_a": {', '"zone_b": {'],
     },
     "docs/security.md": {"echo 'requests_per_second: 200'": ["signed by SHA256:", "deleted, version "]},
+    "docs/trust.md": {
+        "xdp-gossip read app/limits >": ["signed by SHA256:"],
+        "xdp-gossip audit --since 1h": [
+            r"shop +198\.18\.0\.11 +documents\.publish +done +shop/rates +[0-9a-f]{16}@\S+ +[0-9a-f]{16}@",
+            r"reader +198\.18\.0\.11 +documents\.delete +forbidden +shop/rates",
+        ],
+    },
     "docs/api.md": {"sock=/run/xdp-gossip/api.sock": [r'"name": ?"host3"', r'"converged": ?true']},
     "docs/toolkit.md": {
         "import time": ["test-data", "b'test metadata'"],

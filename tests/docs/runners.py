@@ -80,7 +80,19 @@ def shell(place: Place, text: str) -> str:
             lines.append(line)
         elif line.startswith("ansible-playbook "):
             lines.append(f"{line} --syntax-check")
+            if place.world.deploys and "fleet.deploy" in line:
+                lines.append(shlex.join(_deployment(place, re.findall(r"-e @(\S+)", line))))
     return place.run("bash", "-euo", "pipefail", "-c", "\n".join(lines))
+
+
+def _deployment(place: Place, names: list[str]) -> list[str]:
+    """The command that gives the agents of the world what the files ``names`` of the role's variables say."""
+    values: dict[str, Any] = {}
+    for name in names:
+        values.update(json.loads((place.directory / f"{name}.json").read_text()))
+    deployed = place.write("deployed.json", json.dumps(values))
+    script = str(Path(__file__).parent / "deploy.py")
+    return [PYTHON, script, str(place.world.directory / "world.json"), str(deployed)]
 
 
 def session(place: Place, text: str) -> str:
@@ -149,10 +161,10 @@ def _runner_of_data(data: Any) -> Runner:
             return inventory_part
         if _CONFIG & set(data):
             return config
-        if all(key.startswith("xdp_gossip_") for key in data):
-            return variables
         if all(key.startswith("xdp_gossip_agent_") for key in data):
             return role_variables
+        if all(key.startswith("xdp_gossip_") for key in data):
+            return variables
     elif isinstance(data, list) and all(isinstance(entry, dict) for entry in data):
         if all("sources" in entry for entry in data):
             return rulebook
@@ -242,7 +254,14 @@ def role_variables(place: Place, text: str) -> str:
             "provided_arguments": {name: f"{{{{ {name} }}}}" for name in yaml.safe_load(text)},
         }
     }
-    play = {"hosts": "localhost", "gather_facts": False, "tasks": [task]}
+    tasks: list[dict[str, Any]] = [task]
+    named = re.match(r"# ([\w.-]+\.yml)\b", text)
+    if place.world.deploys and named:
+        # A later snippet deploys the file of this name, and needs the values that Ansible makes of its expressions.
+        names = ", ".join(f"'{name}': {name}" for name in yaml.safe_load(text))
+        content = {"content": f"{{{{ {{{names}}} | to_json }}}}", "dest": f"{place.directory}/{named[1]}.json"}
+        tasks.append({"ansible.builtin.copy": {**content, "mode": "0600"}})
+    play = {"hosts": "localhost", "gather_facts": False, "tasks": tasks}
     return _play(place, place.write("play.yml", json.dumps([play])), "-e", f"@{path}")
 
 

@@ -45,6 +45,7 @@ FILES = {
     f"ansible_python_interpreter: {PYTHON}}}}}}}\n",
     "documents.yml": "xdp_gossip_documents: {app/motd: {content: Welcome}}\n",
     "INVENTORY": "host1\n",
+    "release.pub": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINFhUdhtpM/hKqa3kwmtwXb8OWpj5BRj3koQmeTUrFNq release\n",
 }
 
 
@@ -56,12 +57,16 @@ def fixture_worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
 
     def world(snippet: Snippet) -> World:
         kind, members = "http", HOSTS
-        if SESSION[0].address in snippet.text:
+        if snippet.path == "docs/trust.md":
+            kind = "trust"
+        elif SESSION[0].address in snippet.text:
             kind, members = "session", SESSION
         elif "https://198.18." in snippet.text or snippet.path in ("README.md", "examples/README.md"):
             kind = "https"  # their snippets use files, the README's those of the snippets before
         if kind not in made:
-            made[kind] = World(tmp_path_factory.mktemp(kind), members, tls=kind == "https")
+            made[kind] = World(
+                tmp_path_factory.mktemp(kind), members, tls=kind in ("https", "trust"), deploys=kind == "trust"
+            )
         if read.get(kind) != snippet.path and kind != "session":
             renew(made[kind])
         read[kind] = snippet.path

@@ -61,10 +61,14 @@ SESSION = [Member("127.0.0.1", 18101, "n1", "rack 1"), Member("127.0.0.1", 18102
 
 
 class World:
-    """One world. The first member's agent is that of `this host`. TCP port 8001 speaks HTTP, with ``tls`` HTTPS."""
+    """One world. The first member's agent is that of `this host`. TCP port 8001 speaks HTTP, with ``tls`` HTTPS.
 
-    def __init__(self, directory: Path, members: list[Member], *, tls: bool) -> None:
+    ``deploys``: whether a deployment that the documentation shows changes the agents.
+    """
+
+    def __init__(self, directory: Path, members: list[Member], *, tls: bool, deploys: bool = False) -> None:
         self.directory = directory
+        self.deploys = deploys
         self.home = directory / "home"
         (self.home / ".ssh").mkdir(parents=True, mode=0o700)
         # The key with which an example signs.
