@@ -52,6 +52,7 @@ from .core.events import (
     ZoneChanged,
 )
 from .core.interface import ProtocolError
+from .core.sealed import fingerprint
 from .core.settings import Limits
 from .core.shown import shown
 from .core.signers import SignedBy, Signer
@@ -63,6 +64,7 @@ from .node.console import format_event
 from .node.convergence import Convergence, Inquiry, Wanted, enough_for
 from .node.fleetfiles import FilesInquiry, FleetFiles
 from .node.runtime import Runtime
+from .sealing.keys import KeyFileError, load_or_make, public_of
 from .signing.sshsig import armored
 from .store.disk import Disk
 from .store.sqlite import MemoryStore, StateStore, Store, StoreError
@@ -195,6 +197,9 @@ class AsyncNodeList:
         self.settings = settings
         self._assembly = Assembly(settings)
         self.cluster = settings.cluster
+        #: The public key of this host, for which documents can be sealed; None before :meth:`join`, and if the node
+        #: has no state directory or its wire has no sealed documents.
+        self.sealing_key: bytes | None = None
         self._rng = rng
         self._node: Node | None = None
         self._seeds: list[Node] = []
@@ -276,8 +281,9 @@ class AsyncNodeList:
                 _log.error("stored state: %s", problem)
             self._state_problems = problems
             transport = self._make_transport(node)
+            own = b"" if self.sealing_key is None else fingerprint(self.sealing_key)
             keyring = self._assembly.keyring
-            engine = self._assembly.engine(node, incarnation, transport.name, self._rng)
+            engine = self._assembly.engine(node, incarnation, transport.name, self._rng, own)
             steering = self._assembly.steering(engine, transport, self._no_plane)
             runtime = Runtime(engine, transport, self._disk, self._on_event, steering, self._assembly.allow)
             await runtime.open()
@@ -997,7 +1003,16 @@ class AsyncNodeList:
         except OSError as error:
             raise StoreError(f"{directory}: {error.strerror}") from None
         forks.own_file(directory / "state.db")
-        return Store.open(directory / "state.db", settings.history, settings.cluster)
+        store = Store.open(directory / "state.db", settings.history, settings.cluster)
+        if settings.wire == "pekonode":
+            return store
+        try:
+            # Only the public key stays in memory: the processes that open documents read the private key themselves.
+            self.sealing_key = public_of(load_or_make(directory))
+        except KeyFileError as error:
+            store.close()
+            raise StoreError(str(error)) from None
+        return store
 
     def _make_transport(self, node: Node) -> Transport:
         transport, self._no_plane = self._assembly.transport(node)

@@ -77,6 +77,7 @@ class FakeNodeList:
         self.fail: BaseException | None = None
         self.unready: BaseException | None = None
         self.keys = [(0x1396A4C4CE1C8B1F, "active")]
+        self.sealing_key: bytes | None = bytes(32)
         self.isolated = False
         self.missed_rotation = False
         self.dataplane: dict[str, Any] | None = None

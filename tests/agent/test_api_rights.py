@@ -48,6 +48,7 @@ TABLE: dict[tuple[str, str], tuple[str, bytes | None, str]] = {
     ("GET", "/v1/health"): ("public", None, ""),
     ("GET", "/v1/status"): ("read", None, ""),
     ("GET", "/v1/keys"): ("read", None, ""),
+    ("GET", "/v1/sealing-key"): ("read", None, ""),
     ("GET", "/v1/configuration"): ("admin", None, ""),
     ("GET", "/v1/metrics"): ("read", None, ""),
     ("GET", "/v1/openapi.yaml"): ("read", None, ""),

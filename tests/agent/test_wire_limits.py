@@ -119,6 +119,8 @@ def _taken(place: str, name: str, length: int) -> bool:
     kind, body = _vector(place)
     target = _structure(place, body)
     fields = _places()[place]
+    if place == "record":
+        target += ["", 0][max(0, len(target) - 5) :]
     if place == "document":
         target += [0, [], []][len(target) - 8 :]
     position, of = next((position, of) for position, (each, of) in enumerate(fields) if each == name)

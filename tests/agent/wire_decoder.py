@@ -59,7 +59,7 @@ STRUCTURES = {
     # The page does not name the two fields of the stamp.
     "stamp": "incarnation:u32 sequence:u64",
     "record": "name:text private_data:text agent_version:text data_plane:text stamp:stamp zone:text* signers:u64*"
-    " keys:[held_key]*",
+    " keys:[held_key]* sealing:bytes*",
     "held_key": "fingerprint:u64 state:key_state",
     "document": "key:key version:version value:bytes content_type:text author:text comment:text deleted:bool"
     " base:version? expires:u64* batch:[key]* ancestors:[version]* signature:signature?*",

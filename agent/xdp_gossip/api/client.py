@@ -306,6 +306,10 @@ class Client:
         """GET /v1/documents/KEY?format=json."""
         return dict(await self.json("GET", _document(key), params=_params(format="json", version=version)))
 
+    async def sealing_key(self) -> dict[str, Any]:
+        """GET /v1/sealing-key."""
+        return dict(await self.json("GET", "/v1/sealing-key"))
+
     async def publish(
         self,
         key: str,

@@ -377,8 +377,12 @@ def _pairs(versions: list[Document]) -> list[tuple[bytes, bytes, str, str]]:
     for index, new in enumerate(versions):
         old = versions[index + 1] if index + 1 < len(versions) else None
         names = (str(old.version) if old else "/dev/null", str(new.version))
-        pairs.append((old.value if old else b"", new.value, *names))
+        pairs.append((_comparable(old) if old else b"", _comparable(new), *names))
     return pairs
+
+
+def _comparable(document: Document) -> bytes:
+    return document.value if document.sealed is None else shapes.sealed_summary(document)
 
 
 async def read_document(request: web.Request, context: Context) -> bytes:

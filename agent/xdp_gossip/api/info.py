@@ -9,7 +9,9 @@ from typing import Any
 
 from aiohttp import web
 
+from ..core.sealed import fingerprint, fingerprint_text
 from ..node import shapes
+from ..sealing.keys import public_line
 from . import params, process, render
 from .access import Identity, Right, identity_of
 from .context import Context
@@ -24,7 +26,9 @@ def openapi_text() -> str:
 
 
 class Info:
-    """Handlers of /v1/health, /v1/status, /v1/keys, /v1/configuration, /v1/metrics and /v1/openapi.yaml."""
+    """Handlers of /v1/health, /v1/status, /v1/keys, /v1/sealing-key, /v1/configuration, /v1/rendered, /v1/metrics and
+    /v1/openapi.yaml.
+    """
 
     def __init__(self, context: Context) -> None:
         self._node_list = context.node_list
@@ -39,6 +43,7 @@ class Info:
             get(Right.PUBLIC, "/v1/health", self.health),
             get(Right.READ, "/v1/status", self.status),
             get(Right.READ, "/v1/keys", self.keys),
+            get(Right.READ, "/v1/sealing-key", self.sealing_key),
             get(Right.ADMIN, "/v1/configuration", self.configuration),
             get(Right.READ, "/v1/rendered", self.rendered),
             get(Right.READ, "/v1/metrics", self.metrics),
@@ -75,6 +80,16 @@ class Info:
         keys = self._node_list.keys
         shown = [{"id": fingerprint >> 56, **one} for (fingerprint, _), one in zip(keys, shapes.keys(keys))]
         return render.json_response({"keys": shown})
+
+    async def sealing_key(self, request: web.Request) -> web.Response:
+        """Return the public key of this host, for which documents can be sealed; never the private key."""
+        params.query(request, ())
+        raw = self._node_list.sealing_key
+        if raw is None:
+            text = "this host has no sealing key: its agent has no state_dir, or a wire without sealed documents"
+            raise Fault(404, "not_found", text)
+        key = {"public_key": public_line(raw, self._node_list.local().node.name)}
+        return render.json_response({**key, "fingerprint": fingerprint_text(fingerprint(raw))})
 
     async def configuration(self, request: web.Request) -> web.Response:
         """Return the names of the settings that differ between the configuration file and the running agent; never a

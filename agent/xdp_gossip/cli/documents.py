@@ -16,10 +16,13 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..core.interface import ProtocolError
+from ..core.sealed import SEALED
 from ..core.types import MAX_CONTENT_TYPE
 from . import tables
 from .common import FAILED, OK, USAGE, CommandError, answer, call, output, read_file, wants_json
 from .parser import add_command, key, path, prefix, raw, seconds, some_text, version, wait_for
+from .sealed import add_opening, add_sealing, opened, opener, sealed_value
 from .signed import Draft, add_signing, check_signing, suffix_type, write_signed
 from .text import escaped, printable
 
@@ -44,6 +47,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
             "xdp-gossip publish app/config.yml --file config.yml --wait all",
             "make-config | xdp-gossip publish app/config.json - --if-absent",
             "xdp-gossip publish app/motd --value hello --sign-key ~/.ssh/id_ed25519 --cluster production",
+            "xdp-gossip publish app/tls.key --file tls.key --sealed-for web-servers.pub --cluster production",
         ],
         common,
     )
@@ -66,6 +70,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     publish.add_argument(
         "--author", metavar="NAME", help="name put in front of the comment, if it is not that of the user"
     )
+    add_sealing(publish)
     add_signing(publish)
     _add_wait(publish, "wait until this many members have stored the document: all, majority or a number", None)
     publish.set_defaults(handler=run_publish)
@@ -75,13 +80,18 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         "read",
         "print a document's value",
         "Print the value of a document, byte for byte. With --json: all its properties, and the value in base64.",
-        ["xdp-gossip read app/config.yml", "xdp-gossip read app/config.yml --output config.yml"],
+        [
+            "xdp-gossip read app/config.yml",
+            "xdp-gossip read app/config.yml --output config.yml",
+            "xdp-gossip read app/tls.key --open --output tls.key",
+        ],
         common,
     )
     _add_key(read)
     text = "a former version, as listed by history"
     read.add_argument("--version", metavar="VERSION", type=version, dest="document_version", help=text)
     read.add_argument("--output", metavar="FILE", type=path, help="write the value to FILE (- for standard output)")
+    add_opening(read)
     read.set_defaults(handler=run_read)
 
     delete = add_command(
@@ -226,18 +236,27 @@ def run_publish(args: argparse.Namespace) -> int:
         value = read_file("-" if args.file is None else args.file)
     author = args.author if args.author is not None else _user()
     signs = check_signing(args)
+    if args.sealed_for is not None and args.cluster is None:
+        raise CommandError("--sealed-for: expected --cluster NAME, the cluster for which it is sealed", USAGE)
+    if args.sealed_for is None and args.config is not None:
+        raise CommandError("--config: expected together with --sealed-for", USAGE)
 
     async def publish(client: Client) -> dict[str, Any]:
         conditions = {"if_version": args.if_version, "if_absent": args.if_absent}
+        written, kind = value, args.content_type
+        if args.sealed_for is not None:
+            inner = kind or suffix_type(args.key, args.file)
+            _check_content(args.key, value, inner)
+            written, kind = await sealed_value(client, args, value, inner), SEALED
         if signs:
-            kind = args.content_type or suffix_type(args.key, args.file)
-            draft = Draft(args.key, value, kind, comment=args.comment or "", expires_in=args.expires_in)
+            kind = kind or suffix_type(args.key, args.file)
+            draft = Draft(args.key, written, kind, comment=args.comment or "", expires_in=args.expires_in)
             return await write_signed(client, args, draft, **conditions, unless_isolated=args.wait is not None)
         return await client.publish(
             args.key,
-            value,
+            written,
             **conditions,
-            content_type=args.content_type,
+            content_type=kind,
             suffix=_suffix(args.file),
             author=author,
             comment=args.comment,
@@ -256,6 +275,18 @@ def run_publish(args: argparse.Namespace) -> int:
         return OK if found is None or found["converged"] else FAILED
 
     return call(args, work)
+
+
+def _check_content(key: str, value: bytes, content_type: str) -> None:
+    """Check a content as members do, which cannot check one that is sealed. Raises :class:`CommandError`."""
+    from ..worker import content
+
+    if content_type == SEALED:
+        raise CommandError("--content-type: expected the type of the value that is sealed, got sealed", USAGE)
+    try:
+        content.check(key, value, content_type)
+    except ProtocolError as error:
+        raise CommandError(str(error), USAGE, error.code) from None
 
 
 def _suffix(name: str | None) -> str | None:
@@ -329,9 +360,17 @@ def _print_convergence(found: dict[str, Any], args: argparse.Namespace, *, delet
 def run_read(args: argparse.Namespace) -> int:
     """Print the raw value of a document; with --json, the document with its value in base64."""
 
+    own = opener(args)
+
     async def work(client: Client) -> int:
-        if wants_json(args):
-            output(args, await client.document(args.key, args.document_version), lambda: None)
+        if wants_json(args) or own is not None:
+            found = await client.document(args.key, args.document_version)
+            if own is not None:
+                found = opened(own, found)
+            if wants_json(args):
+                output(args, found, lambda: None)
+            else:
+                _write(base64.b64decode(found["value_base64"]), args.output, 0o600)
             return OK
         value, _headers = await client.read(args.key, args.document_version)
         _write(value, args.output)
@@ -340,12 +379,12 @@ def run_read(args: argparse.Namespace) -> int:
     return call(args, work)
 
 
-def _write(value: bytes, name: str | None) -> None:
+def _write(value: bytes, name: str | None, mode: int = 0o666) -> None:
     if name is None or name == "-":
         sys.stdout.buffer.write(value)
         sys.stdout.buffer.flush()
         return
-    with open(name, "wb") as stream:
+    with open(name, "wb", opener=lambda path, flags: os.open(path, flags, mode)) as stream:
         stream.write(value)
 
 

@@ -39,6 +39,7 @@ _COMMANDS = (
     "rendered",
     "token",
     "keygen",
+    "sealed",
     "audit",
     "completion",
 )

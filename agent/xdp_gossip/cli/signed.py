@@ -44,15 +44,15 @@ def add_signing(parser: argparse.ArgumentParser) -> None:
     """Add the options with which a command signs what it writes."""
     text = "sign with this private key of OpenSSH, or with the ssh-agent or hardware key of this public key"
     parser.add_argument("--sign-key", metavar="FILE", type=path, help=text)
-    text = "name of the cluster for which the signature is valid; required with --sign-key"
+    text = "name of the cluster for which a signature or a sealed document is valid"
     parser.add_argument("--cluster", metavar="NAME", type=some_text, help=text)
 
 
 def check_signing(args: argparse.Namespace) -> bool:
     """Whether the command has to sign what it writes. Raises :class:`CommandError` for options that do not fit."""
     if args.sign_key is None:
-        if args.cluster is not None:
-            raise CommandError("--cluster: expected together with --sign-key", USAGE)
+        if args.cluster is not None and getattr(args, "sealed_for", None) is None:
+            raise CommandError("--cluster: expected together with --sign-key or --sealed-for", USAGE)
         return False
     if args.cluster is None:
         raise CommandError("--sign-key: expected --cluster NAME, the cluster for which the signature is valid", USAGE)

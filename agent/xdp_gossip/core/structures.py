@@ -27,6 +27,7 @@ from .schema import (
     raw_bytes,
     text,
 )
+from .sealed import FINGERPRINT
 from .signatures import MAX_SIGNATURE, Part, Signature
 from .types import (
     MAX_ANCESTORS,
@@ -44,7 +45,7 @@ from .types import (
 
 RECORD = Struct(
     Record,
-    ("zone", "signers", "keys"),
+    ("zone", "signers", "keys", "sealing"),
     name=text(MAX_NAME),
     private_data=text(MAX_PRIVATE_DATA),
     agent_version=text(64),
@@ -53,6 +54,7 @@ RECORD = Struct(
     zone=text(MAX_ZONE),
     signers=U64,
     keys=many(pair(U64, KEY_STATE), MAX_KEYS),
+    sealing=raw_bytes(FINGERPRINT),
 )
 FILE = Struct(TroubledFile, template=text(64), path=text(255), state=text(16), since_ms=U64, error=text(256))
 

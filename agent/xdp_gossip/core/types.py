@@ -14,6 +14,7 @@ import posixpath
 import re
 from dataclasses import dataclass, field, replace
 
+from .sealed import SEALED, Envelope, parse
 from .shown import shown
 from .signatures import MAX_ANCESTORS as MAX_ANCESTORS
 from .signatures import Signature
@@ -214,12 +215,13 @@ PRESENT = frozenset({State.ALIVE, State.SUSPECT})
 
 @dataclass(frozen=True)
 class Record:
-    """A node's description of itself: name, private data, agent version, mode, zone, signers.
+    """A node's description of itself: name, private data, agent version, mode, zone, signers, sealing key.
 
     A node spreads its record after each change. Every heartbeat has the digest of its origin's record. ``plane``: the
     mode. The pair ``stamp`` is the node's incarnation and sequence at the last change; a record with a higher stamp
     replaces a record with a lower stamp. ``signers``: 64-bit digest of the signers that the node accepts; 0 if the node
     has none. ``keys``: fingerprint (64 bits) and state of each of the node's keys, the least fingerprint first.
+    ``sealing``: fingerprint of the key with which the node opens sealed documents; empty if it has none.
     """
 
     name: str = ""
@@ -230,14 +232,16 @@ class Record:
     zone: str = ""
     signers: int = 0
     keys: tuple[tuple[int, str], ...] = ()
+    sealing: bytes = b""
 
     @functools.cached_property
     def digest(self) -> int:
         """64-bit digest over all fields except the stamp. The digest is never 0, because 0 means an unknown record."""
         digest = hashlib.blake2b(digest_size=8, person=b"xg-record")
         keys = " ".join(f"{fingerprint:016x} {state}" for fingerprint, state in self.keys)
-        later = [self.zone, f"{self.signers:016x}" if self.signers else "", keys]
-        while later and not later[-1]:  # a record has the digest that it had before these fields existed
+        # A record has the digest that members compute that do not know the fields which were added later.
+        later = [self.zone, f"{self.signers:016x}" if self.signers else "", keys, self.sealing.hex()]
+        while later and not later[-1]:
             later.pop()
         for text in (self.name, self.private_data, self.agent_version, self.plane, *later):
             raw = text.encode()
@@ -340,6 +344,16 @@ class Document:
     def content_hash(self) -> bytes:
         """SHA-256 of the value, 32 bytes."""
         return hashlib.sha256(self.value).digest()
+
+    @functools.cached_property
+    def sealed(self) -> Envelope | str | None:
+        """The envelope of a sealed document; the reason, as text, if its value is not one; None for other documents."""
+        if self.content_type != SEALED or self.deleted:
+            return None
+        try:
+            return parse(self.value)
+        except ValueError as error:
+            return str(error)
 
     @property
     def digest(self) -> str:

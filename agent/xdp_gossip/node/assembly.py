@@ -55,10 +55,13 @@ class Assembly:
     def _plane(self) -> str:
         return self.settings.protocol.upper()
 
-    def engine(self, node: Node, incarnation: int, plane: str, rng: random.Random) -> ProtocolEngine:
+    def engine(
+        self, node: Node, incarnation: int, plane: str, rng: random.Random, sealing: bytes = b""
+    ) -> ProtocolEngine:
         """Build the protocol engine for ``node``.
 
-        ``plane`` is the name of the node's transport, which the node announces to other members.
+        ``plane`` is the name of the node's transport, and ``sealing`` the fingerprint of its sealing key. The node
+        announces both to other members.
         """
         if self.settings.wire == "pekonode":
             from ..pekonode import PekoNodeEngine
@@ -67,7 +70,8 @@ class Assembly:
         assert self.keyring is not None
         codec, settings = NativeCodec(self.keyring), self.settings
         signers = Signers(settings.cluster, settings.signers, verify, verify_all)
-        return Engine(node, settings, codec, rng, incarnation, agent_version=__version__, plane=plane, signers=signers)
+        about = (node, settings, codec, rng, incarnation)
+        return Engine(*about, agent_version=__version__, plane=plane, signers=signers, sealing=sealing)
 
     def transport(self, node: Node) -> tuple[Transport, str]:
         """Build the transport without opening it.

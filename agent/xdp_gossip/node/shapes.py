@@ -10,6 +10,7 @@ import datetime
 from collections.abc import Iterable
 from typing import Any
 
+from ..core.sealed import fingerprint_text
 from ..core.signers import SignedBy
 from ..core.types import Document, Member, Node
 
@@ -34,6 +35,7 @@ def node(member: Member) -> dict[str, Any]:
         "record_known": record is not None,
         **({"signers": f"{record.signers:016x}"} if record is not None and record.signers else {}),
         **({"keys": keys(record.keys)} if record is not None and record.keys else {}),
+        **({"sealing": fingerprint_text(record.sealing)} if record is not None and record.sealing else {}),
         **({"key_id": member.key_id} if member.key_id is not None else {}),
         **({"problems": list(member.problems)} if member.problems else {}),
     }
@@ -68,6 +70,37 @@ def signature(found: SignedBy | None) -> dict[str, Any] | None:
     return {"signer": found.signer or None, "key": found.fingerprint, "withdrawn": found.withdrawn}
 
 
+def sealed(value: Document) -> dict[str, Any] | None:
+    """Convert what everybody may know of a sealed document to the schema ``Sealed``; None for another document."""
+    found = value.sealed
+    if found is None:
+        return None
+    if isinstance(found, str):
+        return {"damaged": found, "content_type": None, "size": None, "recipients": []}
+    recipients = sorted(({"name": one.name, "key": one.text} for one in found.recipients), key=_by_name)
+    return {"damaged": None, "content_type": found.content_type, "size": found.size, "recipients": recipients}
+
+
+def _by_name(recipient: dict[str, str]) -> tuple[str, str]:
+    return recipient["name"], recipient["key"]
+
+
+def sealed_summary(value: Document) -> bytes:
+    """Describe a sealed document in one line for each property, so that versions can be compared without the content.
+
+    Only for a document whose ``sealed`` is not None.
+    """
+    found = sealed(value)
+    assert found is not None
+    lines = [f"sealed document, {value.size} bytes, {value.digest}"]
+    if found["damaged"]:
+        lines.append(f"damaged: {found['damaged']}")
+    else:
+        lines.append(f"content: {found['content_type']}, {found['size']} bytes")
+    lines += [f"recipient: {one['name']} {one['key']}" for one in found["recipients"]]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
 def document(value: Document, signed_by: SignedBy | None) -> dict[str, Any]:
     """Convert one version of a document, without its value, to the schema ``Document``.
 
@@ -87,6 +120,7 @@ def document(value: Document, signed_by: SignedBy | None) -> dict[str, Any]:
         "expires": published_at(value.expires) if value.expires else None,
         "batch_size": max(1, len(value.batch)),
         "signed_by": signature(signed_by),
+        "sealed": sealed(value),
     }
 
 

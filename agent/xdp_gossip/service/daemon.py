@@ -34,6 +34,7 @@ from ..core.interface import ProtocolError
 from ..core.settings import file_keys, knobs
 from ..core.types import Node
 from ..nodelist import AsyncNodeList, node_list_with
+from ..sealing.keys import FILE as SEALING_KEY
 from ..store.sqlite import StoreError
 from ..transport import TransportError
 from . import logs
@@ -43,6 +44,7 @@ from .systemd import Systemd
 
 if TYPE_CHECKING:
     from ..templates.loop import Rendering
+    from ..templates.renderer import Sealing
     from .planewait import PlaneWait
 
 _log = logging.getLogger("xdp_gossip.daemon")
@@ -158,7 +160,8 @@ class Agent:
         if self.settings.templates:
             from ..templates.loop import Rendering
 
-            self.rendering = Rendering(self.node_list, self.settings.templates, self.settings.files_helper.socket)
+            helper = self.settings.files_helper.socket
+            self.rendering = Rendering(self.node_list, self.settings.templates, helper, self._sealing())
             self.node_list.tell_applied(self.rendering.applied, self.rendering.troubled)
             for task in self.rendering.start():
                 task.add_done_callback(self._on_task_done)
@@ -168,6 +171,15 @@ class Agent:
         gc.freeze()
         self.ready.set()
         self.systemd.tell("READY=1", self._told())
+
+    def _sealing(self) -> Sealing | None:
+        """What the processes that render templates need to open sealed documents."""
+        from ..templates.renderer import Sealing
+
+        if self.node_list.sealing_key is None:
+            return None
+        key = str(Path(self.settings.state_dir) / SEALING_KEY)
+        return Sealing(self.settings.cluster, self.settings.node.name, key)
 
     async def _join(self) -> bool:
         """Join the cluster. Returns False if the agent was stopped while it waited for a data plane."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .renderer import RENDER_MEMORY, RENDER_SECONDS, Renderer, Rendering
+from .renderer import RENDER_MEMORY, RENDER_SECONDS, Renderer, Rendering, Sealing
 
 if TYPE_CHECKING:
     from ..nodelist import AsyncNodeList
@@ -33,9 +33,10 @@ class Lanes:
         seconds: float = RENDER_SECONDS,
         memory: int = RENDER_MEMORY,
         quick: float = QUICK_SECONDS,
+        sealing: Sealing | None = None,
     ) -> None:
-        self._quick = Renderer(node_list, quick, QUICK_MEMORY)
-        self._patient = Renderer(node_list, seconds, memory - QUICK_MEMORY)
+        self._quick = Renderer(node_list, quick, QUICK_MEMORY, sealing)
+        self._patient = Renderer(node_list, seconds, memory - QUICK_MEMORY, sealing)
         self._limit = quick / 2
         self._slow: set[str] = set()
 

@@ -18,6 +18,7 @@ from . import drift
 from .helper_client import HelperUnreachable, hand_over
 from .lanes import Lanes
 from .reads import Reads
+from .renderer import Sealing
 from .services import Together
 
 if TYPE_CHECKING:
@@ -171,12 +172,21 @@ class Rendered:
 
 
 class Rendering:
-    """Renders and installs all templates of this agent. Create the object inside the event loop."""
+    """Renders and installs all templates of this agent. Create the object inside the event loop.
 
-    def __init__(self, node_list: AsyncNodeList, templates: Sequence[TemplateConfig], socket: str) -> None:
+    ``sealing``: what the workers need to open sealed documents; None on a host without a sealing key.
+    """
+
+    def __init__(
+        self,
+        node_list: AsyncNodeList,
+        templates: Sequence[TemplateConfig],
+        socket: str,
+        sealing: Sealing | None = None,
+    ) -> None:
         self._node_list = node_list
         self._socket = socket
-        self._lanes = Lanes(node_list)
+        self._lanes = Lanes(node_list, sealing=sealing)
         # Before Python 3.10, events, semaphores and locks belong to the event loop in which they are created.
         self._caught_up = asyncio.Event()
         self._places = asyncio.Semaphore(HANDED_OVER)

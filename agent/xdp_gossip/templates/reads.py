@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..core.sealed import SEALED
+
 if TYPE_CHECKING:
     from ..core.types import Document, Member
 
@@ -78,7 +80,7 @@ class Reads:
         if what == "document":
             held = source.document(name)
             self._note(name, str(held.version) if held else None)
-            return held.value if held else None
+            return [held.value, held.content_type == SEALED] if held else None
         if what == "documents":
             found = source.documents(name)
             listing = tuple((document.key, str(document.version)) for document in found)
@@ -86,7 +88,10 @@ class Reads:
             self.prefixes[name] = listing
             for key, version in listing:
                 self._note(key, version)
-            return [[document.key, str(document.version), document.value] for document in found]
+            return [
+                [document.key, str(document.version), document.value, document.content_type == SEALED]
+                for document in found
+            ]
         if what == "nodes":
             self.nodes = node_values(source)
             return self.nodes

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgpack
 
@@ -50,11 +50,26 @@ class Rendering:
     memory: int = 0
 
 
+class Sealing(NamedTuple):
+    """What a worker needs to open sealed documents: the cluster, the name of the node, and the file of its key."""
+
+    cluster: str
+    name: str
+    key_file: str
+
+
 class Renderer:
     """Renders templates one after another in one worker process."""
 
-    def __init__(self, node_list: AsyncNodeList, seconds: float = RENDER_SECONDS, memory: int = RENDER_MEMORY) -> None:
+    def __init__(
+        self,
+        node_list: AsyncNodeList,
+        seconds: float = RENDER_SECONDS,
+        memory: int = RENDER_MEMORY,
+        sealing: Sealing | None = None,
+    ) -> None:
         self._node_list = node_list
+        self._sealing = sealing
         self._seconds = seconds
         self._memory = memory
         self._process: asyncio.subprocess.Process | None = None
@@ -115,7 +130,8 @@ class Renderer:
     async def _work(self, source: str) -> tuple[str, Any]:
         if self._process is None or self._process.returncode is not None:
             self._process = await started("templates.worker")
-        await self._send({"source": source, "most": MAX_CONTENT})
+        sealing = {"sealing": list(self._sealing)} if self._sealing is not None else {}
+        await self._send({"source": source, "most": MAX_CONTENT, **sealing})
         while True:
             kind, *rest = await self._receive()
             if kind == "begun":  # the time limit starts here, so it does not include the start of the process

@@ -12,7 +12,8 @@ import json
 import re
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO, Callable
 
 import jinja2
@@ -28,10 +29,59 @@ _NO_DEFAULT = object()
 _HEADER = re.compile(r"#jinja2:(?P<options>[^\n]*)\n?")
 _STRINGS = tuple(f"{kind}_{end}_string" for kind in ("block", "variable", "comment") for end in ("start", "end"))
 _FLAGS = ("trim_blocks", "lstrip_blocks")
+#: Maximum characters of an error. The error of a sealed document lists its recipients.
+_MOST_ERROR, _MOST_UNOPENED = 400, 2000
 
 
 class Missing(Exception):
     """Raised if a document that a template needs does not exist."""
+
+
+class Unopened(Exception):
+    """Raised if a template needs a sealed document that this host cannot open."""
+
+
+class Opener:
+    """Opens sealed documents with the key of this host.
+
+    ``sealing``: cluster, name of the node, and file of its key; None if the host has no key. The private key is read
+    from its file when the first sealed document is opened.
+    """
+
+    def __init__(self, sealing: Sequence[str] | None = None) -> None:
+        self._sealing = sealing
+        self._key: bytes | None = None
+
+    def __call__(self, key: str, value: bytes) -> bytes:
+        """Return the content of the sealed document ``key``. Raises :class:`Unopened`."""
+        # Imported late, because most hosts render no sealed document.
+        from ..sealing import envelope, hpke, keys
+
+        told = f"document {key!r}: it is sealed"
+        if self._sealing is None:
+            raise Unopened(f"{told}, and this host has no sealing key: set state_dir, and seal it for this host")
+        cluster, name, path = self._sealing
+        try:
+            if self._key is None:
+                self._key = keys.load(Path(path))
+            return envelope.open_envelope(cluster, key, value, self._key).content
+        except envelope.NotRecipient as error:
+            raise Unopened(f"{told}{_not_for(name, error.names)}") from None
+        except (keys.KeyFileError, FileNotFoundError) as error:
+            raise Unopened(f"{told}, and the key of this host cannot be read: {error}") from None
+        except hpke.OpenError as error:
+            raise Unopened(f"{told}, and cannot be opened: {error}; publish it again") from None
+        except ValueError as error:
+            raise Unopened(f"{told}, and its envelope is damaged: {error}; publish it again") from None
+
+
+def _not_for(name: str, names: Sequence[str]) -> str:
+    if name in names:
+        text = f" for {name}, but for another key than this host has now: the host was rebuilt, or lost its state_dir"
+        return f"{text}; seal it again, for example with the playbook reseal"
+    listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    text = f" for {listed}, and this host ({name}) is not among the recipients: publish it with this host in"
+    return f"{text} sealed_for, or remove the template from this host"
 
 
 class Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
@@ -75,16 +125,21 @@ class Pipe:
         return self.read()
 
 
-def functions(ask: Callable[..., Any]) -> dict[str, Any]:
-    """Return the functions that templates can call. These functions send their requests to the agent with ``ask``."""
+def functions(ask: Callable[..., Any], opener: Callable[[str, bytes], bytes]) -> dict[str, Any]:
+    """Return the functions that templates can call. These functions send their requests to the agent with ``ask``, and
+    open sealed documents with ``opener``.
+    """
 
     def held(key: str, optional: bool) -> bytes | None:
         if not isinstance(key, str):
             raise TypeError(f"document: expected a key as text, got {type(key).__name__}")
-        value: bytes | None = ask("document", key)
-        if value is None and not optional:
-            raise Missing(f"document {key!r}: there is none")
-        return value
+        found = ask("document", key)
+        if found is None:
+            if not optional:
+                raise Missing(f"document {key!r}: there is none")
+            return None
+        value, sealed = found
+        return opener(key, value) if sealed else value
 
     def text(key: str, default: Any = _NO_DEFAULT) -> Any:
         value = held(key, default is not _NO_DEFAULT)
@@ -111,7 +166,7 @@ def functions(ask: Callable[..., Any]) -> dict[str, Any]:
             raise TypeError(f"documents: expected a prefix as text, got {type(prefix).__name__}")
         if not isinstance(at_least, int):
             raise TypeError(f"documents: at_least: expected a number, got {type(at_least).__name__}")
-        found = [Listed(*item) for item in ask("documents", prefix)]
+        found = [as_listed(opener, *item) for item in ask("documents", prefix)]
         if len(found) < at_least:
             raise Missing(f"documents {prefix!r}: there are {len(found)}, at least {at_least} are needed")
         return found  # type: ignore[return-value]
@@ -125,17 +180,29 @@ def functions(ask: Callable[..., Any]) -> dict[str, Any]:
     }
 
 
+def as_listed(opener: Callable[[str, bytes], bytes], key: str, version: str, value: bytes, sealed: bool) -> Listed:
+    """Return one document below a prefix. A template fails only if it uses a document that cannot be opened."""
+    if not sealed:
+        return Listed(key, version, value)
+    try:
+        return Listed(key, version, opener(key, value))
+    except Unopened as error:
+        return Listed(key, version, b"", str(error))
+
+
 class Listed(dict):  # type: ignore[type-arg]
     """One document below a prefix, with the keys key, version, value and value_base64. The class computes value_base64
     on first use.
 
-    If the document is not text, ``value`` is undefined, so a template fails only if it uses ``value``.
+    If the document is not text, ``value`` is undefined, so a template fails only if it uses ``value``. ``unopened``:
+    why a sealed document has no value on this host.
     """
 
-    def __init__(self, key: str, version: str, value: bytes) -> None:
+    def __init__(self, key: str, version: str, value: bytes, unopened: str = "") -> None:
         text: Any
+        self._unopened = unopened
         try:
-            text = value.decode("utf-8")
+            text = jinja2.StrictUndefined(hint=unopened) if unopened else value.decode("utf-8")
         except UnicodeDecodeError as error:
             text = jinja2.StrictUndefined(hint=f"{_no_text(key, error)} (value_base64 has it)")
         super().__init__(key=key, version=version, value=text)
@@ -144,6 +211,8 @@ class Listed(dict):  # type: ignore[type-arg]
     def __missing__(self, name: str) -> str:
         if name != "value_base64":
             raise KeyError(name)
+        if self._unopened:
+            raise Unopened(self._unopened)
         return base64.b64encode(self._value).decode()
 
 
@@ -179,7 +248,7 @@ def header(source: str) -> tuple[dict[str, Any], str]:
     return options, source[first.end() :]
 
 
-def render(source: str, most: int, ask: Callable[..., Any]) -> list[Any]:
+def render(source: str, most: int, ask: Callable[..., Any], opener: Callable[[str, bytes], bytes]) -> list[Any]:
     """Render the template ``source``. Returns ``["done", content]``, or ``["missing" | "error", text]``."""
     # Number of lines that ``header`` removed before the template was parsed.
     before = 0
@@ -192,7 +261,7 @@ def render(source: str, most: int, ask: Callable[..., Any]) -> list[Any]:
         names = {name.name for name in tree.find_all(jinja2.nodes.Name)}
         values = {name: ask(name) for name in ("nodes", "node") if name in names}
         template = environment.from_string(tree)
-        return ["done", _collect(template.generate(**functions(ask), **values), most)]
+        return ["done", _collect(template.generate(**functions(ask, opener), **values), most)]
     except Missing as error:
         return ["missing", str(error)]
     except jinja2.TemplateSyntaxError as error:
@@ -200,7 +269,8 @@ def render(source: str, most: int, ask: Callable[..., Any]) -> list[Any]:
     except MemoryError:
         return ["error", "template: it took too much memory"]
     except Exception as error:
-        text = " ".join(str(error).split())[:400] or type(error).__name__
+        most = _MOST_UNOPENED if isinstance(error, Unopened) else _MOST_ERROR
+        text = " ".join(str(error).split())[:most] or type(error).__name__
         return ["error", f"template: {_line(error, before)}{text}"]
 
 
@@ -237,4 +307,4 @@ def main() -> None:
         if job is None:
             return
         pipe.write(["begun"])
-        pipe.write(render(job["source"], job["most"], pipe.ask))
+        pipe.write(render(job["source"], job["most"], pipe.ask, Opener(job.get("sealing"))))

@@ -21,6 +21,17 @@ function text(base64) {
   }
 }
 
+// What everybody may know of a sealed document. Its content is not on this member in clear text.
+function sealed(about) {
+  if (about.damaged) return [["Sealed", note("bad", "The envelope is damaged, so nobody can open it.", about.damaged), "wide"]];
+  const recipients = about.recipients.slice(0, 64).map((one) => h("li", { title: one.key }, remote(one.name || one.key)));
+  const more = about.recipients.length - recipients.length;
+  return [
+    ["Sealed content", h("span", null, remote(about.content_type), `, ${bytes(about.size)}`)],
+    ["Sealed for", h("ul", { class: "plain" }, ...recipients, more > 0 ? h("li", { class: "muted" }, `${more} more`) : ""), "wide"],
+  ];
+}
+
 export class OneDocument {
   constructor(store, key) {
     Object.assign(this, { store, key, title: key });
@@ -95,6 +106,7 @@ export class OneDocument {
       ["Author", remote(author(held) || "–")],
       ["Comment", remote(held.comment || "–", null, 2000)],
       ["Type", remote(held.content_type)],
+      ...(held.sealed ? sealed(held.sealed) : []),
       ["Size", `${bytes(held.size)}${held.size >= 1024 ? ` (${held.size.toLocaleString("en")} bytes)` : ""}`],
       ["Expires", held.expires ? time(held.expires) : "never"],
       ["Version", h("span", { class: "at" }, version(held.version), copyButton("version", held.version)), "wide"],
@@ -108,6 +120,10 @@ export class OneDocument {
   async content() {
     const wanted = this.held;
     if (!wanted) return;
+    if (wanted.sealed) {
+      this.value.replaceChildren(note("", "The content is sealed.", "On a recipient, as root: xdp-gossip read KEY --open"));
+      return;
+    }
     if (wanted.size > SHOWN) {
       this.value.replaceChildren(note("", `${bytes(wanted.size)} are too much for this page.`, "Read it with: xdp-gossip read KEY"));
       return;

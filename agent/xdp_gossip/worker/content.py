@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 from ..core.interface import ProtocolError
+from ..core.sealed import SEALED, parse
 from ..core.shown import cut, shown
 
 #: Maximum bytes of a version for which a diff is computed.
@@ -29,8 +30,14 @@ def check(key: str, value: bytes, content_type: str) -> None:
     Content of type ``text`` must be UTF-8. Content of type ``json`` must follow RFC 8259, which does not allow NaN.
     Content of type ``yaml`` must be one YAML document without application tags, within the limits of
     ``yamlgraph.check``. A duplicate key is an error in JSON and YAML, because some parsers use the first value of the
-    key and others the last. Content of a type other than text, JSON and YAML, such as ``raw``, is not checked.
+    key and others the last. Content of type ``sealed`` must be an envelope.
+    Content of another type, such as ``raw``, is not checked.
     """
+    if content_type == SEALED:
+        try:
+            parse(value)
+        except ValueError as error:
+            raise refused(key, "envelope of a sealed document", str(error)) from None
     if content_type not in CHECKED:
         return
     try:

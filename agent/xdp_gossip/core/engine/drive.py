@@ -44,10 +44,10 @@ class Drive(Parts):
         agent_version: str = "",
         plane: str = "",
         signers: Signers | None = None,
+        sealing: bytes = b"",
     ) -> None:
-        super().__init__(
-            node, settings, codec, rng, incarnation, agent_version=agent_version, plane=plane, signers=signers
-        )
+        about = (node, settings, codec, rng, incarnation)
+        super().__init__(*about, agent_version=agent_version, plane=plane, signers=signers, sealing=sealing)
         self._admission.on_accused = self._refute
         self.documents.before_write = self._look_at_clocks
         self.documents.on_change = self._state_changed

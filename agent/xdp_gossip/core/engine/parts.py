@@ -44,7 +44,8 @@ class Parts:
     ``node``: the local node. ``codec``: encodes and decodes packets (``wire.native.NativeCodec``). ``rng``: the source
     of all randomness. ``incarnation``: a number higher than the incarnation of any earlier run; the store supplies it.
     ``agent_version`` and ``plane`` (the name of the transport) become part of the local node's record. ``signers``: the
-    rules of signed documents; None: no document needs a signature.
+    rules of signed documents; None: no document needs a signature. ``sealing``: fingerprint of the key with which this
+    host opens sealed documents; empty if it has none.
     """
 
     def __init__(
@@ -58,13 +59,14 @@ class Parts:
         agent_version: str = "",
         plane: str = "",
         signers: Signers | None = None,
+        sealing: bytes = b"",
     ) -> None:
         self.settings = settings
         self._rng = rng
         signers = signers or Signers()
         stamp = (incarnation, 0)
-        described = (node.name, node.private_data, agent_version, plane, stamp, settings.zone, signers.digest)
-        record = Record(*described, tuple(sorted(codec.keys)))
+        own = (settings.zone, signers.digest, tuple(sorted(codec.keys)), sealing)
+        record = Record(node.name, node.private_data, agent_version, plane, stamp, *own)
         self._codec = codec
         self._local = Local(node, record, incarnation)
         table = DocumentTable()
