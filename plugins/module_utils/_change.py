@@ -16,6 +16,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._convergence impo
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._expiry import to_renew
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet, digest_of
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._sealed import SEALED, parse_envelope
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._wishes import Wish
 
@@ -186,7 +187,8 @@ class Change:
         shown = {
             "before_header": "%s (%s)" % (key, self.previous or "absent"),
             "after_header": key if value is not None else "%s (absent)" % key,
-            "before": diff_text(self._value, self._held.get("digest"), sensitive),
+            # Content that is sealed now may have been a secret in clear text before.
+            "before": diff_text(self._value, self._held.get("digest"), sensitive or self.wish.content_type == SEALED),
             "after": diff_text(value, self.digest, sensitive),
         }
         if (self.planned or self.written) and value == self._value:
@@ -215,10 +217,20 @@ class Change:
             "previous_version": self.previous,
             "digest": self.digest,
             "signed_by": None if foreseen else self.signed_by,
+            "sealed": self._sealed(),
         }
         if self.wish.value is not None:
             shown["size"] = len(self.wish.value)
         return shown
+
+    def _sealed(self) -> dict[str, t.Any] | None:
+        """Return what everybody may know of the envelope that the task publishes; ``None`` for another content."""
+        if self.wish.value is None or self.wish.content_type != SEALED:
+            return None
+        try:
+            return parse_envelope(self.wish.value).describe()
+        except ValueError:  # the member will refuse it, and says why
+            return None
 
     def question(self) -> Question:
         """Return the question whether members have this document. If the document should be absent, return the question

@@ -12,6 +12,7 @@ import typing as t
 from ansible.module_utils.basic import missing_required_lib
 from ansible.module_utils.common.yaml import HAS_YAML, yaml_dump
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import check_content_type
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._sealed import summary
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ConfigError
 
 #: The options that provide a document's content. A task can set only one of these options.
@@ -134,12 +135,15 @@ def read_source(path: str) -> bytes:
 
 def diff_text(value: bytes | None, digest: str | None, sensitive: bool) -> str:
     """Return the text of one side (before or after) of a diff. For sensitive, long or binary content, return one line
-    with size and digest.
+    with size and digest; for an envelope, its size, digest and recipients.
 
     If ``value`` is ``None``, there is no document, and the text is empty.
     """
     if value is None:
         return ""
+    sealed = summary(value, str(digest))
+    if sealed is not None:
+        return sealed
     if sensitive:
         return "(sensitive: %d bytes, %s)\n" % (len(value), digest)
     if len(value) <= _MAX_DIFF:

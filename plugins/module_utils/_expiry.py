@@ -64,3 +64,11 @@ def to_renew(held: t.Any, wanted: int | None, now: float) -> bool:
     if moment is None or wanted == 0:
         return (moment is None) == bool(wanted)
     return not wanted / 2 <= moment - now <= wanted + _TOLERANCE
+
+
+def seconds_until(text: str) -> int:
+    """Return the whole seconds until a time such as 2026-11-27T01:30:00Z by the local clock; 0 if the time is over or
+    ``text`` is not such a time.
+    """
+    moment = moment_of(text)
+    return 0 if moment is None else min(max(0, int(moment - time.time())), _LONGEST)

@@ -42,6 +42,7 @@ _DOCUMENT = (
     "expires",
     "batch_size",
     "signed_by",
+    "sealed",
 )
 
 

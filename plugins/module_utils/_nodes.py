@@ -20,7 +20,7 @@ MAX_NODES = 50 * 1000
 
 #: Maximum bytes of UTF-8 of each text field. The limits of name and private_data are those of the agent. The limits of
 #: the other fields are longer than any value that an agent writes.
-_TEXTS = {"name": 255, "private_data": 4096, "version": 255, "protocol": 64, "zone": 255, "digest": 64}
+_TEXTS = {"name": 255, "private_data": 4096, "version": 255, "protocol": 64, "zone": 255, "digest": 64, "sealing": 64}
 _COUNTS = {"incarnation": 2**32 - 1, "sequence": 2**64 - 1}
 _FLAGS = ("local", "record_known")
 

@@ -21,7 +21,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import 
 
 #: If an entry of ``documents`` does not set one of these options, the module's option of the same name applies to the
 #: entry.
-_SHARED = ("state", "content_type", "remote_src", "expires", "author", "comment")
+_SHARED = ("state", "content_type", "remote_src", "expires", "author", "comment", "sealed_for")
 
 
 class Wish:
@@ -47,6 +47,8 @@ class Wish:
         self.expires = seconds_of(options.get("expires"))
         self.author: str | None = options["author"]
         self.comment: str | None = options["comment"]
+        #: Hosts, groups and fingerprints for which the document is sealed on the controller; empty: it is not sealed.
+        self.sealed_for: list[str] = options.get("sealed_for") or []
         #: Fingerprint of the key that must have signed the document; ``None`` if the task signs nothing.
         self.signer: str | None = None
 
@@ -62,6 +64,7 @@ def document_spec() -> dict[str, t.Any]:
         expires={"type": "str"},
         author={"type": "str"},
         comment={"type": "str"},
+        sealed_for={"type": "list", "elements": "str"},
     )
 
 

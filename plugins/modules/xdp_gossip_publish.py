@@ -41,10 +41,10 @@ options:
     description:
       - Several documents to write or delete. Each key of O(documents) is the name of a document, as in O(key). Each
         value in O(documents) is a dictionary of the options C(content), C(value), C(src), C(remote_src),
-        C(content_type), C(state), C(if_version), C(expires), C(author) and C(comment), which have the same meaning as
-        the module's options of these names.
-      - The module's options O(content_type), O(state), O(remote_src), O(expires), O(author) and O(comment) are the
-        defaults for all entries of O(documents).
+        C(content_type), C(state), C(if_version), C(expires), C(author), C(comment) and C(sealed_for), which have the
+        same meaning as the module's options of these names.
+      - The module's options O(content_type), O(state), O(remote_src), O(expires), O(author), O(comment) and
+        O(sealed_for) are the defaults for all entries of O(documents).
       - If O(documents) is an empty dictionary, the task changes nothing.
       - O(documents) cannot be combined with O(key), O(content), O(value), O(src), O(if_version) or O(rollback_to).
     type: dict
@@ -169,10 +169,63 @@ options:
     default: file
   cluster:
     description:
-      - Name of the cluster for which O(sign_key) signs. A signature for one cluster is not valid in another cluster, so
-        the name comes from the controller and not from a member.
+      - Name of the cluster for which O(sign_key) signs and O(sealed_for) seals. A signature for one cluster is not
+        valid in another cluster, and a document that was sealed for one cluster cannot be opened in another one. So the
+        name comes from the controller and not from a member.
       - The default is the variable C(xdp_gossip_agent_cluster) of the host, if the variable is set and is not a fact.
     type: str
+  sealed_for:
+    description:
+      - Hosts and groups of the inventory that may read the document, and fingerprints of public keys such as
+        C(SHA256:9Jn6...). The ansible-core process on the controller encrypts the content for these hosts (HPKE, RFC
+        9180). Every member stores the encrypted document; only these hosts can open it. Neither the target host nor a
+        member gets the content in clear text.
+      - The controller uses the public keys that the role P(xdp_gossip.fleet.agent#role) has collected over ssh. A host
+        without such a key makes the task fail.
+      - If the fleet has the same content, sealed by this controller for the same keys, nothing is written. The
+        controller recognizes its own documents by a tag which only the key in O(sealing_dir) can compute, so a member
+        cannot use the tag to guess the content.
+      - Sealing hides the content, but does not prove who published it. Use O(sign_key), too, if only the owner of a key
+        may change the document.
+      - Names, sizes, recipients and times stay visible to every member. RV(digest) and RV(size) are those of the
+        encrypted document.
+      - If O(content_type) is not given, the type inside the sealed document is found as with O(sign_key). The
+        controller checks that the content has this type.
+      - An empty list in an entry of O(documents) exempts the entry from the task's O(sealed_for). O(sealed_for) cannot
+        be combined with O(rollback_to), O(remote_src=true) or C(async).
+    type: list
+    elements: str
+  seal_for_controller:
+    description:
+      - Whether the controller is a recipient, too, so that O(reseal) can seal the document again. The controller has
+        seen the content anyway.
+    type: bool
+    default: true
+  reseal:
+    description:
+      - Seal documents again for the present keys of their recipients, for example after a host was rebuilt. The task
+        needs no content, because the controller opens the documents with its own key. Without O(key), the task seals
+        all sealed documents of the fleet again that need it.
+      - A recipient whose public key is not on the controller any more loses access. RV(dropped) lists such recipients.
+      - The task fails if it finds documents that this controller has not sealed, or has not sealed for itself. It names
+        them after it has sealed all others. Publish these from their source.
+      - O(reseal) can be combined only with O(key), O(sealing_dir), O(cluster), O(sign_key), O(sign_with), O(comment),
+        O(wait), O(wait_for), O(wait_timeout) and the connection options.
+    type: bool
+    default: false
+  sealing_dir:
+    description:
+      - Directory on the controller with the public keys of the hosts and C(controller.key), the key of the controller.
+        The first task with O(sealed_for) creates C(controller.key). Keep it with the other secrets of the fleet; the
+        file may be encrypted by Ansible Vault.
+      - The default is C(sealing) in the directory C(xdp_gossip_agent_secret_dir) if this variable is set, or else in
+        C(~/.xdp-gossip/CLUSTER).
+    type: path
+  sealing:
+    description:
+      - What the controller asks the module on the target host because of O(sealed_for). The action plugin of this
+        module sets O(sealing), and refuses a task that sets it.
+    type: dict
   signing:
     description:
       - What the controller tells the module on the target host about O(sign_key). The action plugin of this module sets
@@ -295,6 +348,17 @@ EXAMPLES = r"""
     sign_key: ~/.ssh/release
     cluster: default
 
+- name: Publish a key that only the web servers can read
+  xdp_gossip.fleet.xdp_gossip_publish:
+    key: web/tls.key
+    src: tls.key
+    sealed_for: [web_servers]
+    wait: all
+
+- name: Seal all documents again after a host was rebuilt
+  xdp_gossip.fleet.xdp_gossip_publish:
+    reseal: true
+
 - name: Ask members over the network, from the control machine
   xdp_gossip.fleet.xdp_gossip_publish:
     endpoints:
@@ -360,11 +424,48 @@ signed_by:
       type: bool
       returned: always
   sample: {"signer": "release", "key": "SHA256:9Jn6v6zKQGxqzJjKZ0V1GgJ9CEbSHrQKx4mRJrqcXqM", "withdrawn": false}
+sealed:
+  description:
+    - What everybody may know of the sealed document that the task publishes. RV(sealed) is V(null) without
+      O(sealed_for).
+  returned: without O(documents) and O(reseal)
+  type: dict
+  contains:
+    content_type:
+      description: Type of the content inside.
+      type: str
+      returned: always
+    size:
+      description: Size of the content inside, in bytes.
+      type: int
+      returned: always
+    recipients:
+      description: The recipients, each with C(name) and C(key), the fingerprint of the public key.
+      type: list
+      elements: dict
+      returned: always
+  sample: {"content_type": "text", "size": 5, "recipients": [{"name": "web1", "key": "SHA256:9Jn6"}]}
+resealed:
+  description: Names of the documents that were sealed again.
+  returned: with O(reseal)
+  type: list
+  elements: str
+  sample: [web/tls.key]
+dropped:
+  description: For each document that was sealed again, the names of former recipients that are none any more.
+  returned: with O(reseal)
+  type: dict
+  sample: {}
+not_resealed:
+  description: For each document that needs to be published from its source, the reason.
+  returned: with O(reseal)
+  type: dict
+  sample: {}
 documents:
   description:
     - Dictionary of the results, with the names of the documents as keys. Each result has C(changed), and C(key),
-      C(version), C(previous_version), C(digest), C(size), C(signed_by), C(members), C(confirmed) and C(laggards) as for
-      a single document.
+      C(version), C(previous_version), C(digest), C(size), C(signed_by), C(sealed), C(members), C(confirmed) and
+      C(laggards) as for a single document.
   returned: with O(documents)
   type: dict
   sample:
@@ -513,6 +614,7 @@ error:
   sample: {"code": "document_too_large", "status": 413, "details": {"limit": 16777216}}
 """
 
+import base64
 import time
 import typing as t
 
@@ -527,9 +629,10 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._batch import (
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._change import Change, Conflict
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import SOURCES
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._convergence import check_wait
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fleet import Fleet, check_key
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._module import FleetModule
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._sealed import SEALED
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import ClientError, ConfigError
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._wishes import Wish, document_spec, wishes_of
 
@@ -726,6 +829,24 @@ def wait_of(params: dict[str, t.Any]) -> str:
     return wait
 
 
+def read_envelopes(module: FleetModule) -> t.NoReturn:
+    """End the module with the sealed documents that the controller asks for: those in ``read``, or else all.
+
+    Raises ``ClientError``.
+    """
+    fleet = module.open_fleet()
+    wanted = module.params["sealing"].get("read")
+    if wanted is None:
+        wanted = [one["key"] for one in fleet.documents()["documents"] if one["content_type"] == SEALED]
+    found = {}
+    for key in wanted:
+        held = fleet.read(check_key(str(key)))
+        if held is not None and held[0]["content_type"] == SEALED:
+            value = base64.b64encode(held[1]).decode("ascii")
+            found[key] = {"value": value, "version": held[0]["version"], "expires": held[0]["expires"]}
+    module.succeed(changed=False, envelopes=found)
+
+
 def main() -> None:
     spec = document_spec()
     spec["state"]["default"] = "present"
@@ -746,11 +867,15 @@ def main() -> None:
             # The fingerprint of the controller's key and, once it has signed, the time of the signature, the signature,
             # and the documents that it covers.
             signing={"type": "dict"},
+            seal_for_controller={"type": "bool", "default": True},
+            reseal={"type": "bool", "default": False},
+            sealing_dir={"type": "path"},
+            sealing={"type": "dict"},
         ),
         mutually_exclusive=[SOURCES]
         + [("documents", name) for name in ("key", "if_version", "rollback_to") + SOURCES]
         + [("rollback_to", name) for name in ("content_type",) + SOURCES],
-        required_if=[("state", "present", ("documents", "rollback_to") + SOURCES, True)],
+        required_if=[("state", "present", ("documents", "rollback_to", "reseal") + SOURCES, True)],
         # Without no_log, Ansible would write the contents of documents to the system log, including secrets.
         no_log=True,
     )
@@ -760,7 +885,13 @@ def main() -> None:
             raise ConfigError("rollback_to: expected state=present with it")
         if module.params["sign_key"] is not None:
             raise ConfigError("sign_key: expected the action plugin of this module to sign on the controller")
+        if module.params["sealing"] is not None:
+            read_envelopes(module)
+        if module.params["reseal"]:
+            raise ConfigError("reseal: expected the action plugin of this module to open and seal on the controller")
         wishes = wishes_of(module.params)
+        if any(wish.sealed_for for wish in wishes):
+            raise ConfigError("sealed_for: expected the action plugin of this module to seal on the controller")
         for wish in wishes:
             wish.signer = (module.params["signing"] or {}).get("key")
         fleet = module.open_fleet()

@@ -88,6 +88,17 @@ options:
         C(withdrawn) in RV(signed_by) shows such signers.
       - O(signed_by) requires O(key), and cannot be combined with O(state=absent).
     type: str
+  openable:
+    description:
+      - Whether every recipient of the sealed document must be able to open it. If a present member of the fleet is a
+        recipient by name, but has another key now, for example because the host was rebuilt, or if no present member
+        has the key of a recipient, the task fails and names the recipient.
+      - Each member announces the fingerprint of its own key. A member that lies can only make the task fail, or hide
+        that it cannot open the document.
+      - O(openable) requires O(key), and cannot be combined with O(state=absent). A document that is not sealed makes
+        the task fail.
+    type: bool
+    default: false
   wait:
     description:
       - Number of members that must have the document, as V(majority), V(all), or a number of members.
@@ -268,6 +279,27 @@ signed_by:
       type: bool
       returned: always
   sample: {"signer": "release", "key": "SHA256:9Jn6v6zKQGxqzJjKZ0V1GgJ9CEbSHrQKx4mRJrqcXqM", "withdrawn": false}
+sealed:
+  description:
+    - Recipients, type and size of a sealed document, see RV(xdp_gossip.fleet.xdp_gossip_publish#module:sealed).
+      RV(sealed) is V(null) if the document is not sealed. C(damaged) says why nobody can open the document, or is
+      V(null).
+  returned: with O(key), once a member has answered, unless O(state=absent)
+  type: dict
+  sample: null
+openers:
+  description: Names of the present members whose key can open the sealed document, as the members say; empty if the
+    document is not sealed.
+  returned: with O(key), once a member has answered, unless O(state=absent)
+  type: list
+  elements: str
+  sample: [web1, web2]
+unable:
+  description: Names of the recipients of the sealed document whose key no present member has.
+  returned: with O(key), once a member has answered, unless O(state=absent)
+  type: list
+  elements: str
+  sample: []
 holdings:
   description: What each member holds.
   returned: once a member has answered
@@ -495,6 +527,44 @@ def check_signature(module: FleetModule, fleet: Fleet, key: str, result: dict[st
     return "%s: document %r version %s: expected a signature by %s, got %s" % about
 
 
+def check_openers(module: FleetModule, fleet: Fleet, key: str, result: dict[str, t.Any]) -> str:
+    """Add ``sealed``, ``openers`` and ``unable`` to ``result``. Returns why the option ``openable`` is not met; "" if
+    it is.
+    """
+    described = fleet.described(key) or {}
+    found = described.get("sealed") if result["version"] in (None, described.get("version")) else None
+    result["sealed"] = found = found if isinstance(found, dict) else None
+    result["openers"], result["unable"] = [], []
+    wanted = module.params["openable"]
+    if found is None or not isinstance(found.get("recipients"), list):
+        return "%s: document %r: expected a sealed document" % (fleet.endpoint, clip(key)) if wanted else ""
+    if found.get("damaged"):
+        told = (fleet.endpoint, clip(key), clip(str(found["damaged"])))
+        return "%s: document %r: its envelope is damaged: %s" % told if wanted else ""
+    nodes, _problems = fleet.nodes(("alive", "suspect"))
+    holders: dict[str, list[str]] = {}
+    for node in nodes:
+        if node["sealing"]:
+            holders.setdefault(node["sealing"], []).append(node["name"])
+    openers: set[str] = set()
+    unable: list[str] = []
+    for one in found["recipients"]:
+        name, own = (str(one.get(field)) for field in ("name", "key")) if isinstance(one, dict) else ("", "")
+        openers.update(holders.get(own, ()))
+        # The controller is no member.
+        if own not in holders and not name.startswith("@"):
+            unable.append(name or own)
+    result["openers"], result["unable"] = sorted(openers), sorted(unable)
+    if not unable or not wanted:
+        return ""
+    return "%s: document %r: expected that all recipients can open it, but no present member has the key of %s: %s" % (
+        fleet.endpoint,
+        clip(key),
+        ", ".join(clip(name) for name in sorted(unable)[:20]),
+        "if a host was rebuilt, seal the document again with the playbook xdp_gossip.fleet.reseal",
+    )
+
+
 def verify(module: FleetModule, fleet: Fleet, question: Question, direct: Direct | None) -> t.NoReturn:
     """Ask the fleet, sync members if ``repair`` is set, and end the module with the result. Raises ``ClientError``."""
     wait = module.params["wait"]
@@ -526,11 +596,12 @@ def verify(module: FleetModule, fleet: Fleet, question: Question, direct: Direct
         ]
     if module.params["repair"]:
         result["asked"] = asked
-    unsigned = ""
+    wrong = ""
     if question.key is not None and not question.absent:
-        unsigned = check_signature(module, fleet, question.key, result)
-    if unsigned and answer.converged:
-        module.fail(unsigned, **result)
+        wrong = check_signature(module, fleet, question.key, result)
+        wrong = check_openers(module, fleet, question.key, result) or wrong
+    if wrong and answer.converged:
+        module.fail(wrong, **result)
     if answer.converged or (needed and module.check_mode):
         module.succeed(**result)
     module.fail(
@@ -558,6 +629,7 @@ def main() -> None:
             version={"type": "str"},
             digest={"type": "str"},
             signed_by={"type": "str"},
+            openable={"type": "bool", "default": False},
             wait={"type": "str", "default": "all"},
             wait_timeout={"type": "int", "default": 30},
             applied={"type": "bool", "default": False},
@@ -582,6 +654,8 @@ def main() -> None:
             )
         if params["state"] == "absent" and params["signed_by"] is not None:
             raise ConfigError("state=absent: expected no signed_by, because only a document has a signature")
+        if params["openable"] and (params["key"] is None or params["state"] == "absent"):
+            raise ConfigError("openable: expected key with it, and not state=absent")
         if params["applied"] and (params["key"] is None or params["state"] == "absent" or params["direct"]):
             raise ConfigError("applied: expected key with it, and neither state=absent nor direct")
         question, direct = question_of(params), direct_of(params)

@@ -489,3 +489,15 @@ def test_signers_that_are_forced_are_not_compared() -> None:
     tasks = yaml.safe_load((ROOT / "roles" / "agent" / "tasks" / "preflight.yml").read_text())
     (task,) = [task for task in tasks if "signers.yml" in str(task.get("ansible.builtin.include_tasks"))]
     assert task["when"] == "xdp_gossip_agent_signers | length > 0 and not xdp_gossip_agent_signers_force | bool"
+
+
+def test_the_sealing_key_is_collected_last_and_replaced_only_on_request() -> None:
+    """Molecule's scenario trust runs this task; here is under which conditions."""
+    tasks = yaml.safe_load((ROOT / "roles" / "agent" / "tasks" / "present.yml").read_text())
+    task = tasks[-1]
+    options = task["xdp_gossip.fleet.xdp_gossip_sealing_key"]
+    assert options["replace"] == "{{ xdp_gossip_agent_replace_sealing_key | bool }}"
+    assert options["directory"] == "{{ xdp_gossip_agent_secret_dir }}/sealing"
+    assert "xdp_gossip_agent_wire == 'native'" in task["when"] and "not ansible_check_mode" in task["when"]
+    defaults = yaml.safe_load((ROOT / "roles" / "agent" / "defaults" / "main.yml").read_text())
+    assert defaults["xdp_gossip_agent_replace_sealing_key"] is False

@@ -25,7 +25,9 @@ NAME = "xdp_gossip.fleet"
 KINDS = ("modules", "inventory", "lookup")
 MODULES = sorted(path.stem for path in (ROOT / "plugins" / "modules").glob("*.py"))
 #: Parts of the role `agent`: they have no options of a connection, which the action group would give them.
-PARTS = tuple(f"xdp_gossip_{name}" for name in ("gate", "host", "preflight", "release", "secrets", "signers"))
+PARTS = tuple(
+    f"xdp_gossip_{name}" for name in ("gate", "host", "preflight", "release", "sealing_key", "secrets", "signers")
+)
 CLIENTS = [name for name in MODULES if name not in PARTS]
 PLUGINS = sorted(path for kind in KINDS for path in (ROOT / "plugins" / kind).glob("*.py"))
 EVENT_SOURCES = sorted((ROOT / "extensions" / "eda" / "plugins" / "event_source").glob("*.py"))
