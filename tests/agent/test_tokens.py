@@ -17,6 +17,7 @@ from tests.support.agents import TOKEN, agent
 from tests.support.patience import patient
 from tests.support.ports import free_port
 from tests.support.process import AgentProcess, command
+from xdp_gossip.api.access import Access
 from xdp_gossip.config.access import MAX_TOKENS, hash_of
 from xdp_gossip.config.agent import ConfigError, describe, parse
 
@@ -55,9 +56,17 @@ def test_tokens_and_rights_are_read() -> None:
     ("settings", "expected"),
     [
         ({"tokens": [{**GOOD, "name": "user:root"}]}, "api.tokens[0].name: expected 1 to 64 letters"),
-        ({"tokens": [{**GOOD, "name": "token_file"}]}, "api.tokens[0].name: expected a name that no other token has"),
+        ({"tokens": [{**GOOD, "name": "token_file"}]}, "api.tokens[0].rights: expected those of api.token_file, admin"),
         ({"tokens": [{**GOOD, "name": None}]}, "api.tokens[0].name: expected 1 to 64 letters"),
-        ({"tokens": [GOOD, {**GOOD, "hash": hash_of("b")}]}, "api.tokens[1].name: expected a name that no other token"),
+        (
+            {"tokens": [GOOD, {**GOOD, "hash": hash_of("b"), "rights": "write"}]},
+            "api.tokens[1].rights: expected those of the other token of this name, and the same prefixes, got others",
+        ),
+        (
+            {"tokens": [GOOD, {**GOOD, "hash": hash_of("b"), "prefixes": ["a"]}]},
+            "api.tokens[1].rights: expected those of the other token of this name",
+        ),
+        ({"tokens": [GOOD, GOOD]}, "api.tokens[1].hash: expected the hash of a token that no other entry"),
         ({"tokens": [GOOD, {**GOOD, "name": "b"}]}, "api.tokens[1].hash: expected the hash of a token that no other"),
         ({"tokens": [{**GOOD, "hash": "my-secret-token"}]}, "api.tokens[0].hash: expected sha256: and 64 hex digits"),
         ({"tokens": [{**GOOD, "hash": HASH.upper()}]}, "api.tokens[0].hash: expected sha256: and 64 hex digits"),
@@ -99,6 +108,23 @@ def test_the_token_of_the_file_is_in_no_entry(tmp_path: Path) -> None:
         ConfigError, match=r"api.tokens\[0\].hash: expected the hash of a token that no other entry and"
     ):
         api(token_file=str(tmp_path / "api.token"), tokens=[GOOD])
+
+
+def test_a_second_token_of_a_name_is_one_that_replaces_the_first(tmp_path: Path) -> None:
+    """Also the token of the file, before and after the content of the file was replaced."""
+    path = tmp_path / "api.token"
+    admin = {"name": "token_file", "hash": hash_of("n" * 30), "rights": "admin"}
+    for content in ("o" * 30, "n" * 30):
+        path.write_text(content)
+        path.chmod(0o600)
+        config = api(token_file=str(path), tokens=[GOOD, {**GOOD, "hash": hash_of("next")}, admin])
+        access = Access(config.api.token, config.api.tokens)
+        for token, name in ((content, "token_file"), ("n" * 30, "token_file"), ("next", "ci")):
+            identity = access.of_token(f"Bearer {token}")
+            assert identity is not None and identity.name == name and access.is_valid(identity)
+        assert (access.of_token("Bearer " + "o" * 30) is None) == (content[0] == "n")
+    with pytest.raises(ConfigError, match="no other entry and not api.token_file"):
+        api(token_file=str(path), tokens=[{**admin, "name": "other"}])
 
 
 def test_ten_thousand_tokens_are_refused_and_a_thousand_are_read() -> None:

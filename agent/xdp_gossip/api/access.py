@@ -135,12 +135,13 @@ class Access:
     ) -> None:
         """Replace all tokens and rights. ``token`` is the content of ``api.token_file``, whose right is admin.
 
+        Several tokens may have the same name, and one of them may be the token of the file.
         Streams and waiting requests end if their client's token or rights have changed.
         """
         known = [Identity(TOKEN_FILE, Right.ADMIN, (), hash_of(token).encode())] if token else []
         for one in tokens:
             known.append(Identity(one.name, Right[one.rights.upper()], one.prefixes, one.hash.encode()))
-        self._tokens, self._valid, self._socket = known, frozenset(known), socket_rights
+        self._tokens, self._valid, self._socket = list(dict.fromkeys(known)), frozenset(known), socket_rights
         for future, identity in self._held.items():
             if not future.done() and not self.is_valid(identity):
                 future.set_result(None)

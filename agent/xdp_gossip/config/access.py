@@ -71,26 +71,35 @@ def is_word(token: str) -> bool:
 
 
 def tokens(api: Section, single: str) -> tuple[TokenConfig, ...]:
-    """Read ``api.tokens``. ``single`` is the token from ``api.token_file``; "" if there is none."""
+    """Read ``api.tokens``. ``single`` is the token from ``api.token_file``; "" if there is none.
+
+    Several tokens may have one name if they have the same rights and prefixes: while a token is rotated, its client may
+    use the old and the new one. The name ``token_file`` means the token in ``api.token_file``, whose right is admin.
+    An entry with this name may repeat the token in the file, so that a rotation can replace the content of the file
+    before or after it changes the entry.
+    """
     found: list[TokenConfig] = []
-    names: set[str] = set()
-    hashes = {hash_of(single)} if single else set()
+    granted: dict[str, tuple[str, tuple[str, ...]]] = {TOKEN_FILE: ("admin", ())}
+    of_file = hash_of(single) if single else ""
+    hashes = {of_file} if single else set()
     for index, item in enumerate(api.items("tokens", MAX_TOKENS)):
         section = Section(api.problems, api.path(f"tokens[{index}]"), item, ("name", "hash", "rights", "prefixes"))
         name, digest = section.text("name", ""), section.text("hash", "")
+        rights = _rights(section)
         if not _NAME.fullmatch(name):
             section.expected("name", _NAME_WORDS, show(section.data.get("name")))
-        elif name == TOKEN_FILE or name in names:
-            section.expected("name", "a name that no other token has", show(name))
+        elif granted.setdefault(name, rights) != rights:
+            one = "api.token_file, admin" if name == TOKEN_FILE else "the other token of this name"
+            section.expected("rights", f"those of {one}, and the same prefixes", f"others for {show(name)}")
+        repeats_file = name == TOKEN_FILE and digest == of_file
         if not _HASH.fullmatch(digest):
             # The value is not shown: somebody may have written the token itself.
             got = f"text of {len(digest)} characters" if digest else "nothing"
             section.expected("hash", "sha256: and 64 hex digits in lower case, as xdp-gossip token prints it", got)
-        elif digest in hashes:
+        elif digest in hashes and not repeats_file:
             section.expected("hash", "the hash of a token that no other entry and not api.token_file has", "its hash")
-        names.add(name)
         hashes.add(digest)
-        found.append(TokenConfig(name, digest, *_rights(section)))
+        found.append(TokenConfig(name, digest, *rights))
     return tuple(found)
 
 
