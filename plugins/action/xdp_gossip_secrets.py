@@ -9,15 +9,13 @@ import os
 import typing as t
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils import _fleet_secrets as fleet_secrets
+from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils import _rotation
+from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._controller_files import ControllerAction, absolute
 
 
-class ActionModule(ActionBase):
+class ActionModule(ControllerAction):
     """Action that runs in Ansible's own process on the controller, without a connection to any host."""
-
-    _supports_check_mode = True
-    _requires_connection = False
 
     def run(self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Check the fleet's secrets. With ``state=present``, also create the secrets that are missing. Raises
@@ -42,12 +40,12 @@ class ActionModule(ActionBase):
         )[1]
         wanted = fleet_secrets.Wanted(
             cluster=options["cluster"],
-            directory=_absolute(options["directory"]),
-            secret=_absolute(options["secret_key_file"]),
-            token=_absolute(options["api_token_file"]),
-            keys=[_absolute(path) for path in options["key_files"]],
-            ca_cert=_absolute(options["ca_cert_file"]),
-            ca_key=_absolute(options["ca_key_file"]),
+            directory=absolute(options["directory"]),
+            secret=absolute(options["secret_key_file"]),
+            token=absolute(options["api_token_file"]),
+            keys=[absolute(path) for path in options["key_files"]],
+            ca_cert=absolute(options["ca_cert_file"]),
+            ca_key=absolute(options["ca_key_file"]),
             host=options["host"],
             names=options["names"],
         )
@@ -61,17 +59,25 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(str(exc)) from None
 
     def _make(self, wanted: fleet_secrets.Wanted, now: datetime.datetime) -> list[str]:
-        made = fleet_secrets.make(wanted, self._read, now)
+        made = fleet_secrets.make(wanted, self.read, now)
         fleet_secrets.remember(wanted)
         return made
 
     def _found(
         self, wanted: fleet_secrets.Wanted, fleet: list[str], now: datetime.datetime, made: list[str] | None
     ) -> dict[str, t.Any]:
-        told = fleet_secrets.problems(wanted, self._read)
+        told = fleet_secrets.problems(wanted, self.read)
         missing = fleet_secrets.missing(wanted)
-        renew = "" if told else fleet_secrets.stale(wanted, self._read, now)
+        renew = "" if told else fleet_secrets.stale(wanted, self.read, now)
+        other = _rotation.Run(wanted.directory, os.getppid()).other()
+        if other:
+            told.append(
+                "the process %d on this controller is rotating a secret of this fleet: expected none; wait until it "
+                "has ended" % other
+            )
+        rotating = {"held": [], "former": [], "token_hashes": [], "next_tokens": {}} if told else self._rotating(wanted)
         return {
+            **rotating,
             # In check mode, the files that the action would create are still missing.
             "changed": bool(made) or (made is not None and bool(missing or renew)),
             "missing": missing,
@@ -84,15 +90,23 @@ class ActionModule(ActionBase):
             "made": made or [],
         }
 
-    def _read(self, path: str) -> bytes:
-        """Return the content of a file on the controller, decrypted if ansible-vault has encrypted it."""
-        real = self._loader.get_real_file(path)
-        try:
-            with open(real, "rb") as stream:
-                return stream.read()
-        finally:
-            self._loader.cleanup_tmp_file(real)
-
-
-def _absolute(path: str | None) -> str:
-    return os.path.realpath(os.path.expanduser(path)) if path else ""
+    def _rotating(self, wanted: fleet_secrets.Wanted) -> dict[str, t.Any]:
+        """Return the secrets that hosts must have in addition, because a rotation is in progress."""
+        keys: list[_rotation.Held] = []
+        former: list[str] = []
+        if wanted.secret and os.path.exists(wanted.secret):
+            rotation = _rotation.key_rotation(wanted.secret, wanted.directory, wanted.cluster, self.read)
+            former = [*rotation.former(), *filter(None, [rotation.retired()])]
+            # scrypt takes 0.3 seconds for a passphrase, so its fingerprint is computed only if it is needed.
+            keys = rotation.held() if rotation.files else []
+        hashes: list[str] = []
+        if wanted.token and os.path.exists(wanted.token):
+            # Hosts accept both tokens by their hashes, so that the file on a host can be replaced at any moment.
+            both = _rotation.token_rotation(wanted.token, wanted.directory, self.read).held()
+            hashes = [one.fingerprint for one in both] if len(both) > 1 else []
+        return {
+            "held": [one._asdict() for one in keys],
+            "former": former,
+            "token_hashes": hashes,
+            "next_tokens": _rotation.next_tokens(wanted.directory, self.read),
+        }

@@ -171,13 +171,22 @@ class Configuration:
             text = secret["content"].strip() + "\n"
             # Users of the API's socket are members of the agent's group, and must not read the secrets. The loader runs
             # as root without the capability to read the files of others, so the group is root's.
-            self.restart |= host.file(path, text, "root", "0440", secret=True, owner=self._user)
+            written = host.file(path, text, "root", "0440", secret=True, owner=self._user)
+            if secret.get("reload"):
+                self.reload |= written
+            else:
+                self.restart |= written
         self._write_templates()
         self._write_settings()
         # Remove files only after the new agent.yml is written, because the old agent.yml may still refer to these
         # files.
         for path in self._unnamed(names):
             host.remove(path)
+
+    def reloadable(self, paths: t.Iterable[str]) -> bool:
+        """Return whether all of these files are ``agent.yml`` and secrets that a running agent reloads."""
+        names = [os.path.join(self.directory, secret["name"]) for secret in self._secrets if secret.get("reload")]
+        return set(paths) <= {self.path, *names}
 
     def _write_templates(self) -> None:
         texts = self._wanted["templates"]
@@ -199,7 +208,7 @@ class Configuration:
             question = json.dumps([former, text, self._wanted["reloadable"]])
             status = self._host.run([_PYTHON, "-I", "-c", _COMPARE], data=question)[0]
             # If the comparison fails, restart the agent, because a restart applies any change.
-            self.reload, self.restart = status == 0, self.restart or status != 0
+            self.reload, self.restart = True, self.restart or status != 0
 
     def _unnamed(self, names: list[str]) -> list[str]:
         keys = os.path.join(self.directory, "keys")

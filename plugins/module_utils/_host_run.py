@@ -222,18 +222,39 @@ class Agent:
             return
         self._try(judged, self.unit.restart if restart else self.unit.reload if reload else None)
 
-    def run(self, stale: t.Sequence[str], applied: bool, enabled: bool, judged: bool) -> None:
+    def run(
+        self,
+        stale: t.Sequence[str],
+        applied: bool,
+        enabled: bool,
+        judged: bool,
+        reloads: t.Callable[[list[str]], bool],
+    ) -> None:
         """Start the agent, or restart it if a file in ``stale`` was changed after the start of the agent.
 
         An earlier run that was interrupted may have changed a file in ``stale``. ``applied`` says whether this run has
-        already restarted or reloaded the agent.
+        already restarted or reloaded the agent. ``reloads`` says of the changed files whether a reload applies them.
         """
         if self.unit.foreseen:
             return
         # In check mode, the restart has not happened, so the files in ``stale`` are still newer than the agent's start.
         if not (self.failed or (applied and self._host.check)):
-            self._try(judged, self.unit.restart if self.unit.stale(stale) else self.unit.start)
+            changed = self.unit.stale(stale)
+            again = self.unit.reload if changed and reloads(changed) else self.unit.restart
+            self._try(judged, again if changed else self.unit.start)
         self._try(judged, lambda: self.unit.enable(enabled))
+
+    def reload_only(self, restart: bool, changed: bool, directory: str) -> None:
+        """Reload a running agent if files were changed, now or by an earlier run that was interrupted. Never start or
+        restart it. Raises ``Refused`` if the changes need a restart.
+        """
+        if restart:
+            raise Refused(
+                "%s: expected only changes that a reload applies, but there are others: %s. Run playbook deploy first"
+                % (self.unit.name, ", ".join(self._host.changes))
+            )
+        if self.unit.active() and (changed or self.unit.stale([directory])):
+            self.unit.reload()
 
     def _try(self, judged: bool, step: t.Callable[[], bool] | None) -> None:
         try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+import re
 import selectors
 import shutil
 import socket
@@ -19,6 +20,7 @@ import ssl
 import time
 import typing as t
 
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils import _fingerprint
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._template_rules import check_templates
 
 #: Function that runs a command and returns its exit status and its output.
@@ -290,7 +292,8 @@ def check_secrets(question: dict[str, t.Any]) -> list[str]:
     """If the host has secrets of a fleet, check that the controller has the same secrets.
 
     If the secrets differ, either the host belongs to another fleet, or another controller has deployed the host. If the
-    role overwrote the host's secrets, the host could no longer communicate with the members of its fleet.
+    role overwrote the host's secrets, the host could no longer communicate with the members of its fleet. A host that
+    has only former keys of this fleet was away while they were replaced.
     """
     if question["replace_secrets"]:
         return []
@@ -301,8 +304,18 @@ def check_secrets(question: dict[str, t.Any]) -> list[str]:
     )
     errors = []
     held = held_secrets(place)
-    if held and question["secrets"] and not held & {secret.strip() for secret in question["secrets"]}:
+    known = {secret.strip() for secret in question["secrets"]}
+    if held and known and not held & known and not outdated(question):
         errors.append("%s: expected the secret that the controller has, found another. %s" % (place, remedy))
+    elif held & known and question.get("all_known"):
+        strange = fingerprints(question, (one for one in held - known if one not in retiring(place)))
+        strange = [one for one in strange if one not in (question.get("former") or [])]
+        if strange:
+            told = (
+                "%s: expected only keys that this controller has, found another (%s): another controller is rotating "
+                "the key of this fleet. Continue there, or bring its files secret.key* to this controller"
+            )
+            errors.append(told % (place, ", ".join(strange)))
     authority = read(place + "/ca.crt")
     if authority and question["authority"] and authority.split() != question["authority"].split():
         errors.append(
@@ -311,9 +324,36 @@ def check_secrets(question: dict[str, t.Any]) -> list[str]:
     return errors
 
 
+def outdated(question: dict[str, t.Any]) -> str:
+    """Return the fingerprint of the host's key if the host has only former keys of the fleet; "" otherwise."""
+    held = held_secrets(question["config_dir"])
+    former = question.get("former") or []
+    if not held or not former or held & {secret.strip() for secret in question["secrets"]}:
+        return ""
+    found = fingerprints(question, held)
+    return found[0] if all(one in former for one in found) else ""
+
+
+def fingerprints(question: dict[str, t.Any], secrets: t.Iterable[str]) -> list[str]:
+    """Return the fingerprints of secrets in the cluster, sorted; "malformed" for one that can be no key."""
+    found = []
+    for secret in secrets:
+        try:
+            found.append(_fingerprint.fingerprint(question.get("cluster") or "", secret))
+        except ValueError:
+            found.append("malformed")
+    return sorted(found)
+
+
+def retiring(place: str) -> set[str]:
+    """Return the cluster secrets that ``agent.yml``, as the role writes it, calls retiring. They may be removed."""
+    found = re.findall(r"(?m)^- file: (\S+)\n  state: retiring$", read(place + "/agent.yml"))
+    return {read(path).strip() for path in found}
+
+
 def held_secrets(place: str) -> set[str]:
-    """Return the cluster secrets in the configuration directory ``place``: those in the file ``secret.key`` and in the
-    key slots.
+    """Return the cluster secrets in the configuration directory ``place``: that in the file ``secret.key`` and those in
+    the directory ``keys``.
     """
     paths = [place + "/secret.key"]
     try:
@@ -352,6 +392,7 @@ def look(question: dict[str, t.Any], run: Run) -> dict[str, t.Any]:
         "problems": errors,
         "answering": answering(question["seeds"], (question["addr"], question["port"])),
         "deployed": bool(held_secrets(question["config_dir"])),
+        "outdated": outdated(question),
         "installed": installed,
         "wire": (read(current + "/WIRE").strip() or "unknown") if installed else "",
     }

@@ -161,6 +161,11 @@ options:
         description: Content of the file. The module strips white space at both ends of a secret and appends a newline.
         type: str
         required: true
+      reload:
+        description: Whether a running agent reads the file again when it is reloaded. If not, a change of the file
+          restarts the agent.
+        type: bool
+        default: false
   units:
     description: The systemd units of the agent.
     type: dict
@@ -261,6 +266,13 @@ options:
     description: Directory in which a deployment stores a snapshot of the host before its changes, see RV(snapshot).
     type: path
     required: true
+  reload_only:
+    description:
+      - With O(reload_only=true), the module reloads a running agent and neither starts nor restarts an agent. If the
+        changes need a restart, the module fails. Run it in check mode first, because it fails only after the files have
+        been written.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -328,7 +340,7 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.xdp_gossip.fleet.plugins.module_utils._gate import Gate
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._gate import Gate, Unanswered, ask
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._host import Host, Refused
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._host_files import (
     Configuration,
@@ -387,7 +399,11 @@ OPTIONS = {
         "elements": "dict",
         "default": [],
         "no_log": False,
-        "options": {"name": _required("str"), "content": _required("str", no_log=True)},
+        "options": {
+            "name": _required("str"),
+            "content": _required("str", no_log=True),
+            "reload": {"type": "bool", "default": False},
+        },
     },
     "units": _suboptions(
         {
@@ -416,6 +432,7 @@ OPTIONS = {
         }
     ),
     "snapshot": _required("path"),
+    "reload_only": {"type": "bool", "default": False},
 }
 
 
@@ -469,10 +486,24 @@ class Deployment:
             provide_helper(self._host, self._release, configuration, units["helper"], units["enabled"])
             restart |= self._agent.write(self._dataplane.capabilities)
         restart |= configuration.restart or self._dataplane.restart
+        if self._options["reload_only"]:
+            self._agent.reload_only(restart, configuration.reload, configuration.directory)
+            return
         self._agent.apply(restart, configuration.reload, judged)
         if "run" in parts:
             files = [configuration.directory, self._release.current]
-            self._agent.run(files, restart or configuration.reload, units["enabled"], judged)
+            applied = restart or configuration.reload
+            self._agent.run(files, applied, units["enabled"], judged, self._reloads)
+
+    def _reloads(self, changed: list[str]) -> bool:
+        """Return whether a reload applies the files that an interrupted run has changed, as the agent says itself."""
+        if not self._configuration.reloadable(changed):
+            return False
+        try:
+            found = ask(self._options["gate"]["socket"], "/v1/configuration")
+        except Unanswered:
+            return False
+        return not found.get("restart", True) and not found.get("problems", True)
 
     def _look(self) -> dict[str, t.Any]:
         gate = Gate(self._options["gate"])

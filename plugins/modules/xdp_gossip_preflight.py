@@ -79,6 +79,21 @@ options:
     type: list
     elements: str
     default: []
+  cluster:
+    description: Name of the cluster, on which the fingerprints of keys depend.
+    type: str
+    default: ""
+  former:
+    description: Fingerprints of former keys of the fleet. A host that has only former keys is no problem, see
+      RV(outdated).
+    type: list
+    elements: str
+    default: []
+  all_known:
+    description: Whether a key on the host that is in neither O(secrets) nor O(former) is a problem, even if the host
+      also has one of O(secrets).
+    type: bool
+    default: false
   authority:
     description: Certificate of the fleet's authority (PEM). If the host has the certificate of an authority other than
       O(authority), the module reports a problem.
@@ -134,6 +149,10 @@ deployed:
   description: Whether the host already has secrets of a fleet.
   type: bool
   returned: success
+outdated:
+  description: Fingerprint of the host's key, if the host has only former keys of the fleet; otherwise empty.
+  type: str
+  returned: success
 installed:
   description: Whether the host has a release of the agent.
   type: bool
@@ -166,6 +185,9 @@ def main() -> None:
             "interface": {"type": "str", "default": ""},
             "templates": {"type": "list", "elements": "raw", "default": []},
             "secrets": {"type": "list", "elements": "str", "default": [], "no_log": True},
+            "cluster": {"type": "str", "default": ""},
+            "former": {"type": "list", "elements": "str", "default": []},
+            "all_known": {"type": "bool", "default": False},
             "authority": {"type": "str", "default": ""},
             "tls_cert": {"type": "path"},
             "tls_key": {"type": "path", "no_log": False},

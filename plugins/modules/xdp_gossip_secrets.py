@@ -124,6 +124,28 @@ fresh:
   description: Whether this is the first deployment of the host with these secrets.
   type: bool
   returned: success
+held:
+  description:
+    - While the secret key is rotated, the keys that hosts must have. C(path) is the file on the controller, C(state) is
+      V(active), V(staged) or V(retiring), and C(fingerprint) is public. Empty if there is no rotation.
+  type: list
+  elements: dict
+  returned: success
+  sample: []
+former:
+  description: Fingerprints of the fleet's former keys.
+  type: list
+  elements: str
+  returned: success
+token_hashes:
+  description: Hashes of API tokens that hosts must accept in addition, while the API token is rotated.
+  type: list
+  elements: str
+  returned: success
+next_tokens:
+  description: Name and hash of each token that replaces a token of C(api.tokens).
+  type: dict
+  returned: success
 made:
   description: Paths of the files that were written.
   type: list

@@ -11,9 +11,11 @@ ansible-vault has encrypted, for example in a repository.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime
 import fcntl
+import hashlib
 import os
 import secrets
 import stat
@@ -21,6 +23,7 @@ import string
 import typing as t
 from urllib.parse import quote
 
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils import _fingerprint
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils import _authority
 
 #: Function that returns the decrypted content of a file on the controller. Raises ``OSError`` or an error of Ansible.
@@ -32,6 +35,23 @@ LENGTH = 43
 #: Minimum length, in characters, of the secret key, of the API token and of the secret of a key slot. Each secret is
 #: the only line of its file.
 LEAST = 16
+#: Suffixes of the files beside the file of a secret that contain the other secrets of a rotation (``_rotation.py``).
+ROTATING = (".next", ".retiring", ".retired")
+
+
+def new_key() -> str:
+    """Return a new key of a cluster: ``xgk1_`` and 256 random bits in base64url."""
+    return _fingerprint.GENERATED + base64.urlsafe_b64encode(secrets.token_bytes(32)).decode("ascii").rstrip("=")
+
+
+def new_token() -> str:
+    """Return a new API token."""
+    return "".join(secrets.choice(LETTERS) for each in range(LENGTH))
+
+
+def hash_of(token: str) -> str:
+    """Return the hash of an API token in the form of ``api.tokens``."""
+    return "sha256:" + hashlib.sha256(token.encode("utf-8")).hexdigest()
 
 
 class SecretsError(Exception):
@@ -58,16 +78,17 @@ class Wanted(t.NamedTuple):
     @property
     def certificate(self) -> str:
         """Return the path of the host's certificate."""
-        return os.path.join(self.directory, "hosts", _file_name(self.host) + ".crt")
+        return os.path.join(self.directory, "hosts", file_name(self.host) + ".crt")
 
     @property
     def key(self) -> str:
         """Return the path of the key of the host's certificate."""
-        return os.path.join(self.directory, "hosts", _file_name(self.host) + ".key")
+        return os.path.join(self.directory, "hosts", file_name(self.host) + ".key")
 
 
-def _file_name(host: str) -> str:
-    name = quote(host, safe="")
+def file_name(text: str) -> str:
+    """Return the name of a host or a token in a form that cannot lead out of a directory."""
+    name = quote(text, safe="")
     return name if not name.startswith(".") else "%2E" + name[1:]
 
 
@@ -83,11 +104,12 @@ def missing(wanted: Wanted) -> list[str]:
 def problems(wanted: Wanted, read: Reader) -> list[str]:
     """Return the problems with existing files, one sentence each."""
     told = []
-    private = [wanted.secret, wanted.token, *wanted.keys, wanted.ca_key, wanted.key if wanted.ca_cert else ""]
-    for path in private:
+    secret = [wanted.secret, wanted.token, *wanted.keys]
+    secret += [path + suffix for path in (wanted.secret, wanted.token) if path for suffix in ROTATING]
+    for path in [*secret, wanted.ca_key, wanted.key if wanted.ca_cert else ""]:
         if path and os.path.exists(path):
             told += _rights(path)
-    for path in [wanted.secret, wanted.token, *wanted.keys]:
+    for path in secret:
         if path and os.path.exists(path):
             told += _line(path, read)
     for path in wanted.keys:
@@ -125,19 +147,19 @@ def make(wanted: Wanted, read: Reader, now: datetime.datetime) -> list[str]:
 
     Raises ``SecretsError``.
     """
-    with _locked(wanted.directory):
+    with locked(wanted.directory):
         made = []
-        for path in (wanted.secret, wanted.token):
+        for path, new in ((wanted.secret, new_key), (wanted.token, new_token)):
             if path and not os.path.exists(path):
-                _write(path, "".join(secrets.choice(LETTERS) for each in range(LENGTH)).encode() + b"\n")
+                write(path, new().encode("ascii") + b"\n")
                 made.append(path)
         if wanted.ca_cert and not os.path.exists(wanted.ca_cert):
             if os.path.exists(wanted.ca_key):
                 told = "%s: found the authority's key, but not its certificate %s: bring both, or neither"
                 raise SecretsError(told % (wanted.ca_key, wanted.ca_cert))
             pair = _authority.found(wanted.cluster, now)
-            _write(wanted.ca_key, pair.key)
-            _write(wanted.ca_cert, pair.certificate)
+            write(wanted.ca_key, pair.key)
+            write(wanted.ca_cert, pair.certificate)
             made += [wanted.ca_cert, wanted.ca_key]
         if stale(wanted, read, now):
             made += _issue(wanted, read, now)
@@ -157,8 +179,8 @@ def _issue(wanted: Wanted, read: Reader, now: datetime.datetime) -> list[str]:
         )
     except ValueError as exc:
         raise SecretsError("%s and %s: %s" % (wanted.ca_cert, wanted.ca_key, exc)) from None
-    _write(wanted.key, pair.key)
-    _write(wanted.certificate, pair.certificate)
+    write(wanted.key, pair.key)
+    write(wanted.certificate, pair.certificate)
     return [wanted.certificate, wanted.key]
 
 
@@ -183,8 +205,8 @@ def remember(wanted: Wanted) -> None:
     """Add the host to the file ``members``, the list of deployed hosts. Raises ``SecretsError``."""
     if remembered(wanted):
         return
-    with _locked(wanted.directory):
-        _write(os.path.join(wanted.directory, "members"), "\n".join([*_members(wanted), wanted.host, ""]).encode())
+    with locked(wanted.directory):
+        write(os.path.join(wanted.directory, "members"), "\n".join([*_members(wanted), wanted.host, ""]).encode())
 
 
 def _members(wanted: Wanted) -> list[str]:
@@ -195,6 +217,15 @@ def _members(wanted: Wanted) -> list[str]:
         return []
     except (OSError, ValueError) as exc:
         raise SecretsError("%s/members: %s" % (wanted.directory, exc)) from None
+
+
+def unfit(path: str, read: Reader) -> list[str]:
+    """Return why the file at ``path`` cannot be used as a secret, one sentence each; no sentence if it can."""
+    return (
+        ["%s on the controller: expected a secret, found no file" % path]
+        if not os.path.exists(path)
+        else (_rights(path) or _line(path, read))
+    )
 
 
 def _rights(path: str) -> list[str]:
@@ -222,15 +253,18 @@ def _line(path: str, read: Reader) -> list[str]:
 
 
 @contextlib.contextmanager
-def _locked(directory: str) -> t.Iterator[None]:
-    """Lock the directory of secrets, because Ansible prepares several hosts in parallel. Creates the directory."""
+def locked(directory: str) -> t.Iterator[None]:
+    """Lock the directory of secrets, because Ansible prepares several hosts in parallel. Creates the directory.
+
+    Raises ``SecretsError`` for each ``OSError`` of the block, such as a full disk.
+    """
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         with open(os.open(os.path.join(directory, ".lock"), os.O_RDWR | os.O_CREAT, 0o600), "rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             ignored = os.path.join(directory, ".gitignore")
             if not os.path.exists(ignored):
-                _write(ignored, b"*\n")
+                write(ignored, b"*\n")
             yield
     except OSError as exc:
         raise SecretsError(
@@ -239,7 +273,7 @@ def _locked(directory: str) -> t.Iterator[None]:
         ) from None
 
 
-def _write(path: str, content: bytes) -> None:
+def write(path: str, content: bytes) -> None:
     """Write the file atomically. Only the owner of the file can read the file."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     new = "%s.%d.new" % (path, os.getpid())

@@ -26,7 +26,8 @@ KINDS = ("modules", "inventory", "lookup")
 MODULES = sorted(path.stem for path in (ROOT / "plugins" / "modules").glob("*.py"))
 #: Parts of the role `agent`: they have no options of a connection, which the action group would give them.
 PARTS = tuple(
-    f"xdp_gossip_{name}" for name in ("gate", "host", "preflight", "release", "sealing_key", "secrets", "signers")
+    f"xdp_gossip_{name}"
+    for name in ("gate", "host", "key_gate", "preflight", "release", "rotation", "sealing_key", "secrets", "signers")
 )
 CLIENTS = [name for name in MODULES if name not in PARTS]
 PLUGINS = sorted(path for kind in KINDS for path in (ROOT / "plugins" / kind).glob("*.py"))

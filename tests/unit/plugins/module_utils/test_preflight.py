@@ -10,6 +10,7 @@ import typing as t
 
 import pytest
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils import _preflight as preflight
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._fingerprint import fingerprint
 
 
 def run(words: t.List[str]) -> t.Tuple[int, str]:
@@ -179,6 +180,48 @@ def test_a_host_with_secrets_of_another_fleet(
     assert bool(told) == refused
     assert not [secret for secret in (OWN, OTHER) if secret in str(told)]
     assert preflight.check_secrets({**question, "replace_secrets": True}) == []
+
+
+KEYS = "keys:\n- file: %s/keys/1\n  state: active\n- file: %s/keys/2\n  state: %s\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "secrets", "former", "state", "outdated", "told"),
+    [
+        ({"secret_key": OWN}, [OTHER], [], "", "", "expected the secret that the controller has"),
+        ({"secret_key": OWN}, [OTHER], [OWN], "", OWN, ""),
+        ({"secret_key": OWN}, [OWN, OTHER], [OWN], "", "", ""),
+        # Switched off in the middle of the rotation before the last one.
+        ({"keys__1": OWN, "keys__2": "an even older one"}, [OTHER], [OWN, "an even older one"], "", OWN, ""),
+        ({"keys__1": OWN, "keys__2": "of who knows whom"}, [OTHER], [OWN], "", "", "expected the secret that the"),
+        # The rotation of another controller, and the end of one by hand.
+        ({"keys__1": OWN, "keys__2": OTHER}, [OWN], [], "staged", "", "another controller is rotating the key"),
+        ({"keys__1": OTHER, "keys__2": OWN}, [OWN], [], "retiring", "", "another controller is rotating the key"),
+        ({"keys__1": OWN, "keys__2": OTHER}, [OWN], [], "retiring", "", ""),
+        ({"keys__1": OWN, "keys__2": OTHER}, [OWN], [OTHER], "staged", "", ""),
+    ],
+)
+def test_a_host_that_missed_a_rotation_or_is_in_one(
+    tmp_path: t.Any, files: dict[str, str], secrets: list[str], former: list[str], state: str, outdated: str, told: str
+) -> None:
+    place = held(tmp_path, **files)
+    (tmp_path / "agent.yml").write_text(KEYS % (place, place, state))
+    question = {
+        "config_dir": place,
+        "cluster": "default",
+        "secrets": secrets,
+        "former": [fingerprint("default", secret) for secret in former],
+        "all_known": True,
+        "authority": "",
+        "replace_secrets": False,
+    }
+    found = preflight.check_secrets(question)
+    assert len(found) == bool(told) and told in "".join(found)
+    assert not [secret for secret in (OWN, OTHER) if secret in str(found)]
+    prints = [fingerprint("default", outdated)] if outdated else [""]
+    if outdated and len(former) == 2:
+        prints.append(fingerprint("default", former[1]))
+    assert preflight.outdated(question) in prints
 
 
 def test_a_host_with_another_authority(tmp_path: t.Any) -> None:

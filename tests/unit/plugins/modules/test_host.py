@@ -12,6 +12,7 @@ import time
 import typing as t
 
 import pytest
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._gate import Unanswered
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._host_units import newer
 from ansible_collections.xdp_gossip.fleet.tests.unit.plugins.run_module import run_module
 
@@ -273,6 +274,78 @@ def test_a_new_secret_is_a_restart_even_beside_a_reload(lab):
     assert [told for told in result["told"] if told.endswith(" xdp-gossip.service")] == ["restart xdp-gossip.service"]
     assert "etc/keys/1 (removed)" in changed(lab, result)
     assert not (lab.place / "etc/keys/1").exists()
+
+
+def reloaded(lab: Lab, text: str) -> list[dict[str, t.Any]]:
+    """The secret of the lab with another content, which a running agent reads again when it is reloaded."""
+    return [dict(secret, content=text, reload=True) for secret in lab.options["secrets"]]
+
+
+def agents_own(result: dict[str, t.Any]) -> list[str]:
+    return [told for told in result["told"] if told.endswith(" xdp-gossip.service")]
+
+
+def test_a_secret_that_the_agent_reads_again_is_a_reload(lab):
+    lab.run(secrets=reloaded(lab, SECRET))
+    result = lab.run(secrets=reloaded(lab, SECRET[::-1]))
+    assert agents_own(result) == ["reload xdp-gossip.service"]
+    # Beside a change that needs a restart it is a restart.
+    content = SETTINGS % ("one", 9)
+    result = lab.run(secrets=reloaded(lab, SECRET), configuration=dict(lab.options["configuration"], content=content))
+    assert agents_own(result) == ["restart xdp-gossip.service"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "verb"),
+    [
+        ({"problems": [], "restart": [], "reload": ["keys"]}, "reload"),
+        ({"problems": [], "restart": ["amount"], "reload": ["keys"]}, "restart"),
+        ({"problems": ["x"], "restart": [], "reload": []}, "restart"),
+        ({}, "restart"),
+        (None, "restart"),
+    ],
+)
+def test_what_an_interrupted_run_left_is_reloaded_if_the_agent_says_so(lab, monkeypatch, answer, verb):
+    def asked(socket: str, question: str) -> dict[str, t.Any]:
+        assert question in ("/v1/configuration", "/v1/status")
+        if answer is None or question == "/v1/status":
+            raise Unanswered("nobody")
+        return answer
+
+    monkeypatch.setattr("ansible_collections.xdp_gossip.fleet.plugins.modules.xdp_gossip_host.ask", asked)
+    secrets = reloaded(lab, SECRET)
+    lab.run(secrets=secrets)
+    for name, expected in (("etc/secret.key", verb), ("etc/other", "restart")):
+        (lab.place / name).touch()
+        late = time.time() + 5
+        os.utime(str(lab.place / name), (late, late))
+        assert agents_own(lab.run(secrets=secrets)) == [expected + " xdp-gossip.service"], name
+        os.utime(str(lab.place / name), (0, 0))
+
+
+def test_only_reloads(lab):
+    """Before anything is written, a change that needs a restart is refused; an agent that is stopped stays so."""
+    only = {"reload_only": True, "parts": ["configure"]}
+    secrets = reloaded(lab, SECRET)
+    lab.run(secrets=secrets)
+    before = lab.files()
+    for options in (
+        {"configuration": dict(lab.options["configuration"], content=SETTINGS % ("one", 5))},
+        {"secrets": [dict(one, reload=False) for one in reloaded(lab, SECRET[::-1])]},
+    ):
+        result = (
+            lab.run(check=True, **dict(only, secrets=secrets), **options)
+            if "secrets" not in options
+            else lab.run(check=True, **only, **options)
+        )
+        assert result["rc"] == 1 and "Run playbook deploy first" in result["msg"] and lab.files() == before
+    result = lab.run(secrets=reloaded(lab, SECRET[::-1]), **only)
+    assert result["told"] == ["reload xdp-gossip.service"]
+    late = time.time() + 5
+    os.utime(str(lab.place / "etc/secret.key"), (late, late))
+    assert lab.run(secrets=reloaded(lab, SECRET[::-1]), **only)["told"] == ["reload xdp-gossip.service"]
+    lab.state["units"]["xdp-gossip.service"]["active"] = False
+    assert lab.run(secrets=secrets, **only)["told"] == []
 
 
 def test_a_configuration_that_is_refused_leaves_the_old_one_and_the_agent_alone(lab):

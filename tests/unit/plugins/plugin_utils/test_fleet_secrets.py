@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 import stat
 import threading
 import typing as t
@@ -54,7 +55,7 @@ def test_all_are_made_once_and_are_their_owners_alone(tmp_path: t.Any) -> None:
         assert stat.S_IMODE(os.stat(place).st_mode) == 0o700, below
         for name in names:
             assert stat.S_IMODE(os.stat(os.path.join(place, name)).st_mode) == 0o600, name
-    assert len(read(one.secret)) == len(read(one.token)) == 44 and read(one.secret) != read(one.token)
+    assert re.fullmatch(b"xgk1_[A-Za-z0-9_-]{43}\n", read(one.secret)) and len(read(one.token)) == 44
 
 
 def test_hosts_that_are_prepared_side_by_side_share_them(tmp_path: t.Any) -> None:
@@ -71,11 +72,14 @@ def test_hosts_that_are_prepared_side_by_side_share_them(tmp_path: t.Any) -> Non
 @pytest.mark.parametrize(
     ("mode", "refused"), [(0o600, False), (0o400, False), (0o644, True), (0o640, True), (0o602, True), (0o610, True)]
 )
-@pytest.mark.parametrize("which", ["secret", "token", "ca_key", "key"])
+@pytest.mark.parametrize("which", ["secret", "token", "ca_key", "key", "secret.next", "token.retiring"])
 def test_files_must_be_their_owners_alone(tmp_path: t.Any, which: str, mode: int, refused: bool) -> None:
     one = wanted(tmp_path)
     secrets.make(one, read, NOW)
-    path = getattr(one, which)
+    path = getattr(one, which.partition(".")[0])
+    if "." in which:
+        path = path + "." + which.partition(".")[2]
+        secrets.write(path, b"a secret of a rotation\n")
     os.chmod(path, mode)
     told = secrets.problems(one, read)
     expected = "%s on the controller: expected mode 0600 (nothing for group and others), got 0%o: chmod 0600 %s"
