@@ -60,7 +60,7 @@ unexport PYTHONPATH
 # time, one after the other: what only needs a processor runs beside them. The lanes are about equally long.
 comma := ,
 space := $(subst ,, )
-FLEETS := planes networks recovery fleet eda $(SCENARIOS:%=molecule-%)
+FLEETS := planes networks recovery fleet rotation eda $(SCENARIOS:%=molecule-%)
 PROGRAMS := bpf kernels-short lint quality bench-short
 MODELS := integration docs-run sim ansible-test-2.18 ansible-test-2.19 ansible-test-newest coverage
 lane = $(subst $(space),$(comma),$(strip $(1)))
@@ -192,6 +192,10 @@ docs-run: packages-test packages-demo venv-dev venv-ansible link ## Every exampl
 .PHONY: fleet
 fleet: packages-test venv-dev venv-ansible link ## The built and stripped collection; inventory and modules on real agents
 	PATH="$(VENV)/ansible/bin:$$PATH" $(VENV)/dev/bin/pytest tests/fleet -m "not root" --junitxml="$(REPORTS)/fleet.xml"
+
+.PHONY: rotation
+rotation: packages-test venv-dev venv-ansible link ## The playbooks that rotate secrets, on systemd hosts, with hosts that are away in between (root)
+	PATH="$(VENV)/ansible/bin:$$PATH" $(VENV)/dev/bin/pytest tests/fleet/test_rotation.py --junitxml="$(REPORTS)/rotation.xml" $(PYTEST_ARGS)
 
 .PHONY: eda
 eda: packages-test venv-dev venv-eda ## The event source: alone, on real agents, and in a real ansible-rulebook

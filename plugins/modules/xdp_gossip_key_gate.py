@@ -69,12 +69,11 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Wait until all nodes have the next key
+- name: Wait until the agent has applied its configuration file
   xdp_gossip.fleet.xdp_gossip_key_gate:
-    step: stage
-    current: 1f0c2a4be5d69788
-    next: 9a3b5c7d1e2f4a6b
-    known: [1f0c2a4be5d69788, 9a3b5c7d1e2f4a6b]
+    step: reload
+  register: gate
+  failed_when: not gate.passed
 """
 
 RETURN = r"""

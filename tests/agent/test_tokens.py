@@ -123,7 +123,7 @@ def test_a_second_token_of_a_name_is_one_that_replaces_the_first(tmp_path: Path)
             identity = access.of_token(f"Bearer {token}")
             assert identity is not None and identity.name == name and access.is_valid(identity)
         assert (access.of_token("Bearer " + "o" * 30) is None) == (content[0] == "n")
-    with pytest.raises(ConfigError, match="no other entry and not api.token_file"):
+    with pytest.raises(ConfigError, match=r"no other entry and not api\.token_file"):
         api(token_file=str(path), tokens=[{**admin, "name": "other"}])
 
 

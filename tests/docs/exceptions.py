@@ -10,6 +10,7 @@ from __future__ import annotations
 _HOSTS = "needs systemd hosts; molecule/default has them"
 _BOOTS = "boots systemd hosts, for minutes; molecule/default does it, too"
 _COLLECTION = "builds into the checkout; tests/fleet/test_installed_collection.py builds and installs it elsewhere"
+_ROTATION = "needs systemd hosts; tests/fleet/test_rotation.py has them"
 _SIGNED = "needs a key and the files of a release; tests/agent/test_docs_releasing.py runs it with both"
 _SIMULATOR = "needs the checkout as its directory; tests/sim/test_simulator_page.py runs it there"
 _PEKONODE = "fetches and compiles another project"
@@ -51,12 +52,19 @@ NOT_RUN = {
     "docs/rendering.md": {
         "$ xdp-gossip rendered": "needs nginx; molecule/default/verify/rendered.yml has it",
     },
+    "docs/security.md": {
+        "ansible-playbook -i hosts.yml xdp_gossip.fleet.rotate_secret": _ROTATION,
+        "ansible-playbook -i hosts.yml xdp_gossip.fleet.rotate_token": _ROTATION,
+    },
     "docs/simulator.md": {"python3 -m tests.sim ": _SIMULATOR},
     "roles/agent/README.md": {
         "- hosts: all": _HOSTS,
         "ansible-playbook -i INVENTORY xdp_gossip.fleet.upgrade ": "needs systemd hosts; molecule/upgrade has them",
     },
     "plugins/modules/xdp_gossip_host.py": {"- name: Install, configure and run the agent": _HOSTS},
+    "plugins/modules/xdp_gossip_rotation.py": {
+        "- name: How far is the rotation?": "needs secrets; tests/unit/plugins/action/test_rotation.py has some",
+    },
     "roles/lab/README.md": {"- hosts: localhost": _BOOTS},
     "tests/interop/README.md": {
         "git clone https://github.com/dpwgc/pekonode": _PEKONODE,
