@@ -145,7 +145,7 @@ class FakePlane:
         self.here = True
         self.closed = False
         self.failing: OSError | None = None
-        self.counts = {"fanout": 0, "news_lost": 0}
+        self.counts = {"fanout": 0, "news_lost": 0, "drop_unknown_key": 0}
         self.targets: list[list[Address]] = []
         self.configs: list[Config] = []
         self.held: list[Standing] = []
