@@ -103,8 +103,8 @@ class SealingKeys:
             )
         if write:
             try:
-                with fleet_secrets._locked(self.directory):
-                    fleet_secrets._write(self.path(host), (public_line(raw, host) + "\n").encode("utf-8"))
+                with fleet_secrets.locked(self.directory):
+                    fleet_secrets.write(self.path(host), (public_line(raw, host) + "\n").encode("utf-8"))
             except fleet_secrets.SecretsError as exc:
                 raise SealingError(str(exc)) from None
         return True
@@ -120,10 +120,10 @@ class SealingKeys:
                 made = os.urandom(KEY_SIZE)
                 if not write:
                     return made
-                with fleet_secrets._locked(self.directory):
+                with fleet_secrets.locked(self.directory):
                     if not os.path.exists(path):
                         line = "%s %s\n" % (_PRIVATE, base64.b64encode(made).decode("ascii"))
-                        fleet_secrets._write(path, line.encode("ascii"))
+                        fleet_secrets.write(path, line.encode("ascii"))
             told = fleet_secrets._rights(path)
             text = self._read(path).decode("utf-8", "replace")
         except fleet_secrets.SecretsError as exc:
