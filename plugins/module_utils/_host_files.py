@@ -81,6 +81,7 @@ class Release:
             if not host.check:
                 raise Refused("%s: expected a release, found none" % self.directory)
             host.note(self.directory)
+        self._compile(host)
         changed = host.link(self.current, self.directory)
         host.link(self._command, self.program)
         for path, target in sorted(self._links.items()):
@@ -89,6 +90,27 @@ class Release:
                 host.parents(path)
                 host.link(path, os.path.join(self.current, target))
         return changed
+
+    def _compile(self, host: Host) -> None:
+        """Compile the modules of the agent that have no byte code for the host's Python.
+
+        A new release already has byte code. If an upgrade of the host's distribution brings another Python, the byte
+        code of the releases is for the former Python, and the agent's user has no permission to write new byte code.
+        The agent would then compile all modules at each start.
+        """
+        agent = os.path.join(self.directory, "agent")
+        version = re.search(r"python(\d)\.(\d+)$", os.path.realpath(_PYTHON))
+        if version is None:
+            return
+        ending = ".cpython-%s%s.pyc" % version.groups()
+        for folder, dummy, names in os.walk(agent):
+            for name in names:
+                compiled = os.path.join(folder, "__pycache__", name[: -len(".py")] + ending)
+                if name.endswith(".py") and not os.path.exists(compiled):
+                    if not host.check:
+                        host.must([_PYTHON, "-I", "-m", "compileall", "-q", agent])
+                    host.note("%s (byte code of Python %s.%s)" % ((agent,) + version.groups()))
+                    return
 
     def surplus(self, foreseen: bool) -> list[str]:
         """Return the directories of the releases that should be removed, sorted.

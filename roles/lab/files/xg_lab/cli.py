@@ -46,8 +46,8 @@ def _parser() -> argparse.ArgumentParser:
         help="file with the settings as JSON, - for standard input; a lab stores its settings in <lab_dir>/config.json",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("image", help="build the base image unless it is in the cache")
-    commands.add_parser("cached", help="show whether the base image is in the cache")
+    commands.add_parser("image", help="build the base images that are not in the cache")
+    commands.add_parser("cached", help="show whether the base images are in the cache")
     commands.add_parser("present", help="create the lab, or change the lab to match the settings")
     absent = commands.add_parser("absent", help="remove the lab")
     absent.add_argument("--purge-cache", action="store_true", help="also delete the cached images")
@@ -71,11 +71,14 @@ def _load(source: str) -> Config:
 
 def _dispatch(options: argparse.Namespace, config: Config) -> dict[str, Any]:
     if options.command == "image":
-        built = image.build(config)
-        return {"changed": built, "image": str(image.image_path(config))}
+        return {"changed": bool(image.build(config)), "images": [str(path) for path in image.image_paths(config)]}
     if options.command == "cached":
-        path = image.image_path(config)
-        return {"changed": False, "image": str(path), "cached": path.is_dir()}
+        paths = image.image_paths(config)
+        return {
+            "changed": False,
+            "images": [str(path) for path in paths],
+            "cached": all(path.is_dir() for path in paths),
+        }
     if options.command == "present":
         return fleet.present(config)
     if options.command == "absent":

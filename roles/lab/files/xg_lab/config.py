@@ -36,6 +36,8 @@ class Host:
     folder: Path
     """Directory with all files of this host."""
     log: Path
+    suite: str
+    """Debian release of the host's base image."""
 
     @property
     def root(self) -> Path:
@@ -57,7 +59,7 @@ class Config:
     bridge: str
     network: str
     network6: str
-    suite: str
+    suites: tuple[str, ...]
     packages: tuple[str, ...]
     mirror: str
     inventory: str
@@ -74,7 +76,10 @@ class Config:
             )
         self._expect(bool(_NAME.fullmatch(self.name)), "name", "1 to 8 of a-z, 0-9 and -, a letter first and last")
         self._expect(bool(_INTERFACE.fullmatch(self.bridge)), "bridge", "an interface name of at most 15 characters")
-        self._expect(bool(re.fullmatch(r"[a-z]+", self.suite)), "suite", "a Debian release name such as bookworm")
+        self._expect(bool(self.suites), "suites", "at least one Debian release name such as bookworm")
+        for suite in self.suites:
+            if not re.fullmatch(r"[a-z]+", suite):
+                raise LabError(f"lab_suites: {suite!r}: expected a Debian release name such as bookworm")
         for package in self.packages:
             if not _PACKAGE.fullmatch(package):
                 raise LabError(f"lab_packages: {package!r}: expected the name of a Debian package")
@@ -132,10 +137,12 @@ class Config:
             )
         except (TypeError, ValueError) as error:
             raise LabError(f"lab settings: hosts, boot_timeout, image_timeout: {error}; expected numbers") from error
-        if not isinstance(value["packages"], (list, tuple)):
-            raise LabError("lab_packages: expected a list")
+        for key in ("packages", "suites"):
+            if not isinstance(value[key], (list, tuple)):
+                raise LabError(f"lab_{key}: expected a list")
         typed["packages"] = tuple(sorted({str(package) for package in value["packages"]}))
-        for key in names - {"hosts", "boot_timeout", "image_timeout", "packages"}:
+        typed["suites"] = tuple(map(str, value["suites"]))
+        for key in names - {"hosts", "boot_timeout", "image_timeout", "packages", "suites"}:
             if not isinstance(value[key], str):
                 raise LabError(f"lab_{key}: {value[key]!r}: expected text")
         return cls(**typed)
@@ -190,8 +197,13 @@ class Config:
             interface=f"vb-{name}",
             folder=self.home / "hosts" / name,
             log=self.home / "logs" / f"{name}.log",
+            suite=self.suites[(int(digits) - 1) % len(self.suites)],
         )
 
     def wanted(self) -> list[Host]:
         """Return the hosts that should run, ordered by number."""
         return [self.host(f"{self.name}{number}") for number in range(1, self.hosts + 1)]
+
+    def wanted_suites(self) -> list[str]:
+        """Return the Debian releases of the hosts that should run, each release once, in the order of the hosts."""
+        return list(dict.fromkeys(host.suite for host in self.wanted()))

@@ -66,14 +66,13 @@ def plan(config: Config, state: str) -> list[str]:
             f"remove bridge {old.bridge}",
             "make the lab anew",
         ]
-    base = image.image_path(config)
-    steps = [] if base.is_dir() else [f"build image {base}"]
+    steps = [f"build image {base}" for base in image.image_paths(config) if not base.is_dir()]
     steps += limits.missing(len(config.wanted()))
     steps += network.missing(config)
     wanted = config.wanted()
     steps += [f"remove {host.name}" for host in existing(config) if host not in wanted]
     for host in wanted:
-        if not hosts.is_complete(host, base, config):
+        if not hosts.is_complete(host, image.image_path(config, host.suite), config):
             steps.append(f"create {host.name}")
         elif hosts.process(host) is None:
             steps.append(f"boot {host.name}")
@@ -90,9 +89,10 @@ def present(config: Config) -> dict[str, Any]:
 
     Raises LabError if the image is missing, a host does not boot, or a new host has failed units.
     """
-    base = image.image_path(config)
-    if not base.is_dir():
-        raise LabError(f"{base}: no base image; build it first (lab.py image)")
+    bases = {suite: image.image_path(config, suite) for suite in config.wanted_suites()}
+    for base in bases.values():
+        if not base.is_dir():
+            raise LabError(f"{base}: no base image; build it first (lab.py image)")
     with locked(config.home / ".lock", LOCK_TIMEOUT):
         steps = _leave_old_network(config) if _moved(config) else []
         steps += limits.ensure(len(config.wanted()))
@@ -101,16 +101,17 @@ def present(config: Config) -> dict[str, Any]:
         write_file(config.home / "config.json", config.to_json(), 0o600)
         wanted = config.wanted()
         surplus = [host for host in existing(config) if host not in wanted]
-        stale = [host for host in wanted if host.folder.exists() and not hosts.is_complete(host, base, config)]
+        incomplete = [host for host in wanted if not hosts.is_complete(host, bases[host.suite], config)]
+        stale = [host for host in incomplete if host.folder.exists()]
         _each(lambda host: hosts.remove(config, host), [*surplus, *stale])
         steps += [f"removed {host.name}" for host in surplus]
-        created = [host for host in wanted if not hosts.is_complete(host, base, config)]
-        for host in created:
-            hosts.create(host, base, config)
+        for host in incomplete:
+            hosts.create(host, bases[host.suite], config)
+        created = incomplete
         steps += [f"created {host.name}" for host in created]
         booted = [host for host in wanted if hosts.process(host) is None]
         steps += [f"booted {host.name}" for host in booted if host not in created]
-        states = _bring_up(config, wanted, booted, base, steps)
+        states = _bring_up(config, wanted, booted, steps)
         if inventory.write(config, wanted):
             steps.append(f"wrote {config.inventory}")
         for host, state in zip(wanted, states):
@@ -140,14 +141,15 @@ def _leave_old_network(config: Config) -> list[str]:
     return [*(f"removed {host.name}" for host in found), f"removed {old.bridge}"]
 
 
-def _bring_up(config: Config, wanted: Sequence[Host], off: Sequence[Host], base: Path, steps: list[str]) -> list[str]:
+def _bring_up(config: Config, wanted: Sequence[Host], off: Sequence[Host], steps: list[str]) -> list[str]:
     """Start the hosts in `off`, and wait until all hosts in `wanted` are ready.
 
     Returns, for each host, the state that systemd reports. The function restarts a host once if the host was on but
-    does not answer. Raises LabError if the host does not answer after the restart either.
+    does not answer. Raises LabError if the host does not answer after the restart either, or if the image of a host in
+    `off` is missing.
     """
     for host in off:
-        hosts.start(config, host, base)
+        hosts.start(config, host)
 
     def ready(host: Host) -> str:
         try:
@@ -164,7 +166,7 @@ def _bring_up(config: Config, wanted: Sequence[Host], off: Sequence[Host], base:
     for host in silent:
         hosts.shut_down(config, host)
         steps.append(f"rebooted {host.name}, which did not answer")
-    return _bring_up(config, wanted, silent, base, steps) if silent else states
+    return _bring_up(config, wanted, silent, steps) if silent else states
 
 
 def _each(action: Callable[[Host], Any], chosen: Sequence[Host]) -> list[Any]:
@@ -197,7 +199,13 @@ def _make_key(config: Config) -> None:
 
 def _report(chosen: Sequence[Host], states: Sequence[str]) -> list[dict[str, str]]:
     return [
-        {"name": host.name, "address": host.address, "address6": host.address6, "state": state}
+        {
+            "name": host.name,
+            "address": host.address,
+            "address6": host.address6,
+            "suite": host.suite,
+            "state": state,
+        }
         for host, state in zip(chosen, states)
     ]
 
@@ -252,15 +260,10 @@ def switch_on(config: Config, name: str) -> dict[str, Any]:
     config = replace(_made(config), boot_timeout=config.boot_timeout)
     with locked(config.home / ".lock", LOCK_TIMEOUT):
         host = _known(config, name)
-        base = hosts.image_of(host)
-        if base is None or not base.is_dir():
-            raise LabError(
-                f"{name}: its disk is incomplete or its image is missing; run the role with lab_state present"
-            )
         off = [] if hosts.process(host) else [host]
         network.ensure(config)
         steps: list[str] = [f"booted {name}" for _host in off]
-        states = _bring_up(config, [host], off, base, steps)
+        states = _bring_up(config, [host], off, steps)
     return {"changed": bool(steps), "steps": steps, "hosts": _report([host], states)}
 
 
@@ -288,6 +291,7 @@ def status(config: Config) -> dict[str, Any]:
             {
                 "name": host.name,
                 "address": host.address,
+                "suite": host.suite,
                 "power": "on" if nspawn else "off",
                 "pid": nspawn.pid if nspawn else None,
                 "mounts": len(mounts_under(host.folder)),

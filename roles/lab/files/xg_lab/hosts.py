@@ -56,10 +56,18 @@ def create(host: Host, image: Path, config: Config) -> None:
     write_file(host.folder / "host.json", json.dumps(_description(host, image, config)) + "\n")
 
 
-def image_of(host: Host) -> Path | None:
-    """Return the image from which the host was created, or None if the host is incomplete."""
+def image_of(host: Host) -> Path:
+    """Return the image from which the host was created.
+
+    Raises LabError if the host is incomplete, or if the image is no longer in the cache.
+    """
     value = read_json(host.folder / "host.json")
-    return Path(value["image"]) if value is not None and isinstance(value.get("image"), str) else None
+    image = value.get("image") if value is not None else None
+    if not isinstance(image, str) or not Path(image).is_dir():
+        raise LabError(
+            f"{host.name}: its disk is incomplete or its image is missing; run the role with lab_state present"
+        )
+    return Path(image)
 
 
 def _description(host: Host, image: Path, config: Config) -> dict[str, str]:
@@ -104,12 +112,13 @@ def init_of(nspawn: ProcessId) -> ProcessId | None:
     return None
 
 
-def start(config: Config, host: Host, image: Path) -> None:
+def start(config: Config, host: Host) -> None:
     """Start the host. The function returns while the host boots; `wait_ready` waits until the host has booted.
 
-    Raises LabError if another program owns an interface with the name of the host's veth, or if systemd-nspawn cannot
-    be run.
+    Raises LabError if the host's disk is incomplete, if another program owns an interface with the name of the host's
+    veth, or if systemd-nspawn cannot be run.
     """
+    image = image_of(host)
     clear(config, host)
     if not wait_until(lambda: network.interface(host.interface) is None, 5.0):
         raise LabError(

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Builds the base image: a Debian file system in the cache that all hosts use as the lower layer of their overlay."""
+"""Builds the base images: Debian file systems in the cache that hosts use as the lower layer of their overlays.
+
+All hosts with the same Debian release use the same image.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import os
 import platform
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .config import Config
@@ -61,14 +65,19 @@ MASKED = (
 )
 
 
-def image_path(config: Config) -> Path:
-    """Return the path of the image for these settings.
+def image_paths(config: Config) -> list[Path]:
+    """Return the paths of the images that the wanted hosts use, each image once."""
+    return [image_path(config, suite) for suite in config.wanted_suites()]
+
+
+def image_path(config: Config, suite: str) -> Path:
+    """Return the path of the image of the Debian release `suite` for these settings.
 
     The name depends on every setting that affects the content of the image.
     """
     recipe = [
         IMAGE_VERSION,
-        config.suite,
+        suite,
         platform.machine(),
         config.packages,
         FILES,
@@ -77,36 +86,55 @@ def image_path(config: Config) -> Path:
         MASKED,
     ]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:12]
-    return Path(config.cache_dir) / f"image-{config.suite}-{key}"
+    return Path(config.cache_dir) / f"image-{suite}-{key}"
 
 
-def build(config: Config) -> bool:
-    """Build the image unless it exists. Return whether the function built the image.
+def build(config: Config) -> list[Path]:
+    """Build the images that do not exist, at the same time. Return the paths of the images that the function built.
 
-    The function builds the image in a temporary directory, syncs it to disk and then renames the directory, so no host
-    uses an incomplete image. Raises LabError with the end of the log if a step fails.
+    The function builds an image in a temporary directory, syncs it to disk and then renames the directory, so no host
+    uses an incomplete image. Raises LabError with the end of the logs if a step fails. An image whose steps succeed
+    stays in the cache even if another image fails.
     """
-    target = image_path(config)
-    if target.is_dir():
-        return False
+    if not _missing(config):
+        return []
     cache = Path(config.cache_dir)
     with locked(cache / ".lock", config.image_timeout):
-        if target.is_dir():
-            return False
-        for stale in cache.glob("build-*"):
+        missing = _missing(config)
+        if not missing:
+            return []
+        for stale in cache.glob("build-*.tmp"):
             remove_tree(stale)
-        free = shutil.disk_usage(cache).free
-        if free < NEEDED_BYTES:
-            raise LabError(f"{cache}: {free >> 20} MiB free, expected {NEEDED_BYTES >> 20} MiB for the base image")
-        work = cache / f"build-{os.getpid()}"
-        _bootstrap(config, work, cache / "build.log")
-        _customise(work)
-        run(["sync", "--file-system", str(work)], timeout=120)
-        work.rename(target)
-    return True
+        free, needed = shutil.disk_usage(cache).free, NEEDED_BYTES * len(missing)
+        if free < needed:
+            raise LabError(f"{cache}: {free >> 20} MiB free, expected {needed >> 20} MiB for the base images")
+        with ThreadPoolExecutor(len(missing)) as pool:
+            futures = [pool.submit(_build, config, suite) for suite in missing]
+        errors = [error for future in futures if (error := future.exception()) is not None]
+        for error in errors:
+            if not isinstance(error, LabError):
+                raise error
+        if errors:
+            raise LabError("\n".join(map(str, errors)))
+        return [future.result() for future in futures]
 
 
-def _bootstrap(config: Config, work: Path, log: Path) -> None:
+def _missing(config: Config) -> list[str]:
+    """Return the Debian releases of the wanted hosts whose image does not exist."""
+    return [suite for suite in config.wanted_suites() if not image_path(config, suite).is_dir()]
+
+
+def _build(config: Config, suite: str) -> Path:
+    cache, target = Path(config.cache_dir), image_path(config, suite)
+    work = cache / f"build-{suite}-{os.getpid()}.tmp"
+    _bootstrap(config, suite, work, cache / f"build-{suite}.log")
+    _customise(work)
+    run(["sync", "--file-system", str(work)], timeout=120)
+    work.rename(target)
+    return target
+
+
+def _bootstrap(config: Config, suite: str, work: Path, log: Path) -> None:
     # Use mmdebstrap, because python3-cryptography depends on virtual packages, which debootstrap cannot resolve.
     command = [
         *WITH_US,
@@ -119,7 +147,7 @@ def _bootstrap(config: Config, work: Path, log: Path) -> None:
     for folder in ("man", "doc", "locale", "info"):
         command.append(f"--dpkgopt=path-exclude=/usr/share/{folder}/*")
     command += ["--dpkgopt=path-include=/usr/share/doc/*/copyright"]
-    command += [config.suite, str(work), *package_sources(config.suite, config.mirror)]
+    command += [suite, str(work), *package_sources(suite, config.mirror)]
     with log.open("w", encoding="utf-8") as stream:
         try:
             done = subprocess.run(
@@ -131,14 +159,18 @@ def _bootstrap(config: Config, work: Path, log: Path) -> None:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise LabError(f"base image: not complete after {config.image_timeout:g} s, see {log}") from error
+            raise LabError(
+                f"base image of {suite}: not complete after {config.image_timeout:g} s, see {log}"
+            ) from error
         finally:
             unmount_under(work)
     if done.returncode == NOT_FOUND:
         raise LabError("mmdebstrap: program not found; the role installs it on Debian, is this Debian?")
     if done.returncode != 0:
         tail = "".join(log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)[-20:])
-        raise LabError(f"base image: mmdebstrap ended with status {done.returncode}; the end of {log}:\n{tail}")
+        raise LabError(
+            f"base image of {suite}: mmdebstrap ended with status {done.returncode}; the end of {log}:\n{tail}"
+        )
 
 
 def _customise(root: Path) -> None:
@@ -178,8 +210,9 @@ def purge(config: Config) -> bool:
             for path in cache.glob(pattern):
                 if path.is_dir():
                     remove_tree(path)
-        for name in ("build.log", ".lock"):
-            (cache / name).unlink(missing_ok=True)
+                else:
+                    path.unlink()
+        (cache / ".lock").unlink(missing_ok=True)
     if not any(cache.iterdir()):
         cache.rmdir()
     return True

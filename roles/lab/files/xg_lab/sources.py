@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Finds the package sources for the base image. By default, the base image gets the package sources of this machine.
+"""Finds the package sources for a base image. By default, a base image comes from the mirrors of this machine.
 
 Reads both formats of sources.list(5), the one-line style and the deb822 style.
 """
@@ -13,20 +13,36 @@ from pathlib import Path
 _ONE_LINE = re.compile(r"deb\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>.+)")
 
 
-def package_sources(suite: str, mirror: str, apt: Path = Path("/etc/apt")) -> list[str]:
+def package_sources(suite: str, mirror: str, apt: Path = Path("/etc/apt"), own_suite: str | None = None) -> list[str]:
     """Return one-line apt sources for the release `suite` (component main only).
 
     If `mirror` is not empty, returns only that mirror. Otherwise returns the sources of this machine for the release
-    `suite`, its updates and its security fixes. If this machine runs another release, the list is empty, and mmdebstrap
-    uses its default sources.
+    `suite`, its updates and its security fixes. If there are no such sources, takes the sources of the release that
+    this machine runs (`own_suite`, by default from os-release(5)), with `suite` instead of that release. If these are
+    missing too, for example because this machine does not run Debian, the list is empty, and mmdebstrap uses its
+    default sources.
     """
     if mirror:
         return [f"deb {mirror} {suite} main"]
-    wanted = {suite, f"{suite}-updates", f"{suite}-security", f"{suite}/updates"}
+    if own_suite is None:
+        own_suite = _own_suite()
+    return _sources_of(suite, suite, apt) or (_sources_of(own_suite, suite, apt) if own_suite else [])
+
+
+def _own_suite(release: Path = Path("/etc/os-release")) -> str:
+    """Return the name of the Debian release that this machine runs, or an empty text if it does not run Debian."""
+    values = dict(line.partition("=")[::2] for line in release.read_text(encoding="utf-8").splitlines())
+    return values.get("VERSION_CODENAME", "").strip('"') if values.get("ID", "").strip('"') == "debian" else ""
+
+
+def _sources_of(configured: str, suite: str, apt: Path) -> list[str]:
+    """Return the sources of the release `configured` in the directory `apt`, as sources of the release `suite`."""
+    endings = ("", "-updates", "-security", "/updates")
+    renamed = {f"{configured}{ending}": f"{suite}{ending}" for ending in endings}
     lines = []
     for options, uri, its_suite, components in _entries(apt):
-        if its_suite in wanted and "main" in components:
-            lines.append(f"deb {f'[{options}] ' if options else ''}{uri} {its_suite} main")
+        if its_suite in renamed and "main" in components:
+            lines.append(f"deb {f'[{options}] ' if options else ''}{uri} {renamed[its_suite]} main")
     # The sources of updates and security fixes do not contain a complete release.
     has_release = any(line.split()[-2] == suite for line in lines)
     return list(dict.fromkeys(lines)) if has_release else []

@@ -7,6 +7,7 @@ import grp
 import json
 import os
 import pwd
+import subprocess
 import sys
 import time
 import typing as t
@@ -195,6 +196,28 @@ def test_links_lead_to_files_of_the_current_release(lab):
     link = lab.place / "share/man1/page.1"
     assert link.read_text() == "a page" and os.readlink(str(link)) == str(lab.place / "opt/current/share/page.1")
     assert not os.path.lexists(str(lab.place / "share/none")) and lab.run()["changes"] == []
+
+
+def test_another_python_gets_byte_code_and_no_restart(lab):
+    lab.run()
+    package = lab.place / "opt/releases/1-aa/agent/xdp_gossip"
+    package.mkdir(parents=True)
+    for name in ("__init__", "core"):
+        (package / (name + ".py")).write_text("")
+    # The former Python's, and what a command of root has left.
+    (package / "__pycache__").mkdir()
+    tag = subprocess.check_output(
+        ["/usr/bin/python3", "-c", "import sys; print(sys.implementation.cache_tag)"], text=True
+    ).strip()
+    for name in ("__init__.cpython-30.pyc", "core.cpython-30.pyc", "__init__.%s.pyc" % tag):
+        (package / "__pycache__" / name).write_text("")
+    checked = lab.run(check=True)
+    assert len(checked["changes"]) == 1 and "(byte code of Python 3." in checked["changes"][0]
+    assert not (package / "__pycache__" / ("core.%s.pyc" % tag)).exists()
+    done = lab.run()
+    assert done["changes"] == checked["changes"] and done["told"] == []
+    assert (package / "__pycache__" / ("core.%s.pyc" % tag)).stat().st_size
+    assert lab.run()["changes"] == []
 
 
 def test_secrets_are_written_and_not_shown(lab):
