@@ -49,7 +49,7 @@ class Lab:
         """
         self.called.mkdir(exist_ok=True)
         self._tool.write_text(
-            '#!/bin/sh\nfor word; do case $word in bookworm | trixie) suite=$word ;; esac; done\n'
+            "#!/bin/sh\nfor word; do case $word in bookworm | trixie) suite=$word ;; esac; done\n"
             f'printf "%s\\n" "$@" > {self.called}/$suite\necho "the tool ends"\n{script}\n'
         )
         self._tool.chmod(0o755)

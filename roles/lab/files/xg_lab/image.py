@@ -60,7 +60,8 @@ MASKED = (
     "e2scrub_all.timer",
     "e2scrub_reap.service",
     "fstrim.timer",
-    # Containers use the kernel modules of the machine, and kmod of Debian 13 fails in a container.
+    # Containers use the kernel modules of the machine. If lab_extra_packages brings kmod, kmod of Debian 13 fails in a
+    # container; the image of Debian 13 itself contains no kmod.
     "systemd-modules-load.service",
 )
 
