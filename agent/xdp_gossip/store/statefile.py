@@ -160,8 +160,9 @@ def _inspect(path: Path) -> str | None:
 
 def _fault(path: Path, error: sqlite3.Error | UnicodeDecodeError) -> str:
     """Describe the damage that caused ``error``. Raises ``StoreError`` if damage is not the cause of ``error``."""
-    if isinstance(error, UnicodeDecodeError):
-        # SQLite's error message quotes text from the file, and this text is not valid UTF-8.
+    if isinstance(error, UnicodeDecodeError) or not str(error):
+        # SQLite's error message quotes text from the file, and this text is not valid UTF-8. Python before 3.11 then
+        # raises SQLite's error without a message.
         return "a table definition that is not valid UTF-8"
     if any(word in str(error).lower() for word in _NOT_DAMAGE):
         raise StoreError(f"{path}: {error}") from error
