@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Mapping
 from typing import Any, Callable
@@ -129,5 +130,11 @@ def errors_as_json(counters: dict[str, int]) -> Middleware:
             elif fault.code in GIVEN_UP:
                 counters[GIVEN_UP[fault.code]] += 1
             return render(fault)
+        except asyncio.CancelledError:
+            # Some releases of aiohttp, such as Ubuntu 22.04's 3.8.1, cancel the handler if the client closes its
+            # connection. Other releases let Asked.check find that out. A GET changes nothing that would be given up.
+            if request.method not in ("GET", "HEAD") and request.transport is None:
+                counters["api_client_gone"] += 1
+            raise
 
     return answer
