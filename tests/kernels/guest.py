@@ -109,11 +109,12 @@ def booted(
     memory: int = 1024,
     prefix: Sequence[str] = (),
     modules: Sequence[str] = (),
+    boot: str = "",
 ) -> Iterator[Guest]:
     """A guest that runs ``command``, a shell script; ended and forgotten when the context is left.
 
     ``devices``: further words of QEMU's command line, which runs behind the words of ``prefix``; ``memory`` in MiB;
-    ``modules``: of the kernel, beside those that every guest has.
+    ``modules``: of the kernel, beside those that every guest has; ``boot``: further words of the kernel's command line.
     Raises ``Unavailable``.
     """
     share.mkdir(parents=True, exist_ok=True)
@@ -124,7 +125,7 @@ def booted(
     # A guest measures the frequency of its TSC at boot, many times wrong on a busy machine. The ACPI timer has one.
     # Nor does it see the timer tick in time there, and panics at boot.
     clock = "clocksource=acpi_pm tsc=unstable no_timer_check"
-    line = f"console=ttyS0 quiet {clock} panic=-1 mitigations=off nokaslr apparmor=0 nowatchdog net.ifnames=0"
+    line = f"console=ttyS0 quiet {clock} panic=-1 mitigations=off nokaslr apparmor=0 nowatchdog net.ifnames=0 {boot}"
     words = [
         # A test process that is killed takes its guests along.
         *("setpriv", "--pdeathsig", "KILL"),

@@ -51,15 +51,19 @@ def compiled(distribution: Distribution, bpf: Path = BPF, flags: Sequence[str] =
 
 
 @contextlib.contextmanager
-def verifying(distribution: Distribution, dumps: Mapping[str, Any], share: Path) -> Iterator[Guest]:
-    """The distribution's kernel, asked for all programs of all compilers (by name)."""
+def verifying(distribution: Distribution, dumps: Mapping[str, Any], share: Path, boot: str = "") -> Iterator[Guest]:
+    """The distribution's kernel, asked for all programs of all compilers (by name).
+
+    ``boot``: words of its command line. What it says of its lockdown is in the file ``lockdown`` of the share.
+    """
     share.mkdir(parents=True)
     shutil.copy(HERE / "load.py", share)
-    lines = ["set -e"]
+    lines = ["set -e", "mountpoint -q /sys/kernel/security || mount -t securityfs securityfs /sys/kernel/security"]
+    lines.append("cat /sys/kernel/security/lockdown >lockdown || echo none >lockdown")
     for number, dumped in enumerate(dumps.values()):
         (share / f"{number}.json").write_text(json.dumps(dumped))
         lines.append(f"python3 load.py {number}.json {number}.out")
-    with booted(kernel(distribution), root(BOOKWORM), share, "\n".join(lines) + "\n") as guest:
+    with booted(kernel(distribution), root(BOOKWORM), share, "\n".join(lines) + "\n", boot=boot) as guest:
         yield guest
 
 

@@ -86,3 +86,14 @@ def test_5_10_refuses_clearly(tmp_path: Path) -> None:
                 assert not programs[name]["accepted"]
                 # bpf_ktime_get_coarse_ns
                 assert any("#160" in line for line in programs[name]["says"]), programs[name]["says"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("distribution", [BOOKWORM, TRIXIE], ids=lambda each: each.suite)
+def test_a_kernel_that_is_locked_down_for_confidentiality(distribution: Distribution, tmp_path: Path) -> None:
+    """It forbids to read the kernel's memory, which no program does."""
+    dumps = {BOOKWORM.compiler: compiled(BOOKWORM)}
+    with verifying(distribution, dumps, tmp_path / "locked", "lockdown=confidentiality") as guest:
+        found = results(guest, dumps)
+        assert "[confidentiality]" in (guest.share / "lockdown").read_text()
+    assert all(what["accepted"] for what in found[BOOKWORM.compiler].values()), table({"locked": found})
