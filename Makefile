@@ -204,7 +204,7 @@ eda: packages-test venv-dev venv-eda ## The event source: alone, on real agents,
 .PHONY: molecule $(SCENARIOS:%=molecule-%)
 molecule: $(SCENARIOS:%=molecule-%) ## The agent role on real systemd hosts, with native XDP and without BPF (root)
 $(SCENARIOS:%=molecule-%): molecule-%: packages-base venv-quality link
-	.ci/molecule $*
+	REPORTS="$(REPORTS)" .ci/molecule $*
 
 .PHONY: bench-short
 bench-short: packages-test packages-plane packages-bench venv-dev venv-ansible link ## Each benchmark of one machine, only to see that it works; judges no figure (root)
@@ -220,6 +220,11 @@ kernels: packages-test packages-plane packages-guests venv-dev ## The whole matr
 	$(VENV)/dev/bin/python -m tests.kernels
 	$(VENV)/dev/bin/pytest tests/kernels -rs --junitxml="$(REPORTS)/kernels.xml" $(PYTEST_ARGS)
 
+# The pairs of .ci/pairs.py; PAIRS='debian-13 el-9' runs only these.
+.PHONY: unit-pairs
+unit-pairs: packages-test ## Quick tests of the agent with the Pythons and libraries of other distributions, as far as there are such Pythons
+	/usr/bin/python3 .ci/pairs.py "$(REPORTS)" $(PAIRS)
+
 .PHONY: sim-large
 sim-large: packages-test venv-dev ## Faults in simulated fleets: ten thousand members, one of them full; a thousand; a hundred with the usual cycle
 	for fault in crash loss_in loss_out loss_80; do \
@@ -229,12 +234,14 @@ sim-large: packages-test venv-dev ## Faults in simulated fleets: ten thousand me
 	done
 
 .PHONY: long
-long: packages-test packages-plane venv-dev venv-ansible link ## What takes too long for `make test`: a minute's lateness, variants of networks, 200 seeds, 10,000 requests given up, coverage of all unit tests, the latest ansible-core, a deployment to 30 hosts (root)
+long: packages-test packages-plane venv-dev venv-ansible link ## What takes too long for `make test`: a minute's lateness, variants of networks, 200 seeds, 10,000 requests given up, libraries of other distributions, an upgrade of Debian in place, coverage of all unit tests, the latest ansible-core, a deployment to 30 hosts (root)
 	XDP_GOSSIP_LATE_SECONDS=60 $(VENV)/dev/bin/pytest tests/recovery/test_late.py $(PYTEST_ARGS)
 	$(VENV)/dev/bin/pytest tests/networks tests/recovery -m variant -rs $(PYTEST_ARGS)
 	SIM_SEEDS=200 SIM_DETECTION_LONG=20 $(VENV)/dev/bin/pytest tests/sim $(PYTEST_ARGS)
 	GIVEN_UP_REQUESTS=10000 $(VENV)/dev/bin/pytest tests/agent/test_api_given_up.py $(PYTEST_ARGS)
 	$(VENV)/dev/bin/python -m tests.recovery
+	$(MAKE) unit-pairs
+	PATH="$(VENV)/ansible/bin:$$PATH" $(VENV)/dev/bin/pytest tests/fleet/test_debian_upgrade.py $(PYTEST_ARGS)
 	$(MAKE) coverage COVERED=
 	.ci/ansible_test.py --core unpinned sanity units
 	DEPLOY_HOSTS=3,10,30 $(VENV)/dev/bin/python -m bench deploy

@@ -5,7 +5,8 @@ The lines of the threat model in docs/security.md are claims, too; tests/threats
 
 ``features()`` derives what is promised from the product and its documentation: commands, routes, findings, options,
 settings, the library's public names, headings. ``tests/claims.yml`` names the tests. ``python -m tests.claims REPORTS``
-reads the JUnit reports of a whole run and says which claims were not proved by it.
+reads the JUnit reports of a whole run and says which claims were not proved by it, and what in the README's table of
+systems (``tests/systems.py``) is not what was run.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pathlib import Path
 
 import yaml
 
+from tests import systems
 from tests.threats import read_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -364,7 +366,10 @@ def main(arguments: list[str]) -> int:
         print(f"{arguments[0]}: expected the JUnit reports of `make test`, found none", file=sys.stderr)
         return 2
     ledger = with_threats(read_ledger())
-    problems = unproved(ledger, results, strict=bool(os.environ.get("CI")))
+    strict = bool(os.environ.get("CI"))
+    absent = () if strict else [need for need, there in NEEDS.items() if not there()]
+    problems = unproved(ledger, results, strict=strict)
+    problems += systems.problems(systems.README.read_text(encoding="utf-8"), Path(arguments[0]), absent)
     for problem in problems:
         print(problem)
     print(f"{len(ledger.claims)} claims, {len(problems)} problems")

@@ -22,6 +22,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import systems
+
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = [
@@ -165,13 +167,14 @@ def chosen(controller: Controller, host: str) -> dict[str, Any]:
     return json.loads((controller.directory / f"{host}.json").read_text())  # type: ignore[no-any-return]
 
 
-def test_packages_of_each_system(controller: Controller) -> None:
+def test_packages_of_each_system(controller: Controller, record_property: Any) -> None:
     output = choose(controller, {name: described(system) for name, system in SYSTEMS.items()})
-    for name, (family, _distribution, _version, packages, plane) in SYSTEMS.items():
+    for name, (family, distribution, version, packages, plane) in SYSTEMS.items():
         assert (controller.directory / f"{name}.json").exists(), output
         found = chosen(controller, name)
         assert (found["packages"], found["plane"]) == (packages, plane), name
         assert found["query"][0] == {"Debian": "dpkg-query", "RedHat": "rpm"}[family]
+        record_property("choice of packages", systems.system(distribution, version))
 
 
 def test_packages_that_variables_ask_for(controller: Controller) -> None:
