@@ -73,9 +73,13 @@ def run(*words: str, text: str | None = None, seconds: float = 300) -> str:
 class Fleet:
     """The hosts ``xgd1`` and ``xgd2`` of a lab, with agents."""
 
-    def __init__(self, settings: Path) -> None:
+    def __init__(self, directory: Path) -> None:
+        settings = directory / "lab.yml"
         settings.write_text(yaml.safe_dump({**VARIABLES, "ansible_python_interpreter": "/usr/bin/python3"}))
         self._settings = settings
+        # Built once, so that every deployment is of the same release.
+        run("/usr/bin/python3", str(ROOT / "agent/build_release.py"), "--output", str(directory))
+        (self._archive,) = directory.glob("xdp-gossip-*.tar.gz")
 
     def lab(self, state: str) -> None:
         """Make the lab, or remove it."""
@@ -91,7 +95,9 @@ class Fleet:
 
     def deploy(self) -> str:
         """Deploy on both hosts; what Ansible prints."""
-        return run("ansible-playbook", "-i", str(HOME / "inventory.yml"), "xdp_gossip.fleet.deploy", seconds=600)
+        archive = f"xdp_gossip_agent_release_archive={self._archive}"
+        words = ("-i", str(HOME / "inventory.yml"), "-e", archive, "xdp_gossip.fleet.deploy")
+        return run("ansible-playbook", *words, seconds=600)
 
     def power(self, what: str, host: str) -> None:
         """``kill`` or ``start`` a host."""
@@ -136,7 +142,7 @@ class Fleet:
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    made = Fleet(tmp_path / "lab.yml")
+    made = Fleet(tmp_path)
     try:
         made.lab("present")
         made.deploy()
