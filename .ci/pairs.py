@@ -23,7 +23,15 @@ from ansible_env import ROOT, SetupError, find_python, run, version_of
 
 CACHE = ROOT / ".cache" / "pairs"
 #: What the tests need besides. A package's newest version that the Python allows will do.
-TOOLS = ("pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis", "jsonschema", "setuptools<81")
+TOOLS = (
+    "pytest>=8",
+    "pytest-timeout",
+    "pytest-xdist",
+    "hypothesis",
+    "jsonschema",
+    "setuptools",
+    "cyclonedx-python-lib[json-validation]",
+)
 #: What a build of an old library must not use: PyYAML 5.4 cannot be built with a newer one.
 CONSTRAINTS = ("cython<3",)
 

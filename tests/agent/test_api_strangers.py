@@ -9,6 +9,7 @@ import gc
 import gzip
 import logging
 import os
+import random
 import resource
 import socket
 import ssl
@@ -342,7 +343,7 @@ def test_nothing_is_inflated(path: str, token: str, monkeypatch: pytest.MonkeyPa
         b"GET /v1/health HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
         b"GET /v1/health HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc" * 100,
-        os.urandom(100_000),
+        random.Random(1).randbytes(100_000),
         b"\r\n" * 100_000,
     ],
 )
