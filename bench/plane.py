@@ -35,7 +35,8 @@ class Plane:
     ) -> None:
         constants = headers.constants()
         self._ring = min(len(members), constants["XG_RING"])
-        self._module = programs.compile_source(sources / "dataplane.c", {"XG_NODES": 20000}, sources)
+        sizes = {"XG_NODES": 20000, "XG_AMOUNT": amount, "XG_WIDE": 3 * amount}
+        self._module = programs.compile_source(sources / "dataplane.c", sizes, sources)
         self._names = list(headers.counters(sources))
         self.kind = programs.TC_INGRESS if tc else programs.XDP
         self.egress = programs.load(self._module, "xg_tc_egress", "SCHED_CLS") if tc else None

@@ -15,12 +15,8 @@
  *   `selftest.h` recognizes the frames of the loader's self-test.
  *   `xdp.h` and `tc.h` contain the programs for XDP and for TC, which use all headers above.
  *
- * The compiler gets these definitions:
- *
- *   `-DXG_NODES=n`: maximum number of origins in the table of nodes.
- *   `-DXG_PIN="directory"`: directory of the pinned tables. BCC creates and pins a missing table.
- *   `-DXG_AMOUNT=n`, `-DXG_WIDE=n`: number of entries that the loader fills in the device map relay, and in the device
- *   map relay_wide.
+ * The loader creates the tables, so it sets the number of entries of the table of nodes. The loader also sets the
+ * constants XG_AMOUNT and XG_WIDE when it loads a program. Benchmarks define all three for the compiler.
  */
 #include <uapi/linux/bpf.h>
 
@@ -32,32 +28,27 @@
 #error "SipHash reads its words straight from the packet: that takes a little-endian machine"
 #endif
 
+/* Maximum number of origins in the table of nodes. The loader creates the table with a number of its own. */
 #ifndef XG_NODES
-#define XG_NODES 20000
+#define XG_NODES 1
 #endif
 
-#ifdef XG_PIN
-#define XG_SHARED(kind, name) kind ":" XG_PIN "/" #name
-#else
-#define XG_SHARED(kind, name) kind
-#endif
+BPF_TABLE("array", __u32, struct xg_config, config, 1);
+BPF_TABLE("array", __u32, struct xg_key, keys, 256);
+BPF_TABLE("hash", struct xg_node_key, struct xg_node, nodes, XG_NODES);
+BPF_TABLE("array", __u32, struct xg_target, targets, 2 * XG_RING);
+BPF_TABLE("lru_hash", struct xg_address, struct xg_nexthop, nexthops, XG_NEXTHOPS);
+BPF_TABLE("lru_hash", struct xg_node_key, struct xg_direct, directs, XG_DIRECTS);
+BPF_TABLE("lru_hash", struct xg_node_key, struct xg_asker, askers, XG_ASKERS);
+BPF_TABLE("lru_hash", struct xg_node_key, struct xg_ack, acks, XG_ACKS);
+BPF_TABLE("percpu_array", __u32, __u64, counters, XG_COUNTERS);
+BPF_TABLE("lru_hash", struct xg_refusal_key, struct xg_refusal, refusals, XG_REFUSALS);
 
-BPF_TABLE(XG_SHARED("array", config), __u32, struct xg_config, config, 1);
-BPF_TABLE(XG_SHARED("array", keys), __u32, struct xg_key, keys, 256);
-BPF_TABLE(XG_SHARED("hash", nodes), struct xg_node_key, struct xg_node, nodes, XG_NODES);
-BPF_TABLE(XG_SHARED("array", targets), __u32, struct xg_target, targets, 2 * XG_RING);
-BPF_TABLE(XG_SHARED("lru_hash", nexthops), struct xg_address, struct xg_nexthop, nexthops, XG_NEXTHOPS);
-BPF_TABLE(XG_SHARED("lru_hash", directs), struct xg_node_key, struct xg_direct, directs, XG_DIRECTS);
-BPF_TABLE(XG_SHARED("lru_hash", askers), struct xg_node_key, struct xg_asker, askers, XG_ASKERS);
-BPF_TABLE(XG_SHARED("lru_hash", acks), struct xg_node_key, struct xg_ack, acks, XG_ACKS);
-BPF_TABLE(XG_SHARED("percpu_array", counters), __u32, __u64, counters, XG_COUNTERS);
-BPF_TABLE(XG_SHARED("lru_hash", refusals), struct xg_refusal_key, struct xg_refusal, refusals, XG_REFUSALS);
-
-BPF_F_TABLE(XG_SHARED("lpm_trie", allow), struct xg_allow_key, __u8, allow, XG_ALLOWED, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("lpm_trie", struct xg_allow_key, __u8, allow, XG_ALLOWED, BPF_F_NO_PREALLOC);
 
 /*
- * This structure declares the same table as BPF_RINGBUF_OUTPUT. The macro BPF_RINGBUF_OUTPUT cannot declare a pinned
- * map.
+ * This structure declares the same table as BPF_RINGBUF_OUTPUT. The macro BPF_RINGBUF_OUTPUT takes a number of pages,
+ * whose size depends on the machine.
  */
 struct events_table_t {
 	int key;
@@ -65,7 +56,7 @@ struct events_table_t {
 	int (*ringbuf_output)(void *, __u64, __u64);
 	__u32 max_entries;
 };
-__attribute__((section("maps/" XG_SHARED("ringbuf", events)))) struct events_table_t events = {
+__attribute__((section("maps/ringbuf"))) struct events_table_t events = {
 	.max_entries = XG_EVENT_BYTES,
 };
 

@@ -21,6 +21,8 @@
 #define XG_COPIES 64
 #define XG_NEXTHOPS 4096
 #define XG_EVENT_BYTES (256 * 1024)
+/* The constant number n that the loader sets when it loads a program is XG_PLACEHOLDER + n in the compiled program. */
+#define XG_PLACEHOLDER 0x5847434f4e535400ULL
 /*
  * Maximum number of entries in the map ``allow``, which contains the networks whose packets the programs accept: 256
  * networks, and one entry that excludes IPv4 from a network of IPv6.

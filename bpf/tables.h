@@ -11,14 +11,22 @@
 #include "maps.h"
 
 /*
- * Number of entries of the device maps relay and relay_wide. Each map has one entry for each copy of a rumor. The
- * loader defines XG_AMOUNT and XG_WIDE.
+ * A constant of which the compiler knows only that it is a constant: the instruction that loads a 64-bit number. The
+ * loader replaces the number when it loads the program (dataplane/loader/container.py), so one compiled program serves
+ * all hosts, and the verifier nevertheless sees a constant.
  */
+#define XG_LOADED(number) \
+	({ \
+		__u64 loaded; \
+		asm("%0 = %1 ll" : "=r"(loaded) : "i"(XG_PLACEHOLDER + (number))); \
+		loaded; \
+	})
+/* Number of entries that the loader fills in the device map relay, and in the device map relay_wide. */
 #ifndef XG_AMOUNT
-#define XG_AMOUNT XG_COPIES
+#define XG_AMOUNT XG_LOADED(0)
 #endif
 #ifndef XG_WIDE
-#define XG_WIDE XG_COPIES
+#define XG_WIDE XG_LOADED(1)
 #endif
 
 #define XG_EEXIST 17

@@ -56,6 +56,12 @@ def at(mono: float) -> Now:
     return Now(mono, int(mono * 1e9) + 10**18)
 
 
+def test_the_origin_of_the_programs_is_read(tmp_path: Path) -> None:
+    for state, told in (({}, ""), ({"container": "ab12"}, "ab12")):
+        (tmp_path / "state.json").write_text(json.dumps({**STATE, **state}))
+        assert Loaded.read(tmp_path, "auto").container == told
+
+
 # -- what the loader wrote down --------------------------------------------------------------------------------
 
 

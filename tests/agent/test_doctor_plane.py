@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,22 @@ from xdp_gossip.dataplane.loader.errors import LoaderError
 
 UP: dict[str, Any] = {
     "up": True, "mode": "TC", "interface": "lo", "reasons": [], "compiler": "clang", "nodes": 1, "amount": 1,
-    "user": "x", "counters": {}, "rejected": {},
+    "user": "x", "counters": {}, "rejected": {}, "container": "",
 }  # fmt: skip
 REASON = {"mode": "XDP (native)", "reason": "a veth", "remedy": "ethtool"}
+
+
+class Stock:
+    """Compiled programs, or what is lacking for them."""
+
+    checksum, toolchain = "", "a compiler"
+
+    def __init__(self, lacks: Sequence[tuple[str, str]] = (), unfit: LoaderError | None = None) -> None:
+        self.lacks, self.unfit = list(lacks), unfit
+
+    def lacking(self) -> list[tuple[str, str]]:
+        """What was given."""
+        return self.lacks
 
 
 class Refused(LoaderError):
@@ -87,11 +100,10 @@ def test_what_the_host_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     (tmp_path / "lockdown").write_text("none integrity [confidentiality]")
     monkeypatch.setattr(dataplane, "_PROCESS", tmp_path / "status")
     monkeypatch.setattr(dataplane, "_LOCKDOWN", tmp_path / "lockdown")
-    monkeypatch.setattr(dataplane.compile, "missing", lambda: [("BCC is missing", "install it")])
     monkeypatch.setattr(dataplane.libbpf, "library", raises(OSError("libbpf is missing")))
     monkeypatch.setattr(dataplane.unprivileged, "maps_refused", lambda: True)
     monkeypatch.setattr(dataplane.os, "geteuid", lambda: 0)
-    found = wrong(dataplane._host("error"))
+    found = wrong(dataplane._host("error", Stock([("BCC is missing", "install it")])))
     assert set(found) == {"kernel.capability", "kernel.lockdown", "dataplane.library", "dataplane.privileges"}
     monkeypatch.setattr(dataplane.unprivileged, "maps_refused", raises(OSError(1, "not permitted")))
     assert wrong(dataplane.privilege())["kernel.capability"].text == "not permitted"
@@ -100,13 +112,23 @@ def test_what_the_host_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 def test_what_the_kernel_rejects(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataplane.proof, "lost_modes", lambda name: ["TC"])
     rejected = {"xg_tc": {"reason": "xg_tc: rejected", "remedy": "another kernel"}}
-    found = wrong(dataplane.kernel({**UP, "rejected": rejected}, None, "warning"))
+    found = wrong(dataplane.kernel({**UP, "rejected": rejected}, None, "warning", None))
     assert "there is no TC" in found["kernel.rejects"].text
     monkeypatch.setattr(dataplane.proof, "trial", raises(Refused()))
     monkeypatch.setattr(dataplane.os, "geteuid", lambda: 0)
-    monkeypatch.setattr(dataplane.compile, "missing", list)
     wanted: Any = object()
-    assert list(wrong(dataplane.kernel({**UP, "up": False}, wanted, "warning"))) == ["kernel.refuses"]
+    assert list(wrong(dataplane.kernel({**UP, "up": False}, wanted, "warning", Stock()))) == ["kernel.refuses"]
+
+
+def test_where_the_programs_come_from() -> None:
+    unfit = LoaderError("programs.xgp: checksum: the file was changed", "deploy the release again")
+    found = wrong(dataplane._origin(UP, Stock(unfit=unfit)))
+    assert found["dataplane.container"].remedy == "deploy the release again"
+    assert [each.text for each in dataplane._origin(UP, None)] == [
+        "the programs come from this host's compiler (clang)"
+    ]
+    told = [each.text for each in dataplane._origin({**UP, "container": "ab12"}, Stock())]
+    assert told == ["the programs come from program container sha256:ab12 (clang)"]
 
 
 class Wanted:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Machines that the data plane's programs are not for are refused with the reason, before a compiler is looked for."""
+"""Machines that the data plane's programs are not for are refused with the reason, before programs are looked for."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from xdp_gossip.dataplane.loader.compile import Programs
 from xdp_gossip.dataplane.loader.errors import LoaderError
+from xdp_gossip.dataplane.loader.stock import Stock
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,6 @@ def test_other_machines_are_refused(monkeypatch: pytest.MonkeyPatch, order: str,
     monkeypatch.setattr(sys, "byteorder", order)
     monkeypatch.setattr(sys, "maxsize", most)
     with pytest.raises(LoaderError, match=told) as refused:
-        Programs("dataplane.c", {})
+        Stock().part("dataplane.c")
     assert "for little-endian machines of 64 bits" in refused.value.reason
     assert "over UDP" in refused.value.remedy

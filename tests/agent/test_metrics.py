@@ -124,7 +124,7 @@ def test_the_kernel_has_its_own_counters_where_there_is_a_data_plane() -> None:
     for change in ({"protocol": "UDP"}, {"mode": "XDP (native)"}):
         assert kept.encode() not in metrics.render({**fake.status(), **change}, fake.members())[0]
     counters = {name: number for number, name in enumerate(headers.counters())}
-    fake.dataplane = {"interface": "eth0", "directory": "/run/x", "counters": counters}
+    fake.dataplane = {"interface": "eth0", "directory": "/run/x", "container": "", "counters": counters}
     found = scrape(fake)
     for name, number in counters.items():
         assert found["xdp_gossip_dataplane_packets_total", name] == number
@@ -135,5 +135,5 @@ def test_the_status_sums_up_what_the_kernel_did() -> None:
     assert "kernel" not in nodes.summary(fake.status())
     counters = {**dict.fromkeys(headers.counters(), 0), "take_heartbeat": 7, "take_leave": 1, "take_newcomer": 2}
     counters.update(relay=6, drop_duplicate=20, drop_bad_mac=3)
-    fake.dataplane = {"interface": "eth0", "directory": "/run/x", "counters": counters}
+    fake.dataplane = {"interface": "eth0", "directory": "/run/x", "container": "", "counters": counters}
     assert nodes.summary(fake.status())["kernel"] == "8 rumors taken, 6 relayed, 23 dropped on eth0"

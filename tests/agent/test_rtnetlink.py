@@ -13,8 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xdp_gossip.dataplane import interfaces, routes, rtnetlink
-from xdp_gossip.dataplane.loader import compile as compiling
-from xdp_gossip.dataplane.loader import errors
 
 
 def message(kind: int, body: bytes, length: int | None = None) -> bytes:
@@ -90,23 +88,3 @@ def test_the_default_route_counts_where_no_other_leads_anywhere(monkeypatch: pyt
     assert ways("198.18.0.9") == [9]
     table.clear()
     assert ways("198.18.0.2") == []
-
-
-@pytest.mark.parametrize(
-    ("text", "lines", "remembered"),
-    [
-        ("Failed to load BPF program b'x': Permission denied", ["R1 invalid mem access", "processed 9 insns"], True),
-        ("Failed to load BPF program b'x': Invalid argument", [], True),
-        ("Failed to load BPF program b'x': Permission denied", [], False),  # SELinux
-        ("Failed to load BPF program b'x': Operation not permitted", [], False),
-        ("Failed to load BPF program b'x': Cannot allocate memory", ["1: (95) exit", "processed 9 insns"], False),
-        ("Failed to load BPF program b'x': Unknown error 524", ["1: (95) exit", "processed 9 insns"], False),
-        ("Failed to load BPF program b'x': Resource temporarily unavailable", [], False),
-    ],
-)
-def test_only_what_the_verifier_says_is_remembered(
-    monkeypatch: pytest.MonkeyPatch, text: str, lines: list[str], remembered: bool
-) -> None:
-    monkeypatch.setattr(compiling, "toolchain", lambda: "a compiler")
-    found = compiling._why_not_loaded("xg_x", compiling._Said(text, lines))
-    assert isinstance(found, errors.Rejected) is remembered

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The programs, compiled once and run packet by packet with BPF_PROG_TEST_RUN, and their maps."""
+"""The programs, compiled once and run packet by packet with BPF_PROG_TEST_RUN, and their maps.
+
+They are loaded as on a host without a compiler: from the bytes of a program container.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ from xdp_gossip.core.allowlist import AllowList
 from xdp_gossip.core.members.window import ReplayWindow
 from xdp_gossip.core.types import Address
 from xdp_gossip.dataplane import headers, layout, libbpf
-from xdp_gossip.dataplane.loader.compile import include_directories
+from xdp_gossip.dataplane.libbpf.binding import SAMPLE
+from xdp_gossip.dataplane.loader import compile, container
+from xdp_gossip.dataplane.loader.loading import Programs
+from xdp_gossip.dataplane.loader.programs import MAIN, SOURCES
 from xdp_gossip.wire.keys import Keyring, cluster_id, derive
 from xdp_gossip.wire.native import NativeCodec
 
@@ -30,12 +36,13 @@ CODEC = NativeCodec(KEYRING)
 #: enum xdp_action, and TC's.
 XDP_DROP, XDP_PASS, XDP_REDIRECT = 1, 2, 4
 TC_NEXT, TC_SHOT, TC_REDIRECT = 0xFFFFFFFF, 2, 7
-DEVMAP = 33
 #: Of next hops that tests write.
 HOP_MAC = bytes.fromhex("020000000077")
 #: Room for origins in the programs under test.
 NODES = 4096
 TEXT = Path(__file__).with_name("extra.c")
+#: The programs in it.
+_TEST_PROGRAMS = dict.fromkeys(("test_siphash", "test_xdp_egress", "test_xdp_nothing"), "XDP")
 
 _RUNNING, _GENERIC, _ALLOW = 1, 2, 4
 _EVERYBODY = AllowList()
@@ -57,14 +64,14 @@ class Plane:
     """The compiled programs. ``programs`` are loaded at their first use; maps are written in the model's terms."""
 
     def __init__(self, nodes: int = NODES) -> None:
-        import bcc  # type: ignore[import-not-found,unused-ignore]  # 74 MB: only these tests pay for it
-
-        root = headers.directory()
-        os.environ["BCC_KERNEL_SOURCE"] = str(root / "kshim")
-        flags = [f"-I{path}" for path in (root / "kshim" / "include", root, *include_directories())]
-        text = (root / "dataplane.c").read_text() + TEXT.read_text()
-        self._bcc = bcc
-        self._bpf = bcc.BPF(text=text.encode(), cflags=[*flags, f"-DXG_NODES={nodes}"])
+        copies, layout_number = headers.constants()["XG_COPIES"], headers.constants()["XG_LAYOUT"]
+        part = compile.part(MAIN, extra=TEXT.read_text(), programs={**SOURCES[MAIN], **_TEST_PROGRAMS})
+        built = container.Container(headers.sources_digest(), layout_number, compile.compiler(), (part,))
+        loaded = container.parse(container.pack(built)).part(MAIN)
+        assert loaded == part
+        sizes = {"nodes": nodes}
+        self._specs = {spec.name: spec for spec in part.maps}
+        self._programs = Programs(part, built.compiler, {"amount": copies, "wide": copies}, sizes)
         self._ring: Any = None
         self._events: list[Event] = []
         self.nodes = nodes
@@ -73,17 +80,11 @@ class Plane:
     @functools.cache  # noqa: B019 - there is one for a session
     def program(self, name: str) -> int:
         """Descriptor of a program, by the name of its function."""
-        kind = self._bcc.BPF.SCHED_CLS if "_tc_" in name else self._bcc.BPF.XDP
-        if name == "xg_xdp_egress":
-            return int(self._bpf.load_func(name.encode(), kind, None, DEVMAP).fd)
-        return int(self._bpf.load_func(name.encode(), kind).fd)
+        return self._programs.load(name)
 
     def watch(self) -> int:
         """Attach xg_watch to the flushes of device queues, until the returned descriptor is closed."""
-        program = int(self._bpf.load_func(b"xg_watch", self._bcc.BPF.RAW_TRACEPOINT).fd)
-        descriptor = int(self._bcc.lib.bpf_attach_raw_tracepoint(program, b"xdp_devmap_xmit"))
-        assert descriptor >= 0, os.strerror(ctypes.get_errno())
-        return descriptor
+        return libbpf.tracepoint_open("xdp_devmap_xmit", self.program("xg_watch"))
 
     def run(self, name: str, frame: bytes, context: bytes = b"", repeat: int = 1) -> libbpf.RunResult:
         """Run a program on a frame. ``context``: ``struct __sk_buff`` for TC. Raises ``OSError``."""
@@ -91,7 +92,12 @@ class Plane:
 
     def map(self, name: str) -> int:
         """Descriptor of a map."""
-        return int(self._bpf[name.encode()].map_fd)
+        return self._programs.map(name)
+
+    def keys(self, name: str) -> list[bytes]:
+        """All keys of a map."""
+        spec = self._specs[name]
+        return libbpf.keys(self.map(name), spec.key, spec.entries or self.nodes)
 
     def write(self, name: str, key: bytes, value: bytes) -> None:
         """One entry of a map. Raises ``OSError``."""
@@ -110,10 +116,11 @@ class Plane:
 
     def reset(self, config: Config, targets: Sequence[Address] = (), generic: bool = False) -> None:
         """As if just loaded, with one key; counters and events as of now."""
-        for name in (b"nodes", b"directs", b"askers", b"acks", b"nexthops", b"refusals", b"scratch"):
-            self._bpf[name].clear()
-        for network in list(self._bpf[b"allow"].keys()):
-            self.delete("allow", bytes(network))
+        for name in ("nodes", "directs", "askers", "acks", "nexthops", "refusals", "allow"):
+            for key in self.keys(name):
+                self.delete(name, key)
+        scratch = (self._specs["scratch"].value + 7) // 8 * 8 * libbpf.processors()
+        self.write("scratch", bytes(4), bytes(scratch))
         # Where answers go; any interface will do, as a test run sends nothing.
         self.write("relay", bytes(4), struct.pack("=Ii", 1, self.program("xg_xdp_egress")))
         for key_id in range(256):
@@ -229,10 +236,11 @@ class Plane:
         """Source IP and verdict of refused packets -> samples; what the map holds is removed."""
         names = list(headers.counters())
         found = {}
-        for key, value in self._bpf[b"refusals"].items():
-            packed, verdict, _ = layout.REFUSAL_KEY.unpack(bytes(key))
-            found[Address.unpack(packed, 1).ip, names[verdict]] = layout.REFUSAL.unpack(bytes(value))[0]
-        self._bpf[b"refusals"].clear()
+        for key in self.keys("refusals"):
+            packed, verdict, _ = layout.REFUSAL_KEY.unpack(key)
+            value = libbpf.lookup(self.map("refusals"), key, layout.REFUSAL.size)
+            found[Address.unpack(packed, 1).ip, names[verdict]] = layout.REFUSAL.unpack(value)[0]
+            self.delete("refusals", key)
         return found
 
     def counted(self) -> Mapping[str, int]:
@@ -246,9 +254,11 @@ class Plane:
     def events(self) -> list[Event]:
         """What came through the ring buffer since the last call."""
         if self._ring is None:
-            self._callback = self._bcc.libbcc._RINGBUF_CB_TYPE(self._take)
-            self._ring = self._bcc.lib.bpf_new_ringbuf(self.map("events"), self._callback, None)
-        self._bcc.lib.bpf_consume_ringbuf(self._ring)
+            self._callback = SAMPLE(self._take)
+            self._ring = libbpf.library().ring_buffer__new(self.map("events"), self._callback, None, None)
+            assert self._ring, os.strerror(ctypes.get_errno())
+        consumed = libbpf.library().ring_buffer__consume(self._ring)
+        assert consumed >= 0, os.strerror(-consumed)
         found, self._events = self._events, []
         return found
 

@@ -17,6 +17,7 @@ from xdp_gossip.cli.doctor.finding import Finding
 from xdp_gossip.cli.main import main
 from xdp_gossip.dataplane import interfaces, unprivileged
 from xdp_gossip.dataplane.loader import attach, compile
+from xdp_gossip.dataplane.loader.stock import Stock
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces and BPF")
 
@@ -206,7 +207,7 @@ def test_an_agent_that_does_not_use_what_is_up(protocol: str, remedy: str) -> No
 )
 def test_lockdown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, complains: bool) -> None:
     monkeypatch.setattr(doctor_dataplane, "_LOCKDOWN", put(tmp_path, text))
-    found = [finding for finding in doctor_dataplane._host("warning") if "locked down" in finding.text]
+    found = [finding for finding in doctor_dataplane._host("warning", Stock()) if "locked down" in finding.text]
     assert bool(found) == complains
 
 
@@ -225,7 +226,7 @@ def test_bcc_and_headers_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
     monkeypatch.setattr(compile.importlib, "import_module", no_bcc)
     monkeypatch.setattr(compile, "_USER_HEADERS", tmp_path)
-    texts = {finding.text: finding.remedy for finding in complaints(doctor_dataplane._host("error"))}
+    texts = {finding.text: finding.remedy for finding in complaints(doctor_dataplane._host("error", Stock()))}
     bcc = next(text for text in texts if "BCC is missing" in text)
     assert "python3-bpfcc" in texts[bcc] and "python3-bcc" in texts[bcc]
     libc = next(text for text in texts if "if_ether.h" in text)

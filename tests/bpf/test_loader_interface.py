@@ -19,8 +19,9 @@ from tests.bpf.loader_world import COMMAND, IPV4, USER, World, run
 from tests.bpf.test_loader_modes import CLSACT, spoil, without_compiler
 from xdp_gossip.dataplane import headers, interfaces, layout, libbpf
 from xdp_gossip.dataplane.libbpf import processors
-from xdp_gossip.dataplane.loader import attach, ethtool, pins, supply, traps
+from xdp_gossip.dataplane.loader import attach, ethtool, pins, traps
 from xdp_gossip.dataplane.loader.errors import LoaderError, Refused
+from xdp_gossip.dataplane.loader.programs import SOURCES
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: network namespaces and BPF")
 NATIVE, GENERIC, TC = "XDP (native)", "XDP (generic)", "TC"
@@ -56,7 +57,9 @@ def test_what_is_not_there_yet_is_waited_for(here: World, named: bool) -> None:
     assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (pwd.getpwnam(USER).pw_uid, 0, 0o775)
     assert here.loader("up", check=False).returncode == 3
     made = here.status()["programs"]
-    assert set(made) == set(supply.KINDS), "the programs are made while the interface is waited for"
+    assert set(made) == {name for part in SOURCES.values() for name in part}, (
+        "the programs are made while the interface is waited for"
+    )
     assert here.loader("up", check=False).returncode == 3
     make_again(here)
     (ask / "request").touch()

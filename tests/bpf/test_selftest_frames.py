@@ -14,8 +14,8 @@ from tests.bpf import frames, scene
 from tests.bpf.harness import TC_NEXT, TC_SHOT, XDP_DROP, XDP_PASS, Plane
 from tests.bpf.wire import NAMESPACE, Wire
 from xdp_gossip.core.types import Address
-from xdp_gossip.dataplane.loader import selftest
-from xdp_gossip.dataplane.loader.compile import Programs
+from xdp_gossip.dataplane.loader import compile, selftest
+from xdp_gossip.dataplane.loader.loading import Programs
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root: BPF")]
 
@@ -87,9 +87,9 @@ def test_a_knock_passes_the_hook(plane: Plane, link: Wire, kind: str, flags: int
         "egress": ("xg_tc_egress", libbpf.TCX_EGRESS, 0),
     }
     program, hook, how = hooks[kind]
-    source = Programs("selftest.c", {})
+    source = Programs(compile.part("selftest.c"), compile.compiler(), {}, {})
     # What it returns is the stack's: NET_XMIT_DROP where the program at the way out takes the frame.
-    knock = source.load("xg_selftest_knock", "SCHED_CLS")
+    knock = source.load("xg_selftest_knock")
     libbpf.update(source.map("knock"), bytes(4), bytes((ctypes.c_uint32 * 2)(link.ifindex, flags)))
     plane.reset(scene.config(4))
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""``python -m tests.kernels [--bpf DIR] [--kernel 6.1]...``: print the matrix; 1 when a program is rejected."""
+"""``python -m tests.kernels [--bpf DIR] [--container FILE] [--kernel 6.1]...``: print the matrix; 1 when a program is
+rejected.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,15 @@ def main() -> int:
     names = [each.kernel for each in ALL]
     parser.add_argument("--bpf", type=Path, default=BPF, help="the sources (default: this checkout's)")
     parser.add_argument("--kernel", action="append", choices=names, help="(default: all)")
+    text = "a program container (dataplane build), in addition to those that the distributions' compilers make"
+    parser.add_argument("--container", type=Path, help=text)
     args = parser.parse_args()
     if lacking := missing():
         parser.error(lacking)
     wanted = [each for each in ALL if not args.kernel or each.kernel in args.kernel]
     try:
-        found = matrix(wanted, args.bpf.resolve())
+        more = {args.container.name: args.container.read_bytes()} if args.container else {}
+        found = matrix(wanted, args.bpf.resolve(), more=more)
     except Unavailable as error:
         print(f"not available: {error}", file=sys.stderr)
         return 2

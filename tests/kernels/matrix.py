@@ -19,6 +19,7 @@ from .guest import Guest, booted
 
 HERE = Path(__file__).resolve().parent
 BPF = HERE.parents[1] / "bpf"
+AGENT = HERE.parents[1] / "agent"
 #: A boot and the verification of all programs took 36 to 42 s on two cores; a busy machine may need many times that.
 BOOT_SECONDS = 1200.0
 _COMPILE_SECONDS = 300.0
@@ -26,15 +27,18 @@ _COMPILE_SECONDS = 300.0
 Results = dict[str, dict[str, Any]]
 
 
-def compiled(distribution: Distribution, bpf: Path = BPF, flags: Sequence[str] = ()) -> dict[str, Any]:
-    """What the distribution's BCC makes of ``bpf/`` (see dump.py). Raises ``Unavailable``."""
+def compiled(distribution: Distribution, bpf: Path = BPF) -> bytes:
+    """The program container that ``dataplane build`` makes of ``bpf/`` by the distribution's BCC.
+
+    Raises ``Unavailable``.
+    """
     inside = root(distribution)
     with tempfile.TemporaryDirectory(dir=inside / "share") as name:
         share = Path(name)
         shutil.copytree(bpf, share / "bpf")
-        shutil.copy(HERE / "dump.py", share)
+        shutil.copytree(AGENT, share / "agent", ignore=shutil.ignore_patterns("__pycache__", "build"))
         within = Path("/share") / share.name
-        words = ("/usr/bin/python3", str(within / "dump.py"), str(within / "bpf"), str(within / "out.json"), *flags)
+        words = (str(within / "agent" / "bin" / "xdp-gossip"), "dataplane", "build", str(within / "out.xgp"))
         # A namespace of its own, so that the mounts end with the command, whatever becomes of it.
         script = f'mount -t proc proc "{inside}/proc" && exec chroot "{inside}" "$@"'
         done = subprocess.run(
@@ -46,48 +50,60 @@ def compiled(distribution: Distribution, bpf: Path = BPF, flags: Sequence[str] =
         )
         if done.returncode:
             raise AssertionError(f"{distribution.compiler}: {bpf} does not compile: {done.stderr[-3000:]}")
-        found: dict[str, Any] = json.loads((share / "out.json").read_text())
-        return found
+        return (share / "out.xgp").read_bytes()
 
 
 @contextlib.contextmanager
-def verifying(distribution: Distribution, dumps: Mapping[str, Any], share: Path, boot: str = "") -> Iterator[Guest]:
+def verifying(
+    distribution: Distribution, containers: Mapping[str, bytes], share: Path, boot: str = ""
+) -> Iterator[Guest]:
     """The distribution's kernel, asked for all programs of all compilers (by name).
 
     ``boot``: words of its command line. What it says of its lockdown is in the file ``lockdown`` of the share.
     """
     share.mkdir(parents=True)
     shutil.copy(HERE / "load.py", share)
+    shutil.copytree(AGENT, share / "product" / "agent", ignore=shutil.ignore_patterns("__pycache__", "build"))
     lines = ["set -e", "mountpoint -q /sys/kernel/security || mount -t securityfs securityfs /sys/kernel/security"]
     lines.append("cat /sys/kernel/security/lockdown >lockdown || echo none >lockdown")
-    for number, dumped in enumerate(dumps.values()):
-        (share / f"{number}.json").write_text(json.dumps(dumped))
-        lines.append(f"python3 load.py {number}.json {number}.out")
+    # BCC is in the root, and must not be used.
+    lines.append("mount -t tmpfs none /usr/lib/python3/dist-packages/bcc")
+    for number, content in enumerate(containers.values()):
+        (share / f"{number}.xgp").write_bytes(content)
+        lines.append(f"python3 load.py {number}.xgp {number}.out")
     with booted(kernel(distribution), root(BOOKWORM), share, "\n".join(lines) + "\n", boot=boot) as guest:
         yield guest
 
 
-def results(guest: Guest, dumps: Mapping[str, Any]) -> Results:
+def results(guest: Guest, containers: Mapping[str, bytes]) -> Results:
     """What the guest's verifier said, when it has come to its end."""
     guest.wait(BOOT_SECONDS)
-    return {name: json.loads((guest.share / f"{number}.out").read_text()) for number, name in enumerate(dumps)}
+    return {name: json.loads((guest.share / f"{number}.out").read_text()) for number, name in enumerate(containers)}
 
 
-def matrix(distributions: Sequence[Distribution], bpf: Path = BPF, running: bool = True) -> dict[str, Results]:
-    """Kernel -> results; two guests at a time. ``running``: this machine's own kernel too. Raises ``Unavailable``."""
-    dumps = {each.compiler: compiled(each, bpf) for each in distributions if each.compiler}
+def matrix(
+    distributions: Sequence[Distribution],
+    bpf: Path = BPF,
+    running: bool = True,
+    more: Mapping[str, bytes] | None = None,
+) -> dict[str, Results]:
+    """Kernel -> results; two guests at a time. ``running``: this machine's own kernel too. ``more``: further program
+    containers, by name. Raises ``Unavailable``.
+    """
+    containers = {each.compiler: compiled(each, bpf) for each in distributions if each.compiler}
+    containers.update(more or {})
     found: dict[str, Results] = {}
     with tempfile.TemporaryDirectory() as name:
         for at in range(0, len(distributions), 2):
             with contextlib.ExitStack() as stack:
                 guests = {
-                    each.kernel: stack.enter_context(verifying(each, dumps, Path(name) / each.suite))
+                    each.kernel: stack.enter_context(verifying(each, containers, Path(name) / each.suite))
                     for each in distributions[at : at + 2]
                 }
                 for version, guest in guests.items():
-                    found[version] = results(guest, dumps)
+                    found[version] = results(guest, containers)
     if running:
-        found[os.uname().release] = {compiler: load.load(dumped) for compiler, dumped in dumps.items()}
+        found[os.uname().release] = {compiler: load.load(content) for compiler, content in containers.items()}
     return found
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -23,10 +22,8 @@ _CONFTEST = """def pytest_runtest_logreport(report):
     if report.failed:
         print(report.longreprtext, flush=True)
 """
-#: What the loader compiles with, by the defaults of ``limits.nodes`` and ``amount``.
-_FLAGS = ("-DXG_NODES=20000", "-DXG_AMOUNT=4", "-DXG_WIDE=12")
-#: First line of a guest's command: what was compiled ahead stands for BCC (ahead.py).
-AHEAD = "mount --bind /run/share/bcc /usr/lib/python3/dist-packages/bcc || exit 1\n"
+#: First line of a guest's command: the guest has no BCC, and loads the program container that ``compile_ahead`` made.
+AHEAD = "mount -t tmpfs none /usr/lib/python3/dist-packages/bcc || exit 1\n"
 
 
 def lay_out(share: Path, *scripts: str) -> None:
@@ -61,8 +58,8 @@ def lay_out_tests(share: Path, names: Sequence[str]) -> None:
 
 
 @functools.cache
-def _programs(distribution: Distribution) -> str:
-    return json.dumps(compiled(distribution, flags=_FLAGS))
+def _programs(distribution: Distribution) -> bytes:
+    return compiled(distribution)
 
 
 def compile_ahead(share: Path, distribution: Distribution) -> None:
@@ -70,10 +67,7 @@ def compile_ahead(share: Path, distribution: Distribution) -> None:
 
     Both by the distribution's own compilers. Raises ``Unavailable``.
     """
-    (share / "compiled.json").write_text(_programs(distribution))
-    (share / "bcc").mkdir()
-    shutil.copy(HERE / "ahead.py", share / "bcc" / "__init__.py")
-    shutil.copy(HERE / "load.py", share)
+    (share / "product" / "bpf" / "programs.xgp").write_bytes(_programs(distribution))
     inside = root(distribution)
     # A namespace of its own, so that the mount ends with the command.
     script = f'mount --bind "{share}" "{inside}/share" && exec chroot "{inside}" python3 -m compileall -q /share'

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Every program, from the compilers of Debian 12 and 13, is accepted by their kernels' verifiers and by this one's."""
+"""Every program, from the compilers of Debian 12 and 13, is accepted by their kernels' verifiers and by this one's.
+
+The programs come from program containers, as ``dataplane build`` makes them, and are loaded without a compiler.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import pytest
 
 from tests.kernels.distributions import BACKPORTS, BOOKWORM, BULLSEYE, TRIXIE, Distribution
 from tests.kernels.matrix import BPF, Results, compiled, matrix, results, table, verifying
+from xdp_gossip.dataplane.loader import container
 
 #: bpf_task_pt_regs: the last helper of Linux 5.15 (include/uapi/linux/bpf.h of that version).
 LAST_HELPER_OF_5_15 = 175
@@ -68,6 +72,15 @@ def test_a_program_that_a_verifier_rejects_is_seen(tmp_path: Path) -> None:
             assert what["error"] and what["says"]
 
 
+def test_a_compiler_always_makes_the_same_container() -> None:
+    """In another process and another directory; and it tells which compiler it was."""
+    first = compiled(TRIXIE)
+    assert compiled(TRIXIE) == first
+    name, version = TRIXIE.compiler.split(", LLVM ")
+    told = container.parse(first).compiler
+    assert told.startswith(name) and told.endswith(f"LLVM {version}")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("distribution", [BACKPORTS], ids=lambda each: each.suite)
 def test_other_kernels(distribution: Distribution, tmp_path: Path) -> None:
@@ -79,9 +92,9 @@ def test_other_kernels(distribution: Distribution, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_5_10_refuses_clearly(tmp_path: Path) -> None:
     """It lacks bpf_ktime_get_coarse_ns, and says so of each program of the data plane."""
-    dumps = {each.compiler: compiled(each) for each in (BOOKWORM, TRIXIE)}
-    with verifying(BULLSEYE, dumps, tmp_path / "5.10") as guest:
-        for programs in results(guest, dumps).values():
+    containers = {each.compiler: compiled(each) for each in (BOOKWORM, TRIXIE)}
+    with verifying(BULLSEYE, containers, tmp_path / "5.10") as guest:
+        for programs in results(guest, containers).values():
             for name in ("xg_xdp_ingress", "xg_xdp_egress", "xg_tc_ingress", "xg_tc_egress"):
                 assert not programs[name]["accepted"]
                 # bpf_ktime_get_coarse_ns

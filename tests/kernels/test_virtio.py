@@ -109,7 +109,7 @@ def run(
 
 
 def test_native_xdp_on_debian_12(outside: Agent, tmp_path: Path) -> None:
-    """With programs compiled ahead; the guests of ``test_all_modes`` compile theirs."""
+    """With a program container, and without BCC; the guests of ``test_all_modes`` compile their programs."""
     run(BOOKWORM, outside, [NATIVE], tmp_path, ahead=True)
 
 

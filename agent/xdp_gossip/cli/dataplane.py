@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""The commands ``dataplane up``, ``down`` and ``status``: load, remove and show the kernel data plane."""
+"""The commands ``dataplane up``, ``down``, ``status`` and ``build``: load, remove, show and compile the kernel data
+plane.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,17 +34,19 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
     dataplane = add_command(
         commands,
         "dataplane",
-        "the kernel data plane: up, down, status",
-        "Set up, remove or show the kernel data plane of this host. The agent need not run.",
+        "the kernel data plane: up, down, status, build",
+        "Set up, remove or show the kernel data plane of this host, or compile its programs for other hosts. The agent "
+        "need not run.",
         ["xdp-gossip dataplane status", "xdp-gossip dataplane up"],
         common,
     )
     actions = dataplane.add_subparsers(metavar="ACTION", required=True)
     texts = {
         "up": (
-            "compile and attach it, or renew it (root)",
-            "As root: compile the programs and attach them to the interface that has the node's address, in the best "
-            "mode that works there. A second up repeats the self-test and renews what has changed.",
+            "load and attach it, or renew it (root)",
+            "As root: load the programs and attach them to the interface that has the node's address, in the best mode "
+            "that works there. The programs come from the program container in the release; without one that fits, "
+            "BCC compiles them. A second up repeats the self-test and renews what has changed.",
             run_up,
         ),
         "down": ("detach it and remove every trace (root)", "As root: detach it and remove every trace.", run_down),
@@ -63,6 +68,17 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
             text = "user who owns the maps (default: xdp-gossip)"
             action.add_argument("--user", metavar="NAME", default="", help=text)
         action.set_defaults(handler=handler)
+    build = add_command(
+        actions,
+        "build",
+        "compile the programs into a program container (root)",
+        "As root: compile the programs with BCC and write them into a program container, from which hosts without a "
+        "compiler load them. The same sources and the same compiler always give the same bytes.",
+        ["xdp-gossip dataplane build programs.xgp"],
+        common,
+    )
+    build.add_argument("file", metavar="OUT", type=path, help="file to write the program container to")
+    build.set_defaults(handler=run_build)
 
 
 def run_up(args: argparse.Namespace) -> int:
@@ -101,6 +117,8 @@ def run_up(args: argparse.Namespace) -> int:
 
 def _print_up(done: str, state: State) -> None:
     print(f"{done}: {state.mode} on {state.interface}")
+    if state.unfit:
+        print(f"  program container not used: {state.unfit}")
     for refusal in state.reasons:
         print(f"  not {refusal.mode}: {refusal.reason}\n    -> {refusal.remedy}")
         for line in refusal.detail.splitlines()[-_LOG_LINES:]:
@@ -170,6 +188,49 @@ def run_status(args: argparse.Namespace) -> int:
     return OK if report["up"] else NOT_UP
 
 
+def run_build(args: argparse.Namespace) -> int:
+    """Compile the programs into a program container and write it. Returns exit code 0.
+
+    Replaces an existing file atomically. Raises ``CommandError`` if the programs cannot be compiled, or if the file
+    cannot be written.
+    """
+    from ..dataplane.headers import HeaderError
+    from ..dataplane.loader import compile, container
+    from ..dataplane.loader.errors import LoaderError
+
+    try:
+        built = compile.container()
+    except LoaderError as error:
+        raise _explained(error, FAILED) from None
+    except HeaderError as error:
+        raise CommandError(str(error), FAILED) from None
+    content = container.pack(built)
+    out = Path(args.file)
+    fresh = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        try:
+            fresh.write_bytes(content)
+            fresh.chmod(0o644)
+            os.replace(fresh, out)
+        finally:
+            fresh.unlink(missing_ok=True)
+    except OSError as error:
+        raise CommandError(f"{out}: {error.strerror}", FAILED) from None
+    programs = {program.name: len(program.code) // 8 for part in built.parts for program in part.programs}
+    report = {
+        "path": str(out),
+        "sha256": container.checksum(content),
+        "bytes": len(content),
+        "sources": built.sources,
+        "layout": built.layout,
+        "compiler": built.compiler,
+        "programs": programs,  # name -> number of instructions
+    }
+    text = f"{out}: {len(content)} bytes, {len(programs)} programs, by {built.compiler}"
+    output(args, report, lambda: print(f"{text}\nsha256:{report['sha256']}"))
+    return OK
+
+
 def _moment(seconds: float) -> str:
     """Format a time stamp as local time; return "" if ``seconds`` is 0, which means never."""
     return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds)) if seconds else ""
@@ -178,7 +239,7 @@ def _moment(seconds: float) -> str:
 def _show(described: dict[str, Any], args: argparse.Namespace) -> None:
     """Print ``described``, a report of ``dataplane.loader.status``, as text."""
     from ..dataplane import headers
-    from ..dataplane.loader import refusals
+    from ..dataplane.loader import refusals, status
 
     if not described["up"]:
         print(f"down: {described['reason']}")
@@ -193,11 +254,14 @@ def _show(described: dict[str, Any], args: argparse.Namespace) -> None:
             "copies": f"{described['amount']} of a heartbeat, {described['wide']} of news",
             "maps of": described["user"],
             "TC by": described["tc"],
+            "origin": status.origin(described) if described["programs"] else "",
             "programs": ", ".join(f"{name} {number}" for name, number in described["programs"].items()),
         }
         tables.show_pairs({name: value for name, value in pairs.items() if value})
     for refusal in described["reasons"]:
         print(f"not {refusal['mode'] or 'up'}: {refusal['reason']}\n  -> {refusal['remedy']}")
+    if described.get("container_unfit"):
+        print(f"program container not used: {described['container_unfit']}")
     if described.get("waiting") and described["up"]:
         print(f"waiting: {described['waiting']}")
     for name in described.get("agent_needs", ()):

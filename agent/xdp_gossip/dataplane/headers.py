@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -57,6 +58,17 @@ def counters(sources: Path | None = None) -> Mapping[str, str]:
     if not found:
         raise HeaderError(f"{(sources or directory()) / 'counters.h'}: expected a list of counters, found none")
     return found
+
+
+def sources_digest() -> str:
+    """Return the SHA-256 of all BPF sources, with their names, as hexadecimal digits. Raises ``HeaderError``."""
+    digest = hashlib.sha256()
+    root = directory()
+    for path in sorted(path for path in root.rglob("*") if path.suffix in (".c", ".h") and path.is_file()):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(root)} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def _read(name: str, sources: Path | None = None) -> str:

@@ -53,6 +53,7 @@ class Loaded:
 
     ``reason``: why no better mode is in use. ``program``: id of the XDP program, 0 for TC. ``owners``: indexes of the
     interfaces that had the node's address. ``named``: whether the operator named the interface.
+    ``container``: SHA-256 of the program container from which the programs were loaded; "" if they were compiled here.
     """
 
     mode: str
@@ -64,6 +65,7 @@ class Loaded:
     program: int = 0
     owners: frozenset[int] = frozenset()
     named: bool = False
+    container: str = ""
 
     @staticmethod
     def stamp(directory: Path) -> tuple[int, int] | None:
@@ -118,6 +120,7 @@ class Loaded:
                 int(program),
                 frozenset(state.get("owners", ())),
                 bool(state.get("asked")),
+                str(state.get("container", "")),
             )
             complete = state["complete"]
         except FileNotFoundError:

@@ -151,7 +151,8 @@ class Steering:
         watched = self._monitor.facts.interface if self._monitor.facts is not None else None
         renamed = watched is not None and watched.index == plane.loaded.ifindex
         interface = watched.name if watched is not None and renamed else plane.loaded.interface
-        return {"dataplane": {"interface": interface, "directory": str(plane.directory), "counters": counters}}
+        found = {"interface": interface, "directory": str(plane.directory), "container": plane.loaded.container}
+        return {"dataplane": {**found, "counters": counters}}
 
     # -- coming and going --------------------------------------------------------------------------------------
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...dataplane import interfaces, libbpf, unprivileged
 from ...dataplane.headers import HeaderError
-from ...dataplane.loader import attach, compile, proof, refusals, settings, state, status, traps
+from ...dataplane.loader import attach, proof, refusals, settings, state, status, traps
 from ...dataplane.loader.errors import LoaderError
+from ...dataplane.loader.stock import Stock
 from .finding import Finding, Subject
 from .look import Look
 
@@ -57,6 +58,7 @@ _SAYS = Subject(
     unwanted="warning",
     impossible="warning error",
     library="warning error",
+    container="warning",
     privileges="warning error",
     down="warning error",
     lesser="warning error",
@@ -114,8 +116,10 @@ def of(config: AgentConfig, agent: Mapping[str, Any] | None, nodes: Sequence[Map
         except (OSError, HeaderError) as error:
             yield _SAYS("impossible", str(error), "reinstall the release", level=level)
             break
-    yield from _host(level)
-    yield from kernel(found, wanted, level)
+    stock = _stock()
+    yield from _host(level, stock)
+    yield from _origin(found, stock)
+    yield from kernel(found, wanted, level, stock)
     yield from loaded(found, level)
     yield from carries(directory, found)
     if wanted is not None:
@@ -123,6 +127,22 @@ def of(config: AgentConfig, agent: Mapping[str, Any] | None, nodes: Sequence[Map
         yield from neighbours(wanted.interface, nodes)
     if agent is not None and found["up"]:
         yield from _use(found, agent)
+
+
+def _stock() -> Stock | None:
+    """Return the compiled programs that ``up`` would use; None if the BPF sources cannot be read."""
+    try:
+        return Stock()
+    except HeaderError:
+        return None  # another check reports the error
+
+
+def _origin(found: Mapping[str, Any], stock: Stock | None) -> Iterator[Finding]:
+    """Yield findings on where the programs come from: a program container or this host's compiler."""
+    if stock is not None and stock.unfit is not None:
+        yield _SAYS("container", stock.unfit.reason, stock.unfit.remedy)
+    if found.get("mode"):
+        yield _SAYS.ok(f"the programs come from {status.origin(found)}")
 
 
 def loaded(found: Mapping[str, Any], level: str) -> Iterator[Finding]:
@@ -149,7 +169,9 @@ def loaded(found: Mapping[str, Any], level: str) -> Iterator[Finding]:
             yield _SAYS("counted", f"{name}: {count} packets", remedy)
 
 
-def kernel(found: Mapping[str, Any], wanted: settings.Settings | None, level: str) -> Iterator[Finding]:
+def kernel(
+    found: Mapping[str, Any], wanted: settings.Settings | None, level: str, stock: Stock | None
+) -> Iterator[Finding]:
     """Yield findings about which BPF programs this kernel accepts.
 
     The findings come from the loader's records. If no data plane is up and doctor runs as root, doctor loads all
@@ -159,15 +181,15 @@ def kernel(found: Mapping[str, Any], wanted: settings.Settings | None, level: st
     rejected = {name: (each["reason"], each["remedy"]) for name, each in found.get("rejected", {}).items()}
     if found["up"]:
         text = f"{found['compiler'] or platform.release()}: accepts the programs of {found['mode']}"
-    elif wanted is not None and os.geteuid() == 0 and not compile.missing():
+    elif wanted is not None and os.geteuid() == 0 and stock is not None and not stock.lacking():
         try:
-            tried = proof.trial(wanted)
+            tried = proof.trial(wanted, stock)
         except (LoaderError, HeaderError) as error:
             remedy = getattr(error, "remedy", "") or "reinstall the release"
             yield _KERNEL("refuses", str(error), remedy, level=level)
             return
         rejected = {name: (each.reason, each.remedy) for name, each in tried.items() if each is not None}
-        text = f"{compile.toolchain()}: accepts {len(tried) - len(rejected)} of {len(tried)} programs"
+        text = f"{stock.toolchain}: accepts {len(tried) - len(rejected)} of {len(tried)} programs"
     elif not rejected:
         text = f"{platform.release()}: which programs it accepts is known once they are loaded; or run doctor as root"
         yield _KERNEL.ok(text)
@@ -257,13 +279,13 @@ def prospects(wanted: settings.Settings) -> Iterator[Finding]:
         yield _SAYS("interface", text, "on the host of the container: ethtool -K PEER gro on")
 
 
-def _host(level: str) -> Iterator[Finding]:
+def _host(level: str, stock: Stock | None) -> Iterator[Finding]:
     """Yield findings about the libraries and privileges on this host."""
     yield from privilege()
     if "[confidentiality]" in _read(_LOCKDOWN):
         text = "locked down for confidentiality: the kernel may refuse BPF programs"
         yield _KERNEL("lockdown", text, "boot with lockdown=integrity, or without Secure Boot's lockdown")
-    for text, remedy in compile.missing():
+    for text, remedy in stock.lacking() if stock is not None else ():
         yield _SAYS("library", text, remedy, level=level)
     try:
         libbpf.library()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Compiles the programs with BCC.
+"""Compiles the programs with BCC, into the form of a program container.
 
 No other module imports BCC, so that a process that compiles nothing does not need LLVM's 150 MB of memory.
 """
@@ -7,7 +7,7 @@ No other module imports BCC, so that a process that compiles nothing does not ne
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import ctypes
 import importlib
 import os
 import platform
@@ -16,48 +16,43 @@ import signal
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from .. import headers
-from .errors import LoaderError, Refused, Rejected
-from .settings import Settings
+from .. import headers, libbpf
+from . import maps
+from .container import Container, ContainerError, MapSpec, Part, Program, portable
+from .errors import LoaderError
+from .programs import MAIN, SELFTEST, SOURCES
 
-INGRESS, EGRESS, TC_INGRESS, TC_EGRESS = "xg_xdp_ingress", "xg_xdp_egress", "xg_tc_ingress", "xg_tc_egress"
 _USER_HEADERS = Path("/usr/include")
-#: Maximum lines of compiler or verifier output in the ``detail`` of an error.
+#: Maximum lines of the compiler's output in the ``detail`` of an error.
 _MOST_LINES = 30
 #: Reason to report if the process ends during compilation, which needs 150 MB of memory.
 _KILLED = "the process was killed (dmesg says if for want of memory)"
 _LLVM = re.compile(r"libLLVM(?:-|\.so\.)(\d+)")
 _LIBRARIES = re.compile(r"lib(?:bcc|LLVM|clang-cpp)\b")
-#: Beginning of the last line of the verifier's log. The line before this last line states the reason for a rejection.
-_SUMMARY = "processed "
+#: Maps whose values begin with a ``struct bpf_spin_lock``.
+_LOCKED = ("nodes",)
+#: The kernel itself adds this flag (BPF_F_RDONLY_PROG) to each device map, and refuses a request for the flag.
+_ADDED_FLAG = 1 << 7
 
 
-def sources_digest(settings: Settings) -> str:
-    """Digest of everything from which the programs are compiled: all source files and the compile-time constants.
-
-    Raises ``HeaderError``.
-    """
-    digest = hashlib.sha256()
-    root = headers.directory()
-    for path in sorted(path for path in root.rglob("*") if path.suffix in (".c", ".h") and path.is_file()):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(root)} {len(content)}\n".encode())
-        digest.update(content)
-    digest.update(f"{settings.nodes} {settings.amount} {settings.wide}".encode())
-    return digest.hexdigest()
+def wrong_machine() -> tuple[str, str] | None:
+    """Return the reason, with a remedy, why the programs cannot run on this machine; None if they can."""
+    bits = 64 if sys.maxsize > 2**32 else 32
+    if (sys.byteorder, bits) == ("little", 64):
+        return None
+    machine = f"{platform.machine()}, {sys.byteorder}-endian, Python of {bits} bits"
+    remedy = "set protocol to auto or UDP: the agent itself runs here, over UDP"
+    return f"the programs are for little-endian machines of 64 bits, this one is {machine}", remedy
 
 
 def missing() -> list[tuple[str, str]]:
-    """Return the components that this host lacks for compiling, each with a remedy."""
-    found = []
-    bits = 64 if sys.maxsize > 2**32 else 32
-    if (sys.byteorder, bits) != ("little", 64):
-        machine = f"{platform.machine()}, {sys.byteorder}-endian, Python of {bits} bits"
-        remedy = "set protocol to auto or UDP: the agent itself runs here, over UDP"
-        found.append((f"the programs are for little-endian machines of 64 bits, this one is {machine}", remedy))
+    """Return the components that this host lacks for compiling, each with a remedy. Imports BCC."""
+    wrong = wrong_machine()
+    found = [wrong] if wrong else []
     try:
         importlib.import_module("bcc")
     except ImportError as error:
@@ -80,63 +75,93 @@ def include_directories() -> list[Path]:
     return [path for path in (_USER_HEADERS, _USER_HEADERS / triplet) if path.is_dir()]
 
 
-class Programs:
-    """One compiled source file, whose functions can be loaded and whose maps can be opened."""
+def container() -> Container:
+    """Compile all programs. Raises ``LoaderError``, ``HeaderError``."""
+    parts = tuple(part(source) for source in (MAIN, SELFTEST))
+    return Container(headers.sources_digest(), headers.constants()["XG_LAYOUT"], compiler(), parts)
 
-    def __init__(self, source: str, constants: dict[str, str]) -> None:
-        """Compile the file ``source`` in the directory of the BPF sources. Raises ``LoaderError``."""
-        lacking = missing()
-        if lacking:
-            raise LoaderError(*lacking[0])
-        root = headers.directory()
-        os.environ["BCC_KERNEL_SOURCE"] = str(root / "kshim")
-        self._bcc = importlib.import_module("bcc")
-        includes = [root / "kshim" / "include", root, *include_directories()]
-        flags = [f"-I{path}" for path in includes] + [f"-D{name}={value}" for name, value in constants.items()]
-        self._source = root / source
+
+def part(source: str, *, extra: str = "", programs: Mapping[str, str] | None = None) -> Part:
+    """Compile the file ``source`` in the directory of the BPF sources.
+
+    ``programs``: program -> its kind (default: the programs of ``source``). ``extra``: more C code, which is compiled
+    after the file. Raises ``LoaderError``, ``HeaderError``.
+    """
+    lacking = missing()
+    if lacking:
+        raise LoaderError(*lacking[0])
+    root = headers.directory()
+    path = root / source
+    os.environ["BCC_KERNEL_SOURCE"] = str(root / "kshim")
+    bcc = importlib.import_module("bcc")
+    flags = [f"-I{each}" for each in (root / "kshim" / "include", root, *include_directories())]
+    try:
+        with _heard(f"{path}: does not compile"):
+            if extra:
+                module = bcc.BPF(text=path.read_bytes() + extra.encode(), cflags=flags)
+            else:
+                module = bcc.BPF(src_file=os.fsencode(path), cflags=flags)
+    except _Said as said:
+        cause = next((line.strip() for line in said.lines if "error:" in line), said.text)
+        remedy = "reinstall the release; if that does not help, report it with the compiler's messages"
+        text = f"{path}: does not compile: {cause} (kernel {platform.release()}, {compiler()})"
+        raise LoaderError(text, remedy, "\n".join(said.lines)) from None
+    try:
+        return _read(source, bcc, module, SOURCES[source] if programs is None else programs)
+    finally:
+        module.cleanup()
+
+
+def _read(source: str, bcc: Any, module: Any, programs: Mapping[str, str]) -> Part:
+    """Return the programs and maps of a module of BCC. Raises ``LoaderError``."""
+    specs = sorted(_maps(source, bcc.lib, module.module), key=lambda each: each[1].name)
+    indexes = {descriptor: index for index, (descriptor, _) in enumerate(specs)}
+    placeholder = headers.constants()["XG_PLACEHOLDER"]
+    found = []
+    for name, kind in programs.items():
+        code = module.dump_func(name.encode())
+        if not code:
+            raise LoaderError(f"{headers.directory() / source}: expected a program {name}, found none")
         try:
-            with _heard(f"{self._source}: does not compile"):
-                self._module = self._bcc.BPF(src_file=str(self._source), cflags=flags)
-        except _Said as said:
-            cause = next((line.strip() for line in said.lines if "error:" in line), said.text)
-            remedy = "reinstall the release; if that does not help, report it with the compiler's messages"
-            raise LoaderError(
-                f"{self._source}: does not compile: {cause} ({toolchain()})", remedy, "\n".join(said.lines)
-            ) from None
-
-    def load(self, name: str, kind: str, attach_type: int | None = None) -> int:
-        """Load one function; ``kind`` is XDP, SCHED_CLS or RAW_TRACEPOINT. Returns a descriptor.
-
-        Raises ``Rejected`` with the last message of the verifier, and ``Refused`` if a privilege is missing.
-        """
-        number = getattr(self._bcc.BPF, kind)
-        try:
-            with _heard(f"{self._source}: {name}"):
-                if attach_type is None:
-                    function = self._module.load_func(name, number)
-                else:
-                    function = self._module.load_func(name, number, None, attach_type)
-        except _Said as said:
-            raise _why_not_loaded(name, said) from None
-        return int(function.fd)
-
-    def map(self, name: str) -> int:
-        """The descriptor of a map. Raises ``LoaderError``."""
-        try:
-            return int(self._module[name].get_fd())
-        except KeyError:
-            raise LoaderError(f"{self._source}: expected a map {name}, found none") from None
+            found.append(Program(name, kind, portable(code, indexes, placeholder)))
+        except ContainerError as error:
+            raise LoaderError(f"{headers.directory() / source}: {name}: {error}") from None
+    return Part(source, tuple(spec for _, spec in specs), tuple(found))
 
 
-def toolchain() -> str:
-    """Describe the versions of kernel, BCC and LLVM. The versions of BCC and LLVM are unknown until BCC is imported."""
-    found = [f"kernel {platform.release()}"]
+def _maps(source: str, lib: Any, module: Any) -> list[tuple[int, MapSpec]]:
+    """Return the maps that BCC created for a module, each with its descriptor. Nobody uses these maps themselves."""
+    lib.bpf_table_name.restype = ctypes.c_char_p
+    for function in (lib.bpf_table_name, lib.bpf_table_fd_id):
+        function.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    lib.bpf_num_tables.argtypes = [ctypes.c_void_p]
+    shared = maps.expected(0) if source == MAIN else {}
+    found = []
+    for number in range(lib.bpf_num_tables(module)):
+        descriptor = int(lib.bpf_table_fd_id(module, number))
+        name = lib.bpf_table_name(module, number).decode("ascii")
+        info, flags = libbpf.map_info(descriptor), _flags(descriptor)
+        if info.type == libbpf.DEVMAP:
+            flags &= ~_ADDED_FLAG
+        entries = 0 if name in maps.SIZED else info.max_entries
+        sizes = (info.type, info.key_size, info.value_size, entries, flags)
+        found.append((descriptor, MapSpec(name, *sizes, name in _LOCKED, name in shared)))
+    return found
+
+
+def _flags(descriptor: int) -> int:
+    text = Path(f"/proc/self/fdinfo/{descriptor}").read_text(encoding="ascii")
+    found = re.search(r"^map_flags:\s*(?:0x)?([0-9a-f]+)$", text, re.MULTILINE)
+    return int(found[1], 16) if found else 0
+
+
+def compiler() -> str:
+    """Describe the versions of BCC and LLVM. They are unknown ("") until BCC is imported."""
     bcc = sys.modules.get("bcc")
-    if bcc is not None:
-        found.append(f"BCC {getattr(bcc, '__version__', 'of an unknown version')}")
-        llvm = next((match[1] for match in map(_LLVM.search, _mapped()) if match), "")
-        found += [f"LLVM {llvm}"] if llvm else []
-    return ", ".join(found)
+    if bcc is None:
+        return ""
+    llvm = next((match[1] for match in map(_LLVM.search, _mapped()) if match), "")
+    return f"BCC {getattr(bcc, '__version__', 'of an unknown version')}" + (f", LLVM {llvm}" if llvm else "")
 
 
 def tools() -> dict[str, str]:
@@ -162,36 +187,8 @@ def _mapped() -> list[str]:
         return sorted({line.split(None, 5)[5].strip() for line in stream if "/" in line})
 
 
-#: Load errors that are not caused by the program: no memory, a signal, no room for JIT code (ENOTSUPP).
-_PASSING = ("Cannot allocate memory", "Resource temporarily unavailable", "Interrupted system call", "error 524")
-
-
-def _why_not_loaded(name: str, said: _Said) -> Refused:
-    """Build the error that explains why the program ``name`` was not loaded.
-
-    ``said``: output of BCC and the verifier.
-    """
-    ends = [at for at, line in enumerate(said.lines) if line.startswith(_SUMMARY)]
-    before = [line.strip() for line in said.lines[: ends[-1]] if line.strip()] if ends else []
-    if not before and "Operation not permitted" in said.text:
-        remedy = "run the loader as root with CAP_SYS_ADMIN and CAP_NET_ADMIN; a container or lockdown may forbid it"
-        return Refused(f"{name}: the kernel forbids loading programs (Operation not permitted)", remedy)
-    # The verifier did not cause this error, and the next attempt may succeed, so the loader does not record the error
-    # as a rejection.
-    if any(error in said.text for error in _PASSING) or (not before and "Permission denied" in said.text):
-        remedy = "look for limits of memory and of JIT code (net.core.bpf_jit_limit), and for SELinux: dmesg, audit log"
-        return Refused(f"{name}: the kernel does not load it: {said.text.strip()}", remedy)
-    sentence = before[-1] if before else said.text
-    return Rejected(
-        f"{name}: the kernel's verifier rejects it: {sentence} ({toolchain()})",
-        "another kernel or compiler (BCC, LLVM) may do; please report this with the verifier's log, which is in "
-        "xdp-gossip dataplane status --json",
-        "\n".join(said.lines),
-    )
-
-
 class _Said(Exception):
-    """BCC failed. Contains the text of BCC's exception, and the last lines that clang or the verifier printed."""
+    """BCC failed. Contains the text of BCC's exception, and the last lines that clang printed."""
 
     def __init__(self, text: str, lines: list[str]) -> None:
         super().__init__(text)
@@ -201,7 +198,7 @@ class _Said(Exception):
 
 @contextlib.contextmanager
 def _heard(what: str) -> Iterator[None]:
-    """Capture what clang and the verifier print on stderr during the block. Raises ``_Said``.
+    """Capture what clang prints on stderr during the block. Raises ``_Said``.
 
     BCC raises a bare ``Exception`` without the cause of the failure. The captured output contains the cause.
     """

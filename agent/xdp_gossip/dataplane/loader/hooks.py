@@ -16,8 +16,8 @@ from pathlib import Path
 
 from .. import interfaces, libbpf
 from . import attach, clsact, pins, state
-from .compile import INGRESS, TC_EGRESS, TC_INGRESS
 from .errors import LoaderError, Refused
+from .programs import INGRESS, TC_EGRESS, TC_INGRESS
 from .settings import TC
 from .steps import step
 

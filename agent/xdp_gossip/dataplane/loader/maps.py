@@ -10,6 +10,9 @@ from .. import headers, layout, libbpf
 from . import pins
 from .errors import LoaderError
 
+#: Maps whose number of entries the loader sets: the number of ``limits.nodes``.
+SIZED = ("nodes",)
+
 
 def expected(nodes: int) -> dict[str, tuple[int, int, int, int]]:
     """Return map name -> (type, bytes of a key, bytes of a value, entries), as ``bpf/maps.h`` defines for ``nodes``

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import attach, hooks, selftest, state, supply, traps
 from .errors import LoaderError, Refused, Rejected, Starved
+from .programs import KNOCK, SEND, SEND_WATCH, WATCH
 from .settings import GENERIC, NATIVE, TC, Settings
 from .steps import step
 
@@ -96,14 +97,14 @@ class Ascent:
 
     def _redirects(self, mode: str) -> None:
         """Run those checks of a mode that need no attached program, so that the mode in use keeps working meanwhile."""
-        selftest.broadcast(self._programs.program(supply.SEND), self._interface)
+        selftest.broadcast(self._programs.program(SEND), self._interface)
         if mode == NATIVE and self._interface.kind == "veth":
             self._send_copies()
 
     def _send_copies(self) -> None:
-        sender = self._programs.program(supply.SEND)
+        sender = self._programs.program(SEND)
         try:
-            watcher: int | None = self._programs.program(supply.SEND_WATCH)
+            watcher: int | None = self._programs.program(SEND_WATCH)
         except Rejected:
             watcher = None
         self._notes += selftest.redirect(sender, watcher, self._programs.map("watched"), self._interface)
@@ -114,8 +115,8 @@ class Ascent:
         The mode works without this program, so a failure only adds a note to the state.
         """
         try:
-            program = self._programs.program(supply.WATCH)
-            if supply.WATCH in self._programs.fresh or not self._at.watches():
+            program = self._programs.program(WATCH)
+            if WATCH in self._programs.fresh or not self._at.watches():
                 self._at.watch(program)
         except Refused as refused:
             self._notes.append(f"copies that the driver does not send are not counted: {refused.reason}")
@@ -150,7 +151,7 @@ class Ascent:
         Raises ``Refused``.
         """
         try:
-            knocker = self._programs.program(supply.KNOCK)
+            knocker = self._programs.program(KNOCK)
         except Rejected as rejected:
             self._notes.append(f"no frame was sent through the hooks: {rejected.reason}")
             return

@@ -8,9 +8,12 @@ from pathlib import Path
 
 from ...core.types import Address
 from .. import interfaces
-from . import compile, pins, selftest, state, supply
+from . import pins, selftest, state, supply
 from .errors import Refused, Rejected
+from .loading import Programs
+from .programs import KNOCK, SEND, SEND_WATCH, SOURCES
 from .settings import MODES, NATIVE, Settings
+from .stock import Stock
 
 
 def again(directory: Path, now: state.State) -> list[Refused]:
@@ -28,16 +31,16 @@ def again(directory: Path, now: state.State) -> list[Refused]:
         def opened(name: str) -> int:
             return stack.enter_context(pins.opened(pinned / name))
 
-        if supply.KNOCK not in now.rejected:
-            told, knocker = opened("selftest_knock"), opened(supply.pin(supply.KNOCK))
+        if KNOCK not in now.rejected:
+            told, knocker = opened("selftest_knock"), opened(supply.pin(KNOCK))
             for hook in ("egress",) if now.mode == NATIVE else ("egress", "ingress"):
                 try:
                     selftest.knock(knocker, told, interface, hook, pinned, Address.parse(now.node))
                 except Refused as refused:
                     found.append(refused)
-        if now.mode == NATIVE and supply.SEND not in now.rejected:
-            sender, watched = opened(supply.pin(supply.SEND)), opened("selftest_watched")
-            watcher = None if supply.SEND_WATCH in now.rejected else opened(supply.pin(supply.SEND_WATCH))
+        if now.mode == NATIVE and SEND not in now.rejected:
+            sender, watched = opened(supply.pin(SEND)), opened("selftest_watched")
+            watcher = None if SEND_WATCH in now.rejected else opened(supply.pin(SEND_WATCH))
             try:
                 selftest.redirect(sender, watcher, watched, interface)
             except Refused as refused:
@@ -45,21 +48,25 @@ def again(directory: Path, now: state.State) -> list[Refused]:
     return found
 
 
-def trial(settings: Settings) -> dict[str, Rejected | None]:
-    """Load every program with this kernel and compiler, then unload it again.
+def trial(settings: Settings, stock: Stock) -> dict[str, Rejected | None]:
+    """Load every program of ``stock`` with this kernel, then unload it again.
 
     Returns for each program the reason why the kernel rejects it; None if the kernel accepts it. Raises ``LoaderError``
     or ``HeaderError`` if the programs cannot be compiled.
     """
     found: dict[str, Rejected | None] = {}
-    for source, names in supply.SOURCES.items():
-        programs = compile.Programs(source, supply.constants(settings) if source == supply.MAIN else {})
-        for name in names:
-            try:
-                selftest.run_program(name, programs.load(name, *supply.KINDS[name]))
-                found[name] = None
-            except Rejected as rejected:
-                found[name] = rejected
+    for source, names in SOURCES.items():
+        part, sizes = stock.part(source), {"nodes": settings.nodes}
+        programs = Programs(part, stock.compiler, supply.constants(settings), sizes)
+        try:
+            for name in names:
+                try:
+                    selftest.run_program(name, programs.load(name))
+                    found[name] = None
+                except Rejected as rejected:
+                    found[name] = rejected
+        finally:
+            programs.close()
     return found
 
 

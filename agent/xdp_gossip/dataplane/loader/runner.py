@@ -14,10 +14,12 @@ from ... import __version__
 from .. import headers, interfaces
 from ..asking import Request
 from . import hooks, maps, modes, pins, state, supply, traps
-from .compile import TC_EGRESS, sources_digest, stamp
+from .compile import stamp
 from .errors import LoaderError, Rejected
+from .programs import TC_EGRESS, WATCH
 from .settings import Absent, Settings
 from .steps import step
+from .stock import Stock, Unfit, read
 
 #: The results that ``up`` reports.
 STARTED, UPGRADED, REPAIRED, ALREADY = "up", "upgraded", "repaired", "already up"
@@ -47,6 +49,9 @@ def up(settings: Settings) -> tuple[str, state.State]:
                     maps.forget_next_hops(pins.pin_directory(directory))
                     old.ifindex = settings.interface.index
                 return _renew(directory, old, settings, moved=moved)
+            if old.mode and old.complete:
+                # What is loaded stays in use if nothing can take its place.
+                Stock().refuse_lacking()
         _undo(directory, old)
         return STARTED, _start(directory, settings, old)
 
@@ -161,9 +166,17 @@ def _is_current(old: state.State, settings: Settings) -> bool:
     """Whether the programs were built from the current sources with the current compiler.
 
     After a change of the compiler, programs are compiled again, because the kernel may accept the new compiler's code.
+    So are programs from a program container loaded again if another container fits. If the container is missing now or
+    was changed, its programs stay in use.
     """
-    if (old.digest, old.version) != (sources_digest(settings), __version__):
+    if (old.digest, old.version) != (supply.digest(settings), __version__):
         return False
+    if old.container:
+        try:
+            found = read()
+        except Unfit:
+            return True
+        return found is None or found[1] == old.container
     return all(stamp(path) == known for path, known in old.tools.items())
 
 
@@ -218,13 +231,14 @@ def _new_state(settings: Settings, old: state.State | None) -> state.State:
         wide=settings.wide,
         nodes=settings.nodes,
         user=settings.user,
-        digest=sources_digest(settings),
+        digest=supply.digest(settings),
         since=time.time(),
         asked=settings.asked,
         owners=list(settings.owners),
     )
-    if old is not None and old.rejected and old.tools and _is_current(old, settings):
+    if old is not None and old.rejected and (old.tools or old.container) and _is_current(old, settings):
         now.rejected, now.tools, now.compiler = old.rejected, old.tools, old.compiler
+        now.container, now.unfit = old.container, old.unfit
     return now
 
 
@@ -257,7 +271,7 @@ def _prepare(directory: Path, settings: Settings, now: state.State) -> None:
         with _made(directory, settings, now) as programs:
             for mode in settings.modes:
                 programs.loads(mode)
-            for name in (supply.WATCH, *supply.SELFTEST_GROUP):
+            for name in (WATCH, *supply.SELFTEST_GROUP):
                 with contextlib.suppress(Rejected):  # the state already contains the rejection
                     programs.program(name)
     except (LoaderError, OSError) as error:
@@ -352,14 +366,14 @@ def _renew(directory: Path, now: state.State, settings: Settings, *, moved: bool
             _undo(directory, now)
             # The version is not set earlier, because a state written before this line may still describe the former
             # programs.
-            now.version, now.digest = __version__, sources_digest(settings)
+            now.version, now.digest = __version__, supply.digest(settings)
             _tell_failure(directory, now, error)
             raise
         programs.pin()
         step("programs pinned")
     now.interface, now.asked, now.waiting = settings.interface.name, settings.asked, ""
     now.owners = list(settings.owners)
-    now.version, now.digest, now.protocol = __version__, sources_digest(settings), settings.protocol
+    now.version, now.digest, now.protocol = __version__, supply.digest(settings), settings.protocol
     now.node, now.amount, now.wide, now.nodes = str(settings.node), settings.amount, settings.wide, settings.nodes
     if now.clsact is not None:
         now.clsact.filters = {hook: ours[-1:] for hook, ours in now.clsact.filters.items()}

@@ -24,8 +24,8 @@ from pathlib import Path
 from ...core.types import Address
 from .. import headers, interfaces, libbpf, routes
 from . import pins
-from .compile import INGRESS, TC_EGRESS, TC_INGRESS
 from .errors import Refused, Rejected, Starved
+from .programs import INGRESS, TC_EGRESS, TC_INGRESS
 
 #: Kernel-internal error number ENOTSUPP (include/linux/errno.h).
 _ENOTSUPP = 524

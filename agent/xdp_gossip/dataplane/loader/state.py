@@ -72,7 +72,7 @@ class State:
     wide: int
     nodes: int
     user: str
-    digest: str  # digest of the BPF sources and their compile-time constants
+    digest: str  # digest of the BPF sources, the constants and the sizes
     mode: str = ""
     since: float = 0.0  # Time at which this mode was loaded, in seconds since the epoch.
     proved: float = 0.0  # Time of the last successful check by a loader, in seconds since the epoch.
@@ -91,6 +91,8 @@ class State:
     rejected: dict[str, Refusal] = field(default_factory=dict)  # Program -> reason why the kernel rejects it.
     tools: dict[str, str] = field(default_factory=dict)  # Compiler library -> its size and modification time.
     compiler: str = ""
+    container: str = ""  # SHA-256 of the program container; "" if the programs were compiled on this host.
+    unfit: str = ""  # Reason why an existing program container was not used.
     changes: list[Change] = field(default_factory=list)  # changes made to the interface for dataplane.prepare_interface
 
 

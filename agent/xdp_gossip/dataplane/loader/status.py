@@ -46,6 +46,8 @@ def report(directory: Path) -> dict[str, Any]:
         "notes": now.notes,
         "waiting": now.waiting,
         "compiler": now.compiler,
+        "container": now.container,
+        "container_unfit": now.unfit,
         "rejected": {name: vars(refusal) for name, refusal in now.rejected.items()},
         "changes": [vars(change) for change in now.changes],
     }
@@ -67,6 +69,14 @@ def report(directory: Path) -> dict[str, Any]:
         described["counters"], described["refusals"], described["copies_missing"] = {}, [], 0
         described["notes"] = [*now.notes, f"counters: {error.strerror}: only root and {now.user} may read them"]
     return described
+
+
+def origin(described: Mapping[str, Any]) -> str:
+    """Return what the programs of a report come from: a program container or this host's compiler."""
+    compiler = f" ({described['compiler']})" if described["compiler"] else ""
+    if described["container"]:
+        return f"program container sha256:{described['container']}{compiler}"
+    return f"this host's compiler{compiler}"
 
 
 def copies_missing(before: Mapping[str, int], pinned: Path) -> int:

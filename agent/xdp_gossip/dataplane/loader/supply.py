@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Provides the programs of a mode: opens the pinned programs if they are up to date; otherwise compiles and loads the
-programs.
+"""Provides the programs of a mode: opens the pinned programs if they are up to date; otherwise loads the programs from
+the program container, or compiles them.
 
 Only the programs that a mode needs are loaded, so a program that this kernel rejects does not prevent modes without
 this program. The state records which programs the kernel rejected, because another attempt to load such a program would
@@ -9,31 +9,32 @@ need the compiler and fail again.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .. import libbpf
+from .. import headers, libbpf
 from . import pins, selftest, state
-from .compile import EGRESS, INGRESS, TC_EGRESS, TC_INGRESS, Programs, toolchain, tools
 from .errors import Refused, Rejected
+from .loading import Programs
+from .programs import (
+    EGRESS,
+    INGRESS,
+    KNOCK,
+    MAIN,
+    SELFTEST,
+    SEND,
+    SEND_WATCH,
+    TC_EGRESS,
+    TC_INGRESS,
+    WATCH,
+)
 from .settings import NOWHERE, TC, Settings
 from .steps import step
+from .stock import Stock
 
-WATCH = "xg_watch"
-SEND, SEND_WATCH, KNOCK = "xg_selftest_send", "xg_selftest_watch", "xg_selftest_knock"
-
-KINDS: dict[str, tuple[str, int | None]] = {
-    INGRESS: ("XDP", None),
-    EGRESS: ("XDP", libbpf.XDP_DEVMAP),
-    WATCH: ("RAW_TRACEPOINT", None),
-    TC_INGRESS: ("SCHED_CLS", None),
-    TC_EGRESS: ("SCHED_CLS", None),
-    SEND: ("XDP", None),
-    SEND_WATCH: ("RAW_TRACEPOINT", None),
-    KNOCK: ("SCHED_CLS", None),
-}
 #: Groups of programs that share private maps. The programs of a group come from one compilation: either the pins of all
 #: programs in a group are used, or none.
 _XDP_GROUP = (INGRESS, EGRESS, WATCH)
@@ -42,9 +43,6 @@ _SELFTEST_MAPS = ("ports", "watched", "knock")
 _RELAY_MAPS = ("relay", "relay_wide")
 #: Prefixes of the pin names of the self-test's maps and of the device maps.
 _MAP_PREFIX, _DEVMAP_PREFIX = "selftest_", "devmap_"
-#: Names of the source files. ``SOURCES``: source file -> its programs.
-MAIN, SELFTEST = "dataplane.c", "selftest.c"
-SOURCES = {MAIN: (INGRESS, EGRESS, WATCH, TC_INGRESS, TC_EGRESS), SELFTEST: SELFTEST_GROUP}
 
 
 def of_mode(mode: str) -> tuple[str, ...]:
@@ -64,9 +62,18 @@ def pin(program: str) -> str:
     return pins.PROGRAM_PREFIX + program
 
 
-def constants(settings: Settings) -> dict[str, str]:
-    """The compile-time constants of ``dataplane.c``."""
-    return {"XG_NODES": str(settings.nodes), "XG_AMOUNT": str(settings.amount), "XG_WIDE": str(settings.wide)}
+def constants(settings: Settings) -> dict[str, int]:
+    """The values of the constants that the loader sets (``container.CONSTANTS``)."""
+    return {"amount": settings.amount, "wide": settings.wide}
+
+
+def digest(settings: Settings) -> str:
+    """Digest of everything that determines programs and maps: all source files, the constants and the sizes.
+
+    Raises ``HeaderError``.
+    """
+    text = f"{headers.sources_digest()} {settings.nodes} {settings.amount} {settings.wide}"
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 class Supply:
@@ -84,8 +91,9 @@ class Supply:
         self._renew = renew
         self._moved = moved
         self._open: dict[str, int] = {}
-        self._own: list[int] = []  # descriptors that this object must close: no BCC module closes them
-        self._modules: dict[str, Programs] = {}
+        self._own: list[int] = []  # descriptors of pins, which this object must close itself
+        self._stock: Stock | None = None
+        self._loaded: dict[str, Programs] = {}
         #: Program -> descriptor, for programs that this object loaded itself.
         self.fresh: dict[str, int] = {}
 
@@ -100,7 +108,9 @@ class Supply:
             os.close(self._own.pop())
         self._open.clear()
         self.fresh.clear()
-        self._modules.clear()  # BCC closes the descriptors that it opened
+        for each in self._loaded.values():
+            each.close()
+        self._loaded.clear()
 
     def program(self, name: str) -> int:
         """Return the descriptor of a program: open the program's pin or, if there is none, load the program.
@@ -150,8 +160,15 @@ class Supply:
         if EGRESS in self.fresh:
             for name in _RELAY_MAPS:
                 pins.replace(self._open[_DEVMAP_PREFIX + name], self._pinned / (_DEVMAP_PREFIX + name))
-        if self._modules:
-            self._now.tools, self._now.compiler = tools(), toolchain()
+        if self._loaded:
+            self._record_origin()
+
+    def _record_origin(self) -> None:
+        """Record in the state where the loaded programs come from."""
+        now, stock = self._now, self._stock
+        assert stock is not None, "programs were loaded"
+        now.tools, now.compiler, now.container = stock.tools, stock.toolchain, stock.checksum
+        now.unfit = stock.unfit.reason if stock.unfit is not None else ""
 
     def _group(self, name: str) -> tuple[str, ...]:
         for group in (_XDP_GROUP, SELFTEST_GROUP):
@@ -208,12 +225,12 @@ class Supply:
                 libbpf.update(self._open[prefix + name], struct.pack("=I", index), value)
             except OSError as error:
                 raise Refused(
-                    f"map {name}: entry {index} for {interface.name}: {error.strerror} ({toolchain()})",
+                    f"map {name}: entry {index} for {interface.name}: {error.strerror} ({self._toolchain()})",
                     "this kernel does not support programs in device map entries (Linux 5.8 and later do)",
                 ) from None
 
     def _load(self, name: str) -> None:
-        """Compile and load all programs of the group to which ``name`` belongs.
+        """Load all programs of the group to which ``name`` belongs.
 
         Raises ``Rejected`` only if the kernel rejects ``name`` itself.
         """
@@ -221,15 +238,14 @@ class Supply:
         trouble: Rejected | None = None
         for each in self._group(name):
             try:
-                kind, attach_type = KINDS[each]
-                program = source.load(each, kind, attach_type)
+                program = source.load(each)
                 selftest.run_program(each, program)
                 self._open[each] = self.fresh[each] = program
             except Rejected as rejected:
                 # Several programs of one source may be rejected for the same cause. All rejections are recorded, but
                 # only the rejection of ``name`` is raised.
                 self._now.rejected[each] = state.Refusal("", rejected.reason, rejected.remedy, rejected.detail)
-                self._now.tools, self._now.compiler = tools(), toolchain()
+                self._record_origin()
                 trouble = rejected if each == name else trouble
         if name in SELFTEST_GROUP:
             for each in _SELFTEST_MAPS:
@@ -243,8 +259,14 @@ class Supply:
             raise trouble
 
     def _source(self, name: str) -> Programs:
-        if name not in self._modules:
-            pinned = {"XG_PIN": f'"{self._pinned}"', **constants(self._settings)}
-            self._modules[name] = Programs(name, pinned if name == MAIN else {})
-            step("compiled")
-        return self._modules[name]
+        if name not in self._loaded:
+            if self._stock is None:
+                self._stock = Stock()
+            part, sizes = self._stock.part(name), {"nodes": self._settings.nodes}
+            self._loaded[name] = Programs(
+                part, self._stock.compiler, constants(self._settings), sizes, self._pinned if name == MAIN else None
+            )
+        return self._loaded[name]
+
+    def _toolchain(self) -> str:
+        return self._stock.toolchain if self._stock is not None else self._now.compiler
