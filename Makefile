@@ -38,6 +38,8 @@ CORE ?= 2.19
 PYTHON ?=
 # The version of the release, as the names of its artifacts state it.
 VERSION = $(shell sed -n 's/^version: //p' galaxy.yml)
+# The program container of the release. The archives contain it if `make container` has built it.
+CONTAINER = build/xdp-gossip-$(VERSION).xgp
 # Packages of the collection that Ansible loads.
 PLUGINS := plugins extensions
 # What is under molecule/.
@@ -217,7 +219,7 @@ claims: packages-test venv-dev ## Each promised feature was proved by a test of 
 ##@ Longer than `make test`
 .PHONY: kernels
 kernels: packages-test packages-plane packages-guests venv-dev ## The whole matrix, printed; all modes and devices in guests (root)
-	$(VENV)/dev/bin/python -m tests.kernels
+	$(VENV)/dev/bin/python -m tests.kernels $(if $(wildcard $(CONTAINER)),--container $(CONTAINER))
 	$(VENV)/dev/bin/pytest tests/kernels -rs --junitxml="$(REPORTS)/kernels.xml" $(PYTEST_ARGS)
 
 # The pairs of .ci/pairs.py; PAIRS='debian-13 el-9' runs only these.
@@ -256,10 +258,15 @@ soak: packages-test packages-plane packages-bench venv-dev link ## Thirty agents
 	$(VENV)/dev/bin/python -m bench soak --seconds $(SOAK_SECONDS)
 
 ##@ Artifacts
-.PHONY: release
-release: packages-base ## The agent's release archive and its SBOM, into build/
+.PHONY: container
+container: packages-test packages-plane ## The program container of the release, into build/ (root)
 	@mkdir -p build
-	/usr/bin/python3 agent/build_release.py --output build
+	agent/bin/xdp-gossip dataplane build $(CONTAINER)
+
+.PHONY: release
+release: packages-base ## The agent's release archive and its SBOM, into build/; with the program container that is there
+	@mkdir -p build
+	/usr/bin/python3 agent/build_release.py --output build $(if $(wildcard $(CONTAINER)),--container $(CONTAINER))
 	/usr/bin/python3 agent/build_sbom.py build/xdp-gossip-$(VERSION).tar.gz
 
 .PHONY: release-check
@@ -268,11 +275,12 @@ release-check: packages-test venv-dev venv-ansible venv-quality ## A dry run of 
 
 .PHONY: collection
 collection: packages-base venv-ansible ## The collection's artifact, with the release archive inside, into build/
-	.ci/collection build
+	.ci/collection build $(wildcard $(CONTAINER))
 
 .PHONY: sums
-sums: release collection ## Both of the above, and the SHA-256 of all artifacts in build/SHA256SUMS, for the maintainer to sign
-	cd build && sha256sum xdp-gossip-$(VERSION).tar.gz xdp-gossip-$(VERSION).cdx.json xdp_gossip-fleet-$(VERSION).tar.gz >SHA256SUMS
+sums: container ## All of the above, and the SHA-256 of all artifacts in build/SHA256SUMS, for the maintainer to sign (root)
+	$(MAKE) release collection
+	cd build && sha256sum xdp-gossip-$(VERSION).xgp xdp-gossip-$(VERSION).tar.gz xdp-gossip-$(VERSION).cdx.json xdp_gossip-fleet-$(VERSION).tar.gz >SHA256SUMS
 
 .PHONY: docs
 docs: packages-base venv-docs ## The documentation as a site, into build/site; a link that leads nowhere is an error

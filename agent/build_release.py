@@ -32,12 +32,28 @@ MTIME = 1_577_836_800
 REQUIRED = (("agent/xdp_gossip", "agent/xdp_gossip"), ("agent/bin", "bin"), ("bpf", "bpf"))
 OPTIONAL = (("agent/systemd", "systemd"), ("LICENSES", "LICENSES"))
 
+#: Path of the program container in the archive. A checkout contains no program container: ``--container`` names it.
+CONTAINER = "bpf/programs.xgp"
+#: Prints why a program container does not fit the checkout; nothing if it fits. Arguments: directories, container.
+_CHECK = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+os.environ["XDP_GOSSIP_BPF"] = sys.argv[2]
+from xdp_gossip.dataplane.loader import container, stock
+with open(sys.argv[3], "rb") as stream:
+    content = stream.read(container.MAX_BYTES + 1)
+try:
+    print(stock.misfit(container.parse(content)))
+except container.ContainerError as error:
+    print(error)
+"""
+
 #: Script that generates the manual page and the shell completions from the command line's parser. The archive contains
 #: the generated files in ``share``.
 GENERATOR = "agent/xdp_gossip/cli/manual.py"
 
 _SKIP_DIRECTORIES = frozenset({"__pycache__", ".cache", ".mypy_cache", ".ruff_cache", ".pytest_cache"})
-_SKIP_SUFFIXES = (".pyc", ".pyo", ".swp", ".orig", ".rej", "~")
+_SKIP_SUFFIXES = (".pyc", ".pyo", ".swp", ".orig", ".rej", ".xgp", "~")
 
 
 class BuildError(Exception):
@@ -85,10 +101,11 @@ def tree(source: Path) -> Iterator[Path]:
                 yield Path(directory, name)
 
 
-def collect(root: Path, version: str) -> dict[str, tuple[bytes, bool]]:
+def collect(root: Path, version: str, container: Path | None = None) -> dict[str, tuple[bytes, bool]]:
     """Return all files of the release: path in the archive -> (content, whether executable).
 
-    Raises :class:`BuildError` if a required directory is missing.
+    ``container`` is a program container to include. Raises :class:`BuildError` if a required directory is missing, or
+    if the container does not fit the checkout.
     """
     members = {
         "VERSION": (f"{version}\n".encode(), False),
@@ -108,7 +125,27 @@ def collect(root: Path, version: str) -> dict[str, tuple[bytes, bool]]:
             members[name] = (path.read_bytes(), bool(path.stat().st_mode & 0o100))
     if (root / GENERATOR).is_file():
         members.update(generated(root))
+    if container is not None:
+        members[CONTAINER] = (checked(root, container), False)
     return members
+
+
+def checked(root: Path, container: Path) -> bytes:
+    """Return the bytes of a program container. Raises :class:`BuildError` if it does not fit the checkout."""
+    arguments = [str((root / "agent").resolve()), str((root / "bpf").resolve()), str(container.resolve())]
+    done = subprocess.run(
+        [sys.executable, "-I", "-B", "-c", _CHECK, *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise BuildError(f"{container}: expected a program container, got {last}")
+    if done.stdout.strip():
+        raise BuildError(f"{container}: {done.stdout.strip()}")
+    return container.read_bytes()
 
 
 def generated(root: Path) -> dict[str, tuple[bytes, bool]]:
@@ -158,8 +195,10 @@ def archive(members: dict[str, tuple[bytes, bool]]) -> bytes:
     return packed.getvalue()
 
 
-def build(root: Path, output: Path) -> dict[str, str]:
+def build(root: Path, output: Path, container: Path | None = None) -> dict[str, str]:
     """Build a release from the checkout ``root`` and write its archive into the directory ``output``.
+
+    ``container`` is a program container to include, so that hosts need no compiler.
 
     Creates ``output`` if it is missing, and replaces an existing archive atomically.
 
@@ -167,7 +206,7 @@ def build(root: Path, output: Path) -> dict[str, str]:
     Raises :class:`BuildError` or ``OSError``.
     """
     version = read_version(root)
-    content = archive(collect(root, version))
+    content = archive(collect(root, version, container))
     sha256 = hashlib.sha256(content).hexdigest()
     output.mkdir(parents=True, exist_ok=True)
     path = output / f"xdp-gossip-{version}.tar.gz"
@@ -192,9 +231,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--root", type=Path, default=Path(__file__).resolve().parent.parent, help="the checkout to build from"
     )
+    parser.add_argument("--container", type=Path, help="program container to include (xdp-gossip dataplane build)")
     options = parser.parse_args(arguments)
     try:
-        result = build(options.root, options.output)
+        result = build(options.root, options.output, options.container)
     except (BuildError, OSError) as error:
         print(f"build_release: {error}", file=sys.stderr)
         return 1

@@ -34,6 +34,7 @@ GROUPS = {
     "packages": ("required", "agent"),
     "rendering": ("optional", "templates"),
     "dataplane": ("optional", "dataplane"),
+    "compiling": ("optional", "dataplane without a program container"),
 }
 
 #: Beginning of the package URL by distribution. On Red Hat, the packages come from several repositories, so the role's

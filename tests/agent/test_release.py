@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from containing import made
 
+from xdp_gossip.dataplane.loader import container
 from xdp_gossip.wire.native import WIRE_VERSION
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +23,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def builder() -> Any:
     """The module agent/build_release.py."""
-    spec = importlib.util.spec_from_file_location("build_release", ROOT / "agent" / "build_release.py")
+    return module_of(ROOT / "agent" / "build_release.py")
+
+
+def module_of(path: Path) -> Any:
+    """A module that no package of the tests contains."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -138,3 +145,39 @@ def test_the_real_release_runs_from_anywhere_and_imports_only_itself(tmp_path: P
         ["/usr/bin/python3", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30
     )
     assert (done.stdout, done.stderr) == (f"{release}/bpf True\n", "")
+
+
+@pytest.mark.slow
+def test_a_container_of_the_same_sources_is_included(tmp_path: Path) -> None:
+    """By the build or, later, by the role on the controller, which gives the same bytes."""
+    path = tmp_path / "programs.xgp"
+    path.write_bytes(container.pack(made()))
+    with_it = builder().build(ROOT, tmp_path / "with", path)
+    without = builder().build(ROOT, tmp_path / "without")
+    assert with_it["version"] == without["version"] and with_it["sha256"] != without["sha256"]
+    role = module_of(ROOT / "plugins" / "plugin_utils" / "_containers.py")
+    embedded = role.with_container(Path(without["path"]).read_bytes(), path.read_bytes())
+    assert embedded == Path(with_it["path"]).read_bytes()
+    assert role.with_container(embedded, path.read_bytes()) == embedded
+    with tarfile.open(with_it["path"]) as archive:
+        assert role.carried(archive) == path.read_bytes()
+    with tarfile.open(without["path"]) as archive:
+        assert role.carried(archive) == b""
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (container.pack(made(sources="ab" * 32)), "the container belongs to another release"),
+        (container.pack(made())[:-1], "expected a file of"),
+        (b"nothing", "expected a program container"),
+    ],
+)
+def test_a_container_that_does_not_fit_is_an_error(tmp_path: Path, content: bytes, told: str) -> None:
+    path = tmp_path / "programs.xgp"
+    path.write_bytes(content)
+    release = builder()
+    with pytest.raises(release.BuildError, match=told):
+        release.checked(ROOT, path)
+    assert release.main(["--output", str(tmp_path / "out"), "--root", str(ROOT), "--container", str(path)]) == 1
+    assert not list(tmp_path.glob("out/*"))
