@@ -17,6 +17,11 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._containers import (
+    ContainerError,
+    carried,
+    with_container,
+)
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._signatures import SignatureError, verify
 
 #: Root directory of this collection, and a file that exists only in an installed collection.
@@ -39,14 +44,10 @@ class ActionModule(ActionBase):
     def run(self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Find or build the release archive, and return its path, versions and name. Raises ``AnsibleActionFail``."""
         super().run(tmp, task_vars)
-        names = ("archive", "checksum", "signature", "signers")
+        names = ("archive", "checksum", "signature", "signers", "container", "container_checksum")
         options = self.validate_argument_spec(argument_spec={name: {"type": "str", "default": ""} for name in names})[1]
-        wanted = _CHECKSUM.match(options["checksum"])
-        if options["checksum"] and not wanted:
-            raise AnsibleActionFail(
-                "checksum: expected sha256: and 64 hexadecimal digits, got %s: set xdp_gossip_agent_release_checksum"
-                % options["checksum"]
-            )
+        wanted = _checksum(options, "checksum", "xdp_gossip_agent_release_checksum")
+        wanted_container = _checksum(options, "container_checksum", "xdp_gossip_agent_dataplane_container_checksum")
         for given, missing in (("signature", "signers"), ("signers", "signature")):
             if options[given] and not options[missing]:
                 raise AnsibleActionFail(
@@ -66,24 +67,66 @@ class ActionModule(ActionBase):
             with open(path, "rb") as stream:
                 content = stream.read()
             digest = hashlib.sha256(content).hexdigest()
-            if wanted and digest != wanted.group(1).lower():
+            if wanted and digest != wanted:
                 raise AnsibleActionFail(
                     "%s: expected an archive with the checksum sha256:%s, got sha256:%s: it is another release, or was "
-                    "changed" % (path, wanted.group(1).lower(), digest)
+                    "changed" % (path, wanted, digest)
                 )
             if options["signature"]:
                 signature = os.path.realpath(os.path.expanduser(options["signature"]))
                 signer = verify(path, content, signature, options["signers"])
+            if options["container"]:
+                path, content = _embedded(path, content, options["container"])
+                digest = hashlib.sha256(content).hexdigest()
             with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-                wire = _wire(archive)
+                wire, container = _wire(archive), carried(archive)
         except SignatureError as exc:
             raise AnsibleActionFail(str(exc)) from None
         except (OSError, tarfile.TarError, UnicodeError) as exc:
             raise AnsibleActionFail("%s: expected a release archive: %s" % (path, exc)) from None
+        found_container = hashlib.sha256(container).hexdigest() if container else ""
+        if wanted_container and found_container != wanted_container:
+            raise AnsibleActionFail(
+                "%s: expected a program container with the checksum sha256:%s, got %s"
+                % (options["container"] or path, wanted_container, found_container or "none")
+            )
         version = named.group(1)
         release = "%s-%s" % (version, digest[:12])
         found = {"path": path, "version": version, "release": release, "wire": wire, "signer": signer}
-        return {"changed": False, **found}
+        return {"changed": False, "container": found_container, **found}
+
+
+def _checksum(options: dict[str, t.Any], name: str, variable: str) -> str:
+    """Return the hexadecimal digits of a checksum option; "" without the option. Raises ``AnsibleActionFail``."""
+    found = _CHECKSUM.match(options[name])
+    if options[name] and not found:
+        raise AnsibleActionFail(
+            "%s: expected sha256: and 64 hexadecimal digits, got %s: set %s" % (name, options[name], variable)
+        )
+    return found.group(1).lower() if found else ""
+
+
+def _embedded(path: str, content: bytes, container: str) -> tuple[str, bytes]:
+    """Put a program container into the archive ``content``, in a copy below ``BUILT``.
+
+    Returns the path and the content of the copy. Raises ``AnsibleActionFail``.
+    """
+    given = os.path.realpath(os.path.expanduser(container))
+    directory = os.path.join(os.path.expanduser(BUILT), "with-container")
+    copy = os.path.join(directory, os.path.basename(path))
+    partial = "%s.%d" % (copy, os.getpid())
+    try:
+        with open(given, "rb") as stream:
+            whole = with_container(content, stream.read())
+        os.makedirs(directory, exist_ok=True)
+        with open(partial, "wb") as stream:
+            stream.write(whole)
+        os.replace(partial, copy)
+    except (ContainerError, OSError) as exc:
+        raise AnsibleActionFail(
+            "%s: %s: set xdp_gossip_agent_dataplane_container" % (given, getattr(exc, "strerror", "") or exc)
+        ) from None
+    return copy, whole
 
 
 def _own() -> str:

@@ -49,6 +49,18 @@ options:
       - O(signature) and O(signers) are required together.
     type: str
     default: ""
+  container:
+    description:
+      - Path of a program container on the controller, which C(xdp-gossip dataplane build) has built from the same
+        release. The module returns a copy of the archive that contains the program container. Hosts without a compiler
+        load the kernel data plane from it.
+      - The module fails if the program container was changed, or was built from another release.
+    type: str
+    default: ""
+  container_checksum:
+    description: The SHA-256 that the program container must have, as V(sha256:HEX).
+    type: str
+    default: ""
 seealso:
   - module: xdp_gossip.fleet.xdp_gossip_preflight
 """
@@ -75,6 +87,10 @@ release:
   returned: success
 wire:
   description: Version of the wire format that the agent in the archive uses, or V(unknown).
+  type: str
+  returned: success
+container:
+  description: SHA-256 of the program container in the archive, or an empty string if the archive contains none.
   type: str
   returned: success
 signer:

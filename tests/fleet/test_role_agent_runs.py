@@ -185,10 +185,19 @@ def test_packages_that_variables_ask_for(controller: Controller) -> None:
         "pekonode": described(system, xdp_gossip_agent_wire="pekonode"),
         "files": described(system, xdp_gossip_agent_templates=[{"name": "x", "path": "/etc/x", "content": ""}]),
         "own": described(system, xdp_gossip_agent_packages=["own-python3", "own-bcc"]),
+        "container": described(system, xdp_gossip_agent_dataplane_container="/srv/programs.xgp"),
+        "auto": described(system, xdp_gossip_agent_dataplane_container="auto"),
+        "release": described(system, __xdp_gossip_archive={"container": "ab" * 32}),
+        "bare": described(system, __xdp_gossip_archive={"container": ""}),
+        "jammy": described(SYSTEMS["ubuntu22"], xdp_gossip_agent_dataplane_container="auto"),
     }
     output = choose(controller, hosts)
     assert "failed=0" in output
-    assert [chosen(controller, name)["plane"] for name in hosts] == [[], RED_HAT_PLANE, [], RED_HAT_PLANE, []]
+    planes = {name: chosen(controller, name)["plane"] for name in hosts}
+    compiled = dict.fromkeys(("tc", "files", "bare"), RED_HAT_PLANE)
+    # No compiler on hosts that get a program container.
+    loaded = {**{name: ["libbpf"] for name in ("container", "auto", "release")}, "jammy": ["libbpf0"]}
+    assert planes == {"udp": [], "pekonode": [], "own": [], **compiled, **loaded}
     assert chosen(controller, "files")["packages"] == [*RED_HAT, "python3-jinja2"]
     assert chosen(controller, "own")["packages"] == ["own-python3", "own-bcc"]
 

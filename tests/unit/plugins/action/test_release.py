@@ -74,6 +74,34 @@ def test_a_checksum_that_is_none(tmp_path, archive, checksum):
     )
 
 
+def test_an_archive_without_a_container(tmp_path, archive):
+    found(tmp_path, archive, "", "release is success", "release.container == ''")
+    found(
+        tmp_path,
+        archive,
+        "",
+        "release is failed",
+        "'expected a program container with the checksum' in release.msg and 'got none' in release.msg",
+        container_checksum="sha256:" + "0" * 64,
+    )
+
+
+@pytest.mark.parametrize(("content", "told"), [(None, "No such file"), (b"x", "expected a program container")])
+def test_a_container_that_cannot_be_used(tmp_path, archive, content, told):
+    path = tmp_path / "programs.xgp"
+    if content is not None:
+        path.write_bytes(content)
+    found(
+        tmp_path,
+        archive,
+        "",
+        "release is failed",
+        "'%s: %s' in release.msg" % (path, told),
+        "'xdp_gossip_agent_dataplane_container' in release.msg",
+        container=str(path),
+    )
+
+
 @pytest.fixture(name="signed")
 def fixture_signed(tmp_path: Path, archive: Path) -> dict[str, str]:
     """The options that name the signature of the archive, and its signer."""
