@@ -11,6 +11,7 @@ _HOSTS = "needs systemd hosts; molecule/default has them"
 _BOOTS = "boots systemd hosts, for minutes; molecule/default does it, too"
 _COLLECTION = "builds into the checkout; tests/fleet/test_installed_collection.py builds and installs it elsewhere"
 _ROTATION = "needs systemd hosts; tests/fleet/test_rotation.py has them"
+_SEALED = "needs hosts whose keys the controller has; molecule/trust/verify/sealed.yml has them"
 _SIGNED = "needs a key and the files of a release; tests/agent/test_docs_releasing.py runs it with both"
 _SIMULATOR = "needs the checkout as its directory; tests/sim/test_simulator_page.py runs it there"
 _PEKONODE = "fetches and compiles another project"
@@ -36,7 +37,12 @@ NOT_RUN = {
     },
     "docs/trust.md": {
         "ansible-playbook -i hosts.yml xdp_gossip.fleet.deploy ": f"{_HOSTS}; here, tests/docs/deploy.py does its part",
+        "- name: Publish the password of the database": _SEALED,
+        "ansible-playbook -i hosts.yml xdp_gossip.fleet.reseal ": _SEALED,
+        "ansible-playbook -i hosts.yml xdp_gossip.fleet.rotate_secret": _ROTATION,
+        "ansible-playbook -i hosts.yml xdp_gossip.fleet.rotate_token": _ROTATION,
     },
+    "docs/modules.md": {"- name: Publish a key that only the web servers can read": _SEALED},
     "docs/releasing.md": {
         ".cache/venv/quality/bin/antsibull-changelog release": "writes into the checkout",
         "git tag ": "makes a tag",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from snippets import ROOT, Snippet, constant
 from world import AGENT, PYTHON, Failed, World
 
 #: Keys of the agent's configuration file that tell it from other YAML.
-_CONFIG = {"api", "cluster", "node", "wire", "templates", "signers"}
+_CONFIG = {"api", "cluster", "node", "wire", "templates", "signers", "keys"}
 _PEKONODE = """
 import sys
 from xdp_gossip.pekonode import codec
@@ -228,7 +229,9 @@ def _play(place: Place, path: Path, *options: str) -> str:
 
 
 def syntax(place: Place, text: str) -> str:
-    """Plays that are not run: whether Ansible would take them, and knows the roles."""
+    """Plays or tasks that are not run: whether Ansible would take them, and knows the roles and modules."""
+    if "hosts" not in yaml.safe_load(text)[0] and "import_playbook" not in text:
+        text = "- hosts: localhost\n  tasks:\n" + textwrap.indent(text, "    ")
     path = place.write("snippet-play.yml", text)
     return place.run("ansible-playbook", "-i", "localhost,", "--syntax-check", str(path))
 

@@ -27,6 +27,7 @@ AGENT = ROOT / "agent"
 ANSIBLE = ROOT / ".cache" / "venv" / "ansible" / "bin"
 PYTHON = "/usr/bin/python3"
 TOKEN = "a-token-for-the-tests-of-the-documentation"
+NEW_SECRET = "xgk1_3bXYqF5kc0bC0nT1mXn0rW7x2vJ8oZkP4aQe9LdUhsM"
 SECRET = "xgk1_rDk23OF242z0NZUhLSxexiIEILfCI-s-9VLke6OCpec"
 
 
@@ -83,6 +84,9 @@ class World:
         self._files: dict[str, tuple[str, int]] = {
             "/etc/ssl/fleet-ca.pem": (authority.read_text(), 0o644),
             "/etc/xdp-gossip/secret.key": (SECRET + "\n", 0o600),
+            # In the middle of a rotation.
+            "/etc/xdp-gossip/old.key": (SECRET + "\n", 0o600),
+            "/etc/xdp-gossip/new.key": (NEW_SECRET + "\n", 0o600),
             "/etc/xdp-gossip/tls.pem": (certificate.read_text(), 0o644),
             "/etc/xdp-gossip/tls.key": (key.read_text(), 0o600),
             # curl takes an error of the server's for a success unless told.
