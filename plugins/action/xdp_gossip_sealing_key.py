@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import typing as t
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._sealing import PublicKey, SealingError
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._sealing_keys import SealingKeys, decoded, public_line
@@ -19,7 +18,10 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
 
     def run(self, tmp: t.Any = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
-        """Store the public key of the host. Raises ``AnsibleActionFail``."""
+        """Store the public key of the host.
+
+        Faults are returned and not raised: ``failed_when`` of a task does not see that an action failed which raised.
+        """
         super().run(tmp, task_vars)
         options = self.validate_argument_spec(
             argument_spec={
@@ -37,15 +39,19 @@ class ActionModule(ActionBase):
         host = options["host"]
         raw = decoded(result.get("public_key"))
         if raw is None:
-            raise AnsibleActionFail("%s: expected the public key of the host's agent, got another answer" % host)
+            return _failed("%s: expected the public key of the host's agent, got another answer" % host)
         keys = SealingKeys(os.path.realpath(os.path.expanduser(options["directory"])), _read)
         try:
             result["changed"] = keys.pin(host, raw, options["replace"], write=not self._task.check_mode)
         except SealingError as exc:
-            raise AnsibleActionFail(str(exc)) from None
+            return _failed(str(exc))
         own = PublicKey(host, raw)
         result.update(public_key=public_line(raw, host), fingerprint=own.recipient.fingerprint, path=keys.path(host))
         return result
+
+
+def _failed(msg: str) -> dict[str, t.Any]:
+    return {"failed": True, "changed": False, "msg": msg}
 
 
 def _read(path: str) -> bytes:

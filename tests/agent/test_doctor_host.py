@@ -74,7 +74,8 @@ def test_a_file_that_the_agent_does_not_run_with(tmp_path: Path) -> None:
         # A key's content counts as a setting, and its value is told to nobody.
         (running.directory / "secret.key").write_text("another secret of the tests")
         found = wrong(configuration.examine(look_at(path)))
-        assert found["config.restart"].text.endswith(": amount, secret_key")
+        assert found["config.restart"].text.endswith(": amount")
+        assert found["config.reload"].text.endswith(": log, secret_key, seeds")
         assert "another secret" not in str(running.json("status")) + str(look_at(path).loaded)
         copy = tmp_path / "copy.yml"
         copy.write_text(json.dumps({**raw, "secret_key_file": str(running.directory / "secret.key")}))

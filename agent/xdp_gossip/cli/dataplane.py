@@ -198,24 +198,25 @@ def run_build(args: argparse.Namespace) -> int:
     from ..dataplane.loader import compile, container
     from ..dataplane.loader.errors import LoaderError
 
-    try:
-        built = compile.container()
-    except LoaderError as error:
-        raise _explained(error, FAILED) from None
-    except HeaderError as error:
-        raise CommandError(str(error), FAILED) from None
-    content = container.pack(built)
     out = Path(args.file)
     fresh = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         try:
+            fresh.touch()  # before the seconds of a compilation
+            built = compile.container()
+            content = container.pack(built)
             fresh.write_bytes(content)
             fresh.chmod(0o644)
             os.replace(fresh, out)
         finally:
             fresh.unlink(missing_ok=True)
+    except LoaderError as error:
+        raise _explained(error, FAILED) from None
+    except HeaderError as error:
+        raise CommandError(str(error), FAILED) from None
     except OSError as error:
-        raise CommandError(f"{out}: {error.strerror}", FAILED) from None
+        where = out if error.filename in (None, str(fresh)) else error.filename
+        raise CommandError(f"{where}: {error.strerror}", FAILED) from None
     programs = {program.name: len(program.code) // 8 for part in built.parts for program in part.programs}
     report = {
         "path": str(out),

@@ -26,7 +26,7 @@ def register(commands: Any, common: argparse.ArgumentParser) -> None:
         "show this host's public key for sealed documents",
         "Show the public key with which documents are sealed for the host of the agent, as a line for a file of public "
         "keys. The private key never leaves the host.",
-        ["xdp-gossip sealing-key", "ssh web1 xdp-gossip sealing-key >> web-servers.pub"],
+        ["xdp-gossip sealing-key", "xdp-gossip sealing-key > web1.pub"],
         common,
     )
     sealing_key.set_defaults(handler=run_sealing_key)
