@@ -42,8 +42,7 @@ options:
       host.
     type: path
   key_files:
-    description: Files with the secrets of key slots. The module checks the files in O(key_files) and never creates
-      them.
+    description: Files with further keys. The module checks the files in O(key_files) and never creates them.
     type: list
     elements: path
     default: []

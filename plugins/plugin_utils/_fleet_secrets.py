@@ -32,7 +32,7 @@ Reader = t.Callable[[str], bytes]
 VAULTED = b"$ANSIBLE_VAULT;"
 LETTERS = string.ascii_letters + string.digits
 LENGTH = 43
-#: Minimum length, in characters, of the secret key, of the API token and of the secret of a key slot. Each secret is
+#: Minimum length, in characters, of the secret key, of the API token and of each further key. Each secret is
 #: the only line of its file.
 LEAST = 16
 #: Suffixes of the files beside the file of a secret that contain the other secrets of a rotation (``_rotation.py``).
@@ -67,7 +67,7 @@ class Wanted(t.NamedTuple):
     directory: str
     secret: str
     token: str
-    #: Files that the user provides. Each file contains the secret of one key slot.
+    #: Files that the user provides. Each file contains one key.
     keys: list[str]
     #: The authority's certificate and key, the host's inventory name, and the names for the host's certificate.
     ca_cert: str
@@ -114,7 +114,7 @@ def problems(wanted: Wanted, read: Reader) -> list[str]:
             told += _line(path, read)
     for path in wanted.keys:
         if not os.path.exists(path):
-            told.append("%s: expected the secret of a key slot, found no file" % path)
+            told.append("%s: expected a key, found no file" % path)
     if wanted.ca_cert and os.path.exists(wanted.ca_cert):
         try:
             if not _authority.is_authority(read(wanted.ca_cert)):

@@ -21,10 +21,12 @@ import yaml
 
 from tests.cluster.packets import Recorder, address, grown, rejected, send_at_rate, send_frames
 from tests.support.fleet import SECRET, Agent, Cluster, eventually
+from tests.support.keys import OTHER_KEY, with_id
 from tests.support.process import Answer
 from xdp_gossip import AsyncNodeList, Node
 from xdp_gossip.api.info import openapi_text
 from xdp_gossip.config.access import hash_of
+from xdp_gossip.wire.keys import derive
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -152,12 +154,10 @@ def test_a_recording_shows_nothing_and_brings_nothing_back(tmp_path: Path, figur
 
 
 class Former(Recorder):
-    """A member that kept the secret of before, in one of the slots."""
+    """A member that kept a secret of before."""
 
-    def __init__(self, node: Node, seed: Node, slot: int) -> None:
-        AsyncNodeList.__init__(
-            self, amount=4, cycle=0.5, timeout=2.5, keys=[(slot, "active", SECRET)], listen_addr=node.addr
-        )
+    def __init__(self, node: Node, seed: Node, secret: str) -> None:
+        AsyncNodeList.__init__(self, amount=4, cycle=0.5, timeout=2.5, secret_key=secret, listen_addr=node.addr)
         self.recording = []
         self.new(node)
         self.set(seed)
@@ -167,23 +167,22 @@ def test_a_former_member_is_an_outsider(tmp_path: Path) -> None:
     with Cluster(tmp_path, 3, cycle=0.5, timeout=2.5) as cluster:
         for agent in cluster:
             del agent.settings["secret_key_file"]
-            file = str(agent.write_secret("new.key", "the secret that comes after it"))
-            agent.settings["keys"] = [{"id": 2, "file": file, "state": "active"}]
+            file = str(agent.write_secret("new.key", OTHER_KEY))
+            agent.settings["keys"] = [{"file": file, "state": "active"}]
         cluster.form()
         version = cluster[0].publish("plan", b"of the members")
         before = [agent.versions() for agent in cluster]
         was = cluster[0].counters()
 
-        async def attack(slot: int) -> tuple[list[str], list[str]]:
-            """Join with the old secret, publish, and ask for documents; what it has then."""
+        async def attack(number: int, secret: str, name: str) -> tuple[list[str], list[str]]:
+            """Join with an old secret, publish, and ask for documents until ``name`` has grown; what it has then."""
             seed = address(cluster[0])
-            own = Node(f"{seed.ip.rpartition('.')[0]}.{100 + slot}", seed.port, f"former{slot}")
-            former = Former(own, Node(seed.ip, seed.port), slot)
+            own = Node(f"{seed.ip.rpartition('.')[0]}.{100 + number}", seed.port, f"former{number}")
+            former = Former(own, Node(seed.ip, seed.port), secret)
             await former.join()
             try:
                 await former.publish(b"evil", "plan")
                 await former.publish(b"evil", "former")
-                name = "rx_bad_mac" if slot == 2 else "rx_unknown_key"
                 while grown(was, await asyncio.to_thread(cluster[0].counters))[name] < 20:
                     await former.publish(os.urandom(8), "former")
                     await asyncio.sleep(0.2)
@@ -192,8 +191,10 @@ def test_a_former_member_is_an_outsider(tmp_path: Path) -> None:
             finally:
                 await former.close()
 
-        for slot in (1, 2):
-            assert asyncio.run(attack(slot)) == ([], [])
+        assert asyncio.run(attack(1, SECRET, "rx_unknown_key")) == ([], [])
+        # Packets of this key name the present one, as both have the same id.
+        alike = with_id("default", derive("default", OTHER_KEY).id, OTHER_KEY)
+        assert asyncio.run(attack(2, alike, "rx_bad_mac")) == ([], [])
         assert [agent.versions() for agent in cluster] == before
         for agent in cluster:
             assert {node["name"] for node in agent.nodes("all")} == {"node1", "node2", "node3"}
