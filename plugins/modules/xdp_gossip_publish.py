@@ -353,11 +353,13 @@ EXAMPLES = r"""
     key: web/tls.key
     src: tls.key
     sealed_for: [web_servers]
+    cluster: default
     wait: all
 
 - name: Seal all documents again after a host was rebuilt
   xdp_gossip.fleet.xdp_gossip_publish:
     reseal: true
+    cluster: default
 
 - name: Ask members over the network, from the control machine
   xdp_gossip.fleet.xdp_gossip_publish:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,15 @@ import sys
 from xdp_gossip.pekonode import codec
 print(codec.decode(b"".join(line.strip() for line in sys.stdin.buffer)))
 """
+#: The host of tasks, in the groups that they name, and with a variable that they use.
+_INVENTORY = {
+    "all": {"hosts": {"localhost": {"shop_password": "secret of the shop"}}},
+    **{group: {"hosts": {"localhost": None}} for group in ("web", "web_servers")},
+}
+#: What a deployment does before something is sealed for this host.
+_KEYS = {
+    "xdp_gossip.fleet.xdp_gossip_sealing_key": {"host": "localhost", "directory": "~/.xdp-gossip/default/sealing"},
+}
 #: Playbooks that change hosts, or make them.
 _HOST_PLAYBOOK = re.compile(r"xdp_gossip\.fleet\.(deploy|upgrade|remove|demo)\b")
 #: A network of its own for programs that open the agent's port on all addresses; 192.0.2.0/24 is theirs.
@@ -214,14 +222,15 @@ def tasks(place: Place, text: str) -> str:
     play = {
         "hosts": "localhost",
         "gather_facts": False,
-        "tasks": [{"ansible.builtin.import_tasks": "snippet-tasks.yml"}],
+        "tasks": [*([_KEYS] if "seal" in text else []), {"ansible.builtin.import_tasks": "snippet-tasks.yml"}],
     }
     return _play(place, place.write("play.yml", json.dumps([play])))
 
 
 def _play(place: Place, path: Path, *options: str) -> str:
     local = json.dumps({"ansible_connection": "local", "ansible_python_interpreter": PYTHON})
-    output = place.run("ansible-playbook", "-i", "localhost,", "-e", local, *options, str(path))
+    inventory = place.write("snippet-inventory.json", json.dumps(_INVENTORY))
+    output = place.run("ansible-playbook", "-i", str(inventory), "-e", local, *options, str(path))
     # An example must not teach what Ansible is about to drop.
     if "DEPRECATION" in output:
         raise Failed(output)
@@ -229,9 +238,7 @@ def _play(place: Place, path: Path, *options: str) -> str:
 
 
 def syntax(place: Place, text: str) -> str:
-    """Plays or tasks that are not run: whether Ansible would take them, and knows the roles and modules."""
-    if "hosts" not in yaml.safe_load(text)[0] and "import_playbook" not in text:
-        text = "- hosts: localhost\n  tasks:\n" + textwrap.indent(text, "    ")
+    """Plays that are not run: whether Ansible would take them, and knows the roles."""
     path = place.write("snippet-play.yml", text)
     return place.run("ansible-playbook", "-i", "localhost,", "--syntax-check", str(path))
 

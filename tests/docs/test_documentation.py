@@ -40,6 +40,7 @@ DOCUMENTS = {
 FILES = {
     "settings.json": '{"currency": "EUR", "stock_limit": 40}\n',
     "app.yml": "workers: 4\n",
+    "tls.key": "of the web servers alone\n",
     # The host on which the first agent runs; there is nobody else to become.
     "hosts.yml": "all: {hosts: {host1: {ansible_connection: local, ansible_become: false, "
     f"ansible_python_interpreter: {PYTHON}}}}}}}\n",
