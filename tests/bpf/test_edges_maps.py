@@ -71,7 +71,8 @@ def test_the_answer_says_what_the_agent_wrote(plane: Plane, directory: Path) -> 
     with opened(directory) as ours:
         ours.write_config(config(now))
     header = answered(scene.deliver(plane, XDP, probe(), 4), 4)
-    assert replace(header, wall_ns=0, lease_age_ms=0) == Header(PacketType.EDGE_ACK, local(4), 9, 1 << 60, 0, 1, 2, 5)
+    expected = Header(PacketType.EDGE_ACK, local(4), 9, 1 << 60, 0, 1, 2, 5, key_id=KEYRING.active.id)
+    assert replace(header, wall_ns=0, lease_age_ms=0) == expected
     assert header.lease_age_ms >= 2999
     assert now.wall_ns - 10_000 <= header.wall_ns <= time.time_ns()
 

@@ -37,6 +37,7 @@ PLAY = """
         __xdp_gossip_dataplane_packages: []
         __xdp_gossip_package_query: [echo]
         __xdp_gossip_parts: [configure, run]
+        __xdp_gossip_user: root
         __xdp_gossip_group: root
         __xdp_gossip_root: "{{ directory }}/opt"
         __xdp_gossip_config_dir: "{{ directory }}/etc"
@@ -47,7 +48,7 @@ PLAY = """
         __xdp_gossip_files_unit_path: "{{ directory }}/units/xdp-gossip-files.service"
         __xdp_gossip_socket: "{{ playbook_dir }}/api.sock"
         __xdp_gossip_snapshot: {directory: "{{ directory }}/rollback"}
-        __xdp_gossip_preflight: {addr: 198.18.0.11, port: 8000, answering: [], installed: true}
+        __xdp_gossip_preflight: {addr: 198.18.0.11, port: 8000, answering: [], installed: true, outdated: false}
         xdp_gossip_agent_addr: 198.18.0.11
         xdp_gossip_agent_api_tls: false
         xdp_gossip_agent_health_witness: false

@@ -38,6 +38,7 @@ PLAY = """
         __xdp_gossip_config_dir: "{{ directory }}/etc"
         __xdp_gossip_unit_path: "{{ directory }}/none.service"
         __xdp_gossip_socket: "{{ directory }}/none.sock"
+        __xdp_gossip_user: root
         __xdp_gossip_group: root
         xdp_gossip_agent_secret_key: a-secret-that-is-long-enough
         xdp_gossip_agent_api_token: a-token-that-is-long-enough
