@@ -287,7 +287,7 @@ def test_the_key_is_replaced_under_publishes_and_nobody_notices(fleet: Fleet) ->
     listed = fleet.ssh(
         "xgr2", "stat", "-c", "'%a %U %G %n'", "/etc/xdp-gossip/secret.key", "/etc/xdp-gossip/keys/*", "||", "true"
     )
-    assert listed.split() == ["640", "root", "xdp-gossip", "/etc/xdp-gossip/secret.key"]
+    assert listed.split() == ["440", "xdp-gossip", "root", "/etc/xdp-gossip/secret.key"]
 
 
 def test_a_host_that_is_away_stops_the_rotation_which_continues_when_it_is_back(fleet: Fleet) -> None:

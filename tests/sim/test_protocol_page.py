@@ -191,7 +191,21 @@ def observed(names: tuple[str, ...], seeds: range, monkeypatch: pytest.MonkeyPat
     for name in names:
         for seed in seeds:
             play(name, seed)
+    beside_a_host_without_agent()
     return found
+
+
+def beside_a_host_without_agent() -> None:
+    """A node starts while the agent of another host does not run and its kernel answers."""
+    world = World(1, 4, settings=SETTINGS, planes=(0,))
+    for node in world.nodes[:3]:
+        node.boot([world.nodes[1]])
+    world.run_until(world.checks.disagreement, 10.0)
+    world.run(12.0)
+    world.nodes[0].crash()
+    world.run(20.0)
+    world.nodes[3].boot([world.nodes[1]])
+    world.run(10.0)
 
 
 def test_the_table_has_the_transitions_of_the_code_and_no_other() -> None:
