@@ -43,7 +43,9 @@ class _Members:
             state=State.ALIVE,
             incarnation=1_760_000_000 + chance.randrange(30_000_000),
             sequence=chance.randrange(1, 5_000_000),
-            record=Record(f"host{number:05d}", json.dumps(data), "0.1.0", chance.choice(_PLANES)),
+            record=Record(
+                f"host{number:05d}", json.dumps(data), "0.1.0", chance.choice(_PLANES), sealing=chance.randbytes(32)
+            ),
             last_heard=round(chance.random(), 3),
             digest=0x5EED,
             local=number == 0,

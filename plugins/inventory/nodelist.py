@@ -14,8 +14,8 @@ description:
     inventory file must end in C(nodelist.yml), C(nodelist.yaml), C(xdp_gossip.yml) or C(xdp_gossip.yaml).
   - The plugin sets exactly two variables of each host. C(ansible_host) is the node's address, and C(xdp_gossip) is a
     dictionary with C(addr), C(port), C(name), C(private_data), C(state), C(incarnation), C(sequence), C(version),
-    C(protocol), C(zone), C(last_heard), C(digest), C(local) and C(record_known). With O(private_data_format), the
-    dictionary C(xdp_gossip) also has the key C(data). O(compose) adds more variables.
+    C(protocol), C(zone), C(sealing), C(last_heard), C(digest), C(local) and C(record_known). With
+    O(private_data_format), the dictionary C(xdp_gossip) also has the key C(data). O(compose) adds more variables.
   - C(xdp_gossip.zone) is empty for a node without a zone. With C(xdp_gossip.zone) as the key of an entry of
     O(keyed_groups), a node without a zone joins no group. To collect the nodes without a zone in a group, set
     C(default_value) in this entry. With O(strict), an empty key without C(default_value) causes an error.

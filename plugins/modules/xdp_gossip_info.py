@@ -137,6 +137,12 @@ nodes:
           asked member's release does not know zones.
       type: str
       returned: always
+    sealing:
+      description:
+        - Fingerprint of the key with which the node opens sealed documents, as the node says.
+        - C(sealing) is empty if the node has no such key, or if the asked member has not received it.
+      type: str
+      returned: always
     last_heard:
       description: Seconds since the asked member last received news of the node. C(last_heard) is 0 for the asked
         member itself.
