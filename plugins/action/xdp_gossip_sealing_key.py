@@ -42,9 +42,11 @@ class ActionModule(ActionBase):
             return _failed("%s: expected the public key of the host's agent, got another answer" % host)
         keys = SealingKeys(os.path.realpath(os.path.expanduser(options["directory"])), _read)
         try:
+            former = keys.get(host)
             result["changed"] = keys.pin(host, raw, options["replace"], write=not self._task.check_mode)
         except SealingError as exc:
             return _failed(str(exc))
+        result["replaced"] = result["changed"] and former is not None
         own = PublicKey(host, raw)
         result.update(public_key=public_line(raw, host), fingerprint=own.recipient.fingerprint, path=keys.path(host))
         return result

@@ -67,6 +67,10 @@ fingerprint:
   returned: success
   type: str
   sample: SHA256:9Jn6v6zKQGxqzJjKZ0V1GgJ9CEbSHrQKx4mRJrqcXqM
+replaced:
+  description: Whether the key takes the place of another key of the host.
+  returned: success
+  type: bool
 path:
   description: File on the controller with the key.
   returned: success

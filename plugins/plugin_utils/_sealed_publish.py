@@ -166,7 +166,8 @@ class SealedPublish:
 
         Raises ``SealingError``.
         """
-        assert wish.value is not None
+        if wish.value is None:
+            raise SealingError("%s: expected a content to seal, got none" % wish.key)
         kind = wish.content_type or type_of(wish.key, wish.suffix)
         check_content(wish.key, wish.value, kind)
         keys = self.recipients(wish.sealed_for)

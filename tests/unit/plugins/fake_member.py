@@ -33,6 +33,7 @@ def node(addr: str, name: str = "", **fields: t.Any) -> dict[str, t.Any]:
         "version": "0.1.0",
         "protocol": "UDP",
         "zone": "",
+        "sealing": "",
         "last_heard": 0.5,
         "digest": "00112233445566aa",
         "local": False,
