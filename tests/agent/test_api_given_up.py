@@ -106,6 +106,7 @@ def test_who_leaves_while_the_disk_is_slow_has_done_nothing(
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_nothing_takes_effect_after_its_deadline(tmp_path: Path) -> None:
     async def main() -> None:
         counters: dict[str, int] = {}

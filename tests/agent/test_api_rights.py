@@ -208,6 +208,7 @@ def test_every_operation_with_every_right(
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_without_a_token_nothing_but_the_health() -> None:
     async def main() -> None:
         async with served(Fleet(), Access(None, TOKENS)) as (client, counters):
@@ -565,6 +566,7 @@ def test_a_token_that_is_removed_ends_what_it_has_open() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_write_whose_token_is_removed_while_it_arrives_takes_no_effect() -> None:
     async def main() -> None:
         fake = Fleet()

@@ -88,6 +88,7 @@ def test_a_port_in_use_is_named() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_clients_that_only_connect_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "HEAD_SECONDS", 0.3)
 
@@ -110,6 +111,7 @@ def test_clients_that_only_connect_are_closed(tmp_path: Path, monkeypatch: pytes
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "STALL_SECONDS", 0.3)
 
@@ -204,6 +206,7 @@ def test_tls_serves_who_trusts_it(certificate: tuple[str, str]) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_the_client_says_who_did_not_answer_and_why(tmp_path: Path) -> None:
     async def main() -> None:
         async with Client(f"unix://{tmp_path}/none.sock") as client:

@@ -189,6 +189,7 @@ def test_users_of_the_socket_leave_room_for_root(monkeypatch: pytest.MonkeyPatch
     assert local.admit("user 9") is not None
 
 
+@pytest.mark.slow
 def test_a_handshake_that_does_not_come_is_counted_and_ends(
     certificate: tuple[str, str],  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,

@@ -232,6 +232,7 @@ def test_a_disk_that_hangs_delays_nobody(tmp_path: Path, monkeypatch: pytest.Mon
 # -- the command -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_shows_and_selects(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
 

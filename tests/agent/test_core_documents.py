@@ -263,6 +263,7 @@ def test_tombstones_go_after_their_grace_everywhere(wire: Wire) -> None:
     assert document.version > tombstone.version and held(wire[0], "a") == b"2"
 
 
+@pytest.mark.slow
 def test_a_member_that_was_away_for_too_long_brings_nothing_back(wire: Wire) -> None:
     wire[0].documents.publish("gone", b"1", wire.now)
     wire[0].documents.publish("stays", b"1", wire.now)
@@ -324,6 +325,7 @@ def test_who_was_away_for_longer_than_deletions_are_told_of_is_warned_of(
     assert not warns or "2.0 days ago" in warned[0]
 
 
+@pytest.mark.slow
 def test_a_new_member_hears_of_no_deletion_of_long_ago_and_takes_what_is_older(wire: Wire) -> None:
     wire[0].documents.publish("old", b"1", wire.now)
     wire[0].documents.publish("a", b"1", wire.now)

@@ -69,6 +69,7 @@ def some(*items: Any, then: Any = None) -> Iterator[Any]:
         then()
 
 
+@pytest.mark.slow
 def test_what_hangs_is_given_up_and_what_came_before_is_kept() -> None:
     found = []
     with pytest.raises(apart.TookTooLong, match=r"no answer in 0\.3 s"):
@@ -87,6 +88,7 @@ def test_what_fails_is_told_with_its_place() -> None:
     assert list(apart.each(lambda: some(b"x" * 3_000_000), patient(10))) == [b"x" * 3_000_000]
 
 
+@pytest.mark.slow
 def test_what_is_given_up_leaves_no_process_behind(tmp_path: Path) -> None:
     """Nor a program that it started, nor a hold on the caller's output."""
     mark = tmp_path / "mark"

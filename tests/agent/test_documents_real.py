@@ -164,6 +164,7 @@ def test_rollback_and_differences(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_document_that_expires_is_gone_and_told_of(tmp_path: Path) -> None:
     async def main() -> None:
         async with cluster(1) as lists, serving(lists[0], tmp_path) as (api, _):
@@ -182,6 +183,7 @@ def test_a_document_that_expires_is_gone_and_told_of(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_rollback_ends_when_the_version_was_to_end(tmp_path: Path) -> None:
     async def main() -> None:
         async with cluster(1) as lists, serving(lists[0], tmp_path) as (api, _):

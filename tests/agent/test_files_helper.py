@@ -337,6 +337,7 @@ def test_the_configuration_is_read_anew_and_must_be_roots_alone(helper: Helper, 
     assert helper.request(b"x")["state"] == "applied"
 
 
+@pytest.mark.slow
 def test_a_silent_client_takes_no_more_than_its_place(helper: Helper, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "RECEIVE_SECONDS", 0.5)
     with contextlib.ExitStack() as stack:

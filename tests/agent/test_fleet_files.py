@@ -59,6 +59,7 @@ async def fleet(number: int, **parameters: Any) -> list[AsyncNodeList]:
     return made
 
 
+@pytest.mark.slow
 def test_any_member_tells_of_the_files_of_all() -> None:
     async def main() -> None:
         one, two, three = await fleet(3)
@@ -103,6 +104,7 @@ def test_a_member_that_does_not_answer_is_named() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_the_question_ends_with_the_node_list() -> None:
     async def main() -> None:
         one, two = await fleet(2)

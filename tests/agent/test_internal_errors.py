@@ -109,6 +109,7 @@ def test_a_timer_that_fails_costs_no_other_its_turn() -> None:
     assert timers.next() is None
 
 
+@pytest.mark.slow
 def test_a_node_goes_on_after_a_failing_timer_and_tells_of_it() -> None:
     async def scenario() -> None:
         async with cluster(2) as (first, second):

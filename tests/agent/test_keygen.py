@@ -63,6 +63,7 @@ def test_a_key_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
     assert done.returncode == 1 and b"not written" in done.stderr and not path.exists()
 
 
+@pytest.mark.slow
 def test_check_config_notes_a_passphrase(tmp_path: Path) -> None:
     path = write_config(tmp_path / "a", 8000)
     assert command("check-config", str(path)).stdout.decode() == f"{path}: ok\n"
@@ -104,6 +105,7 @@ def test_the_agents_memory_is_out_of_reach_for_its_own_user(tmp_path: Path) -> N
         assert ctypes.CDLL(None).prctl(3, 0, 0, 0, 0) == 1, "the test itself is dumpable"
 
 
+@pytest.mark.slow
 def test_no_secret_is_in_argv_environment_or_log(tmp_path: Path) -> None:
     """Also not after a reload, nor in what a wrong reload says."""
     import signal

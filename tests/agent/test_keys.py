@@ -50,6 +50,7 @@ def test_a_malformed_key_is_no_passphrase(text: str) -> None:
     assert KEY[5:12] not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_clusters_share_no_key() -> None:
     for secret in (KEY, "a passphrase of the tests"):
         one, other = derive("one", secret), derive("other", secret)

@@ -131,6 +131,7 @@ def world() -> World:
     return World()
 
 
+@pytest.mark.slow
 def test_one_new_member_among_ten_thousand_costs_two_members_less_than_4_kb(world: World) -> None:
     everybody = [info(number) for number in range(10_000)]
     for engine, infos in ((world.a, everybody), (world.b, everybody[:-1])):
@@ -150,6 +151,7 @@ def test_one_new_member_among_ten_thousand_costs_two_members_less_than_4_kb(worl
     assert world.bytes < 4000
 
 
+@pytest.mark.slow
 def test_who_joins_ten_thousand_is_told_of_each_once(world: World) -> None:
     """As many as one member may report in a window, of random buckets, again and again."""
     world.tell(world.b, [info(number) for number in range(10_000)])
@@ -208,6 +210,7 @@ def test_after_a_sync_both_know_the_newest_of_all(one: dict[int, int], two: dict
     assert world.equal()
 
 
+@pytest.mark.slow
 def test_long_lists_fit_the_smallest_frames() -> None:
     world = World(Settings(cycle=600.0, size=4096))
     world.tell(world.a, [info(number) for number in range(3000)])
@@ -250,6 +253,7 @@ def test_a_member_that_says_not_to_know_anybody_gets_what_it_was_asked_for_and_n
     assert {told.address for told in answers[0].members} == present
 
 
+@pytest.mark.slow
 def test_a_node_has_caught_up_when_all_buckets_were_told(world: World) -> None:
     """Not when a part of them was, nor by a list that somebody else asked for."""
     caught: list[int] = []

@@ -167,6 +167,7 @@ def test_compare_and_set_tells_both_versions(make: Callable[..., NodeList]) -> N
     assert [document.value for document in a.history("app/x")] == [b"2", b"1"]
 
 
+@pytest.mark.slow
 def test_state_survives_close(make: Callable[..., NodeList], tmp_path: Path) -> None:
     port, other = free_port(), free_port()
     a = make("A", port, state_dir=tmp_path / "a")

@@ -165,6 +165,7 @@ def test_nobody_hears_of_a_publish_before_it_is_on_the_disk() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_member_counts_when_a_document_is_on_its_disk() -> None:
     async def main() -> None:
         left, right = await pair()
@@ -568,6 +569,7 @@ def test_whatever_loses_is_withdrawn_as_a_whole(what: str) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_full_is_logged_now_and_then_and_counted(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

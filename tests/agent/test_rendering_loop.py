@@ -133,6 +133,7 @@ async def idle(rendering: Rendering) -> None:
     await until(lambda: not any(each.working or each.due.is_set() for each in rendering._rendered))
 
 
+@pytest.mark.slow
 def test_nothing_is_rendered_before_this_node_has_caught_up(play: Callable[..., None]) -> None:
     async def story(world: World, rendering: Rendering) -> None:
         world.catching_up = "3 documents of 198.18.0.2:8000 are on their way"
@@ -152,6 +153,7 @@ def test_nothing_is_rendered_before_this_node_has_caught_up(play: Callable[..., 
     play(story, upstream="{% for d in documents('up/') %}{{ d.value }};{% endfor %}")
 
 
+@pytest.mark.slow
 def test_an_isolated_node_keeps_its_files_and_renders_nothing_new(play: Callable[..., None]) -> None:
     async def story(world: World, rendering: Rendering) -> None:
         world.put(up__1=b"good")

@@ -63,6 +63,7 @@ def of_type(bom: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     return [component for component in bom["components"] if component["type"] == kind]
 
 
+@pytest.mark.slow
 def test_it_follows_the_schema_of_cyclonedx(made: Path) -> None:
     assert read(made)["specVersion"] == SchemaVersion.V1_6.to_version()
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(sbom_of(made).read_text()) is None
@@ -126,6 +127,7 @@ def test_it_names_the_packages_of_the_role(made: Path) -> None:
     assert all(PackageURL.from_string(url).to_string() == url for url in urls)
 
 
+@pytest.mark.slow
 def test_two_builds_are_the_same_byte_by_byte(made: Path, tmp_path: Path) -> None:
     other = build(tmp_path)
     os.utime(other, (1, 1))

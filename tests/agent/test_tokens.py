@@ -127,6 +127,7 @@ def test_a_second_token_of_a_name_is_one_that_replaces_the_first(tmp_path: Path)
         api(token_file=str(path), tokens=[{**admin, "name": "other"}])
 
 
+@pytest.mark.slow
 def test_ten_thousand_tokens_are_refused_and_a_thousand_are_read() -> None:
     held = [{"name": f"t{n}", "hash": hash_of(f"token-number-{n}"), "rights": "read"} for n in range(MAX_TOKENS)]
     assert len(api(tokens=held).api.tokens) == MAX_TOKENS
@@ -137,6 +138,7 @@ def test_ten_thousand_tokens_are_refused_and_a_thousand_are_read() -> None:
 # -- the command -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_makes_a_token_and_its_hash(tmp_path: Path) -> None:
     made = json.loads(command("token", "--json").stdout)
     assert made["hash"] == hash_of(made["token"])

@@ -167,6 +167,7 @@ def test_a_trickle_is_no_pace_and_a_burst_earns_no_long_rest() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "answers"),
     [

@@ -121,6 +121,7 @@ def test_who_does_not_wait_for_a_change_is_not_woken_by_it() -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_a_wait_that_passes_over_much_ends_without_a_gap() -> None:
     async def main() -> None:
         log = ChangeLog(0, kept=64)

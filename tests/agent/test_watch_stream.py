@@ -448,6 +448,7 @@ def keys(changes: list[dict[str, Any]]) -> list[str]:
     return [change["document"]["key"] for change in changes]
 
 
+@pytest.mark.slow
 def test_the_client_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xdp_gossip.api.client._SILENCE", 0.3)
 

@@ -70,6 +70,7 @@ def test_small_contents_do_not_wait_for_large_ones() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_what_takes_too_much_is_refused_and_the_next_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         checks = Contents()
@@ -103,6 +104,7 @@ def test_what_takes_too_much_is_refused_and_the_next_is_done(monkeypatch: pytest
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_caller_that_leaves_takes_its_work_along() -> None:
     async def main() -> None:
         worker = BoundedProcess()
@@ -176,6 +178,7 @@ def test_the_node_list_goes_on_while_a_content_is_checked() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_a_batch_is_parsed_without_anybody_waiting(tmp_path: Path) -> None:
     async def main() -> None:
         async with cluster(1) as lists, serving(lists[0], tmp_path, max_document=16 << 20) as (api, _server):
