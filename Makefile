@@ -58,15 +58,16 @@ export PYTHONDONTWRITEBYTECODE := 1
 unexport PYTHONPATH
 
 # What `make test` runs, stage by stage; in a stage with lanes (a,b/c,d) c and d run beside a and b, at a lower priority.
-# Clusters are measured, so they have the machine to themselves. Fleets and Molecule's hosts are waited for most of the
-# time, one after the other: what only needs a processor runs beside them. The lanes are about equally long.
+# Clusters are measured, so they have the machine to themselves. Fleets and systemd hosts are waited for most of the
+# time, so they have a lane each: what only needs a processor runs beside them. The lanes are about equally long.
 comma := ,
 space := $(subst ,, )
-FLEETS := planes networks recovery fleet rotation eda $(SCENARIOS:%=molecule-%)
-PROGRAMS := bpf kernels-short lint quality bench-short
+FLEETS := planes networks recovery fleet eda bench-short
+HOSTS := $(SCENARIOS:%=molecule-%) fleet-root
+PROGRAMS := bpf kernels-short lint quality
 MODELS := integration docs-run sim ansible-test-2.18 ansible-test-2.19 ansible-test-newest coverage
 lane = $(subst $(space),$(comma),$(strip $(1)))
-STEPS := code unit/ui cluster $(call lane,$(FLEETS))/$(call lane,$(PROGRAMS))/$(call lane,$(MODELS)) claims
+STEPS := code unit/ui cluster $(call lane,$(HOSTS))/$(call lane,$(FLEETS))/$(call lane,$(PROGRAMS))/$(call lane,$(MODELS)) claims
 
 ##@ First steps
 .PHONY: help
@@ -195,9 +196,9 @@ docs-run: packages-test packages-demo venv-dev venv-ansible link ## Every exampl
 fleet: packages-test venv-dev venv-ansible link ## The built and stripped collection; inventory and modules on real agents
 	PATH="$(VENV)/ansible/bin:$$PATH" $(VENV)/dev/bin/pytest tests/fleet -m "not root" --junitxml="$(REPORTS)/fleet.xml"
 
-.PHONY: rotation
-rotation: packages-test venv-dev venv-ansible link ## The playbooks that rotate secrets, on systemd hosts, with hosts that are away in between (root)
-	PATH="$(VENV)/ansible/bin:$$PATH" $(VENV)/dev/bin/pytest tests/fleet/test_rotation.py --junitxml="$(REPORTS)/rotation.xml" $(PYTEST_ARGS)
+.PHONY: fleet-root
+fleet-root: packages-test venv-dev venv-ansible link ## Rotations of secrets on systemd hosts, of which some are away in between; containers built for them (root)
+	PATH="$(VENV)/ansible/bin:$$PATH" $(VENV)/dev/bin/pytest tests/fleet -m "root and not variant" --junitxml="$(REPORTS)/fleet-root.xml" $(PYTEST_ARGS)
 
 .PHONY: eda
 eda: packages-test venv-dev venv-eda ## The event source: alone, on real agents, and in a real ansible-rulebook

@@ -42,6 +42,7 @@ apt-get -qq -y -o Dpkg::Options::=--force-confold -o Dpkg::Options::=--force-uns
 pytestmark = [
     pytest.mark.root,
     pytest.mark.slow,
+    pytest.mark.variant,
     pytest.mark.timeout(patient(1800)),
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.skipif(shutil.which("systemd-nspawn") is None, reason="needs systemd-nspawn"),

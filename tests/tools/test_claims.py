@@ -3,6 +3,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +16,7 @@ from tests import claims
 from tests.claims import NEEDS, Claim, Ledger, features, missing, read_ledger, read_reports, unproved
 
 LEDGER = read_ledger()
+ROOT = Path(__file__).resolve().parents[2]
 
 #: Promised features that no test proves; see tests/claims.yml. To be lowered with each that is proved, never raised.
 MOST_UNPROVED = 0
@@ -35,6 +41,46 @@ def test_only_headings_promise_nothing() -> None:
 def test_every_test_of_a_claim_exists() -> None:
     named = {test for claim in LEDGER.claims.values() for test in claim.tests}
     assert not [problem for problem in map(missing, sorted(named)) if problem is not None]
+
+
+def commands() -> Iterator[list[str]]:
+    """The runs of pytest in `make test`, each with its arguments."""
+    environment = {**os.environ, "MAKEFLAGS": "", "PYTEST_ARGS": ""}
+
+    def made(*words: str, text: str = "") -> list[str]:
+        done = subprocess.run(
+            ["make", "-n", "--no-print-directory", *words],
+            cwd=ROOT,
+            env=environment,
+            input=text,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.splitlines()
+
+    (line,) = made("-f", "Makefile", "-f", "-", "steps", text="steps:\n\t@echo $(STEPS)\n")
+    targets = line.removeprefix("echo ").replace(",", " ").replace("/", " ").split()
+    for line in made(*targets):
+        _before, found, after = line.partition("/bin/pytest ")
+        if found:
+            yield [word for word in shlex.split(after) if not word.startswith("--junitxml=")]
+
+
+@pytest.mark.slow
+def test_make_test_runs_every_test_of_a_claim() -> None:
+    """A mark, a file name or an expression of a target may leave a test out."""
+    found: set[str] = set()
+    for arguments in commands():
+        words = [sys.executable, "-m", "pytest", "--collect-only", "-q", *arguments]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found |= {line.partition("[")[0] for line in done.stdout.splitlines() if "::" in line}
+    named = {test for claim in LEDGER.claims.values() for test in claim.tests if "::" in test}
+    # These run under ansible-test, which selects nothing.
+    ours = {test for test in named if not test.startswith("tests/unit/")}
+    assert len(ours) > 500
+    assert sorted(ours - found) == []
 
 
 @pytest.mark.parametrize(
