@@ -28,7 +28,7 @@ from .netns import BenchError
 from .report import Report, Spread
 from .sync import away, differ
 
-_HOSTS, _PUBLISHES, _DOCUMENTS, _SYNCS, _CHECKS = 50, 30, 10_000, 3, 3_000
+_HOSTS, _PUBLISHES, _DOCUMENTS, _SYNCS, _CHECKS = 50, 30, 10_000, 5, 3_000
 _QUICK_HOSTS, _QUICK_PUBLISHES, _QUICK_DOCUMENTS, _QUICK_SYNCS, _QUICK_CHECKS = 3, 2, 100, 1, 100
 #: Goals: how many times as long a publish of a signed document may take, and the least speed of a sync of signed
 #: documents, as a share of the speed without signatures.

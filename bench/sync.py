@@ -29,6 +29,8 @@ _QUICK_DOCUMENTS, _QUICK_LARGE = 300, 2**20
 _CHANGED, _QUICK_CHANGED = (0, 1, 100, 10_000), (0, 1)
 #: Goal: maximum seconds until a member that was stopped has all documents again.
 SECONDS_GOAL = 10.0
+#: Seconds for which the others rest before the host starts: they write documents of other members a little later.
+REST = 2.0
 #: Goal: maximum bytes for one changed document among 10,000, in addition to the bytes of a start without a change.
 ONE_GOAL = 6_000.0
 
@@ -77,6 +79,7 @@ def away(hosts: list[Agent], change: object) -> tuple[float, float, float, float
     last.stop()
     change()  # type: ignore[operator]
     agents.until(lambda: differ(hosts[:-1]), 60)
+    time.sleep(REST)
     before = _bytes(last)
     last.launch()
     last.wait_ready()
