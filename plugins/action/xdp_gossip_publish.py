@@ -17,6 +17,7 @@ from ansible_collections.xdp_gossip.fleet.plugins.module_utils._expiry import se
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._sealed import SEALED
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import OPTIONS, ConfigError
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._wishes import Wish, document_spec, wishes_of
+from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._controller_files import decrypted
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._local_files import LocalFiles
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._sealed_publish import Held, SealedPublish, held_of
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._sealing import SealingError
@@ -200,12 +201,7 @@ class ActionModule(LocalFiles):
 
     def _decrypted(self, path: str) -> bytes:
         """Return the content of a file on the controller, decrypted if Ansible Vault has encrypted it."""
-        real = self._loader.get_real_file(path)
-        try:
-            with open(real, "rb") as stream:
-                return stream.read()
-        finally:
-            self._loader.cleanup_tmp_file(real)
+        return decrypted(self._loader, path)
 
     def _module(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         result: dict[str, t.Any] = self._execute_module(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import typing as t
 
 from ansible.plugins.action import ActionBase
 
@@ -18,16 +19,21 @@ class ControllerAction(ActionBase):
 
     def read(self, path: str) -> bytes:
         """Return the content of a file on the controller, decrypted if ansible-vault has encrypted it."""
-        real = self._loader.get_real_file(path)
-        try:
-            with open(real, "rb") as stream:
-                return stream.read()
-        finally:
-            self._loader.cleanup_tmp_file(real)
+        return decrypted(self._loader, path)
 
     def encrypt(self, content: bytes) -> bytes:
         """Return the content, encrypted by ansible-vault with the first password of this run."""
         return bytes(self._loader._vault.encrypt(content))
+
+
+def decrypted(loader: t.Any, path: str) -> bytes:
+    """Return the content of a file on the controller, decrypted by ``loader`` if ansible-vault has encrypted it."""
+    real = loader.get_real_file(path)
+    try:
+        with open(real, "rb") as stream:
+            return stream.read()
+    finally:
+        loader.cleanup_tmp_file(real)
 
 
 def absolute(path: str | None) -> str:

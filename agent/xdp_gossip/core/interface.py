@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from .applied import Applied, TroubledFiles
 from .events import Event, Rumor, Transmit
+from .packets import PacketKeys
 from .settings import Settings
 from .signers import Signer, Signers
 from .types import Address, Document, Member, Node, Now, Prepared, State, Version, Write
@@ -266,7 +267,7 @@ class Asked(Protocol):
         ``DocumentWithheld`` for each of them, and returns their number.
         """
 
-    def replace_keys(self, keyring: Any, now: Now) -> None:
+    def replace_keys(self, keyring: PacketKeys, now: Now) -> None:
         """Replace the keys by those of ``keyring``, and tell the other members which keys this node has now.
 
         The next packet is signed with the new active key. Raises ``ProtocolError`` (unsupported_operation) on a wire

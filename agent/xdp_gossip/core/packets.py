@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .types import Address
 
@@ -79,6 +79,37 @@ class Rejected(Exception):
         self.reason = reason
 
 
+class PacketKey(Protocol):
+    """One key, with which packets are signed and encrypted (docs/wire.md, "Keys")."""
+
+    @property
+    def id(self) -> int:
+        """The key id, 0 to 255, which each packet contains."""
+
+    @property
+    def mac(self) -> bytes:
+        """The key of the MAC, 16 bytes."""
+
+    @property
+    def body(self) -> bytes:
+        """The key from which the keys of bodies are derived, 32 bytes."""
+
+
+class PacketKeys(Protocol):
+    """All keys of a node (``wire.keys.Keyring``)."""
+
+    @property
+    def active(self) -> PacketKey:
+        """The key that signs."""
+
+    @property
+    def states(self) -> tuple[tuple[int, str], ...]:
+        """Fingerprint (64 bits) and state of each key."""
+
+    def get(self, key_id: int) -> PacketKey | None:
+        """The key with the id ``key_id``; None if there is no such key."""
+
+
 class Codec(Protocol):
     """Encodes and decodes packets. :meth:`parse` needs no cryptography, so the engine can drop duplicates early."""
 
@@ -86,8 +117,8 @@ class Codec(Protocol):
     def keys(self) -> tuple[tuple[int, str], ...]:
         """Fingerprint (64 bits) and state of each key."""
 
-    def use(self, keyring: Any) -> None:
-        """Replace the keys by those of ``keyring`` (``wire.keys.Keyring``)."""
+    def use(self, keyring: PacketKeys) -> None:
+        """Replace the keys by those of ``keyring``."""
 
     def parse(self, data: bytes) -> Header:
         """The unverified header. Raises ``Rejected``: truncated, malformed, foreign_version, foreign_cluster."""

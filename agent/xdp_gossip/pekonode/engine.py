@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from ..core.events import MemberChanged, MemberForgotten, Paused, Resumed
 from ..core.interface import ProtocolError, check_dead
+from ..core.packets import PacketKeys
 from ..core.signers import Signer
 from ..core.types import Address, Member, Node, Now, State
 from .document import check_key
@@ -196,7 +196,7 @@ class PekoNodeEngine(PekoNodeDrive):
             raise ProtocolError("unsupported_operation", "PekoNode's wire has no signed documents")
         return 0
 
-    def replace_keys(self, keyring: Any, now: Now) -> None:
+    def replace_keys(self, keyring: PacketKeys, now: Now) -> None:
         """Raise ``ProtocolError`` (unsupported_operation), because packets of this wire name no key."""
         raise ProtocolError("unsupported_operation", "PekoNode's wire has one secret, which needs a restart to change")
 

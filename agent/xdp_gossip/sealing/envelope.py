@@ -16,6 +16,7 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from ..common.hkdf import hkdf
 from ..core.sealed import Envelope, Recipient, fingerprint, make_head, parse
 from . import hpke
 from .keys import KEY_BYTES, PublicKey, public_of
@@ -92,7 +93,7 @@ def _open(context: bytes, envelope: Envelope, private_key: bytes, stanza: tuple[
 
 
 def _derived(content_key: bytes, label: bytes) -> bytes:
-    return hpke.expand(hpke.extract(b"", content_key), label, KEY_BYTES)
+    return hkdf(content_key, b"", label, KEY_BYTES)
 
 
 def _commitment(content_key: bytes, bound: bytes) -> bytes:

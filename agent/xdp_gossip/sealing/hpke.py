@@ -7,14 +7,12 @@ RFC. All keys are raw: 32 bytes each.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from ..common.hkdf import expand, extract
 from .keys import KEY_BYTES
 
 _VERSION = b"HPKE-v1"
@@ -31,20 +29,6 @@ class OpenError(Exception):
 
 def _public(key: X25519PrivateKey) -> bytes:
     return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-
-
-def extract(salt: bytes, secret: bytes) -> bytes:
-    """HKDF-Extract with SHA-256 (RFC 5869, 2.2)."""
-    return hmac.new(salt, secret, hashlib.sha256).digest()
-
-
-def expand(key: bytes, info: bytes, length: int) -> bytes:
-    """HKDF-Expand with SHA-256 (RFC 5869, 2.3)."""
-    block, found = b"", b""
-    for number in range(1, -(-length // 32) + 1):
-        block = hmac.new(key, block + info + bytes((number,)), hashlib.sha256).digest()
-        found += block
-    return found[:length]
 
 
 def _labeled_extract(suite: bytes, salt: bytes, label: bytes, secret: bytes) -> bytes:

@@ -269,8 +269,8 @@ def render(source: str, most: int, ask: Callable[..., Any], opener: Callable[[st
     except MemoryError:
         return ["error", "template: it took too much memory"]
     except Exception as error:
-        most = _MOST_UNOPENED if isinstance(error, Unopened) else _MOST_ERROR
-        text = " ".join(str(error).split())[:most] or type(error).__name__
+        longest = _MOST_UNOPENED if isinstance(error, Unopened) else _MOST_ERROR
+        text = " ".join(str(error).split())[:longest] or type(error).__name__
         return ["error", f"template: {_line(error, before)}{text}"]
 
 

@@ -18,12 +18,12 @@ import base64
 import binascii
 import functools
 import hashlib
-import hmac
 import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from ..common.hkdf import hkdf
 from ..core.settings import KEY_STATES
 from ..core.types import MAX_KEYS
 
@@ -197,13 +197,3 @@ def _expand(cluster: str, secret: bytes) -> Key:
         mac=hkdf(secret, salt, b"packet mac", 16),
         body=hkdf(secret, salt, b"body", 32),
     )
-
-
-def hkdf(secret: bytes, salt: bytes, info: bytes, length: int) -> bytes:
-    """HKDF with SHA-256 (RFC 5869), for one block of output: ``length`` is at most 32 bytes.
-
-    The HKDF of the library ``cryptography`` would load its OpenSSL backend, which takes 6.5 MB of every agent's memory.
-    """
-    assert 0 < length <= 32
-    extracted = hmac.digest(salt, secret, "sha256")
-    return hmac.digest(extracted, info + b"\x01", "sha256")[:length]

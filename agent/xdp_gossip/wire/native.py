@@ -21,11 +21,11 @@ from nacl.bindings import (
 from nacl.exceptions import CryptoError
 
 from ..core.messages import BODILESS
-from ..core.packets import Header, PacketType, Rejected
+from ..core.packets import Header, PacketKey, PacketKeys, PacketType, Rejected
 from ..core.registry import Message
 from ..core.types import Address
 from . import bodies
-from .keys import Key, Keyring, cluster_id
+from .keys import Keyring, cluster_id
 
 MAGIC = 0x5847  # "XG"
 WIRE_VERSION = 2
@@ -49,7 +49,7 @@ class NativeCodec:
     """
 
     def __init__(self, keyring: Keyring, salt: bytes | None = None) -> None:
-        self._keyring = keyring
+        self._keyring: PacketKeys = keyring
         self._salt = os.urandom(SALT_BYTES) if salt is None else salt
         self._cluster = cluster_id(keyring.cluster)
 
@@ -58,7 +58,7 @@ class NativeCodec:
         """Fingerprint and state of each key."""
         return self._keyring.states
 
-    def use(self, keyring: Keyring) -> None:
+    def use(self, keyring: PacketKeys) -> None:
         """Replace the keys. From now on, packets are checked and signed with the keys of ``keyring``."""
         self._keyring = keyring
 
@@ -170,7 +170,7 @@ class NativeCodec:
         """Length in bytes of a packet with ``message``."""
         return HEADER_BYTES + _TAG_BYTES + len(bodies.pack(message))
 
-    def _keys(self, header: Header) -> Key:
+    def _keys(self, header: Header) -> PacketKey:
         keys = self._keyring.get(header.key_id)
         if keys is None:
             raise Rejected("unknown_key")
@@ -183,7 +183,7 @@ def mac(key: bytes, packet: bytes) -> bytes:
     return tag
 
 
-def _body_key(keys: Key, block: bytes, salt: bytes) -> bytes:
+def _body_key(keys: PacketKey, block: bytes, salt: bytes) -> bytes:
     """Return the encryption key for the body of one packet, 32 bytes.
 
     The key is derived from the signed block, which is different in each packet of a run. Packets of two runs may have

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 from ..detector import snapshot
 from ..events import MemberForgotten, Paused, Resumed
 from ..interface import InvalidError, Known, check_dead
 from ..members.membership import FORGET_AFTER
-from ..packets import PacketType
+from ..packets import PacketKeys, PacketType
 from ..signers import Signer
 from ..sync.handover import hand_over
 from ..types import Address, Member, Node, Now, State
@@ -66,7 +65,7 @@ class Engine(Drive):
             self._spread_record(replace(self._local.record, signers=digest), now)
         return withheld
 
-    def replace_keys(self, keyring: Any, now: Now) -> None:
+    def replace_keys(self, keyring: PacketKeys, now: Now) -> None:
         """Replace the keys. See ``Asked.replace_keys``."""
         self._codec.use(keyring)
         self._unknown_keys.clear()
