@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,75 @@ def test_a_container_of_another_release_is_refused_by_name_and_bcc_compiles(here
     # A container that fits now: what was compiled here is not loaded again for it.
     build(light / stock.NAME)
     assert here.loader("up").stdout.startswith("already up: ")
+
+
+def reject(path: Path, *programs: str) -> None:
+    """Give the container, for each of these programs, code that no verifier takes: it returns without a value."""
+    found = container.parse(path.read_bytes())
+    spoilt = bytes((0x95, *bytes(7)))
+    parts = [
+        part._replace(
+            programs=tuple(each._replace(code=spoilt) if each.name in programs else each for each in part.programs)
+        )
+        for part in found.parts
+    ]
+    path.write_bytes(container.pack(replace(found, parts=tuple(parts))))
+
+
+@pytest.mark.parametrize(
+    "programs", [("xg_xdp_ingress",), ("xg_xdp_egress",), ("xg_tc_egress",), ("xg_selftest_send",), ("xg_watch",)]
+)
+def test_what_the_kernel_rejects_is_compiled_where_there_is_a_compiler(
+    here: World, light: Path, programs: tuple[str, ...]
+) -> None:
+    before = here.traces()
+    path = light / stock.NAME
+    build(path)
+    reject(path, *programs)
+    done = here.loader("up")
+    told = f"program container not used: {path}: {programs[0]}: the kernel's verifier rejects it: R0 !read_ok"
+    assert done.stdout.startswith(f"up: {NATIVE} on {here.interface}\n") and told in done.stdout
+    status = here.status()
+    assert (status["mode"], status["rejected"], status["container"]) == (NATIVE, {}, "")
+    assert "BCC" in status["compiler"] and f"{programs[0]}: the kernel's verifier" in status["container_unfit"]
+    assert here.loader("up").stdout.startswith(f"already up: {NATIVE}")
+    here.loader("down")
+    here.expect_traces(before)
+
+
+def test_without_a_compiler_a_rejected_program_costs_its_modes_until_there_is_one(here: World, light: Path) -> None:
+    here.plain_tags()
+    path = light / stock.NAME
+    build(path)
+    reject(path, "xg_xdp_ingress")
+    done = bare(here, "up")
+    assert done.stdout.startswith(f"up: TC on {here.interface}\n") and "xg_xdp_ingress: the kernel's" in done.stdout
+    former = here.status()
+    assert former["container"] == container.checksum(path.read_bytes())
+    # What was rejected once is not loaded again.
+    assert bare(here, "up").stdout.startswith(f"already up: TC on {here.interface}\n")
+    assert here.status()["programs"] == former["programs"]
+    assert here.loader("up").stdout.startswith(f"up: {NATIVE} on {here.interface}\n")
+    status = here.status()
+    assert (status["rejected"], status["container"]) == ({}, "") and status["maps"] == former["maps"]
+
+
+def test_a_compiler_that_fails_leaves_the_modes_of_the_container(here: World, light: Path) -> None:
+    here.plain_tags()
+    path = light / stock.NAME
+    build(path)
+    reject(path, "xg_xdp_ingress")
+    # As if the container were of these sources, which do not compile.
+    with (light / "dataplane.c").open("a") as stream:
+        stream.write("#error of a broken release\n")
+    found = container.parse(path.read_bytes())
+    path.write_bytes(container.pack(replace(found, sources=headers.sources_digest())))
+    done = here.loader("up")
+    assert done.stdout.startswith(f"up: TC on {here.interface}\n")
+    status = here.status()
+    assert status["container"] and status["container_unfit"] == ""
+    assert status["rejected"], status
+    assert "instead of the container: " in str(status["reasons"]) and "of a broken release" in str(status["reasons"])
 
 
 def test_another_container_of_the_same_release_is_loaded(here: World, light: Path) -> None:

@@ -14,7 +14,7 @@ from ... import __version__
 from .. import headers, interfaces
 from ..asking import Request
 from . import hooks, maps, modes, pins, state, supply, traps
-from .compile import stamp
+from .compile import missing, stamp
 from .errors import LoaderError, Rejected
 from .programs import TC_EGRESS, WATCH
 from .settings import Absent, Settings
@@ -166,8 +166,8 @@ def _is_current(old: state.State, settings: Settings) -> bool:
     """Whether the programs were built from the current sources with the current compiler.
 
     After a change of the compiler, programs are compiled again, because the kernel may accept the new compiler's code.
-    So are programs from a program container loaded again if another container fits. If the container is missing now or
-    was changed, its programs stay in use.
+    So are programs from a program container loaded again if another container fits, or if the kernel rejected some of
+    them and this host has a compiler now. If the container is missing now or was changed, its programs stay in use.
     """
     if (old.digest, old.version) != (supply.digest(settings), __version__):
         return False
@@ -176,6 +176,8 @@ def _is_current(old: state.State, settings: Settings) -> bool:
             found = read()
         except Unfit:
             return True
+        if old.rejected and not missing():
+            return False
         return found is None or found[1] == old.container
     return all(stamp(path) == known for path, known in old.tools.items())
 

@@ -78,6 +78,22 @@ class Stock:
             self._parts[source] = found
         return self._parts[source]
 
+    def can_replace(self) -> bool:
+        """Whether there are programs of a container, and a compiler with which this host can replace them."""
+        return self._container is not None and not compile.missing()
+
+    def compile_instead(self, source: str, rejected: LoaderError) -> None:
+        """Compile the file ``source``, because the kernel has ``rejected`` a program of the container.
+
+        From now on, no part comes from the container. Raises ``LoaderError`` and ``HeaderError``, after which the
+        container is used as before.
+        """
+        found = compile.part(source)
+        step("compiled")
+        self._parts = {source: found}
+        self._container, self.checksum = None, ""
+        self.unfit = Unfit(f"{headers.directory() / NAME}: {rejected.reason}", _REMEDY)
+
     @property
     def compiler(self) -> str:
         """Versions of the compiler; "" if no part was needed yet."""

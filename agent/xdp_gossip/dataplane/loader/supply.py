@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .. import headers, libbpf
 from . import pins, selftest, state
-from .errors import Refused, Rejected
+from .errors import LoaderError, Refused, Rejected
 from .loading import Programs
 from .programs import (
     EGRESS,
@@ -94,6 +94,7 @@ class Supply:
         self._own: list[int] = []  # descriptors of pins, which this object must close itself
         self._stock: Stock | None = None
         self._loaded: dict[str, Programs] = {}
+        self._replaced: list[Programs] = []  # from the container; some of their programs may be in use
         #: Program -> descriptor, for programs that this object loaded itself.
         self.fresh: dict[str, int] = {}
 
@@ -108,9 +109,10 @@ class Supply:
             os.close(self._own.pop())
         self._open.clear()
         self.fresh.clear()
-        for each in self._loaded.values():
+        for each in (*self._loaded.values(), *self._replaced):
             each.close()
         self._loaded.clear()
+        self._replaced.clear()
 
     def program(self, name: str) -> int:
         """Return the descriptor of a program: open the program's pin or, if there is none, load the program.
@@ -232,31 +234,60 @@ class Supply:
     def _load(self, name: str) -> None:
         """Load all programs of the group to which ``name`` belongs.
 
-        Raises ``Rejected`` only if the kernel rejects ``name`` itself.
+        If the kernel rejects a program of the container, and this host has a compiler, the whole group is compiled and
+        loaded again. Raises ``Rejected`` only if the kernel rejects ``name`` itself.
         """
-        source = self._source(SELFTEST if name in SELFTEST_GROUP else MAIN)
-        trouble: Rejected | None = None
-        for each in self._group(name):
-            try:
-                program = source.load(each)
-                selftest.run_program(each, program)
-                self._open[each] = self.fresh[each] = program
-            except Rejected as rejected:
-                # Several programs of one source may be rejected for the same cause. All rejections are recorded, but
-                # only the rejection of ``name`` is raised.
-                self._now.rejected[each] = state.Refusal("", rejected.reason, rejected.remedy, rejected.detail)
-                self._record_origin()
-                trouble = rejected if each == name else trouble
+        source = SELFTEST if name in SELFTEST_GROUP else MAIN
+        rejected = self._attempt(name, source)
+        if rejected and self._compile_instead(source, rejected):
+            for each in self._group(name):
+                self._open.pop(each, None)
+                self.fresh.pop(each, None)
+            rejected = self._attempt(name, source)
+        # Several programs of one source may be rejected for the same cause. All rejections are recorded, but only the
+        # rejection of ``name`` is raised.
+        for each, error in rejected.items():
+            self._now.rejected[each] = state.Refusal("", error.reason, error.remedy, error.detail)
+            self._record_origin()
         if name in SELFTEST_GROUP:
             for each in _SELFTEST_MAPS:
-                self._open[_MAP_PREFIX + each] = source.map(each)
+                self._open[_MAP_PREFIX + each] = self._source(source).map(each)
         elif name in _XDP_GROUP and EGRESS in self.fresh:
             for each in _RELAY_MAPS:
-                self._open[_DEVMAP_PREFIX + each] = source.map(each)
+                self._open[_DEVMAP_PREFIX + each] = self._source(source).map(each)
         self._fill(name)
         step("loaded")
-        if trouble is not None:
-            raise trouble
+        if name in rejected:
+            raise rejected[name]
+
+    def _attempt(self, name: str, source: str) -> dict[str, Rejected]:
+        """Load all programs of the group of ``name``, and return the rejection of each that the kernel rejects."""
+        rejected = {}
+        for each in self._group(name):
+            try:
+                program = self._source(source).load(each)
+                selftest.run_program(each, program)
+                self._open[each] = self.fresh[each] = program
+            except Rejected as error:
+                rejected[each] = error
+        return rejected
+
+    def _compile_instead(self, source: str, rejected: Mapping[str, Rejected]) -> bool:
+        """Compile what the container's programs are made of, if this host can.
+
+        Programs of other groups that came from the container stay in use: both are of the same sources.
+        """
+        assert self._stock is not None, "programs were loaded"
+        if not self._stock.can_replace():
+            return False
+        first = next(iter(rejected.values()))
+        try:
+            self._stock.compile_instead(source, first)
+        except LoaderError as error:
+            first.detail = "\n".join(filter(None, (first.detail, f"instead of the container: {error}", error.detail)))
+            return False
+        self._replaced.append(self._loaded.pop(source))
+        return True
 
     def _source(self, name: str) -> Programs:
         if name not in self._loaded:
