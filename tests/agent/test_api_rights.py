@@ -54,6 +54,7 @@ TABLE: dict[tuple[str, str], tuple[str, bytes | None, str]] = {
     ("GET", "/v1/openapi.yaml"): ("read", None, ""),
     ("GET", "/v1/nodes"): ("read", None, ""),
     ("DELETE", "/v1/nodes/{node}"): ("admin", None, ""),
+    ("GET", "/v1/sd/prometheus"): ("read", None, ""),
     ("GET", "/v1/node"): ("read", None, ""),
     ("PATCH", "/v1/node"): ("admin", b'{"name": "other"}', ""),
     ("POST", "/v1/node/join"): ("admin", b'{"nodes": ["198.18.0.12:8000"]}', ""),

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from fake_node_list import FakeNodeList
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -10,6 +13,8 @@ from xdp_gossip.api import metrics
 from xdp_gossip.cli import nodes
 from xdp_gossip.core.types import Address, Member, Record, State
 from xdp_gossip.dataplane import headers
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "api.md"
 
 
 def scrape(fake: FakeNodeList) -> dict[tuple[str, str], float]:
@@ -41,6 +46,31 @@ def test_metrics_follow_the_status() -> None:
     fake.stop()
     found = scrape(fake)
     assert (found["xdp_gossip_state", "running"], found["xdp_gossip_state", "paused"]) == (0, 1)
+
+
+def test_every_metric_is_documented_with_its_labels() -> None:
+    fake = FakeNodeList()
+    fake.others = [in_zone(12, "a")]
+    rendered = {"name": "nginx", "state": "applied", "drift": "", "drifts": 1, "renderings": 2}
+    process = {"descriptors": 1, "descriptors_limit": 2, "memory": 3, "memory_limit": 4}
+    status = {**fake.status(), "process": process, "dataplane": {"counters": {"news": 1}}}
+    body = metrics.render(status, fake.members(None), [rendered])[0].decode()
+    found = set()
+    for family in text_string_to_metric_families(body):
+        for sample in family.samples:
+            if not sample.name.endswith("_created"):
+                labels = ",".join(sample.labels)
+                found.add(f"{sample.name}{{{labels}}}" if labels else sample.name)
+    text = DOCUMENT.read_text()
+    table = text[text.index("| metric | meaning |") :].partition("\n\n")[0]
+    documented = [name for row in table.splitlines() for name in re.findall(r"`(xdp_[^`]+)`", row.split("|")[1])]
+    assert len(documented) == len(set(documented))
+
+    def sort(name: str) -> str:
+        family, found, labels = name.partition("{")
+        return family + found + ",".join(sorted(labels.rstrip("}").split(",")))
+
+    assert {sort(name) for name in documented} == {sort(name) for name in found}
 
 
 def zones_of(fake: FakeNodeList) -> tuple[dict[str, float], dict[tuple[str, str], float]]:

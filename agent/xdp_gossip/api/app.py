@@ -14,6 +14,7 @@ from .accounts import peer_of
 from .audit import Audit
 from .connection import place_of
 from .context import Context
+from .discovery import Discovery
 from .documents import Documents
 from .egossip import EGossip
 from .errors import Fault, Handler, Middleware, errors_as_json, render
@@ -136,7 +137,7 @@ def build_app(
     middlewares.append((_socket_middleware if local else _auth_middleware)(access, audit, public))
     # ``client_max_size`` applies only to handlers that do not use params.read_body, which has its own limit.
     app = web.Application(middlewares=middlewares, client_max_size=max_document)
-    for topic in (Info, Nodes, Documents, Requests, Waits, EGossip):
+    for topic in (Info, Nodes, Discovery, Documents, Requests, Waits, EGossip):
         add_to(app, topic(context).routes(), audit)
     if ui:
         add_to(app, Page().routes(), audit)

@@ -72,15 +72,34 @@ async def answer(
     the client accepts gzip. Only lists are compressed: the length of a compressed document would reveal the document's
     content to a client that can write a part of the document (BREACH).
     """
+    end = b"]," + json.dumps(more, ensure_ascii=True).encode()[1:]
+    return await _answer(request, f'{{"{name}":['.encode(), entries, shape, end, headers)
+
+
+async def plain_answer(
+    request: web.Request, entries: Sequence[T], shape: Callable[[T], dict[str, Any]], headers: dict[str, str]
+) -> web.Response:
+    """Build a JSON response that is the list of ``entries`` itself, as :func:`answer` does."""
+    return await _answer(request, b"[", entries, shape, b"]", headers)
+
+
+async def _answer(
+    request: web.Request,
+    begin: bytes,
+    entries: Sequence[T],
+    shape: Callable[[T], dict[str, Any]],
+    end: bytes,
+    headers: dict[str, str],
+) -> web.Response:
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, 31) if _takes_gzip(request) else None
     pieces: list[bytes] = []
-    before = f'{{"{name}":['.encode()
+    before = begin
     for first in range(0, len(entries), _SLICE):
         raw = before + render.json_bytes([shape(entry) for entry in entries[first : first + _SLICE]])[1:-1]
         pieces.append(raw if packer is None else packer.compress(raw))
         before = b","
         await asyncio.sleep(0)
-    raw = (before if not entries else b"") + b"]," + json.dumps(more, ensure_ascii=True).encode()[1:]
+    raw = (begin if not entries else b"") + end
     headers = {**headers, "Vary": "Accept-Encoding"}
     if packer is None:
         pieces.append(raw)

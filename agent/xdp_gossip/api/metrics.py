@@ -14,11 +14,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from ..core.types import PRESENT, PROBLEMS, Member, State
 from ..dataplane import headers
 
+#: Key of the status' ``process`` -> name and description of the metric.
 _PROCESS = {
-    "descriptors": "Number of open file descriptors.",
-    "descriptors_limit": "Maximum number of open file descriptors; 0 for no limit.",
-    "memory": "Bytes of memory in use.",
-    "memory_limit": "Maximum bytes of memory; 0 for no limit.",
+    "descriptors": ("descriptors", "Number of open file descriptors."),
+    "descriptors_limit": ("descriptors_limit", "Maximum number of open file descriptors; 0 for no limit."),
+    "memory": ("memory_bytes", "Bytes of memory in use."),
+    "memory_limit": ("memory_limit_bytes", "Maximum bytes of memory; 0 for no limit."),
 }
 _STATES = ("running", "paused", "left")
 #: Maximum number of zones with a series of their own: the first ones by name. A node chooses the name of its zone, so
@@ -164,12 +165,13 @@ class StatusCollector:
         yield "xdp_gossip_documents", "Number of documents that the agent has stored.", status["documents"]
         yield "xdp_gossip_document_bytes", "Total size of the documents' values, in bytes.", status["document_bytes"]
         yield (
-            "xdp_gossip_document_bytes_limit",
+            "xdp_gossip_document_limit_bytes",
             "Maximum total size of the documents' values, in bytes.",
             status["document_bytes_limit"],
         )
-        for name, value in status.get("process", {}).items():
-            yield f"xdp_gossip_process_{name}", _PROCESS[name], value
+        for key, value in status.get("process", {}).items():
+            name, text = _PROCESS[key]
+            yield f"xdp_gossip_process_{name}", text, value
         yield "xdp_gossip_uptime_seconds", "Seconds since the agent started.", status["uptime"]
         yield "xdp_gossip_cycle_seconds", "Seconds between two heartbeats.", status["cycle"]
         yield (
