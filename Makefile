@@ -21,6 +21,8 @@ PLANE_PACKAGES := bpftool ethtool iproute2 libbpf1 linux-libc-dev python3-bpfcc 
 GUEST_PACKAGES := busybox-static cpio kmod mmdebstrap qemu-system-x86 xz-utils
 # What the web page is looked at with.
 BROWSER_PACKAGES := chromium chromium-driver python3-selenium
+# What finds and scrapes the agents, and judges the alert rules.
+PROMETHEUS_PACKAGES := prometheus
 # What benchmarks impair the network of their hosts with. The program serf, which they compare with, is only unpacked.
 BENCH_PACKAGES := nftables
 BASE_PACKAGES := ca-certificates git openssh-client python3 python3-apt python3-venv
@@ -62,7 +64,7 @@ unexport PYTHONPATH
 # time, so they have a lane each: what only needs a processor runs beside them. The lanes are about equally long.
 comma := ,
 space := $(subst ,, )
-FLEETS := planes networks recovery fleet eda bench-short
+FLEETS := planes networks recovery fleet eda monitoring bench-short
 HOSTS := $(SCENARIOS:%=molecule-%) fleet-root
 PROGRAMS := bpf kernels-short lint quality
 MODELS := integration docs-run sim ansible-test-2.18 ansible-test-2.19 ansible-test-newest coverage
@@ -204,6 +206,10 @@ fleet-root: packages-test venv-dev venv-ansible link ## Rotations of secrets on 
 eda: packages-test venv-dev venv-eda ## The event source: alone, on real agents, and in a real ansible-rulebook
 	$(VENV)/dev/bin/pytest tests/eda -n 2 --junitxml="$(REPORTS)/eda.xml" $(PYTEST_ARGS)
 
+.PHONY: monitoring
+monitoring: packages-test packages-prometheus venv-dev venv-ansible link ## Alerts and dashboards; a real Prometheus finds and watches real agents (root)
+	PATH="$(VENV)/ansible/bin:$$PATH" $(VENV)/dev/bin/pytest tests/monitoring --junitxml="$(REPORTS)/monitoring.xml" $(PYTEST_ARGS)
+
 .PHONY: molecule $(SCENARIOS:%=molecule-%)
 molecule: $(SCENARIOS:%=molecule-%) ## The agent role on real systemd hosts, with native XDP and without BPF (root)
 $(SCENARIOS:%=molecule-%): molecule-%: packages-base venv-quality link
@@ -313,7 +319,7 @@ clean: ## Remove caches and artifacts (not the demo: see demo-clean)
 	rm -rf .cache build .ansible .hypothesis .pytest_cache .mypy_cache .ruff_cache tests/output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: packages-base packages-test packages-plane packages-guests packages-browser packages-bench packages-demo
+.PHONY: packages-base packages-test packages-plane packages-guests packages-browser packages-prometheus packages-bench packages-demo
 packages-base packages-demo:
 	@.ci/apt $(BASE_PACKAGES)
 packages-test:
@@ -324,6 +330,8 @@ packages-guests:
 	@.ci/apt $(GUEST_PACKAGES)
 packages-browser:
 	@.ci/apt $(BROWSER_PACKAGES)
+packages-prometheus:
+	@.ci/apt $(PROMETHEUS_PACKAGES)
 packages-bench:
 	@.ci/apt $(BENCH_PACKAGES)
 	@.ci/serf

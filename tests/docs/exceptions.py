@@ -11,6 +11,7 @@ _HOSTS = "needs systemd hosts; molecule/default has them"
 _BOOTS = "boots systemd hosts, for minutes; molecule/default does it, too"
 _COLLECTION = "builds into the checkout; tests/fleet/test_installed_collection.py builds and installs it elsewhere"
 _ROTATION = "needs systemd hosts; tests/fleet/test_rotation.py has them"
+_MONITORING = "needs a host with Prometheus; tests/monitoring/test_role.py has one"
 _SEALED = "needs hosts whose keys the controller has; molecule/trust/verify/sealed.yml has them"
 _SIGNED = "needs a key and the files of a release; tests/agent/test_docs_releasing.py runs it with both"
 _SIMULATOR = "needs the checkout as its directory; tests/sim/test_simulator_page.py runs it there"
@@ -34,6 +35,9 @@ NOT_RUN = {
     },
     "docs/events.md": {
         "ansible-rulebook ": "goes on forever, and needs Java; tests/eda/test_rulebook.py runs this rulebook",
+    },
+    "docs/monitoring.md": {
+        "ansible-playbook -i hosts.yml xdp_gossip.fleet.monitoring ": _MONITORING,
     },
     "docs/trust.md": {
         "ansible-playbook -i hosts.yml xdp_gossip.fleet.deploy ": f"{_HOSTS}; here, tests/docs/deploy.py does its part",
@@ -69,6 +73,7 @@ NOT_RUN = {
     "plugins/modules/xdp_gossip_rotation.py": {
         "- name: How far is the rotation?": "needs secrets; tests/unit/plugins/action/test_rotation.py has some",
     },
+    "roles/monitoring/README.md": {"- hosts: monitoring": _MONITORING},
     "roles/lab/README.md": {"- hosts: localhost": _BOOTS},
     "tests/interop/README.md": {
         "git clone https://github.com/dpwgc/pekonode": _PEKONODE,

@@ -309,16 +309,22 @@ def config(place: Place, text: str) -> str:
 
 
 def scrape(place: Place, text: str) -> str:
-    """What Prometheus would do with this: ask each target with the token."""
+    """What Prometheus would do with this: ask each source of targets, and each target for its metrics."""
+
+    def asked(url: str, sender: Any) -> str:
+        files = (sender["tls_config"]["ca_file"], sender["authorization"]["credentials_file"])
+        authority, token = map(shlex.quote, files)
+        header = f'--header "Authorization: Bearer $(cat {token})"'
+        return place.run("bash", "-euc", f"curl --silent --fail --cacert {authority} {header} {shlex.quote(url)}")
+
     output = ""
     for job in yaml.safe_load(text)["scrape_configs"]:
-        token = job["authorization"]["credentials_file"]
-        for target in [target for static in job["static_configs"] for target in static["targets"]]:
-            url = f"http://{target}{job['metrics_path']}"
-            header = f'curl --header "Authorization: Bearer $(cat {shlex.quote(token)})" {shlex.quote(url)}'
-            output += place.run("bash", "-euc", header)
+        for source in job["http_sd_configs"]:
+            groups = json.loads(asked(source["url"], source))
+            for target in [target for group in groups for target in group["targets"]]:
+                output += asked(f"{job['scheme']}://{target}{job['metrics_path']}", job)
     if "xdp_gossip_build_info" not in output:
-        raise Failed(f"expected the agent's metrics, got:\n{output}")
+        raise Failed(f"expected the agents' metrics, got:\n{output}")
     return output
 
 

@@ -91,6 +91,7 @@ class World:
             "/etc/xdp-gossip/tls.key": (key.read_text(), 0o600),
             # curl takes an error of the server's for a success unless told.
             str(self.home / ".xdp-gossip/default/ca.crt"): (authority.read_text(), 0o600),
+            "/etc/prometheus/xdp-gossip-ca.crt": (authority.read_text(), 0o644),
             str(self.home / ".curlrc"): ("fail\nsilent\nshow-error\n", 0o600),
         }
         for path in (
