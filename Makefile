@@ -21,8 +21,6 @@ PLANE_PACKAGES := bpftool ethtool iproute2 libbpf1 linux-libc-dev python3-bpfcc 
 GUEST_PACKAGES := busybox-static cpio kmod mmdebstrap qemu-system-x86 xz-utils
 # What the web page is looked at with.
 BROWSER_PACKAGES := chromium chromium-driver python3-selenium
-# What finds and scrapes the agents, and judges the alert rules.
-PROMETHEUS_PACKAGES := prometheus
 # What benchmarks impair the network of their hosts with. The program serf, which they compare with, is only unpacked.
 BENCH_PACKAGES := nftables
 BASE_PACKAGES := ca-certificates git openssh-client python3 python3-apt python3-venv
@@ -208,7 +206,7 @@ eda: packages-test venv-dev venv-eda ## The event source: alone, on real agents,
 
 .PHONY: monitoring
 monitoring: packages-test packages-prometheus venv-dev venv-ansible link ## Alerts and dashboards; a real Prometheus finds and watches real agents (root)
-	PATH="$(VENV)/ansible/bin:$$PATH" $(VENV)/dev/bin/pytest tests/monitoring --junitxml="$(REPORTS)/monitoring.xml" $(PYTEST_ARGS)
+	PATH="$(VENV)/ansible/bin:$(CACHE)/unpacked/prometheus/usr/bin:$$PATH" $(VENV)/dev/bin/pytest tests/monitoring --junitxml="$(REPORTS)/monitoring.xml" $(PYTEST_ARGS)
 
 .PHONY: molecule $(SCENARIOS:%=molecule-%)
 molecule: $(SCENARIOS:%=molecule-%) ## The agent role on real systemd hosts, with native XDP and without BPF (root)
@@ -298,7 +296,8 @@ docs: packages-base venv-docs ## The documentation as a site, into build/site; a
 # The packages first and in one go: two calls of apt would wait for each other.
 setup: ## Everything that the targets above need
 	@.ci/apt $(sort $(BASE_PACKAGES) $(TEST_PACKAGES) $(PLANE_PACKAGES) $(GUEST_PACKAGES) $(BROWSER_PACKAGES) $(BENCH_PACKAGES))
-	@.ci/serf
+	@.ci/unpack prometheus
+	@.ci/unpack serf || echo "'python -m bench' measures without Serf" >&2
 	@$(MAKE) --jobs=3 venv-dev venv-ansible venv-docs venv-quality venv-eda link
 
 .PHONY: format
@@ -331,10 +330,10 @@ packages-guests:
 packages-browser:
 	@.ci/apt $(BROWSER_PACKAGES)
 packages-prometheus:
-	@.ci/apt $(PROMETHEUS_PACKAGES)
+	@.ci/unpack prometheus
 packages-bench:
 	@.ci/apt $(BENCH_PACKAGES)
-	@.ci/serf
+	@.ci/unpack serf || echo "'python -m bench' measures without Serf" >&2
 
 .PHONY: venv-dev venv-ansible venv-docs venv-quality venv-locks venv-eda
 # The agent's libraries come from Debian: the versions that a target has are the ones to test with.

@@ -2,7 +2,7 @@
 """Runs agents of HashiCorp Serf, with which the benchmark ``faults`` compares this project's agents.
 
 Serf runs with its default profile ``lan`` and without encryption. The program is that of the Debian package ``serf``.
-``.ci/serf`` unpacks the package into ``.cache/bench/serf``, because an installation would start a Serf agent as a
+``.ci/unpack`` unpacks the package into ``.cache/unpacked/serf``, because an installation would start a Serf agent as a
 service of this machine.
 """
 
@@ -22,7 +22,7 @@ from .netns import BenchError, enter, run
 from .views import LineParser, Lines, Records, Watcher
 
 ROOT = Path(__file__).resolve().parents[1]
-UNPACKED = ROOT / ".cache" / "bench" / "serf" / "usr" / "bin" / "serf"
+UNPACKED = ROOT / ".cache" / "unpacked" / "serf" / "usr" / "bin" / "serf"
 PORT = 7946
 _RPC = "127.0.0.1:7373"
 _END_SECONDS = 20.0
