@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "monitoring.md"
 DEFAULTS = yaml.safe_load((ROOT / "roles" / "monitoring" / "defaults" / "main.yml").read_text())
 TOKEN = "a-token-that-may-read-only"
-#: Families of which a fleet over UDP without zones and rendered files has no series.
-ABSENT = ("xdp_gossip_dataplane_packets_total", "xdp_gossip_zone", "xdp_gossip_template", "plane_stepped_down")
+#: Families of which a fleet over UDP without rendered files has no series.
+ABSENT = ("xdp_gossip_dataplane_packets_total", "xdp_gossip_template", "plane_stepped_down")
 
 
 class Prometheus:
@@ -170,6 +170,7 @@ def test_prometheus_finds_and_watches_the_fleet(tmp_path: Path) -> None:
         port = free_port()
         for agent in cluster:
             token = agent.write_secret("token", TOKEN)
+            agent.settings["zone"] = "b" if agent is cluster[2] else "a"
             agent.settings["api"] = {**agent.settings["api"], "listen": f"{agent.ip}:{port}", "token_file": str(token)}
         cluster.form()
         cluster[0].publish("app/settings", b"1")
@@ -185,7 +186,7 @@ def test_prometheus_finds_and_watches_the_fleet(tmp_path: Path) -> None:
                     found = prometheus.query(filled(query, cluster[1].name))
                     if not any(name in query for name in ABSENT) and "==" not in query and "(XDP" not in query:
                         assert found, query
-            assert prometheus.query("xdp_gossip_state == 1")
+            assert prometheus.query('sum by (zone) (xdp_gossip_zone_nodes{zone="b"})')
             eventually(lambda: all(group["lastEvaluation"] > "2" for group in prometheus.ask("rules")["groups"]))
             told = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
             assert {rule["name"] for rule in told} == set(ALERTS)
@@ -197,7 +198,8 @@ def test_prometheus_finds_and_watches_the_fleet(tmp_path: Path) -> None:
             cluster[2].kill()
             gone = cluster[2].name
             eventually(lambda: prometheus.targets() == {**dict.fromkeys(names, "up"), gone: "down"})
-            eventually(lambda: {("XdpGossipScrapeFailed", gone), ("XdpGossipNodeDead", "")} <= prometheus.firing())
+            expected = {("XdpGossipScrapeFailed", gone), ("XdpGossipNodeDead", ""), ("XdpGossipZoneLost", "")}
+            eventually(lambda: expected <= prometheus.firing())
             summaries = {
                 one["labels"]["alertname"]: one["annotations"]["summary"] for one in prometheus.ask("alerts")["alerts"]
             }
