@@ -12,6 +12,7 @@ from test_core_documents import EPOCH, GRACE, Wire, held
 
 from tests.support.signer import CLUSTER, START, Draft, Key, documents, rules, writes
 from xdp_gossip.core.documents.metadata import FAR
+from xdp_gossip.core.documents.table import entry_of
 from xdp_gossip.core.events import DocumentChanged, DocumentRefused, DocumentWithheld
 from xdp_gossip.core.interface import InvalidError, ProtocolError
 from xdp_gossip.core.signatures import signed_at
@@ -206,6 +207,85 @@ def test_an_expiry_cannot_be_made_up(wire: SignedWire) -> None:
         assert not engine.documents.apply(ended, wire.now)
     wire.run(2)
     assert all(held(engine, "app/a") == b"1" for engine in wire.engines.values())
+
+
+def unsigned_batch(*keys: str) -> list[Document]:
+    """One unsigned batch of another member."""
+    version = Version(EPOCH * 1000 << 16, Address("198.18.0.9", 8000))
+    return [Document(key, version, b"1", batch=tuple(sorted(keys))) for key in sorted(keys)]
+
+
+def without_signers(count: int) -> SignedWire:
+    """Members that know no signers yet."""
+    wire = SignedWire(count)
+    wire.signers = rules()
+    for number in range(count):
+        wire.boot(wire[number].node, wire[0].node)
+    wire.run(5)
+    return wire
+
+
+def test_a_part_that_waits_for_its_batch_is_no_way_around_new_signers() -> None:
+    """The part was accepted while nobody had to sign it, and the rest of its batch comes afterwards."""
+    wire = without_signers(1)
+    member = wire[0]
+    part, rest = unsigned_batch("app/a", "free")
+    assert member.documents.apply(part, wire.now) and member.documents.awaited(entry_of(part))
+    before = member.counters["batches_given_up"]
+    member.trust(SIGNERS, wire.now)
+    assert member.counters["batches_given_up"] == before + 1
+    member.documents.apply(rest, wire.now)
+    assert held(member, "app/a") is None and held(member, "free") == b"1"
+
+
+def test_a_publish_that_new_signers_overtake_takes_no_effect() -> None:
+    """Signers come between the two steps of a publish, while the version is written to the disk."""
+    wire = without_signers(1)
+    documents_ = wire[0].documents
+    prepared = documents_.prepare([Write("app/a", b"1"), Write("free", b"1")], wire.now)
+    wire[0].trust(SIGNERS, wire.now)
+    assert not documents_.commit(prepared, wire.now)
+    assert held(wire[0], "app/a") is None and held(wire[0], "free") is None
+    signed = documents_.prepare(writes(ALICE, START + SECOND, Draft("app/a", b"2")), wire.now)
+    wire[0].trust([BOB.signer("bob", "app/")], wire.now)
+    assert not documents_.commit(signed, wire.now) and held(wire[0], "app/a") is None
+    wire[0].trust(SIGNERS, wire.now)
+    assert documents_.commit(signed, wire.now) and held(wire[0], "app/a") == b"2"
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_rest_of_a_batch_does_not_wait_for_what_signers_exclude(wire: SignedWire, signed: bool) -> None:
+    """A member that comes after the signers gets the other documents of a batch from before them."""
+    batch = unsigned_batch("app/a", "free")
+    if signed:
+        batch = documents(EVE, START + SECOND, Draft("app/a", b"1"), Draft("free", b"1"))
+    rest = next(document for document in batch if document.key == "free")
+    assert wire[0].documents.apply(rest, wire.now)
+    wire.run(3)
+    assert wire.agree() and all(held(engine, "free") == b"1" for engine in wire.engines.values())
+    [first, _] = documents(ALICE, START + SECOND, Draft("app/b", b"1"), Draft("free/b", b"1"))
+    assert wire[0].documents.apply(first, wire.now)
+    assert held(wire[0], "app/b") is None, "the signers allow the rest of this batch"
+
+
+def test_a_version_that_is_withheld_cannot_end_before_its_time(wire: SignedWire) -> None:
+    """Who has a signed version can compute its tombstone. Before the expiry, it must not delete the version before."""
+    [(former, _)] = publish(wire, 0, ALICE, 1, Draft("app/a", b"1"))
+    wire.run(2)
+    assert former is not None
+    expires = EPOCH * 1000 + 3_600_000
+    [withheld] = documents(ALICE, START + 2 * SECOND, Draft("app/a", b"2", (former.version,), expires=expires))
+    [fresh] = documents(ALICE, START + 2 * SECOND, Draft("app/new", b"2", expires=expires))
+    for early in (withheld.ended, fresh.ended):
+        before = wire[1].counters["documents_refused_early"]
+        assert not wire[1].documents.apply(early, wire.now)
+        assert wire[1].counters["documents_refused_early"] == before + 1
+    wire.run(2)
+    assert wire.agree() and all(held(engine, "app/a") == b"1" for engine in wire.engines.values())
+    wire.time += 3600
+    assert wire[1].documents.apply(withheld.ended, wire.now), "the time has come"
+    wire.run(5)
+    assert wire.agree() and all(engine.documents.get("app/a") is None for engine in wire.engines.values())
 
 
 def test_a_signed_batch_is_visible_together_or_not_at_all(wire: SignedWire) -> None:

@@ -140,6 +140,14 @@ class Signers:
         """Whether a document with this key and version may have the required signature, as far as both show."""
         return signed_at(version) is not None or (not has_signed_form(version) and self.prefix_of(key) is None)
 
+    def excludes(self, key: str, version: Version) -> bool:
+        """Whether :meth:`check` refuses each document with this key and version, whatever else the document says."""
+        when, signers = signed_at(version), self.signers_of(key)
+        if when is None or not signers:
+            return not self.may_accept(key, version)
+        origin = (version.origin.packed, version.origin.port)
+        return all(when >= each.valid_before or origin_of(each.public_key) != origin for each in signers)
+
     def verify(self, documents: Sequence[Document]) -> list[Verified]:
         """Verify the signatures of ``documents`` together, which takes less time than one after the other.
 

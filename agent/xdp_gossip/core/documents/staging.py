@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Callable
 
 from ..types import Document, Now, Version
 from .table import DocumentTable
@@ -32,11 +33,18 @@ class Staging:
 
     A batch is complete if this member has, for each key of the batch, either the batch's version or a later version
     that is visible. A later version of a key is enough, because members that have the later version cannot supply the
-    earlier version.
+    earlier version. ``excludes``: whether this member refuses each document of a key and a version, because of its
+    signers; a batch does not wait for such a document.
     """
 
-    def __init__(self, table: DocumentTable, max_document: int) -> None:
+    def __init__(
+        self,
+        table: DocumentTable,
+        max_document: int,
+        excludes: Callable[[str, Version], bool] = lambda key, version: False,
+    ) -> None:
         self._table = table
+        self._excludes = excludes
         self._most = LARGEST * max_document
         self._parts: dict[str, Document] = {}
         # Incomplete batches. The batches are sorted by the arrival of their newest document, the earliest first.
@@ -62,7 +70,7 @@ class Staging:
         self._drop(key)
         batch = self._batches.pop(version, None)
         if batch is None:
-            batch = _Batch({other for other in document.batch if not self._is_held(other, version)}, now.mono)
+            batch = _Batch({other for other in document.batch if self._is_awaited(other, version)}, now.mono)
             for other in batch.missing:
                 self._waiting.setdefault(other, set()).add(version)
         self._batches[version] = batch
@@ -100,6 +108,13 @@ class Staging:
         """Drop batches that stayed incomplete for ``LIFETIME``. Return the number of dropped documents."""
         old = [version for version, batch in self._batches.items() if now.mono - batch.since > LIFETIME]
         return sum(self._forget(version) for version in old)
+
+    def clear(self) -> int:
+        """Drop all incomplete batches. Return the number of dropped documents."""
+        return sum(self._forget(version) for version in list(self._batches))
+
+    def _is_awaited(self, key: str, version: Version) -> bool:
+        return not self._is_held(key, version) and not self._excludes(key, version)
 
     def _is_held(self, key: str, version: Version) -> bool:
         held = self._table.get(key)
