@@ -653,12 +653,12 @@ class AsyncNodeList:
 
     async def history(self, key: str) -> list[Document]:
         """Return the stored versions of a document, newest first. The node stores the latest versions that it has
-        accepted. Raises ``StoreError``.
+        accepted. A version of the state file whose signature is wrong is left out. Raises ``StoreError``.
         """
         parameters.document_key("key", key)
         runtime = self._joined()
         assert self._disk is not None
-        kept = await self._disk.history(key)
+        kept = runtime.authentic(await self._disk.history(key))
         return [version for version in kept if not runtime.publisher.undecided(version)][: self.settings.history]
 
     async def version(self, key: str, version: Version | str) -> Document:

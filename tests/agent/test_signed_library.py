@@ -9,6 +9,7 @@ import contextlib
 import subprocess
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from xdp_gossip import AsyncNodeList, Node, ProtocolError, Write, make_signer
 from xdp_gossip.api.access import Identity, Right
 from xdp_gossip.api.streams import changes_for
 from xdp_gossip.core.signatures import text_of_time
-from xdp_gossip.core.types import Signed
+from xdp_gossip.core.types import Address, Document, Signed
 from xdp_gossip.signing import sshsig
+from xdp_gossip.store.sqlite import Store
 
 ALICE, BOB, EVE = Key(1), Key(2), Key(3)
 SIGNERS = [make_signer("alice", ALICE.line, ["app/"], None), make_signer("bob", BOB.line, ["db/"], None)]
@@ -71,6 +73,44 @@ def test_a_signed_document_of_the_library(tmp_path: Path) -> None:
             plain = await node_list.publish(b"x", "free")
             assert plain.document is not None
             assert node_list.signed_by(plain.document) is None and node_list.signature(plain.document) is None
+
+    asyncio.run(main())
+
+
+def test_an_edited_history_shows_nobody_as_signer(tmp_path: Path) -> None:
+    """The checksums of the state file need no key, so whoever can write the file can put versions into its history."""
+    path = tmp_path / "state" / "state.db"
+
+    async def main() -> None:
+        when = clock() - 60_000_000
+        async with member(state_dir=tmp_path / "state") as node_list:
+            for number in range(4):
+                batch = writes(ALICE, when + number * 1000, Draft("app/a", b"%d" % number))
+                await node_list.publish_many(batch)
+            kept = await node_list.history("app/a")
+            assert [document.value for document in kept] == [b"3", b"2", b"1", b"0"]
+            assert node_list.status()["counters"]["history_refused"] == 0
+        last, third, second, first = kept
+        stranger = Document("app/b", replace(first.version, origin=Address("198.18.0.9", 8000)), b"unsigned")
+        forged = [
+            replace(first, value=b"evil"),
+            replace(second, signature=None),
+            replace(third, version=replace(third.version, origin=Address("198.18.0.9", 8000))),
+        ]
+        store = Store.open(path)
+        store.save_documents([stranger], withdrawn=[first, second, third])
+        store.save_documents(forged)
+        store.close()
+        async with member(state_dir=tmp_path / "state") as node_list:
+            assert [document.value for document in await node_list.history("app/a")] == [b"3"]
+            assert node_list.status()["counters"]["history_refused"] == 3
+            with pytest.raises(ProtocolError, match="expected a version of its history"):
+                await node_list.version("app/a", first.version)
+            [unsigned] = await node_list.history("app/b")
+            assert node_list.signed_by(unsigned) is None
+            held = node_list.document("app/a")
+            assert held is not None and held.value == b"3"
+            assert last.version == held.version
 
     asyncio.run(main())
 

@@ -212,6 +212,17 @@ class Signers:
         if when >= signer.valid_before:
             raise Refused("signature", f"signer {signer.name} was withdrawn before the time of the signature")
 
+    def authentic(self, documents: Sequence[Document]) -> list[Document]:
+        """Return those of ``documents`` that nobody signed, or whose signature is right, whoever made it.
+
+        For documents that a program did not check when it read them: no other one may be shown as signed.
+        """
+        return [
+            document
+            for document, verified in zip(documents, self.verify(documents))
+            if (not has_signed_form(document.version) if document.signature is None else isinstance(verified, bytes))
+        ]
+
     def statement_of(self, document: Document) -> bytes:
         """The statement that the signer of ``document`` signed.
 

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from typing import TypeVar
 
 from ..common.internal_errors import RECORD, watch
@@ -25,7 +25,7 @@ from ..core.events import (
     Warned,
 )
 from ..core.interface import Asked, Known, ProtocolEngine, remembered
-from ..core.types import Address, Now
+from ..core.types import Address, Document, Now
 from ..store.disk import Disk
 from ..store.sqlite import Snapshot, StoreError
 from ..store.unsaved import Unsaved
@@ -82,11 +82,13 @@ class Runtime:
         #: failed attempts to remove such versions. ``versions_given_up``: versions that will never be written to the
         #: disk (see ``unsaved``). ``state_file_repairs``: number of repairs of the state file when this node opened the
         #: file. ``*_not_stored``: failed attempts to write
-        #: other nodes' documents, the incarnation or the known nodes.
+        #: other nodes' documents, the incarnation or the known nodes. ``history_refused``: versions of the state file
+        #: that were not shown, because their signatures are wrong.
         self.counters = dict.fromkeys(
             (
                 *("rx_not_allowed", "documents_withdrawn", "withdrawals_failed", "versions_given_up"),
                 *("state_file_repairs", "documents_not_stored", "incarnation_not_stored", "nodes_not_stored"),
+                "history_refused",
             ),
             0,
         )
@@ -324,6 +326,18 @@ class Runtime:
     def _remembered(self) -> list[Known]:
         now = self.now()
         return [*remembered(self.engine.members(now), now), *self.engine.former(now)]
+
+    def authentic(self, versions: Sequence[Document]) -> list[Document]:
+        """Return the ``versions``, read from the disk, without those whose signatures are wrong, and count the others.
+
+        The state file may be one that somebody has restored or edited. See ``Signers.authentic``.
+        """
+        found = self.engine.documents.signers.authentic(versions)
+        if len(found) < len(versions):
+            self.counters["history_refused"] += len(versions) - len(found)
+            text = f"document {versions[0].key!r}: {len(versions) - len(found)} versions in the state file are not shown"
+            self._warn(Warned("history_refused", f"{text}: their signatures are wrong, so somebody changed the file"))
+        return found
 
     def _warn(self, event: Warned, level: int = logging.WARNING, quiet: float = _QUIET) -> None:
         """Log a warning.
