@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
 import json
 import random
 from dataclasses import replace
@@ -22,8 +23,14 @@ from test_api_real import eventually
 from tests.support.agents import cluster
 from xdp_gossip import AsyncNodeList
 from xdp_gossip.api import lists
+from xdp_gossip.api.access import Access
+from xdp_gossip.api.audit import Audit
 from xdp_gossip.api.client import Client
-from xdp_gossip.core.types import Address, Member, Record, State
+from xdp_gossip.api.context import Context
+from xdp_gossip.api.streams import Streams
+from xdp_gossip.core.sealed import Recipient, make_head
+from xdp_gossip.core.types import Address, Document, Member, Record, State, Version
+from xdp_gossip.node import shapes
 
 NODES = 23
 
@@ -283,3 +290,42 @@ def test_the_client_reads_page_by_page(tmp_path: Path, monkeypatch: pytest.Monke
             assert [document async for document in client.each_document("none")] == []
 
     asyncio.run(main())
+
+
+def envelope(recipients: int) -> bytes:
+    """A sealed document with this number of recipients; nobody can open it."""
+    names = (Recipient(f"host{number}", hashlib.sha256(b"%d" % number).digest()) for number in range(recipients))
+    return make_head("raw", tuple(names)) + bytes(recipients * 80 + 64 + 16)
+
+
+def test_recipients_delay_no_other_task_and_stay_in_no_memory(tmp_path: Path) -> None:
+    """Whoever may publish decides how many recipients a document names; a list or a stream must not wait for all."""
+
+    def document(number: int, recipients: int) -> Document:
+        version = Version(1 << 40, Address("198.18.0.1", 8000))
+        return Document(f"d/{number:03}", version, envelope(recipients), content_type="sealed")
+
+    def shape(value: Document) -> dict[str, Any]:
+        return shapes.document(value, None)
+
+    many = [document(number, 200) for number in range(8)]
+    assert [len(part) for part in lists._slices(many, shape)] == [2, 2, 2, 2]
+    assert [len(part) for part in lists._slices([document(n, 1) for n in range(300)], shape)] == [125, 125, 50]
+    plain = [{"key": str(number), "sealed": None} for number in range(600)]
+    assert [len(part) for part in lists._slices(plain, dict)] == [250, 250, 100]
+    assert all("sealed" not in vars(each) for each in many), "a parsed envelope is not kept"
+
+    async def test(api: Api, fake: FakeNodeList) -> None:
+        for number in range(20):
+            await fake.publish(envelope(1024), f"d/{number:02}", content_type="sealed")
+        listed = (await api("GET", "/v1/documents")).json["documents"]
+        assert [len(each["sealed"]["recipients"]) for each in listed] == [1024] * 20
+        watched = (await api("GET", "/v1/watch", params="since=1")).json["changes"]
+        assert [each["document"] for each in watched] == listed
+        streams = Streams(Context(fake, Access("x" * 32), Audit({}), True, 1 << 20))  # type: ignore[arg-type]
+        for number in range(100):
+            text = streams._text(replace(fake.log[number % 20], revision=number))
+            assert sum(map(len, streams._texts.values())) <= 4 << 20 and len(text) > 50_000
+        assert 1 < len(streams._texts) < 100
+
+    faked(tmp_path, FakeNodeList(), test)

@@ -28,9 +28,11 @@ from .eventstream import MEDIA_TYPE, encode, keep_alive
 KEEP_ALIVE = 15.0
 #: The agent disconnects a client that has read nothing for this many seconds.
 STALLED = 20.0
-#: ``_SLICE``: number of changes that a stream writes before it yields to other tasks. ``_TEXTS``: number of changes
-#: whose encoded text is cached, because all streams send the same text.
-_SLICE, _TEXTS = 64, 1024
+#: Number of changes, and bytes of their texts, that a stream writes before it yields to other tasks.
+_SLICE, _SLICE_BYTES = 64, 256 * 1024
+#: Number of changes whose encoded text is cached, because all streams send the same text, and maximum bytes of these
+#: texts. The text of a sealed document lists its recipients, so the publisher decides how long it is.
+_TEXTS, _TEXTS_BYTES = 1024, 4 * 1024 * 1024
 
 _HEADERS = {
     "Content-Type": f"{MEDIA_TYPE}; charset=utf-8",
@@ -111,6 +113,7 @@ class Streams:
         self._context = context
         self._counters = context.counters
         self._texts: dict[int, bytes] = {}
+        self._texts_bytes = 0
         for name in self.NAMES:
             self._counters.setdefault(name, 0)
 
@@ -206,18 +209,24 @@ class Streams:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _write_all(self, stream: _Stream, changes: Any) -> None:
-        for start in range(0, len(changes), _SLICE):
-            await stream.write(b"".join(self._text(change) for change in changes[start : start + _SLICE]))
-            await asyncio.sleep(0)
+        waiting: list[bytes] = []
+        for number, change in enumerate(changes, 1):
+            waiting.append(self._text(change))
+            if number == len(changes) or len(waiting) == _SLICE or sum(map(len, waiting)) >= _SLICE_BYTES:
+                await stream.write(b"".join(waiting))
+                waiting.clear()
+                await asyncio.sleep(0)
 
     def _text(self, change: Any) -> bytes:
         """Return ``change`` encoded as an event. The text is encoded once, and all streams share it."""
         text = self._texts.get(change.revision)
         if text is None:
-            if len(self._texts) >= _TEXTS:
-                self._texts.clear()
             text = encode("change", render.json_bytes(change_json(self._context, change)), change.revision)
+            if len(self._texts) >= _TEXTS or self._texts_bytes + len(text) > _TEXTS_BYTES:
+                self._texts.clear()
+                self._texts_bytes = 0
             self._texts[change.revision] = text
+            self._texts_bytes += len(text)
         return text
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import asdict
 from typing import Any
@@ -24,6 +25,8 @@ _CONTENT_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _STATE_DIGEST = re.compile(r"[0-9a-f]{16}")
 _DEFAULT_WATCH = 30.0
 _DEFAULT_ANSWERS = 2.0
+#: Number of changes that are converted before the event loop runs other tasks.
+_SLICE = 16
 
 
 class Waits:
@@ -66,7 +69,11 @@ class Waits:
         found = await self._context.wait(
             lambda: changes_for(identity, self._node_list, since, timeout, prefix, kind), gone(request), identity
         )
-        changes = [change_json(self._context, change) for change in found.changes]
+        changes = []
+        for number, change in enumerate(found.changes, 1):
+            changes.append(change_json(self._context, change))
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)
         return render.json_response({"revision": found.revision, "gap": found.gap, "changes": changes})
 
     async def convergence(self, request: web.Request) -> web.Response:

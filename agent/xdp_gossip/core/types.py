@@ -345,9 +345,12 @@ class Document:
         """SHA-256 of the value, 32 bytes."""
         return hashlib.sha256(self.value).digest()
 
-    @functools.cached_property
+    @property
     def sealed(self) -> Envelope | str | None:
-        """The envelope of a sealed document; the reason, as text, if its value is not one; None for other documents."""
+        """The envelope of a sealed document; the reason, as text, if its value is not one; None for other documents.
+
+        Parsed anew each time: with many recipients, a parsed envelope takes more than twice the memory of the value.
+        """
         if self.content_type != SEALED or self.deleted:
             return None
         try:
