@@ -238,6 +238,17 @@ def test_without_a_token_nothing_but_the_health() -> None:
     asyncio.run(main())
 
 
+def test_the_hash_of_the_empty_text_lets_nobody_in() -> None:
+    async def main() -> None:
+        nothing = (TokenConfig("nothing", hash_of(""), "admin"),)
+        async with served(Fleet(), Access(None, nothing)) as (client, counters):
+            for header in ("Bearer", "Bearer ", "bearer   "):
+                assert (await (await client(header=header))("GET", "/v1/documents")).status == 401
+            assert counters["api_unauthorized"] == 3
+
+    asyncio.run(main())
+
+
 def test_a_route_without_a_right_does_not_start() -> None:
     from aiohttp import web
 

@@ -67,6 +67,7 @@ def test_tokens_and_rights_are_read() -> None:
             "api.tokens[1].rights: expected those of the other token of this name",
         ),
         ({"tokens": [GOOD, GOOD]}, "api.tokens[1].hash: expected the hash of a token that no other entry"),
+        ({"tokens": [{**GOOD, "hash": hash_of("")}]}, "hash: expected the hash of a token, got that of the empty text"),
         ({"tokens": [GOOD, {**GOOD, "name": "b"}]}, "api.tokens[1].hash: expected the hash of a token that no other"),
         ({"tokens": [{**GOOD, "hash": "my-secret-token"}]}, "api.tokens[0].hash: expected sha256: and 64 hex digits"),
         ({"tokens": [{**GOOD, "hash": HASH.upper()}]}, "api.tokens[0].hash: expected sha256: and 64 hex digits"),

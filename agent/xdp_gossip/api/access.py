@@ -152,12 +152,13 @@ class Access:
         The token is compared with every hash, so that the time tells nothing about which one matched.
         """
         scheme, _space, given = header.partition(" ")
-        digest = hash_of(given.strip()).encode()
+        token = given.strip()
+        digest = hash_of(token).encode()
         found: Identity | None = None
         for identity in self._tokens:
             if hmac.compare_digest(identity.proof, digest):
                 found = identity
-        return found if scheme.lower() == _SCHEME else None
+        return found if token and scheme.lower() == _SCHEME else None
 
     async def of_peer(self, peer: Peer) -> Identity:
         """Return the user ``peer`` of the Unix socket, with the rights of the first entry that names the user."""
