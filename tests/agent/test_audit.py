@@ -21,7 +21,7 @@ from tests.support.process import command
 from xdp_gossip.api import audit as audit_module
 from xdp_gossip.api import auditfile
 from xdp_gossip.api.access import Access
-from xdp_gossip.api.audit import MAX_DENIALS, Audit, Record, note_written
+from xdp_gossip.api.audit import MAX_DENIALS, MAX_IDLE_BYTES, Audit, Record, note_written
 from xdp_gossip.api.auditfile import KEPT, AuditFile, append, files_of
 from xdp_gossip.service import logs
 
@@ -146,6 +146,47 @@ def test_denials_of_one_client_are_limited_and_all_are_counted(
     asyncio.run(main())
 
 
+def test_what_changes_nothing_pushes_no_record_out(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that may write repeats what is there already, or fails with many long keys, as often as it likes."""
+    caplog.set_level(logging.INFO, "xdp_gossip.audit")
+    monkeypatch.setattr(audit_module, "MAX_IDLE_BYTES", 4096)
+    assert MAX_IDLE_BYTES == 64 * 1024
+
+    async def main() -> None:
+        now = 0.0
+        counters: dict[str, int] = {}
+        audit = Audit(counters, lambda: now)
+        async with served(Fleet(), Access(None, TOKENS), audit=audit) as (client, _counters):
+            assert counters["audit_withheld"] == 0
+            some, write = await client("write-some"), await client("write")
+            foreign = [{"key": "\u00fc" * 250 + str(number), "delete": True} for number in range(64)]
+            for _ in range(10):
+                assert (await some("POST", "/v1/documents", json_body={"documents": foreign})).status == 403
+            written = told(caplog)
+            assert 0 < len(written) < 10 and len(written) + counters["audit_withheld"] == 10
+            assert sum(len(json.dumps(one)) for one in written) < 4096 + 16_384
+            assert [len(one["documents"]) for one in written] == [5] * len(written)
+            assert {one["target"] for one in written} == {"and 59 more documents"}
+
+            caplog.clear()
+            before = counters["audit_withheld"]
+            for number in range(40):
+                assert (await write("PUT", "/v1/documents/app/same", body=b"x")).status == 200
+                await write("PUT", "/v1/documents/app/other", body=b"%d" % (number // 10))
+            done = [one for one in told(caplog) if one["outcome"] == "done"]
+            rest = [one for one in told(caplog) if one["outcome"] != "done"]
+            assert len(done) == 5, "each change has its record"
+            assert len(rest) + counters["audit_withheld"] - before == 80 - 5
+            assert sum(len(json.dumps(one)) for one in rest) < 4096 + 16_384
+            now = 61.0
+            await write("PUT", "/v1/documents/app/same", body=b"x")
+            assert told(caplog)[-1]["outcome"] == "unchanged"
+
+    asyncio.run(main())
+
+
 # -- the file ----------------------------------------------------------------------------------------------------
 
 
@@ -244,7 +285,9 @@ def test_the_command_shows_and_selects(tmp_path: Path) -> None:
     add("2026-11-28T08:00:00.000Z", "ci", "done", "app/a", "app/b")
     add("2026-11-29T08:00:00.000Z", "user:root", "forbidden", "db/x")
     add("2026-11-30T08:00:00.000Z", "ci", "done", target="10.0.0.2:8000")
-    path.write_bytes(path.read_bytes() + b'no record\n{"time": 5}\n\n[]\n')
+    # A time without a zone cannot be compared with another.
+    local = json.dumps({"time": "2026-11-30T08:00:00", **RECORD, "documents": []}) + "\n"
+    path.write_bytes(path.read_bytes() + b'no record\n{"time": 5}\n\n[]\n' + local.encode())
 
     def shown(*words: str) -> list[str]:
         done = command("audit", "--file", str(path), "--json", *words)
@@ -262,7 +305,7 @@ def test_the_command_shows_and_selects(tmp_path: Path) -> None:
     done = command("audit", "--file", str(path))
     text = done.stdout.decode()
     assert "app/a" in text and "app/b" in text and "10.0.0.2:8000" in text and "user:root" in text
-    assert b"4 lines are no records" in done.stderr
+    assert b"5 lines are no records" in done.stderr
     wrong = command("audit", "--file", str(path), "--since", "yesterday")
     assert wrong.returncode == 2 and b"expected a time such as" in wrong.stderr
     none = command("audit", "--file", str(tmp_path / "none"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,11 @@ _RECORD = "audit"
 #: Maximum number of denials of one client that are recorded in ``_WINDOW`` seconds; the others are only counted.
 #: Without the limit, a client that may only read could fill the file, and the records of changes would be rotated away.
 MAX_DENIALS, _WINDOW = 100, 60.0
+#: Maximum bytes of the records of one client in ``_WINDOW`` seconds, for requests that changed nothing: denials, errors,
+#: and what was there already. The others are only counted, for the same reason. Such a record names at most
+#: ``_MOST_NAMED`` documents, because a request that fails may name 64 keys of the maximum length.
+MAX_IDLE_BYTES, _MOST_NAMED = 64 * 1024, 5
+WITHHELD = "audit_withheld"
 #: Maximum number of clients whose denials are counted separately.
 _MOST_CLIENTS = 4096
 #: Maximum number of keys of one record that the text for the log names.
@@ -68,8 +74,10 @@ class Audit:
         self._clock = clock
         self._quiet = Quiet(_log, clock)
         self._denials: dict[str, tuple[float, int]] = {}
+        self._idle: dict[str, tuple[float, int]] = {}
         self._file = AuditFile(counters)
         counters.setdefault("api_forbidden", 0)
+        counters.setdefault(WITHHELD, 0)
 
     def configure(self, path: str) -> None:
         """Write further records to the file ``path`` too; "" for no file."""
@@ -103,14 +111,20 @@ class Audit:
 
     def _is_due(self, who: str) -> bool:
         """Whether one more denial of the client ``who`` is recorded."""
+        due = self._spend(self._denials, who, 1) < MAX_DENIALS
+        self._counters[WITHHELD] += not due
+        return due
+
+    def _spend(self, spent: dict[str, tuple[float, int]], who: str, amount: int) -> int:
+        """Add ``amount`` to what the client has spent in this window. Returns what it had spent before."""
         now = self._clock()
-        if len(self._denials) >= _MOST_CLIENTS and who not in self._denials:
-            self._denials.clear()
-        since, count = self._denials.get(who, (now, 0))
+        if len(spent) >= _MOST_CLIENTS and who not in spent:
+            spent.clear()
+        since, before = spent.get(who, (now, 0))
         if now - since >= _WINDOW:
-            since, count = now, 0
-        self._denials[who] = (since, count + 1)
-        return count < MAX_DENIALS
+            since, before = now, 0
+        spent[who] = (since, before + amount)
+        return before
 
     def stranger(self, request: web.Request) -> None:
         """Record a client that did not authenticate: at most one record a minute for those with a wrong token, and one
@@ -134,6 +148,15 @@ class Audit:
     def _write(self, request: web.Request, record: Record) -> None:
         identity = identity_of(request)
         who, source = identity.name, "socket" if isinstance(identity.proof, Peer) else _source(request)
+        if record.outcome != "done":
+            more = len(record.documents) - _MOST_NAMED
+            if more > 0:
+                record.documents = record.documents[:_MOST_NAMED]
+                record.target = f"and {more} more documents"
+            size = len(json.dumps(_entry(who, source, record)))
+            if self._spend(self._idle, who, size) >= MAX_IDLE_BYTES:
+                self._counters[WITHHELD] += 1
+                return
         keys = [document.key for document in record.documents]
         what = " ".join(filter(None, [record.operation, _listed(keys), record.target]))
         text = f"{what} by {who} from {source}: {record.outcome}"

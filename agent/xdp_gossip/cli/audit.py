@@ -114,12 +114,13 @@ def _records(args: argparse.Namespace, name: str) -> Iterator[dict[str, Any]]:
 def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-        datetime.datetime.fromisoformat(record["time"].replace("Z", "+00:00"))
+        zoned = datetime.datetime.fromisoformat(record["time"].replace("Z", "+00:00")).tzinfo is not None
         texts = (record["who"], record["from"], record["operation"], record["target"], record["outcome"])
         named = [(one["key"], one["before"], one["after"]) for one in record["documents"]]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return record if all(isinstance(text, str) for text in (*texts, *(key for key, *_ in named))) else None
+    sound = zoned and all(isinstance(text, str) for text in (*texts, *(key for key, *_ in named)))
+    return record if sound else None
 
 
 def _is_wanted(record: dict[str, Any], args: argparse.Namespace) -> bool:
