@@ -88,6 +88,19 @@ class SealingKeys:
         before = self.get(host)
         if before is not None and before.raw == raw:
             return False
+        self._check(host, raw, before, replace)
+        if write:
+            try:
+                with fleet_secrets.locked(self.directory):
+                    # Again, because Ansible stores the keys of several hosts at the same time.
+                    self._check(host, raw, before, replace)
+                    fleet_secrets.write(self.path(host), (public_line(raw, host) + "\n").encode("utf-8"))
+            except fleet_secrets.SecretsError as exc:
+                raise SealingError(str(exc)) from None
+        return True
+
+    def _check(self, host: str, raw: bytes, before: PublicKey | None, replace: bool) -> None:
+        """Raise ``SealingError`` if the controller must not accept the key ``raw`` for the host."""
         for other in self.all():
             if other.name != host and other.raw == raw:
                 raise SealingError(
@@ -101,13 +114,6 @@ class SealingKeys:
                 "run the playbook xdp_gossip.fleet.reseal, which accepts the new key and seals all documents again. If "
                 "it was not rebuilt, find out who replaced the key before you do" % (host, self.path(host))
             )
-        if write:
-            try:
-                with fleet_secrets.locked(self.directory):
-                    fleet_secrets.write(self.path(host), (public_line(raw, host) + "\n").encode("utf-8"))
-            except fleet_secrets.SecretsError as exc:
-                raise SealingError(str(exc)) from None
-        return True
 
     def controller(self, write: bool) -> bytes:
         """Return the private key of the controller, and create it if there is none.

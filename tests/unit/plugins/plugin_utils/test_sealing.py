@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import pytest
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._sealed import parse_envelope, summary
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._wishes import Wish, document_spec
+from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils import _fleet_secrets as fleet_secrets
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils import _sealing
 from ansible_collections.xdp_gossip.fleet.plugins.plugin_utils._sealed_publish import (
     Held,
@@ -204,6 +206,23 @@ def test_two_hosts_with_one_key_are_refused(keys):
     assert not keys.pin("host1", PUBLIC[0].raw, replace=False, write=True)
     assert keys.pin("host9", PUBLIC[2].raw, replace=False, write=False) and keys.get("host9") is None
     assert keys.path("../x") == os.path.join(keys.directory, "hosts", "%2E.%2Fx.pub")
+
+
+def test_two_hosts_with_one_key_are_refused_at_the_same_time(keys, monkeypatch):
+    """Ansible stores the keys of several hosts in processes of their own; another one is a moment ahead."""
+    locked, twin = fleet_secrets.locked, bytes(range(32))
+
+    @contextlib.contextmanager
+    def overtaken(directory):
+        monkeypatch.setattr(fleet_secrets, "locked", locked)
+        assert keys.pin("clone1", twin, replace=False, write=True)
+        with locked(directory):
+            yield
+
+    monkeypatch.setattr(fleet_secrets, "locked", overtaken)
+    with pytest.raises(SealingError, match="clone2: expected a sealing key of its own, got the key of clone1"):
+        keys.pin("clone2", twin, replace=False, write=True)
+    assert keys.get("clone2") is None and keys.get("clone1").raw == twin
 
 
 def test_the_key_of_the_controller_is_made_once_and_kept_private(keys):
