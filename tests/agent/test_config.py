@@ -368,6 +368,10 @@ def test_signers(place: Path) -> None:
         (f"signers: [{SIGNER.replace(KEY, KEY[:40])}}}]", "signers[0].public_key: expected "),
         (f"signers: [{SIGNER.replace('[', '[1, ')}}}]", "signers[0].prefixes: expected a list of prefixes of keys"),
         (f'signers: [{{name: ops, public_key: "{KEY}", prefixes: []}}]', "signers[0].prefixes: expected 1 to 256"),
+        *(
+            (f'signers: [{{name: ops, public_key: "{KEY}", prefixes: ["{wrong}"]}}]', "signers[0].prefixes: expected the beg")
+            for wrong in ("/app/", "app//", "./app", "a/../b", "app\\n", "\\ud800")
+        ),
         (f"signers: [{SIGNER}}}, {SIGNER}}}]", "signers: expected each name once, got ops twice"),
         (f"signers: [{SIGNER}}}, {SIGNER.replace('ops,', 'two,')}}}]", "signers: expected each key once"),
         (f"wire: pekonode\nsigners: [{SIGNER}}}]", "signers: expected none with wire pekonode"),

@@ -12,7 +12,7 @@ import re
 import secrets
 from dataclasses import dataclass, field
 
-from ..core.types import MAX_KEY, check_key
+from ..core.types import MAX_KEY, is_key_prefix
 from .reader import Section, show
 
 #: The rights, each of which includes the rights before it.
@@ -137,7 +137,7 @@ def _rights(section: Section) -> tuple[str, tuple[str, ...]]:
     rights = section.choice("rights", "read", RIGHTS, required=True)
     given: set[str] = set()
     for index, item in enumerate(section.items("prefixes", MAX_PREFIXES)):
-        if _is_prefix(item):
+        if is_key_prefix(item):
             given.add(str(item))
         else:
             what = f"the beginning of document keys, 1 to {MAX_KEY} bytes, such as app/"
@@ -147,16 +147,3 @@ def _rights(section: Section) -> tuple[str, tuple[str, ...]]:
     return rights, tuple(
         sorted(one for one in given if not any(one != other and one.startswith(other) for other in given))
     )
-
-
-def _is_prefix(value: object) -> bool:
-    """Whether a document key can begin with ``value``: ``value`` is a key, or becomes one with a letter behind it."""
-    if not isinstance(value, str) or not value:
-        return False
-    for key in (f"{value}x", value):
-        try:
-            check_key(key)
-            return True
-        except ValueError:
-            continue
-    return False

@@ -552,3 +552,16 @@ def check_key(key: object) -> str:
     if _WRONG_SEGMENT.search(text):
         raise ValueError(f"document key: expected segments between '/' that are not empty, '.' or '..', got {text!r}")
     return text
+
+
+def is_key_prefix(value: object) -> bool:
+    """Whether a document key can begin with ``value``: ``value`` is a key, or becomes one with a letter behind it."""
+    if not isinstance(value, str) or not value:
+        return False
+    for key in (f"{value}x", value):
+        try:
+            check_key(key)
+            return True
+        except ValueError:
+            continue
+    return False

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ..core.shown import shown
 from ..core.signatures import MAX_SIGNED_AT
 from ..core.signers import Signer
-from ..core.types import MAX_KEY
+from ..core.types import MAX_KEY, is_key_prefix
 from .sshsig import parse_public_key
 
 #: Maximum number of signers, of prefixes of one signer, and maximum bytes of a signer's name.
@@ -37,6 +37,9 @@ def make_signer(name: str, public_key: str, prefixes: Sequence[str], until: date
     for prefix in prefixes:
         if len(prefix.encode("utf-8", "surrogatepass")) > MAX_KEY:
             raise ValueError(f"prefixes: expected at most {MAX_KEY} bytes, got {shown(prefix)}")
+        if prefix and not is_key_prefix(prefix):
+            # Such a prefix protects no document, and nobody would notice: "/app/" for "app/".
+            raise ValueError(f"prefixes: expected the beginning of document keys, such as app/, got {shown(prefix)}")
     return Signer(
         name, key, tuple(dict.fromkeys(prefixes)), MAX_SIGNED_AT + 1 if until is None else microseconds(until)
     )
