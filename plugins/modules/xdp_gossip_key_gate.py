@@ -128,7 +128,11 @@ def look(options: dict[str, t.Any]) -> list[str]:
     nodes = ask(options["socket"], "/v1/nodes?state=all", WITNESS_ANSWER).get("nodes")
     if not isinstance(nodes, list):
         raise ValueError("expected a list of nodes")
-    return _key_gate.unmet(nodes, options["step"], keys, options["gone"], options["lost_next"])
+    told = _key_gate.unmet(nodes, options["step"], keys, options["gone"], options["lost_next"])
+    if not told and not ask(options["socket"], "/v1/status", WITNESS_ANSWER).get("caught_up"):
+        # It may know a few nodes only, or none but itself, so it cannot answer for the fleet.
+        raise Unanswered("%s: the agent has just started and does not know the whole fleet yet" % options["socket"])
+    return told
 
 
 def main() -> None:

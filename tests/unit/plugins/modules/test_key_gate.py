@@ -25,6 +25,8 @@ def fixture_answers(monkeypatch: pytest.MonkeyPatch) -> list[t.Any]:
     answers: list[t.Any] = []
 
     def ask(socket: str, question: str, seconds: float) -> t.Any:
+        if question == "/v1/status":
+            return {"caught_up": not any(isinstance(answer, dict) and answer.get("new") for answer in answers)}
         answer = answers[0] if len(answers) == 1 else answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -70,6 +72,16 @@ def test_an_agent_that_gives_no_answer_is_not_waited_for(answers, answer):
     answers += [answer]
     result = asked()
     assert not result["answered"] and not result["passed"] and len(result["unmet"]) == 1
+
+
+def test_an_agent_that_does_not_know_the_fleet_yet_is_not_believed(answers):
+    """An agent that lost its state and reaches nobody lists itself alone, and all that it lists is ready."""
+    answers += [{"nodes": [node(old="active", new="staged")], "new": True}]
+    result = asked()
+    assert not result["answered"] and not result["passed"]
+    assert "does not know the whole fleet yet" in result["unmet"][0]
+    answers[:] = [{"nodes": [node(old="active")], "new": True}]
+    assert asked(timeout=0)["answered"], "what it knows is missing stops the play anyway"
 
 
 def test_a_reload_is_waited_for(answers):
