@@ -14,6 +14,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import unicodedata
 
 #: Beginning of a generated key, and the number of characters after it.
 GENERATED = "xgk1_"
@@ -42,12 +43,16 @@ def fingerprint(cluster: str, secret: str) -> str:
     """Return the fingerprint of ``secret`` in the cluster ``cluster``: 16 hex digits.
 
     For a passphrase the computation takes 32 MiB of memory and some 0.3 seconds. Raises ``ValueError`` for text that
-    begins like a generated key and is none.
+    begins like a generated key and is none, and for a passphrase that agents refuse.
     """
     salt = _SALT + cluster.encode("utf-8")
     if secret.startswith(GENERATED):
         key = decoded(secret)
     else:
+        if not secret.isprintable() or secret != secret.strip() or secret != unicodedata.normalize("NFC", secret):
+            raise ValueError(
+                "expected a passphrase of printable characters in Unicode's normal form C, without spaces around it"
+            )
         key = hashlib.scrypt(secret.encode("utf-8"), salt=salt, n=1 << 15, r=8, p=3, maxmem=_MEMORY, dklen=32)
     extracted = hmac.new(salt, key, hashlib.sha256).digest()
     return hmac.new(extracted, _INFO + b"\x01", hashlib.sha256).hexdigest()[:16]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -306,6 +307,14 @@ def test_files_that_are_no_configuration(place: Path) -> None:
     (place / "large.yml").write_bytes(b"#" * (1 << 20) + b"#")
     with pytest.raises(ConfigError, match="more than 1048576 bytes"):
         load(str(place / "large.yml"))
+
+
+def test_a_file_that_cannot_be_read_keeps_no_descriptor(place: Path) -> None:
+    """A client may ask for a comparison with the file as often as it likes."""
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        assert any("a directory" in line for line in problems(place, BASE + "secret_key_file: /etc\n"))
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_fifo_does_not_block(place: Path) -> None:

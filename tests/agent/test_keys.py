@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,22 @@ def test_a_malformed_key_is_no_passphrase(text: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("correct horse battery staple\n", " correct horse battery staple", "correct horse battery staple "),
+        *("\ufeffcorrect horse battery staple", "correct\u00a0horse battery staple", "correct horse battery\x00staple"),
+        unicodedata.normalize("NFD", "\u00fcber alle Berge hinweg"),
+    ],
+)
+def test_a_text_that_looks_like_another_is_no_passphrase(text: str) -> None:
+    """Two hosts would have two keys, and nobody would see the difference between their files."""
+    with pytest.raises(ValueError, match="expected a passphrase of printable characters") as raised:
+        derive("default", text)
+    assert text not in str(raised.value) and "horse" not in str(raised.value)
+    derive("default", unicodedata.normalize("NFC", text.strip().strip("\ufeff")).replace("\u00a0", " ").replace("\0", ""))
+
+
 def test_clusters_share_no_key() -> None:
     for secret in (KEY, "a passphrase of the tests"):
         one, other = derive("one", secret), derive("other", secret)

@@ -200,8 +200,10 @@ def test_a_key_file_that_is_wrong_is_named_and_never_shown(tmp_path: Path) -> No
         assert str(path) in str(found.value) and line.split()[1][:8] not in str(found.value)
     path.unlink()
     path.mkdir()
+    descriptors = len(os.listdir("/proc/self/fd"))
     with pytest.raises(keys.KeyFileError):
         keys.load_or_make(tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
     path.rmdir()
     os.mkfifo(path, 0o600)
     with pytest.raises(keys.KeyFileError, match="got another content"):

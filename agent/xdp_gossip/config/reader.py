@@ -111,9 +111,12 @@ def read_text(path: str, most: int) -> tuple[str | None, str]:
     except (OSError, ValueError) as error:
         return None, f"{getattr(error, 'strerror', None) or error} ({path})"
     try:
+        # Python does not close the descriptor of a directory that it refuses to open.
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            os.close(descriptor)
+            return None, f"{'a directory' if stat.S_ISDIR(mode) else 'no regular file'} ({path})"
         with open(descriptor, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                return None, f"no regular file ({path})"
             raw = stream.read(most + 1)
     except OSError as error:
         return None, f"{error.strerror} ({path})"

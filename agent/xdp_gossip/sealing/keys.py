@@ -89,9 +89,13 @@ def load(path: Path) -> bytes:
     try:
         # O_NONBLOCK: the open of a named pipe must not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as stream:
-            mode = os.fstat(descriptor).st_mode
-            raw = stream.read(_MOST) if stat.S_ISREG(mode) else b""
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode):
+            with os.fdopen(descriptor, "rb") as stream:
+                raw = stream.read(_MOST)
+        else:
+            os.close(descriptor)  # Python does not close that of a directory, which it refuses to open
+            raw = b""
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -20,6 +20,7 @@ import functools
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -77,17 +78,26 @@ def is_generated(secret: str) -> bool:
 
 
 def check_secret(secret: str) -> None:
-    """Raise ``ValueError`` if ``secret`` has the prefix of a generated key but is none. The error never quotes it."""
+    """Raise ``ValueError`` if ``secret`` is neither a generated key nor a passphrase. The error never quotes it.
+
+    A passphrase has printable characters in normal form C of Unicode, and neither begins nor ends with a space. Other
+    texts look the same to people and are other keys: with a line feed of a file, a byte order mark of an editor, or an
+    accent that another system encodes in two characters.
+    """
     if is_generated(secret):
         _decoded(secret)
+    elif not secret.isprintable() or secret != secret.strip() or secret != unicodedata.normalize("NFC", secret):
+        text = "expected a passphrase of printable characters in Unicode's normal form C, without spaces around it"
+        raise ValueError(f"{text}, got another text")
 
 
 def derive(cluster: str, secret: str) -> Key:
     """Derive the key of ``secret`` in the cluster ``cluster``.
 
-    A passphrase takes about a quarter of a second for the first time in a process. Raises ``ValueError`` for a
-    malformed generated key.
+    A passphrase takes about a quarter of a second for the first time in a process. Raises ``ValueError`` as
+    :func:`check_secret` does.
     """
+    check_secret(secret)
     if is_generated(secret):
         return _expand(cluster, _decoded(secret))
     # Without a secret there is nothing to protect, so nothing is stretched.

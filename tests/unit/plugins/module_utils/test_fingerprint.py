@@ -28,3 +28,10 @@ def test_a_secret_has_the_fingerprint_that_the_agent_shows(cluster: str, secret:
 def test_a_damaged_key_is_no_passphrase_and_is_not_shown(secret: str) -> None:
     with pytest.raises(ValueError, match="expected xgk1_ and 43 characters of base64url"):
         fingerprint("default", secret)
+
+
+@pytest.mark.parametrize("secret", ["a long passphrase\n", "\ufeffa long passphrase", "a long passphrase u\u0308"])
+def test_a_passphrase_that_agents_refuse(secret: str) -> None:
+    with pytest.raises(ValueError, match="expected a passphrase of printable characters") as raised:
+        fingerprint("default", secret)
+    assert "long" not in str(raised.value)
