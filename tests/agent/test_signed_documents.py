@@ -15,6 +15,7 @@ from xdp_gossip.core.documents.metadata import FAR
 from xdp_gossip.core.documents.table import entry_of
 from xdp_gossip.core.events import DocumentChanged, DocumentRefused, DocumentWithheld
 from xdp_gossip.core.interface import InvalidError, ProtocolError
+from xdp_gossip.core.settings import Limits, Settings
 from xdp_gossip.core.signatures import signed_at
 from xdp_gossip.core.signers import Refused, Signers
 from xdp_gossip.core.types import Address, Document, Version, Write
@@ -170,8 +171,6 @@ def test_a_deletion_needs_a_signature_and_an_older_version_does_not_come_back(wi
 
 
 def test_tombstones_of_signed_documents_are_never_dropped() -> None:
-    from xdp_gossip.core.settings import Limits, Settings
-
     wire = SignedWire(1)
     wire.settings = Settings(cycle=1.0, tombstone_grace=GRACE, limits=Limits(documents=5))
     node = wire[0].node
@@ -181,6 +180,21 @@ def test_tombstones_of_signed_documents_are_never_dropped() -> None:
         publish(wire, 0, ALICE, number + 0.5, Draft(f"app/{number}", deleted=True))
         wire.run(GRACE + 5, step=60)
     assert len(wire[0].documents.expiry.retired) == 20
+
+
+def test_signatures_of_strangers_make_no_member_remember_more() -> None:
+    """Everybody can make a key and sign what needs no signature: documents of long ago, and their deletions."""
+    wire = SignedWire(1)
+    wire.settings = Settings(cycle=1.0, tombstone_grace=GRACE, limits=Limits(documents=5))
+    member = wire.boot(wire[0].node, wire[0].node)
+    long_ago = START - 10 * int(GRACE) * SECOND
+    for number in range(20):
+        key = f"free/{number}"
+        for at, draft in enumerate((Draft(key, b"1"), Draft(key, deleted=True))):
+            [document] = documents(Key(number), long_ago + at, draft)
+            assert member.documents.apply(document, wire.now)
+        wire.run(1)
+    assert len(member.documents.expiry.retired) == 5 and member.counters["tombstones_dropped"] == 15
 
 
 def test_a_signed_document_expires_everywhere_and_its_tombstone_needs_no_signer(wire: SignedWire) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ..types import Document
 from .table import DocumentTable
@@ -23,13 +23,20 @@ class Expiry:
     """Finds expired documents and stores retired tombstones. All times are milliseconds of the cluster's time.
 
     ``grace``: seconds for which members send each other a tombstone. ``most``: maximum number of retired tombstones;
-    beyond that number, the class drops the oldest tombstones.
+    beyond that number, the class drops the oldest tombstones. ``keeps``: whether a tombstone must never be dropped.
     """
 
-    def __init__(self, table: DocumentTable, grace: float, most: int) -> None:
+    def __init__(
+        self,
+        table: DocumentTable,
+        grace: float,
+        most: int,
+        keeps: Callable[[Document], bool] = lambda tombstone: False,
+    ) -> None:
         self._table = table
         self._grace_ms = int(grace * 1000)
         self._most = most
+        self._keeps = keeps
         #: Retired tombstones by key, in the order in which they were retired.
         self.retired: dict[str, Document] = {}
         self._newest = 0  # milliseconds: when the newest retired tombstone was made
@@ -85,16 +92,17 @@ class Expiry:
     def retire(self, tombstones: Iterable[Document]) -> tuple[Document, ...]:
         """Move tombstones from the table to :attr:`retired`.
 
-        Returns the tombstones that were dropped because more than ``most`` tombstones were retired. Tombstones of
-        signed documents are never dropped: without them, another member could bring back an older signed version.
+        Returns the tombstones that were dropped because more than ``most`` tombstones were retired.
         """
         for tombstone in tombstones:
             self._table.remove(tombstone.key)
             self.retired[tombstone.key] = tombstone
             self._newest = max(self._newest, _since(tombstone))
         surplus = max(0, len(self.retired) - self._most)
-        unsigned = (key for key, tombstone in self.retired.items() if tombstone.signature is None)
-        return tuple(self.retired.pop(key) for key in list(itertools.islice(unsigned, surplus)))
+        if not surplus:
+            return ()
+        droppable = (key for key, tombstone in self.retired.items() if not self._keeps(tombstone))
+        return tuple(self.retired.pop(key) for key in list(itertools.islice(droppable, surplus)))
 
     def too_early(self, wall_ms: int) -> list[Document]:
         """Return the tombstones that were retired too early because the clock was wrong at that time."""

@@ -71,7 +71,7 @@ class Metadata:
         self._clock = HybridClock(int(settings.max_clock_drift * 1000))
         self._steady = SteadyTime()
         self.offset = 0.0  # the seconds by which the cluster's clock is ahead of the local clock
-        self.expiry = Expiry(table, settings.tombstone_grace, settings.limits.documents)
+        self.expiry = Expiry(table, settings.tombstone_grace, settings.limits.documents, self._must_remember)
         self.staging = Staging(table, settings.limits.document, self._excludes)
         self._refusals = Refusals(out)
         self._room = Room(table, settings.limits)
@@ -114,6 +114,14 @@ class Metadata:
 
     def _excludes(self, key: str, version: Version) -> bool:
         return self.signers.excludes(key, version)
+
+    def _must_remember(self, tombstone: Document) -> bool:
+        """Whether a retired tombstone must never be dropped.
+
+        Without the tombstone, another member could bring back an older signed version. Everybody can make keys and sign
+        documents that need no signature, so tombstones of these documents are dropped like unsigned ones.
+        """
+        return tombstone.signature is not None and self.signers.prefix_of(tombstone.key) is not None
 
     def _check_again(self, document: Document) -> None:
         """Check a document, whose signature was verified before, by the present signers. Raises ``Refused``."""
