@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import keys
+from xdp_gossip.config.access import new_token
 from xdp_gossip.config.agent import AgentConfig, ConfigError, describe, load, parse
 from xdp_gossip.core.types import Address, Node
+from xdp_gossip.wire.keys import generate
 
 BASE = "node: {addr: 198.18.0.11}\n"
 
@@ -315,6 +317,20 @@ def test_a_file_that_cannot_be_read_keeps_no_descriptor(place: Path) -> None:
     for _ in range(3):
         assert any("a directory" in line for line in problems(place, BASE + "secret_key_file: /etc\n"))
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("secret_key_file: KEY", "keys: KEY", "keys: [KEY]", "keys: [{file: KEY, state: active}]", "KEY: 1"),
+        *("keys: [{file: secret.key, state: KEY}]", "api: {token_file: TOKEN}", "api: {tokens: [TOKEN]}"),
+    ],
+)
+def test_a_secret_in_the_place_of_its_file_is_not_shown(place: Path, text: str) -> None:
+    key, token = generate(), new_token()
+    found = problems(place, f"{BASE}{text.replace('KEY', key).replace('TOKEN', token)}\n")
+    assert found and not any(key[5:] in line or token[3:] in line for line in found)
+    assert any("(not shown)" in line for line in found), found
 
 
 def test_a_fifo_does_not_block(place: Path) -> None:

@@ -34,12 +34,23 @@ class ConfigError(ValueError):
         super().__init__("\n".join(self.problems))
 
 
+#: A generated key or token (``wire.keys``, ``config.access``) within a message, and its prefix.
+_SECRET = re.compile(r"(xgk1_|xg_)[A-Za-z0-9_-]{40,}")
+
+
 class Problems(list[str]):
-    """The list of problems found so far in the file ``path``, one line each."""
+    """The list of problems found so far in the file ``path``, one line each.
+
+    Problems go to the log. A key or a token that was written where its file belongs is not shown.
+    """
 
     def __init__(self, path: str) -> None:
         super().__init__()
         self.path = path
+
+    def append(self, problem: str) -> None:
+        """Add a problem."""
+        super().append(_SECRET.sub(r"\1(not shown)", problem))
 
     def expected(self, key: str, what: str, got: str) -> None:
         """Add the problem that ``key`` has the value ``got`` where ``what`` was expected."""
