@@ -14,6 +14,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._content import SOURCES, read_source, suffix_of
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._expiry import seconds_until
+from ansible_collections.xdp_gossip.fleet.plugins.module_utils._json import clip
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._sealed import SEALED
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._settings import OPTIONS, ConfigError
 from ansible_collections.xdp_gossip.fleet.plugins.module_utils._wishes import Wish, document_spec, wishes_of
@@ -49,6 +50,9 @@ class ActionModule(LocalFiles):
         for option, example in (("signing", "sign_key"), ("sealing", "sealed_for")):
             if self._task.args.get(option) is not None:
                 raise AnsibleActionFail("%s: expected only the options of a task, such as %s" % (option, example))
+        if any("sealed_for" in options and options["sealed_for"] is None for options in self._entries()):
+            # Without the option, the content is published in clear text. A list may be missing by mistake.
+            raise AnsibleActionFail("sealed_for: expected hosts and groups, got nothing: to leave it out, use omit")
         if not self._needs_controller():
             return super().run(tmp, task_vars)
         # An asynchronous task could not return to the controller.
@@ -65,18 +69,21 @@ class ActionModule(LocalFiles):
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
 
-    def _needs_controller(self) -> bool:
+    def _entries(self) -> list[dict[str, t.Any]]:
+        """Return the options of the task, and those of each entry of ``documents``."""
         arguments = self._task.args
         documents = arguments.get("documents")
         entries = list(documents.values()) if isinstance(documents, dict) else []
-        return arguments.get("sign_key") is not None or any(
-            isinstance(entry, dict) and entry.get(name) is not None
-            for entry in [arguments] + entries
-            for name in ("sealed_for", "reseal")
+        return [entry for entry in [arguments] + entries if isinstance(entry, dict)]
+
+    def _needs_controller(self) -> bool:
+        return self._task.args.get("sign_key") is not None or any(
+            entry.get(name) is not None for entry in self._entries() for name in ("sealed_for", "reseal")
         )
 
     def _publish(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         wishes = self._wishes(arguments)
+        _refuse_no_recipients(arguments, wishes)
         given = dict(arguments)
         sealed = [wish for wish in wishes if wish.sealed_for and wish.value is not None]
         if sealed:
@@ -306,3 +313,22 @@ class ActionModule(LocalFiles):
             options.update(src=target, remote_src=True)
         if copies:
             self._fixup_perms2([self._connection._shell.tmpdir] + copies)
+
+
+def _refuse_no_recipients(arguments: dict[str, t.Any], wishes: list[Wish]) -> None:
+    """Raise ``ConfigError`` if a content would be published in clear text because ``sealed_for`` is an empty list.
+
+    A template makes such a list of a group that does not exist. Only an entry of ``documents`` may be exempted, from the
+    list of the task.
+    """
+    of_task = arguments.get("sealed_for")
+    documents = arguments.get("documents")
+    for wish in wishes:
+        entry = documents.get(wish.key) if isinstance(documents, dict) else None
+        own = entry.get("sealed_for") if isinstance(entry, dict) else None
+        empty = of_task is not None and not of_task if own is None else not own and of_task is None
+        if empty and wish.value is not None:
+            raise ConfigError(
+                "document %r: sealed_for: expected at least one host or group, got an empty list; nothing was published"
+                % clip(wish.key)
+            )

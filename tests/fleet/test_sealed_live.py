@@ -151,13 +151,17 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"sealed_for": ["host1"], "content": None, "src": "/etc/hostname", "remote_src": True}, "remote_src: expected"),
     ({"sealed_for": ["host1"], "content": None, "rollback_to": "x"}, "rollback_to: expected no rollback"),
     ({"reseal": True}, "content: expected it without reseal"),
+    ({"sealed_for": []}, "sealed_for: expected at least one host or group, got an empty list; nothing was published"),
+    ({"sealed_for": "{{ groups['no_such_group'] | default([]) }}"}, "got an empty list; nothing was published"),
+    ({"documents": {"app/never": {"content": SECRET, "sealed_for": None}}}, "sealed_for: expected hosts and groups, got"),
 ]
 
 
 def test_what_cannot_be_sealed_fails_and_shows_no_content(fleet: Fleet) -> None:
     tasks = [*groups(), {"ansible.builtin.add_host": {"name": "host9"}}]
     for options, _told in REFUSED:
-        task = publish(fleet, **{"key": "app/never", "content": SECRET, **options})
+        alone = {} if "documents" in options else {"key": "app/never", "content": SECRET}
+        task = publish(fleet, **{**alone, **options})
         task[PUBLISH] = {name: value for name, value in task[PUBLISH].items() if value is not None}
         tasks += [{**task, "ignore_errors": True}, that("done is failed")]
     output = " ".join(fleet.play(tasks).split())
