@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import keys
+from xdp_gossip.config import reader
 from xdp_gossip.config.access import new_token
 from xdp_gossip.config.agent import AgentConfig, ConfigError, describe, load, parse
 from xdp_gossip.core.types import Address, Node
@@ -331,6 +332,21 @@ def test_a_secret_in_the_place_of_its_file_is_not_shown(place: Path, text: str) 
     found = problems(place, f"{BASE}{text.replace('KEY', key).replace('TOKEN', token)}\n")
     assert found and not any(key[5:] in line or token[3:] in line for line in found)
     assert any("(not shown)" in line for line in found), found
+
+
+def test_a_file_that_vanishes_while_it_is_read_is_a_problem(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator replaces the file by hand while the agent reloads: the agent must keep its keys, and not end."""
+    read_text = reader.read_text
+
+    def vanishing(path: str, most: int) -> tuple[str | None, str]:
+        found = read_text(path, most)
+        if path.endswith("secret.key"):
+            Path(path).unlink()
+        return found
+
+    monkeypatch.setattr(reader, "read_text", vanishing)
+    [line] = problems(place, BASE + "secret_key_file: secret.key\n")
+    assert line.startswith("secret_key_file: expected a readable file, got No such file")
 
 
 def test_a_fifo_does_not_block(place: Path) -> None:

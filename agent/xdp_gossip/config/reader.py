@@ -332,7 +332,11 @@ class Section:
         if _text is None:
             self.expected(key, "a readable file", reason)
             return ""
-        mode = os.stat(path).st_mode
+        try:
+            mode = os.stat(path).st_mode
+        except OSError as error:  # somebody has just removed the file
+            self.expected(key, "a readable file", f"{error.strerror} ({path})")
+            return ""
         if private and mode & 0o007:
             self.expected(
                 key,
