@@ -318,8 +318,8 @@ class ActionModule(LocalFiles):
 def _refuse_no_recipients(arguments: dict[str, t.Any], wishes: list[Wish]) -> None:
     """Raise ``ConfigError`` if a content would be published in clear text because ``sealed_for`` is an empty list.
 
-    A template makes such a list of a group that does not exist. Only an entry of ``documents`` may be exempted, from the
-    list of the task.
+    A template makes such a list of a group that does not exist. Only an entry of ``documents`` may be exempted, from
+    the list of the task.
     """
     of_task = arguments.get("sealed_for")
     documents = arguments.get("documents")

@@ -191,8 +191,8 @@ options:
         encrypted document.
       - If O(content_type) is not given, the type inside the sealed document is found as with O(sign_key). The
         controller checks that the content has this type.
-      - An empty list in an entry of O(documents) exempts the entry from the task's O(sealed_for). Any other empty list is
-        an error, because the content would be published in clear text.
+      - An empty list in an entry of O(documents) exempts the entry from the task's O(sealed_for). Any other empty
+        list is an error, because the content would be published in clear text.
       - O(sealed_for) cannot be combined with O(rollback_to), O(remote_src=true) or C(async).
     type: list
     elements: str

@@ -410,7 +410,7 @@ def test_signers(place: Path) -> None:
         (f"signers: [{SIGNER.replace('[', '[1, ')}}}]", "signers[0].prefixes: expected a list of prefixes of keys"),
         (f'signers: [{{name: ops, public_key: "{KEY}", prefixes: []}}]', "signers[0].prefixes: expected 1 to 256"),
         *(
-            (f'signers: [{{name: ops, public_key: "{KEY}", prefixes: ["{wrong}"]}}]', "signers[0].prefixes: expected the beg")
+            (f'signers: [{{name: a, public_key: "{KEY}", prefixes: ["{wrong}"]}}]', "signers[0].prefixes: expected the")
             for wrong in ("/app/", "app//", "./app", "a/../b", "app\\n", "\\ud800")
         ),
         (f"signers: [{SIGNER}}}, {SIGNER}}}]", "signers: expected each name once, got ops twice"),

@@ -153,7 +153,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"reseal": True}, "content: expected it without reseal"),
     ({"sealed_for": []}, "sealed_for: expected at least one host or group, got an empty list; nothing was published"),
     ({"sealed_for": "{{ groups['no_such_group'] | default([]) }}"}, "got an empty list; nothing was published"),
-    ({"documents": {"app/never": {"content": SECRET, "sealed_for": None}}}, "sealed_for: expected hosts and groups, got"),
+    ({"documents": {"app/never": {"content": SECRET, "sealed_for": None}}}, "sealed_for: expected hosts and groups"),
 ]
 
 

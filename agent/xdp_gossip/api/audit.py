@@ -33,8 +33,8 @@ _RECORD = "audit"
 #: Maximum number of denials of one client that are recorded in ``_WINDOW`` seconds; the others are only counted.
 #: Without the limit, a client that may only read could fill the file, and the records of changes would be rotated away.
 MAX_DENIALS, _WINDOW = 100, 60.0
-#: Maximum bytes of the records of one client in ``_WINDOW`` seconds, for requests that changed nothing: denials, errors,
-#: and what was there already. The others are only counted, for the same reason. Such a record names at most
+#: Maximum bytes of the records of one client in ``_WINDOW`` seconds, for requests that changed nothing: denials,
+#: errors, and what was there already. The others are only counted, for the same reason. Such a record names at most
 #: ``_MOST_NAMED`` documents, because a request that fails may name 64 keys of the maximum length.
 MAX_IDLE_BYTES, _MOST_NAMED = 64 * 1024, 5
 WITHHELD = "audit_withheld"

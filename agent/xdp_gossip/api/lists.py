@@ -18,8 +18,8 @@ T = TypeVar("T")
 
 #: Maximum number of entries of one page.
 MAX_PAGE = 10_000
-#: Number of entries that are encoded before the event loop runs other tasks. A document counts once more for each of its
-#: recipients, because the publisher decides how many there are.
+#: Number of entries that are encoded before the event loop runs other tasks. A document counts once more for each of
+#: its recipients, because the publisher decides how many there are.
 _SLICE = 250
 #: The fastest compression level of gzip: 60 to 100 MB/s on one core.
 _LEVEL = 1

@@ -335,8 +335,8 @@ class Runtime:
         found = self.engine.documents.signers.authentic(versions)
         if len(found) < len(versions):
             self.counters["history_refused"] += len(versions) - len(found)
-            text = f"document {versions[0].key!r}: {len(versions) - len(found)} versions in the state file are not shown"
-            self._warn(Warned("history_refused", f"{text}: their signatures are wrong, so somebody changed the file"))
+            text = f"document {versions[0].key!r}: {len(versions) - len(found)} versions of the history are not shown"
+            self._warn(Warned("history_refused", f"{text}: their signatures are wrong; who changed the state file?"))
         return found
 
     def _warn(self, event: Warned, level: int = logging.WARNING, quiet: float = _QUIET) -> None:
