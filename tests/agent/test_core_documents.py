@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.keys import KEY
+from xdp_gossip.core.documents import staging
 from xdp_gossip.core.documents.clock import LEAP_HOLDS, MAX_READING
 from xdp_gossip.core.documents.metadata import Metadata
 from xdp_gossip.core.documents.table import DocumentTable, entry_of, unread
@@ -119,6 +120,28 @@ def test_a_batch_is_visible_everywhere_and_has_one_version(wire: Wire) -> None:
         assert (held(engine, "a"), held(engine, "b")) == (b"1", b"2")
         assert engine.documents.get("a").batch == ("a", "b")
     assert wire.agree()
+
+
+def test_batches_of_empty_documents_have_a_bound(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys and documents without a value take memory, too, and a batch may name 64 keys."""
+    monkeypatch.setattr(staging, "MAX_OVERHEAD", 200_000)
+    member = wire[0].documents
+
+    def batch(number: int) -> list[Document]:
+        keys = tuple(f"{number}/{each:02}" for each in range(64))
+        version = Version((EPOCH * 1000 << 16) + number, Address("198.18.0.9", 8000))
+        return [Document(key, version, b"", batch=keys) for key in keys]
+
+    for number in range(100):
+        assert member.apply(batch(number)[0], wire.now)
+    assert len(member.staging) == 8 and wire[0].counters["batches_dropped"] == 92
+    for document in batch(99)[1:]:
+        assert member.apply(document, wire.now)
+    assert member.get("99/63") is not None, "the newest batch is never dropped, however large it is"
+    for number in range(92, 99):
+        for document in batch(number):  # also the first one, as its batch may have been dropped
+            member.apply(document, wire.now)
+    assert len(member.staging) == 0 and member.staging._overhead == 0 and member.staging._bytes == 0
 
 
 def test_no_part_of_a_batch_is_visible_before_the_last_one_came(wire: Wire) -> None:

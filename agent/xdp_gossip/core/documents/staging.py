@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Callable
 
 from ..types import Document, Now, Version
@@ -15,17 +15,36 @@ LIFETIME = 60.0
 #: Maximum memory of all incomplete batches: as much as this number of documents of the largest allowed size. Other
 #: members decide how many incomplete batches they send, so the memory needs a limit.
 LARGEST = 4
+#: Maximum bytes of memory that all incomplete batches need beside the values of their documents, which may be empty.
+MAX_OVERHEAD = 64 * 1024 * 1024
+#: Bytes that one document needs beside its texts, and one key of a batch or of a signature, as measured.
+_PART, _KEY = 1536, 320
 
 
 class _Batch:
-    """One incomplete batch: the documents that have arrived, and the keys whose documents are missing."""
+    """One incomplete batch: the documents that have arrived, and the keys whose documents are missing.
 
-    __slots__ = ("parts", "missing", "since")
+    ``overhead``: bytes of memory for the keys.
+    """
 
-    def __init__(self, missing: set[str], since: float) -> None:
+    __slots__ = ("missing", "overhead", "parts", "since")
+
+    def __init__(self, missing: set[str], since: float, overhead: int) -> None:
         self.parts: dict[str, Document] = {}
         self.missing = missing
         self.since = since
+        self.overhead = overhead
+
+
+def _keys_overhead(keys: Iterable[str]) -> int:
+    return sum(_KEY + len(key.encode()) for key in keys)
+
+
+def _overhead(document: Document) -> int:
+    """Bytes of memory that a document needs beside its value and the keys of its batch."""
+    signature = document.signature
+    signed = 0 if signature is None else len(signature.blob) + _keys_overhead(key for key, _ in signature.batch)
+    return _PART + len(document.comment.encode()) + len(document.author.encode()) + signed
 
 
 class Staging:
@@ -53,6 +72,7 @@ class Staging:
         self._waiting: dict[str, set[Version]] = {}
         self._ready: dict[Version, None] = {}
         self._bytes = 0
+        self._overhead = 0
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -70,16 +90,19 @@ class Staging:
         self._drop(key)
         batch = self._batches.pop(version, None)
         if batch is None:
-            batch = _Batch({other for other in document.batch if self._is_awaited(other, version)}, now.mono)
+            missing = {other for other in document.batch if self._is_awaited(other, version)}
+            batch = _Batch(missing, now.mono, _keys_overhead(document.batch))
+            self._overhead += batch.overhead
             for other in batch.missing:
                 self._waiting.setdefault(other, set()).add(version)
         self._batches[version] = batch
         batch.since = now.mono
         batch.parts[key] = self._parts[key] = document
         self._bytes += document.size
+        self._overhead += _overhead(document)
         self._found(key, version)
         gone = 0
-        while self._bytes > self._most and len(self._batches) > 1:
+        while (self._bytes > self._most or self._overhead > MAX_OVERHEAD) and len(self._batches) > 1:
             gone += self._forget(next(iter(self._batches)))
         return gone
 
@@ -139,8 +162,10 @@ class Staging:
         self._ready.pop(version, None)
         for key in batch.missing:
             self._stop_waiting(key, version)
+        self._overhead -= batch.overhead
         for key, part in batch.parts.items():
             self._bytes -= part.size
+            self._overhead -= _overhead(part)
             if self._parts.get(key) is part:
                 del self._parts[key]
         return len(batch.parts)
@@ -155,6 +180,7 @@ class Staging:
         if former is None:
             return
         self._bytes -= former.size
+        self._overhead -= _overhead(former)
         batch = self._batches[former.version]
         del batch.parts[key]
         self._ready.pop(former.version, None)
