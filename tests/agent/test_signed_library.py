@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 from api_harness import Api, serving
+from test_api_rights import TOKENS, served
 from test_documents_real import post
 
 from tests.support.agents import SECRET
 from tests.support.ports import free_port
 from tests.support.signer import Draft, Key, writes
 from xdp_gossip import AsyncNodeList, Node, ProtocolError, Write, make_signer
-from xdp_gossip.api.access import Identity, Right
+from xdp_gossip.api.access import Access, Identity, Right
 from xdp_gossip.api.streams import changes_for
 from xdp_gossip.core.signatures import text_of_time
 from xdp_gossip.core.types import Address, Document, Signed
@@ -73,6 +74,29 @@ def test_a_signed_document_of_the_library(tmp_path: Path) -> None:
             plain = await node_list.publish(b"x", "free")
             assert plain.document is not None
             assert node_list.signed_by(plain.document) is None and node_list.signature(plain.document) is None
+
+    asyncio.run(main())
+
+
+def test_the_statement_of_a_batch_names_no_foreign_document(tmp_path: Path) -> None:
+    """A client with prefixes reads a document that was signed together with one that the client may not use."""
+
+    async def main() -> None:
+        async with member(state_dir=tmp_path / "state") as node_list:
+            together = writes(ALICE, clock(), Draft("app/one", b"1"), Draft("foreign/two", b"2"))
+            own = writes(ALICE, clock(), Draft("app/three", b"3"), Draft("app/four", b"4"))
+            await node_list.publish_many(together)
+            await node_list.publish_many(own)
+            async with served(node_list, Access(None, TOKENS)) as (client, _counters):
+                some, everything = await client("read-some"), await client("read")
+                for path in ("/v1/documents/app/one", "/v1/history/app/one"):
+                    answer = await some("GET", path, params="format=json" if "documents" in path else "values=1")
+                    assert answer.status == 200 and b"foreign" not in answer.body
+                assert (await some("GET", "/v1/documents/app/one", params="format=json")).json["signature"] is None
+                whole = (await everything("GET", "/v1/documents/app/one", params="format=json")).json
+                assert 'document "foreign/two" sha256' in whole["signature"]["statement"]
+                three = (await some("GET", "/v1/documents/app/three", params="format=json")).json
+                assert 'document "app/four" sha256' in three["signature"]["statement"]
 
     asyncio.run(main())
 

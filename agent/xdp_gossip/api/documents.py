@@ -160,9 +160,12 @@ class Documents:
         if params.matches(request.headers.get("If-None-Match"), etag):
             return web.Response(status=304, headers=headers)
         if wanted == "json":
-            signature = self._node_list.signature(document)
+            identity = identity_of(request)
+            own = [other for other in document.batch if identity.may_use(other)]
+            # The statement of a batch names all of its documents, so nothing less than all can be verified with it.
+            signature = self._node_list.signature(document) if len(own) == len(document.batch) else None
             shape = shapes.whole_document(document, self._node_list.signed_by(document), signature)
-            shape["batch"] = [other for other in shape["batch"] if identity_of(request).may_use(other)]
+            shape["batch"] = own
             return render.json_response(shape, headers=headers)
         headers["Content-Type"] = media_type(document.content_type)
         return web.Response(body=document.value, headers=headers)
