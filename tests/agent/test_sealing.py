@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -14,6 +15,7 @@ from xdp_gossip.core.sealed import MAX_RECIPIENTS, Recipient, fingerprint, make_
 from xdp_gossip.sealing import hpke, keys
 from xdp_gossip.sealing.envelope import NotRecipient, context_of, open_envelope, seal
 from xdp_gossip.sealing.keys import PublicKey
+from xdp_gossip.templates import worker
 
 #: RFC 9180, A.2.1: base mode with X25519, HKDF-SHA256 and ChaCha20-Poly1305.
 INFO = bytes.fromhex("4f6465206f6e2061204772656369616e2055726e")
@@ -234,3 +236,38 @@ def test_a_file_of_recipients(tmp_path: Path) -> None:
         keys.read_recipients(str(path))
     with pytest.raises(keys.KeyFileError, match="No such file"):
         keys.read_recipients(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("{{ yaml('app/broken').x }}", "template: line 1: ValueError; the error may quote the sealed document"),
+        ("\n{{ document('app/pw') | int }}{{ {}[document('app/pw')] }}", "template: line 2: UndefinedError; the error"),
+        ("{{ document('app/pw') + 1 }}", "template: line 1: TypeError; the error may quote the sealed document 'app/pw'"),
+        ("{{ document('app/pw') | regex_replace(document('app/pw') ~ '(', '') }}", "; the error may quote the sealed"),
+        ("{{ document(document('app/pw')) }}", "a document is missing; the error may quote the sealed document"),
+        ("{{ documents(document('app/pw'), at_least=1) }}", "a document is missing; the error may quote the sealed"),
+        ("{{ documents('app/')[0].value }}{{ json('app/pw') }}", "; the error may quote the sealed document 'app/broken'"),
+        ("{{ document('app/pw') }}{{ document('app/none') }}", "document 'app/none': there is none"),
+        ("{{ document('app/pw') }}{{ document('app/other') }}", "it is sealed for host2, and this host (host1) is not"),
+        ("{{ document('app/pw') * 9 }}", "expected at most 100 bytes of output, got more"),
+    ],
+)
+def test_the_error_of_a_template_quotes_no_sealed_document(tmp_path: Path, source: str, told: str) -> None:
+    """Errors of templates go to the log, to the API and, as troubled files, to all members."""
+    secret = "passw0rd-of-the-db"
+    own = keys.load_or_make(tmp_path)
+    mine, other = [PublicKey("host1", keys.public_of(own))], PUBLIC[1:2]
+    contents = {"app/broken": f"a: 1\n{secret}\nb: 2", "app/pw": secret}
+    held = {key: seal("c", key, text.encode(), "text", mine) for key, text in contents.items()}
+    held["app/other"] = seal("c", "app/other", b"x", "text", other)
+
+    def ask(what: str, name: str) -> Any:
+        if what == "document":
+            return [held[name], True] if name in held else None
+        return [[key, "v", value, True] for key, value in held.items() if key.startswith(name)]
+
+    opener = worker.Opener(["c", "host1", str(tmp_path / "sealing.key")])
+    kind, text = worker.render(source, 100, ask, opener)
+    assert kind in ("error", "missing") and told in text, text
+    assert secret not in text

@@ -34,7 +34,15 @@ _MOST_ERROR, _MOST_UNOPENED = 400, 2000
 
 
 class Missing(Exception):
-    """Raised if a document that a template needs does not exist."""
+    """Raised if a document that a template needs does not exist. ``name``: the key or the prefix."""
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
+        self.name = name
+
+
+class TooLong(ValueError):
+    """Raised if the output of a template is too long."""
 
 
 class Unopened(Exception):
@@ -51,6 +59,8 @@ class Opener:
     def __init__(self, sealing: Sequence[str] | None = None) -> None:
         self._sealing = sealing
         self._key: bytes | None = None
+        #: Keys of the documents that were opened, in order.
+        self.opened: dict[str, None] = {}
 
     def __call__(self, key: str, value: bytes) -> bytes:
         """Return the content of the sealed document ``key``. Raises :class:`Unopened`."""
@@ -64,7 +74,7 @@ class Opener:
         try:
             if self._key is None:
                 self._key = keys.load(Path(path))
-            return envelope.open_envelope(cluster, key, value, self._key).content
+            content = envelope.open_envelope(cluster, key, value, self._key).content
         except envelope.NotRecipient as error:
             raise Unopened(f"{told}{_not_for(name, error.names)}") from None
         except (keys.KeyFileError, FileNotFoundError) as error:
@@ -73,6 +83,8 @@ class Opener:
             raise Unopened(f"{told}, and cannot be opened: {error}; publish it again") from None
         except ValueError as error:
             raise Unopened(f"{told}, and its envelope is damaged: {error}; publish it again") from None
+        self.opened[key] = None
+        return content
 
 
 def _not_for(name: str, names: Sequence[str]) -> str:
@@ -136,7 +148,7 @@ def functions(ask: Callable[..., Any], opener: Callable[[str, bytes], bytes]) ->
         found = ask("document", key)
         if found is None:
             if not optional:
-                raise Missing(f"document {key!r}: there is none")
+                raise Missing(f"document {key!r}: there is none", key)
             return None
         value, sealed = found
         return opener(key, value) if sealed else value
@@ -168,7 +180,7 @@ def functions(ask: Callable[..., Any], opener: Callable[[str, bytes], bytes]) ->
             raise TypeError(f"documents: at_least: expected a number, got {type(at_least).__name__}")
         found = [as_listed(opener, *item) for item in ask("documents", prefix)]
         if len(found) < at_least:
-            raise Missing(f"documents {prefix!r}: there are {len(found)}, at least {at_least} are needed")
+            raise Missing(f"documents {prefix!r}: there are {len(found)}, at least {at_least} are needed", prefix)
         return found  # type: ignore[return-value]
 
     return {
@@ -249,7 +261,11 @@ def header(source: str) -> tuple[dict[str, Any], str]:
 
 
 def render(source: str, most: int, ask: Callable[..., Any], opener: Callable[[str, bytes], bytes]) -> list[Any]:
-    """Render the template ``source``. Returns ``["done", content]``, or ``["missing" | "error", text]``."""
+    """Render the template ``source``. Returns ``["done", content]``, or ``["missing" | "error", text]``.
+
+    The text of an error goes to the log, to the API and to other members. It contains nothing of a sealed document that
+    the template has opened.
+    """
     # Number of lines that ``header`` removed before the template was parsed.
     before = 0
     try:
@@ -263,7 +279,9 @@ def render(source: str, most: int, ask: Callable[..., Any], opener: Callable[[st
         template = environment.from_string(tree)
         return ["done", _collect(template.generate(**functions(ask, opener), **values), most)]
     except Missing as error:
-        return ["missing", str(error)]
+        # The template may have made the key of the content of a sealed document.
+        secret = _opened(opener) and error.name not in source
+        return ["missing", f"a document is missing; {_opened(opener)}" if secret else str(error)]
     except jinja2.TemplateSyntaxError as error:
         return ["error", f"template: line {error.lineno + before}: {error.message}"]
     except MemoryError:
@@ -271,7 +289,16 @@ def render(source: str, most: int, ask: Callable[..., Any], opener: Callable[[st
     except Exception as error:
         longest = _MOST_UNOPENED if isinstance(error, Unopened) else _MOST_ERROR
         text = " ".join(str(error).split())[:longest] or type(error).__name__
+        if _opened(opener) and not isinstance(error, (Unopened, TooLong)):
+            # Many errors quote the value that caused them, and those of YAML the line.
+            text = f"{type(error).__name__}; {_opened(opener)}"
         return ["error", f"template: {_line(error, before)}{text}"]
+
+
+def _opened(opener: Callable[[str, bytes], bytes]) -> str:
+    """Why the text of an error is not shown; "" if the template has opened no sealed document."""
+    keys = list(opener.opened) if isinstance(opener, Opener) else []
+    return f"the error may quote the sealed document {keys[0]!r}, so it is not shown" if keys else ""
 
 
 def _line(error: BaseException, before: int) -> str:
@@ -293,7 +320,7 @@ def _collect(pieces: Iterator[str], most: int) -> bytes:
     for piece in pieces:
         content += piece.encode("utf-8")
         if len(content) > most:
-            raise ValueError(f"expected at most {most} bytes of output, got more")
+            raise TooLong(f"expected at most {most} bytes of output, got more")
     return bytes(content)
 
 
