@@ -23,7 +23,7 @@ from . import tables
 from .common import FAILED, OK, USAGE, CommandError, answer, call, output, read_file, wants_json
 from .parser import add_command, key, path, prefix, raw, seconds, some_text, version, wait_for
 from .sealed import add_opening, add_sealing, opened, opener, sealed_value
-from .signed import Draft, add_signing, check_signing, suffix_type, write_signed
+from .signed import Draft, add_signing, check_former, check_signing, suffix_type, write_signed
 from .text import escaped, printable
 
 if TYPE_CHECKING:
@@ -459,6 +459,7 @@ def run_rollback(args: argparse.Namespace) -> int:
             raise CommandError("rollback: VERSION has a time of expiry: expected --expires-in with --sign-key", USAGE)
         seconds = args.expires_in if isinstance(args.expires_in, float) else None
         value = base64.b64decode(former["value_base64"])
+        check_former(args, former, value)
         comment = args.comment or f"rollback to {args.to}"
         draft = Draft(args.key, value, former["content_type"], comment=comment, expires_in=seconds)
         return await write_signed(client, args, draft, if_version=args.if_version)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import datetime
 import hashlib
 import os
 import time
@@ -13,7 +14,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..core.shown import shown
-from ..core.signatures import MAX_ANCESTORS, Part, fingerprint, statement, text_of_time, time_after
+from ..core.signatures import (
+    MAX_ANCESTORS,
+    Part,
+    batch_line,
+    fingerprint,
+    part_begin,
+    signed_at,
+    statement,
+    statement_begin,
+    text_of_time,
+    time_after,
+)
 from ..core.types import Version, Write
 from .common import USAGE, CommandError
 from .parser import path, some_text
@@ -26,6 +38,7 @@ _ATTEMPTS = 5
 #: Maximum seconds by which the time of a signature may be ahead of this host's clock. A member that claims a version of
 #: a later time may lie: after a signature of that time, nothing could be signed for the document until then.
 _AHEAD = 86_400
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -104,6 +117,52 @@ async def write_signed(
     except keygen.SigningError as error:
         raise CommandError(f"--sign-key: {error}", USAGE) from None
     raise AssertionError("the loop returns or raises")
+
+
+def check_former(args: argparse.Namespace, former: Mapping[str, Any], value: bytes) -> None:
+    """Check that the user's own key has signed the version ``args.to`` with this content and type.
+
+    ``former``: what a member says of the version; ``value``: its content. The member may lie: without this check, it
+    would get a signature for any content. Raises :class:`CommandError`.
+    """
+    from ..signing import keygen, sshsig
+
+    try:
+        own = keygen.public_key(args.sign_key)
+    except keygen.SigningError as error:
+        raise CommandError(f"--sign-key: {error}", USAGE) from None
+    given = former.get("signature")
+    why = "nobody has signed it"
+    if isinstance(given, Mapping):
+        try:
+            text = str(given.get("statement")).encode()
+            signed = sshsig.verify(sshsig.unarmored(str(given.get("armored"))), text)
+            why = _no_statement_of(args, former, value, text.decode()) if signed == own else "another key has signed it"
+        except (ValueError, TypeError) as error:
+            why = f"its signature is wrong: {error}"
+    if why:
+        text_ = f"rollback: version {args.to} of {shown(args.key)}: expected one that this key has signed, but {why}"
+        raise CommandError(f"{text_}; read it, check it, and sign it with publish --sign-key", code="not_signed")
+
+
+def _no_statement_of(args: argparse.Namespace, former: Mapping[str, Any], value: bytes, text: str) -> str:
+    """Why ``text``, which the key has signed, is not about the version ``args.to`` with this content; "" if it is."""
+    when = signed_at(Version.parse(args.to))
+    if when is None or not text.startswith(statement_begin(args.cluster, when)):
+        return "the key has signed another version, or one of another cluster"
+    kind, digest = str(former["content_type"]), _sha256(value)
+    lines = text.split("\n")
+    if any(line.startswith(part_begin(args.key, kind, len(value), digest)) for line in lines):
+        return ""
+    expires = former.get("expires")
+    read = tuple(Version.parse(version) for version in (former.get("lineage") or [""])[1:])
+    part = Part(args.key, False, kind, len(value), digest, _milliseconds(str(expires)) if expires else 0, read)
+    return "" if batch_line(part.key, part.hash) in lines else "the key has signed another content"
+
+
+def _milliseconds(text: str) -> int:
+    when = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return (when - _EPOCH) // datetime.timedelta(milliseconds=1)
 
 
 async def _present(client: Client, key: str) -> tuple[dict[str, Any] | None, tuple[Version, ...]]:

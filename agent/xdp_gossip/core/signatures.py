@@ -68,8 +68,7 @@ class Part:
         if self.deleted:
             return f"delete {_quoted(self.key)} {after}"
         expires = f"expires {text_of_time(self.expires * 1000) if self.expires else 'never'}"
-        content = f"type {_quoted(self.content_type)} size {self.size} sha256 {self.content_hash.hex()}"
-        return f"publish {_quoted(self.key)} {content} {expires} {after}"
+        return f"{part_begin(self.key, self.content_type, self.size, self.content_hash)}{expires} {after}"
 
     @property
     def hash(self) -> bytes:
@@ -159,14 +158,28 @@ def statement_of(cluster: str, document: Document) -> bytes:
     return _text(cluster, when, document.comment, _hashed(signature.batch))
 
 
+def statement_begin(cluster: str, signed_at: int) -> str:
+    """The first lines of each statement for ``cluster`` at the time ``signed_at``, in microseconds since the epoch."""
+    return f"{NAMESPACE} statement 1\ncluster {_quoted(cluster)}\nsigned-at {text_of_time(signed_at)}\n"
+
+
+def part_begin(key: str, content_type: str, size: int, content_hash: bytes) -> str:
+    """The beginning of the line of a statement about one document with this content, up to the expiry."""
+    return f"publish {_quoted(key)} type {_quoted(content_type)} size {size} sha256 {content_hash.hex()} "
+
+
+def batch_line(key: str, part_hash: bytes) -> str:
+    """The line of a statement about one of several documents. ``part_hash``: :attr:`Part.hash`."""
+    return f"document {_quoted(key)} sha256 {part_hash.hex()}"
+
+
 def _hashed(batch: Sequence[tuple[str, bytes]]) -> list[str]:
-    return [f"document {_quoted(key)} sha256 {digest.hex()}" for key, digest in batch]
+    return [batch_line(key, digest) for key, digest in batch]
 
 
 def _text(cluster: str, signed_at: int, comment: str, lines: Sequence[str]) -> bytes:
-    head = f"{NAMESPACE} statement 1\ncluster {_quoted(cluster)}\nsigned-at {text_of_time(signed_at)}\n"
     body = "\n".join(lines)
-    return f"{head}comment {_quoted(comment)}\n{body}\n".encode()
+    return f"{statement_begin(cluster, signed_at)}comment {_quoted(comment)}\n{body}\n".encode()
 
 
 def reading_of(signed_at: int) -> int:
