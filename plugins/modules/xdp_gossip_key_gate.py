@@ -112,6 +112,10 @@ RELOAD = "reload"
 PAUSE = 0.5
 
 
+class NotYet(Exception):
+    """Raised if an agent cannot answer for the fleet yet, and may soon."""
+
+
 def not_applied(found: dict[str, t.Any]) -> list[str]:
     """Return why the agent's configuration file is not in use, from the answer of ``GET /v1/configuration``."""
     told = ["%s: %s" % (found.get("file"), problem) for problem in found.get("problems") or []]
@@ -121,7 +125,9 @@ def not_applied(found: dict[str, t.Any]) -> list[str]:
 
 
 def look(options: dict[str, t.Any]) -> list[str]:
-    """Ask the agent once. Returns why the rotation must not go on. Raises ``Unanswered`` and ``ValueError``."""
+    """Ask the agent once. Returns why the rotation must not go on. Raises ``Unanswered``, ``NotYet`` and
+    ``ValueError``.
+    """
     if options["step"] == RELOAD:
         return not_applied(ask(options["socket"], "/v1/configuration", WITNESS_ANSWER))
     keys = _key_gate.Keys(options["current"], options["next"], frozenset(options["known"]))
@@ -131,7 +137,7 @@ def look(options: dict[str, t.Any]) -> list[str]:
     told = _key_gate.unmet(nodes, options["step"], keys, options["gone"], options["lost_next"])
     if not told and not ask(options["socket"], "/v1/status", WITNESS_ANSWER).get("caught_up"):
         # It may know a few nodes only, or none but itself, so it cannot answer for the fleet.
-        raise Unanswered("%s: the agent has just started and does not know the whole fleet yet" % options["socket"])
+        raise NotYet("%s: the agent has just started and does not know the whole fleet yet" % options["socket"])
     return told
 
 
@@ -157,13 +163,16 @@ def main() -> None:
     end = time.monotonic() + options["timeout"]
     answered, told = False, []
     while True:
+        waits = options["step"] == RELOAD
         try:
             told = look(options)
             answered = True
+        except NotYet as exc:
+            answered, waits, told = False, True, [str(exc)]
         except (Unanswered, ValueError) as exc:
             told = [str(exc)]
         # An agent that does not answer is not waited for: another one is asked.
-        if not told or time.monotonic() >= end or (not answered and options["step"] != RELOAD):
+        if not told or time.monotonic() >= end or (not answered and not waits):
             break
         time.sleep(PAUSE)
     module.exit_json(
