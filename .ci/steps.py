@@ -34,8 +34,9 @@ REPORTS = ROOT / ".cache" / "reports"
 LIMIT = 15 * 60 * float(os.environ.get("PATIENCE", "1"))
 #: Seconds between two looks at a target, and between two signs of life of one that prints nothing.
 POLL, QUIET = 5.0, 60
-#: How far a target steps back, in units of nice(1), for the one that it runs beside.
-POLITENESS = 5
+#: How far a target steps back, in units of nice(1), for the one that it runs beside. Where something else keeps the
+#: processors busy, one that steps back would get next to nothing.
+POLITENESS = int(os.environ.get("POLITENESS", "5"))
 #: Words before a command that steps back, from its first moment on, with all that it will start. The scheduler weighs
 #: sessions against each other by the autogroup, and only inside of one by the priority of a process.
 STEP_BACK = (

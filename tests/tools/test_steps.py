@@ -193,15 +193,17 @@ def test_lanes_run_side_by_side_and_each_in_its_order(checkout: Path) -> None:
     assert (checkout / ".cache/logs/third.log").read_text() == "from the third\n"
 
 
-def test_only_the_other_lanes_step_back(checkout: Path) -> None:
+@pytest.mark.parametrize("back", [5, 0])
+def test_only_the_other_lanes_step_back(checkout: Path, monkeypatch: pytest.MonkeyPatch, back: int) -> None:
+    monkeypatch.setenv("POLITENESS", str(back))
     (checkout / "Makefile").write_text("a b c:\n\t@nice; cat /proc/self/autogroup 2>/dev/null || true\n")
     run(checkout, "a/b", "c")
     priorities = {name: (checkout / f".cache/logs/{name}.log").read_text().splitlines() for name in ("a", "b", "c")}
     own = os.getpriority(os.PRIO_PROCESS, 0)
     assert priorities["a"][0] == priorities["c"][0] == str(own)
-    assert priorities["b"][0] == str(min(own + 5, 19))
+    assert priorities["b"][0] == str(min(own + back, 19))
     if len(priorities["b"]) > 1:
-        assert priorities["b"][1].endswith("nice 5")
+        assert priorities["b"][1].endswith(f"nice {back}")
 
 
 @pytest.mark.parametrize(
