@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from typing import Any
 
@@ -94,7 +95,12 @@ def test_a_member_takes_nothing_from_elsewhere() -> None:
 
     engine = Engine()
     allow = AllowList([parse_network("198.18.0.0/24"), parse_network("::/0")])
-    runtime = Runtime(engine, None, None, print, allow=allow)  # type: ignore[arg-type]
+
+    async def made() -> Runtime:
+        return Runtime(engine, None, None, print, allow=allow)  # type: ignore[arg-type]
+
+    # Before Python 3.10, parts of it belong to the loop in which they were made.
+    runtime = asyncio.run(made())
     for ip, admitted in (("198.18.0.9", True), ("198.18.1.9", False), ("fd00::1", True), ("10.0.0.1", False)):
         assert runtime._receive(ip.encode(), Address(ip, 8000)) is admitted
     assert engine.taken == [b"198.18.0.9", b"fd00::1"]

@@ -178,7 +178,12 @@ def test_an_answer_fits_into_a_datagram(letter: str) -> None:
 def test_which_files_are_in_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1_700_000_000_000]
     monkeypatch.setattr(Rendered, "now_ms", staticmethod(lambda: now[0]))
-    rendered = Rendered(TemplateConfig("nginx", "/s", "/etc/nginx/nginx.conf"))
+
+    async def made() -> Rendered:
+        return Rendered(TemplateConfig("nginx", "/s", "/etc/nginx/nginx.conf"))
+
+    # Before Python 3.10, a part of it belongs to the loop in which it was made.
+    rendered = asyncio.run(made())
 
     def told() -> tuple[str, str] | None:
         trouble = rendered.trouble()
