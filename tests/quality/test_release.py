@@ -105,7 +105,7 @@ def test_the_change_log_of_a_dry_run_has_every_fragment_and_every_plugin(tools: 
         # All of a first release is new.
         modules = {path.stem for path in (ROOT / "plugins" / "modules").glob("*.py")}
         assert {entry["name"] for entry in release["modules"]} == modules
-        assert {entry["name"] for entry in release["objects"]["role"]} == {"agent"}
+        assert {entry["name"] for entry in release["objects"]["role"]} == {"agent", "monitoring"}
 
 
 def test_the_artifact_holds_what_users_need_and_nothing_of_the_workshop(artifact: Path) -> None:
