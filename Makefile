@@ -132,7 +132,7 @@ coverage: packages-test venv-dev ## How much of each wing the quick tests reach,
 
 .PHONY: sim
 sim: packages-test venv-dev ## Simulated clusters: SIM_SEEDS (30) seeds a scenario
-	SIM_SEEDS=$(SIM_SEEDS) $(VENV)/dev/bin/pytest tests/sim -n 2 --junitxml="$(REPORTS)/sim.xml" $(PYTEST_ARGS)
+	SIM_SEEDS=$(SIM_SEEDS) $(VENV)/dev/bin/pytest tests/sim --junitxml="$(REPORTS)/sim.xml" $(PYTEST_ARGS)
 
 .PHONY: cluster
 cluster: packages-test venv-dev ## Clusters of real agents on this machine: convergence, cost, crashes
