@@ -128,6 +128,11 @@ CASES: list[tuple[str, dict[str, str], dict[str, str]]] = [
         MEMBER,
     ),
     (
+        "XdpGossipStorageFails",
+        {'xdp_gossip_events_total{JOB, instance="a", name="audit_lost"}': "0x115 1x5"},
+        MEMBER,
+    ),
+    (
         "XdpGossipStateFileRepaired",
         {'xdp_gossip_events_total{JOB, instance="a", name="state_file_repairs"}': "1x120"},
         {**MEMBER, "name": "state_file_repairs"},

@@ -86,16 +86,37 @@ def test_the_files_come_and_go(tmp_path: Path) -> None:
     assert host.token.read_text() == "a-token" and stat.S_IMODE(host.token.stat().st_mode) == 0o640
     assert host.token.group() == "daemon" and "a-token" not in output.replace(str(host.token), "")
     placed = {path.name: path.read_bytes() for path in host.dashboards.iterdir()}
-    assert placed == {path.name: path.read_bytes() for path in (FILES / "dashboards").iterdir()}
+    shipped = {f"xdp-gossip-{path.name}": path.read_bytes() for path in (FILES / "dashboards").iterdir()}
+    assert placed == shipped
     (provider,) = yaml.safe_load(host.provider.read_text())["providers"]
     assert provider["options"]["path"] == str(host.dashboards)
     changes, output = host.play()
     assert changes == 0, output
     changes, output = host.play(xdp_gossip_monitoring_state="absent")
     assert changes > 0, output
-    assert not any(path.exists() for path in (host.rules, host.token, host.dashboards, host.provider))
+    assert not any(path.exists() for path in (host.rules, host.token, host.provider))
+    assert not list(host.dashboards.iterdir())
     changes, output = host.play(xdp_gossip_monitoring_state="absent")
     assert changes == 0, output
+
+
+def test_what_others_have_there_stays_as_it_is(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    others = {
+        host.rules.parent / "others.yml": "groups: []\n",
+        host.dashboards / "fleet.json": "{}",
+        host.provider.parent / "others.yml": "providers: []\n",
+    }
+    for path, text in others.items():
+        path.parent.mkdir(parents=True)
+        path.parent.chmod(0o700)
+        path.write_text(text)
+    for state in ("present", "absent"):
+        changes, output = host.play(xdp_gossip_monitoring_state=state)
+        assert changes > 0, output
+        assert {path: path.read_text() for path in others} == others
+        assert {stat.S_IMODE(path.parent.stat().st_mode) for path in others} == {0o700}
+    assert {path for parent in {path.parent for path in others} for path in parent.iterdir()} == set(others)
 
 
 def test_a_host_gets_what_it_is_for(tmp_path: Path) -> None:
